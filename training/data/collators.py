@@ -1,0 +1,42 @@
+"""From encoded examples to a batch: the parts that architectures share, and one collator for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+IGNORED = -100
+"""Label of a position that is not supervised (the value that torch's cross entropy ignores)."""
+
+
+def collate_targets(
+    features: Sequence[dict[str, Any]], tasks: Sequence[str], start_id: int, pad_id: int
+) -> dict[str, Any]:
+    """Decoder inputs and labels of a batch, one row for each utterance and task.
+
+    Returns ``decoder_input_ids`` and ``labels``, both int64 ``[batch, task, length]``, and ``prompt_length``.
+    The decoder input is the start token followed by the labels less their last id. Prompt positions and
+    padding are `IGNORED` in the labels; padding is told by length, never by id, because EOS may be the
+    padding token. A task that a row has no text for is a row of `IGNORED`.
+
+    Raises ``ValueError`` when prompts differ in length within the batch: ``generate`` takes a rectangle.
+    """
+    prompt_lengths = {length for row in features for length in row["prompt"].values()}
+    if len(prompt_lengths) != 1:
+        raise ValueError(f"prompts of different lengths in one batch: {sorted(prompt_lengths)}")
+    prompt = prompt_lengths.pop()
+    longest = max(len(ids) for row in features for ids in row["labels"].values())
+    shape = (len(features), len(tasks), longest)
+    inputs = torch.full(shape, pad_id, dtype=torch.long)
+    labels = torch.full(shape, IGNORED, dtype=torch.long)
+    inputs[:, :, 0] = start_id
+    for i, row in enumerate(features):
+        for j, task in enumerate(tasks):
+            ids = row["labels"].get(task)
+            if ids is None:
+                continue
+            inputs[i, j, 1 : len(ids)] = torch.tensor(ids[:-1])
+            labels[i, j, prompt : len(ids)] = torch.tensor(ids[prompt:])
+    return {"decoder_input_ids": inputs, "labels": labels, "prompt_length": 1 + prompt}

@@ -1,0 +1,70 @@
+"""The types that cross the walls of the house: `Example` on the way in, `Hypothesis` on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TRANSCRIBE = "transcribe"
+TRANSLATE = "translate"
+TASKS: tuple[str, ...] = (TRANSCRIBE, TRANSLATE)
+"""Every task that a text may belong to. ``transcribe`` = transcript (ASR), ``translate`` = translation (ST)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioRef:
+    """Where the sound of one utterance lies.
+
+    ``start`` and ``end`` are seconds into the file; ``end=None`` means up to its end.
+    """
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """One word of the transcript with its times in seconds from the start of the utterance."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One utterance, as every data source makes it and every architecture consumes it.
+
+    ``texts`` maps a task of `TASKS` to its reference; a task that the source has no text for is absent
+    (never the empty string and never ``"nan"``). ``group`` is what must not be torn apart by a split
+    (a video, a talk). ``word_languages`` has one language code per whitespace-separated word of the
+    transcript. ``source`` is ``file:line``, for messages.
+    """
+
+    id: str
+    audio: AudioRef
+    duration: float
+    texts: Mapping[str, str]
+    language: str | None = None
+    target_language: str | None = None
+    domain: str | None = None
+    speaker: str | None = None
+    group: str | None = None
+    words: tuple[Word, ...] = ()
+    word_languages: tuple[str, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis:
+    """What a model said about one utterance for one task.
+
+    ``id`` is the `Example`'s. ``seconds`` is the wall time of its batch divided by the number of
+    hypotheses in it.
+    """
+
+    id: str
+    task: str
+    text: str
+    seconds: float = 0.0

@@ -1,0 +1,1 @@
+"""Scores that can be trusted, and what they are made of."""

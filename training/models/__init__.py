@@ -1,0 +1,98 @@
+"""What the trainer, the evaluation and the export know of an architecture: its `Bundle`, nothing else.
+
+The file name of a module in this folder is the value of ``model.type``. Each such module exposes
+``Options`` (a frozen pydantic model: the schema of the ``model:`` block) and
+``build(options, context) -> Bundle``. Bricks that architectures share live in ``training/nn``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from training.data.example import Example
+from training.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel, ProcessorMixin
+
+Features = dict[str, Any]
+"""One encoded example. Always: ``id`` (str), ``seconds`` (float, of audio), ``labels`` ({task: token ids that
+follow the decoder's start token: the prompt, the text, EOS; a task without a text is absent}) and ``prompt``
+({task: how many leading ids of its labels are prompt}). The rest is the architecture's own input."""
+
+Batch = dict[str, Any]
+"""Tensors for the model's ``forward``: the architecture's input, ``decoder_input_ids`` and ``labels``
+``[batch, task, length]`` (see `training.data.collators.collate_targets`). Beside them what the trainer takes
+out before the forward pass: ``ids`` (list of str), ``seconds`` (float: real audio in the batch) and
+``prompt_length`` (int: leading columns of ``decoder_input_ids`` that ``generate`` is given)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """What a ``build`` may look at beside its own options.
+
+    ``texts`` iterates over the training split's texts as ``(task, language, text)`` (for tokenizers and
+    trimmed vocabularies); it may be called more than once. ``meta=True`` asks for a model without weights
+    on the meta device (the dry run, when weights cannot be had). ``source`` is a checkpoint folder to
+    restore instead of what the options name.
+    """
+
+    texts: Callable[[], Iterable[tuple[str, str | None, str]]] | None = None
+    meta: bool = False
+    source: Path | None = None
+    seed: int = 42
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """All that one architecture contributes to a run.
+
+    model: its ``forward(**batch, num_items_in_batch=None)`` returns an output with ``loss``: the sum of the
+        token losses over all tasks divided by ``num_items_in_batch`` (supervised tokens of the whole
+        accumulated batch), or by its own supervised tokens when that is None.
+    processor: what stock transformers calls the processor; ``save_pretrained`` writes it beside the weights.
+    encode: ``(example, waveform) -> Features``; picklable (it travels to spawned workers). The waveform is
+        float32 mono at ``sample_rate``. Raises ``ValueError`` with the reason when the example cannot be
+        used (too many label tokens, say); the caller writes it into the drop ledger.
+    collate: ``list[Features] -> Batch``; picklable.
+    generate: ``(model, batch, **generation) -> {task: token ids [batch, length]}``; the encoder runs once for
+        all tasks; the prompt of each row is the one that it was trained with.
+    decode: ``(token ids of one row) -> text``, special tokens removed. Never sees -100.
+    groups: parameter-name patterns (``fnmatch``) by the name that a configuration uses for them: ``encoder``,
+        ``feature_encoder``, ``decoder``, ``lna`` (layer norms and attention), ``lora`` (module-name suffixes
+        that adapters go to). An absent group cannot be asked for.
+    frozen: patterns that never get a gradient, whatever the configuration says.
+    notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin | Any
+    tasks: tuple[str, ...]
+    sample_rate: int
+    encode: Callable[[Example, np.ndarray], Features]
+    collate: Callable[[list[Features]], Batch]
+    generate: Callable[..., Mapping[str, torch.Tensor]]
+    decode: Callable[[Sequence[int]], str]
+    groups: Mapping[str, tuple[str, ...]]
+    frozen: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def available() -> tuple[str, ...]:
+    """The values that ``model.type`` may take: the modules of this folder, sorted."""
+    folder = Path(__file__).parent
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
+
+
+def load(model_type: str) -> ModuleType:
+    """Import the architecture's module (``Options``, ``build``); `UserError` names the choices otherwise."""
+    if model_type not in available():
+        raise UserError(f"model.type: unknown architecture {model_type!r}; choose one of {', '.join(available())}")
+    return importlib.import_module(f"training.models.{model_type}")

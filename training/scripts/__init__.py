@@ -1,0 +1,1 @@
+"""The commands; each file also runs as a plain script."""
