@@ -1,0 +1,64 @@
+"""Public architecture facts of the checkpoints that the shipped configurations name.
+
+From the ``config.json`` and ``preprocessor_config.json`` that each checkpoint publishes. They let a dry run
+count parameters and plan memory where neither the network nor a cache has the weights.
+``config``: fields of the checkpoint's configuration class; ``extractor``: fields of its feature extractor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_WAV2VEC2_LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+
+SIZES: dict[str, dict[str, Any]] = {
+    "facebook/wav2vec2-base": {
+        "model_type": "wav2vec2",
+        "config": {
+            "activation_dropout": 0.0,
+            "feat_proj_dropout": 0.1,
+            "layerdrop": 0.05,
+            "mask_time_prob": 0.05,
+        },
+        "extractor": {"do_normalize": True, "return_attention_mask": False},
+    },
+    "facebook/wav2vec2-large-960h": {
+        "model_type": "wav2vec2",
+        "config": {**_WAV2VEC2_LARGE, "activation_dropout": 0.1, "feat_proj_dropout": 0.1},
+        "extractor": {"do_normalize": True, "return_attention_mask": False},
+    },
+    "facebook/wav2vec2-large-xlsr-53": {
+        "model_type": "wav2vec2",
+        "config": {
+            **_WAV2VEC2_LARGE,
+            "activation_dropout": 0.0,
+            "conv_bias": True,
+            "do_stable_layer_norm": True,
+            "feat_extract_norm": "layer",
+            "feat_proj_dropout": 0.1,
+            "mask_time_prob": 0.075,
+        },
+        "extractor": {"do_normalize": True, "return_attention_mask": True},
+    },
+    "facebook/mbart-large-50": {
+        "model_type": "mbart",
+        "config": {
+            "vocab_size": 250_054,
+            "d_model": 1024,
+            "encoder_layers": 12,
+            "decoder_layers": 12,
+            "encoder_attention_heads": 16,
+            "decoder_attention_heads": 16,
+            "encoder_ffn_dim": 4096,
+            "decoder_ffn_dim": 4096,
+            "max_position_embeddings": 1024,
+            "activation_function": "relu",
+            "scale_embedding": True,
+        },
+    },
+}
