@@ -19,7 +19,8 @@ def collate_targets(
     Returns ``decoder_input_ids`` and ``labels``, both int64 ``[batch, task, length]``, and ``prompt_length``.
     The decoder input is the start token followed by the labels less their last id. Prompt positions and
     padding are `IGNORED` in the labels; padding is told by length, never by id, because EOS may be the
-    padding token. A task that a row has no text for is a row of `IGNORED`.
+    padding token. A task that a row has no text for has its prompt as labels, without EOS: it can be generated,
+    and its row of the labels is all `IGNORED`.
 
     Raises ``ValueError`` when prompts differ in length within the batch: ``generate`` takes a rectangle.
     """
@@ -27,16 +28,16 @@ def collate_targets(
     if len(prompt_lengths) != 1:
         raise ValueError(f"prompts of different lengths in one batch: {sorted(prompt_lengths)}")
     prompt = prompt_lengths.pop()
-    longest = max(len(ids) for row in features for ids in row["labels"].values())
+    longest = max(1 + prompt, *(len(ids) for row in features for ids in row["labels"].values()))
     shape = (len(features), len(tasks), longest)
     inputs = torch.full(shape, pad_id, dtype=torch.long)
     labels = torch.full(shape, IGNORED, dtype=torch.long)
     inputs[:, :, 0] = start_id
     for i, row in enumerate(features):
         for j, task in enumerate(tasks):
-            ids = row["labels"].get(task)
-            if ids is None:
-                continue
-            inputs[i, j, 1 : len(ids)] = torch.tensor(ids[:-1])
-            labels[i, j, prompt : len(ids)] = torch.tensor(ids[prompt:])
+            ids = row["labels"][task]
+            supervised = ids[prompt:]
+            inputs[i, j, 1 : 1 + prompt] = torch.tensor(ids[:prompt])
+            inputs[i, j, 1 + prompt : prompt + len(supervised)] = torch.tensor(supervised[:-1])
+            labels[i, j, prompt : prompt + len(supervised)] = torch.tensor(supervised)
     return {"decoder_input_ids": inputs, "labels": labels, "prompt_length": 1 + prompt}

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Features = dict[str, Any]
 """One encoded example. Always: ``id`` (str), ``seconds`` (float, of audio), ``labels`` ({task: token ids that
-follow the decoder's start token: the prompt, the text, EOS; a task without a text is absent}) and ``prompt``
-({task: how many leading ids of its labels are prompt}). The rest is the architecture's own input."""
+follow the decoder's start token: the prompt, the text, EOS; the prompt alone where the example has no text for
+the task}) and ``prompt`` ({task: how many leading ids of its labels are prompt}). The rest is the architecture's own input."""
 
 Batch = dict[str, Any]
 """Tensors for the model's ``forward``: the architecture's input, ``decoder_input_ids`` and ``labels``
@@ -62,8 +62,10 @@ class Bundle:
         float32 mono at ``sample_rate``. Raises ``ValueError`` with the reason when the example cannot be
         used (too many label tokens, say); the caller writes it into the drop ledger.
     collate: ``list[Features] -> Batch``; picklable.
-    generate: ``(model, batch, **generation) -> {task: token ids [batch, length]}``; the encoder runs once for
-        all tasks; the prompt of each row is the one that it was trained with.
+    generate: ``(model, batch, *, states=None, **generation) -> {task: token ids [batch, length]}``, the prompt
+        left out; the encoder runs once for all tasks, not at all where ``states`` (the
+        ``encoder_last_hidden_state`` of a forward pass over the batch) are given; the prompt of each row is the
+        one that it was trained with.
     decode: ``(token ids of one row) -> text``, special tokens removed. Never sees -100.
     groups: parameter-name patterns (``fnmatch``) by the name that a configuration uses for them: ``encoder``,
         ``feature_encoder``, ``decoder``, ``lna`` (layer norms and attention), ``lora`` (module-name suffixes
@@ -83,6 +85,11 @@ class Bundle:
     groups: Mapping[str, tuple[str, ...]]
     frozen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def model_inputs(batch: Batch) -> Batch:
+    """The part of a batch that the model's forward takes."""
+    return {key: value for key, value in batch.items() if key not in ("ids", "seconds", "prompt_length")}
 
 
 def available() -> tuple[str, ...]:

@@ -16,7 +16,35 @@ _WAV2VEC2_LARGE: dict[str, Any] = {
     "intermediate_size": 4096,
 }
 
+
+
+def _whisper(width: int, layers: int, heads: int, *, mels: int = 80, vocab: int = 51_865) -> dict[str, Any]:
+    """Encoder and decoder of one depth and width; feed-forward four times the width."""
+    config = {
+        "vocab_size": vocab,
+        "num_mel_bins": mels,
+        "d_model": width,
+        "encoder_layers": layers,
+        "decoder_layers": layers,
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "encoder_ffn_dim": 4 * width,
+        "decoder_ffn_dim": 4 * width,
+        "decoder_start_token_id": 50_258,
+        "pad_token_id": 50_257,
+        "bos_token_id": 50_257,
+        "eos_token_id": 50_257,
+    }
+    return {"model_type": "whisper", "config": config, "extractor": {"feature_size": mels}}
+
+
 SIZES: dict[str, dict[str, Any]] = {
+    "openai/whisper-tiny": _whisper(384, 4, 6),
+    "openai/whisper-base": _whisper(512, 6, 8),
+    "openai/whisper-small": _whisper(768, 12, 12),
+    "openai/whisper-medium": _whisper(1024, 24, 16),
+    "openai/whisper-large-v2": _whisper(1280, 32, 20),
+    "openai/whisper-large-v3": _whisper(1280, 32, 20, mels=128, vocab=51_866),
     "facebook/wav2vec2-base": {
         "model_type": "wav2vec2",
         "config": {

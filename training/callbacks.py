@@ -1,0 +1,217 @@
+"""What happens beside the training steps: logging, thawing, history, warnings, signals."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from training import checkpoint
+
+Report = Callable[[str], None]
+
+
+class LoggingCallback(TrainerCallback):
+    """One line per logged step and evaluation: loss, learning rate, audio per second, scores, time left."""
+
+    def __init__(self, audio_seconds: Callable[[], float], report: Report = print) -> None:
+        self.audio_seconds, self.report = audio_seconds, report
+        self.started = 0.0
+        self.first_step = 0
+        self.last: tuple[float, float] = (0.0, 0.0)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.started = time.perf_counter()
+        self.first_step = state.global_step
+        self.last = (self.started, self.audio_seconds())
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or not state.is_world_process_zero:
+            return
+        if "loss" in logs:
+            self.report(self._step_line(state, logs))
+        elif any(key.startswith("eval_") for key in logs):
+            scores = "  ".join(f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("eval_"))
+            self.report(f"step {state.global_step:>6}  evaluation  {scores}")
+
+    def _step_line(self, state: TrainerState, logs: dict[str, float]) -> str:
+        now, heard = time.perf_counter(), self.audio_seconds()
+        speed = (heard - self.last[1]) / max(now - self.last[0], 1e-9)
+        self.last = (now, heard)
+        done = state.global_step - self.first_step
+        left = (now - self.started) / max(done, 1) * (state.max_steps - state.global_step)
+        parts = [
+            f"step {state.global_step:>6}/{state.max_steps}",
+            f"epoch {state.epoch or 0:.2f}",
+            f"loss {logs['loss']:.4f}",
+            f"lr {logs.get('learning_rate', 0):.2e}",
+            f"audio {speed:.0f} s/s",
+            f"left {left / 60:.1f} min",
+        ]
+        return "  ".join(parts)
+
+
+class ThroughputCallback(TrainerCallback):
+    """Adds ``audio_hours_per_second`` to the logged losses, before the reporters see them."""
+
+    def __init__(self, audio_seconds: Callable[[], float]) -> None:
+        self.audio_seconds = audio_seconds
+        self.last = (0.0, 0.0)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.last = (time.perf_counter(), self.audio_seconds())
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is not None and "loss" in logs:
+            now, heard = time.perf_counter(), self.audio_seconds()
+            logs["audio_hours_per_second"] = (heard - self.last[1]) / 3600 / max(now - self.last[0], 1e-9)
+            self.last = (now, heard)
+
+
+class EncoderUnfreezeCallback(TrainerCallback):
+    """Gives frozen parameters their gradient back when ``epochs`` have passed.
+
+    ``thaw`` is called once. The parameters were in the optimiser from the start, so that their states
+    begin when their gradients do.
+    """
+
+    def __init__(self, epochs: float, thaw: Callable[[], int], report: Report = print) -> None:
+        self.epochs, self.thaw, self.report = epochs, thaw, report
+        self.done = False
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.done and (state.epoch or 0.0) >= self.epochs:
+            self.done = True
+            self.report(f"step {state.global_step}: {self.thaw()} parameters thaw after {self.epochs:g} epochs")
+
+
+class MetricsSaveCallback(TrainerCallback):
+    """Keeps ``metrics/<experiment>_metrics.json`` up to date: every logged record, in order.
+
+    After a resume the records from before the checkpoint stay, later ones are dropped: they are logged anew.
+    """
+
+    def __init__(self, path: Path, experiment: str) -> None:
+        self.path, self.experiment = path, experiment
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_json(self.path, {"experiment": self.experiment, "history": state.log_history})
+
+
+class ConvergenceMonitorCallback(TrainerCallback):
+    """Warns, once per stretch, when the smoothed loss has not improved for ``patience`` steps."""
+
+    def __init__(self, patience: int = 500, minimum: float = 1e-3, report: Report = print) -> None:
+        self.patience, self.minimum, self.report = patience, minimum, report
+        self.best = float("inf")
+        self.best_step = 0
+        self.smoothed: float | None = None
+        self.warnings = 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        loss = logs["loss"]
+        self.smoothed = loss if self.smoothed is None else 0.7 * self.smoothed + 0.3 * loss
+        if self.smoothed < self.best - self.minimum:
+            self.best, self.best_step = self.smoothed, state.global_step
+        elif state.global_step - self.best_step >= self.patience:
+            self.warnings += 1
+            self.report(
+                f"warning: the training loss has not improved on {self.best:.4f} for "
+                f"{state.global_step - self.best_step} steps; look at the learning rate and at the data"
+            )
+            self.best_step = state.global_step
+
+
+class HypothesisCallback(TrainerCallback):
+    """Some hypotheses beside their references, into TensorBoard's text page and the log."""
+
+    def __init__(self, predictions: Callable[[], list[Any]], rows: int = 5) -> None:
+        self.predictions, self.rows = predictions, rows
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        predictions = self.predictions()[: self.rows]
+        if not predictions or not state.is_world_process_zero or "tensorboard" not in (args.report_to or ()):
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        lines = ["| id | task | reference | hypothesis |", "| --- | --- | --- | --- |"]
+        for row in predictions:
+            for task, hypothesis in row.hypotheses.items():
+                reference = row.example.texts.get(task, "").replace("|", "/")
+                lines.append(f"| {row.example.id} | {task} | {reference} | {hypothesis.text.replace('|', '/')} |")
+        with SummaryWriter(str(Path(args.output_dir) / "logs")) as writer:
+            writer.add_text("hypotheses", "\n".join(lines), state.global_step)
+
+
+class StopSignalCallback(TrainerCallback):
+    """SIGTERM and Ctrl-C finish the step, save and stop; a second Ctrl-C stops at once."""
+
+    def __init__(self, report: Report = print) -> None:
+        self.report = report
+        self.received: int | None = None
+        self.previous: dict[int, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.previous[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self.received is not None:
+            sys.exit(128 + number)
+        self.received = number
+        self.report(f"{signal.Signals(number).name}: saving after this step, then stopping")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.received is not None:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)

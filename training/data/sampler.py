@@ -1,0 +1,116 @@
+"""Batches by total duration, drawn from duration buckets, the same for every rank, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+
+class DurationBatchSampler(Sampler[list[int]]):
+    """Lists of indices whose clips are of similar length.
+
+    Utterances are sorted into ``buckets`` of equal count by duration (NeMo's and lhotse's bucketing). In
+    each bucket a batch takes as many clips as fit ``max_seconds`` when each is as long as the bucket's
+    longest, and at most ``batch_size``, of which at least one must be given. So the number of batches is the same in
+    every epoch, which a learning-rate schedule needs; what shares a batch changes from epoch to epoch.
+
+    Each rank takes every ``world``-th batch of one list that all ranks draw alike from ``seed`` and the
+    epoch. Where the list does not divide, ranks that would run dry get a filler: a batch of one index below
+    zero, which `Supervised` turns into a clip without labels. So no utterance is left out or counted twice,
+    and the losses are those of one process.
+    """
+
+    def __init__(
+        self,
+        durations: Sequence[float] | np.ndarray,
+        *,
+        max_seconds: float | None = None,
+        batch_size: int | None = None,
+        buckets: int = 8,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if max_seconds is None and batch_size is None:
+            raise ValueError("give max_seconds, batch_size or both")
+        self.durations = np.asarray(durations, dtype=np.float64)
+        if len(self.durations) < world:
+            raise ValueError(f"{len(self.durations)} utterances cannot feed {world} processes")
+        self.max_seconds, self.batch_size = max_seconds, batch_size
+        self.seed, self.rank, self.world = seed, rank, world
+        self.epoch = 0
+        order = np.argsort(self.durations, kind="stable")
+        self.buckets = [part for part in np.array_split(order, max(1, min(buckets, len(order)))) if len(part)]
+
+    @property
+    def batch_sampler(self) -> DurationBatchSampler:
+        """Itself: transformers looks for ``set_epoch`` one level down, where accelerate would have wrapped it."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives."""
+        self.epoch = epoch
+
+    def rows_in(self, bucket: np.ndarray) -> int:
+        """Clips in one batch of this bucket, at least one."""
+        limits = [len(bucket)] if self.batch_size is None else [self.batch_size]
+        if self.max_seconds is not None:
+            limits.append(int(self.max_seconds / max(self.durations[bucket[-1]], 1e-3)))
+        return max(1, min(limits))
+
+    def batches(self) -> list[list[int]]:
+        """The epoch's batches of all ranks, in order."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        batches: list[list[int]] = []
+        for bucket in self.buckets:
+            shuffled, rows = rng.permutation(bucket).tolist(), self.rows_in(bucket)
+            batches += [shuffled[i : i + rows] for i in range(0, len(shuffled), rows)]
+        missing = -len(batches) % self.world
+        return [batches[i] for i in rng.permutation(len(batches))] + [[filler(int(self.buckets[0][0]))]] * missing
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from self.batches()[self.rank :: self.world]
+
+    def __len__(self) -> int:
+        total = sum(-(-len(bucket) // self.rows_in(bucket)) for bucket in self.buckets)
+        return -(-total // self.world)
+
+
+def filler(index: int) -> int:
+    """The number that stands for "this clip, without its labels"; its own inverse."""
+    return -1 - index
+
+
+class Supervised(Dataset[Any]):
+    """A dataset of encoded examples that understands `filler` indices."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index >= 0:
+            return self.dataset[index]
+        features = dict(self.dataset[filler(index)])
+        features["labels"] = {task: ids[: features["prompt"][task]] for task, ids in features["labels"].items()}
+        features.pop("ctc_labels", None)
+        return features
+
+
+def longest_first(durations: Sequence[float] | np.ndarray, max_seconds: float) -> list[list[int]]:
+    """Batches for evaluation: sorted by length, longest first (what does not fit shows at once)."""
+    durations = np.asarray(durations, dtype=np.float64)
+    batches: list[list[int]] = []
+    room = 0
+    for i in np.argsort(-durations, kind="stable").tolist():
+        if room <= 0:
+            batches.append([])
+            room = max(1, int(max_seconds / max(durations[i], 1e-3)))
+        batches[-1].append(i)
+        room -= 1
+    return batches

@@ -1,0 +1,149 @@
+"""From a dataset of encoded utterances to hypotheses keyed by utterance id: in training, evaluation and use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from training.data.example import Example, Hypothesis
+from training.data.sampler import longest_first
+from training.models import Bundle, model_inputs
+
+TOKENS_PER_SECOND = 25
+EXTRA_TOKENS = 16
+"""Bound on the length of a hypothesis where the configuration sets none: far above any speech (byte-level
+tokens of Vietnamese included), and low enough that a model which has not learnt to stop ends in time."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One utterance and what the model said of it, by task. ``row`` is its place in the dataset."""
+
+    row: int
+    example: Example
+    hypotheses: Mapping[str, Hypothesis]
+
+
+@dataclass
+class Predictions:
+    """The result of `predict` over one rank's share, or over all of them after `gathered`."""
+
+    predictions: list[Prediction] = field(default_factory=list)
+    loss_sum: float = 0.0
+    items: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean loss per supervised token."""
+        return self.loss_sum / max(self.items, 1)
+
+    @property
+    def examples(self) -> list[Example]:
+        """The utterances, in the dataset's order."""
+        return [row.example for row in self.predictions]
+
+    @property
+    def hypotheses(self) -> list[Hypothesis]:
+        """Every hypothesis, utterance by utterance."""
+        return [hypothesis for row in self.predictions for hypothesis in row.hypotheses.values()]
+
+    def gathered(self, world: int) -> Predictions:
+        """All ranks' predictions, each utterance once, in the dataset's order."""
+        parts: list[Any] = [self]
+        if world > 1:
+            parts = [None] * world
+            torch.distributed.all_gather_object(parts, self)
+        by_row = {row.row: row for part in parts for row in part.predictions}
+        return Predictions(
+            [by_row[row] for row in sorted(by_row)],
+            sum(part.loss_sum for part in parts),
+            sum(part.items for part in parts),
+        )
+
+
+@torch.no_grad()
+def predict(
+    bundle: Bundle,
+    dataset: Any,
+    *,
+    model: Any = None,
+    batch_seconds: float = 60.0,
+    generation: Mapping[str, Any] | None = None,
+    with_loss: bool = True,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    context: Any = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    progress: Callable[[float], None] = lambda seconds: None,
+) -> Predictions:
+    """Hypotheses of every utterance of ``dataset`` for every task of the bundle, and the loss beside them.
+
+    Utterances are batched by length, longest first; the encoder runs once for the loss and all tasks.
+    ``dataset[i]`` gives features, ``dataset.manifest[i]`` the example, ``dataset.durations`` seconds.
+    ``progress`` is told the audio seconds of each finished batch.
+    """
+    model = bundle.model if model is None else model
+    was_training = model.training
+    model.eval()
+    batches = longest_first(dataset.durations, batch_seconds)[rank::world]
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=bundle.collate,
+        num_workers=workers,
+        multiprocessing_context=context if workers else None,
+        generator=torch.Generator(),  # its own, so that evaluating leaves the training's draws as they were
+    )
+    result = Predictions()
+    try:
+        for rows, batch in zip(batches, loader, strict=True):
+            with autocast():
+                _predict_batch(bundle, model, dataset, rows, batch, generation or {}, with_loss, result)
+            progress(batch["seconds"])
+    finally:
+        model.train(was_training)
+    result.predictions.sort(key=lambda row: row.row)
+    return result
+
+
+def _predict_batch(
+    bundle: Bundle,
+    model: Any,
+    dataset: Any,
+    rows: list[int],
+    batch: dict[str, Any],
+    generation: Mapping[str, Any],
+    with_loss: bool,
+    result: Predictions,
+) -> None:
+    device = next(model.parameters()).device
+    started = time.perf_counter()
+    batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    states = None
+    if with_loss:
+        output = model(**model_inputs(batch), num_items_in_batch=1)
+        states = output.encoder_last_hidden_state
+        result.loss_sum += float(output.loss)
+        result.items += int((batch["labels"] != -100).sum())
+    options = {"max_new_tokens": _bound(dataset, rows), **generation}
+    sequences = bundle.generate(model, batch, states=states, **options)
+    texts = {task: [bundle.decode(row) for row in ids.tolist()] for task, ids in sequences.items()}
+    seconds = (time.perf_counter() - started) / max(1, len(rows) * len(texts))
+    for i, row in enumerate(rows):
+        example = dataset.manifest[row]
+        hypotheses = {
+            task: Hypothesis(id=example.id, task=task, text=lines[i], seconds=seconds) for task, lines in texts.items()
+        }
+        result.predictions.append(Prediction(row, example, hypotheses))
+
+
+def _bound(dataset: Any, rows: list[int]) -> int:
+    longest = max(float(dataset.durations[row]) for row in rows)
+    return EXTRA_TOKENS + int(TOKENS_PER_SECOND * longest)

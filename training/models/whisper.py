@@ -1,0 +1,235 @@
+"""Whisper for transcription and translation of the same clip, pretrained or from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperProcessor,
+)
+
+from training.data.example import TASKS
+from training.data.whisper_collator import WhisperCollator, WhisperEncode
+from training.errors import UserError
+from training.models import Batch, BuildContext, Bundle
+from training.nn.sizes import SIZES
+from training.nn.whisper import SETTINGS, MultitaskWhisper
+from training.nn.whisper_tokenizer import START, train_whisper_tokenizer
+
+GROUPS = {
+    "encoder": ("model.encoder.*",),
+    "feature_encoder": ("model.encoder.conv1.*", "model.encoder.conv2.*"),
+    "decoder": ("model.decoder.*",),
+    "lna": ("*layer_norm*", "*self_attn*", "*encoder_attn*"),
+    "lora": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+}
+
+
+class Options(BaseModel):
+    """The ``model:`` block of ``model.type: whisper``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: Literal["whisper"] = "whisper"
+    """The architecture."""
+    name: str | None = None
+    """Hub id or folder of a pretrained Whisper. Absent: from scratch, with ``sizes``."""
+    language: str = "vi"
+    """Language token of rows that name no language (ISO 639)."""
+    target_language: str | None = None
+    """Language that ``translate`` is taught to write; default: ``language``. Stored with the checkpoint,
+    because stock ``<|translate|>`` means into English."""
+    task: Literal["transcribe", "translate", "both"] = "both"
+    """What each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
+    encoder_context: Literal["full", "trimmed"] = "trimmed"
+    """``full``: 30 s for every clip. ``trimmed``: the batch's longest clip and a margin."""
+    context_margin_seconds: float = Field(1.0, ge=0, le=30)
+    """Silence that a trimmed context keeps after the longest clip."""
+    full_context_share: float = Field(0.02, ge=0, le=1)
+    """Share of the training batches that are padded to 30 s although the context is trimmed."""
+    ctc_weight: float = Field(0.0, ge=0)
+    """Weight of a CTC loss of the encoder on the transcript; helps models from scratch to align."""
+    max_label_tokens: int = Field(448, ge=8)
+    """Longest label sequence, prompt and EOS included; longer examples are dropped and listed."""
+    sizes: dict[str, Any] | None = None
+    """From scratch: any field of ``WhisperConfig``, and ``vocab_size`` = text tokens of the tokenizer that is
+    trained on the training split."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Options:
+        if (self.name is None) == (self.sizes is None):
+            raise ValueError("give either name (a pretrained model) or sizes (from scratch), not both")
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks in the order of the labels' second axis."""
+        return TASKS if self.task == "both" else (self.task,)
+
+
+def build(options: Options, context: BuildContext) -> Bundle:
+    """Model, processor and data functions of a Whisper run."""
+    if context.source is not None:
+        processor = WhisperProcessor.from_pretrained(context.source)
+        model = MultitaskWhisper.from_pretrained(context.source)
+    elif options.sizes is not None:
+        processor = _scratch_processor(options, context)
+        model = _scratch_model(options, processor, context)
+    else:
+        processor, model = _pretrained(options, context)
+    settings = getattr(model.config, SETTINGS)
+    return Bundle(
+        model=model,
+        processor=processor,
+        tasks=options.tasks,
+        sample_rate=processor.feature_extractor.sampling_rate,
+        encode=WhisperEncode(
+            processor, options.tasks, options.language, options.max_label_tokens, ctc=bool(options.ctc_weight)
+        ),
+        collate=WhisperCollator(
+            tasks=options.tasks,
+            start_id=model.config.decoder_start_token_id,
+            pad_id=processor.tokenizer.eos_token_id,
+            context=settings["encoder_context"],
+            margin=settings["context_margin_seconds"],
+            full_share=options.full_context_share,
+            ctc=bool(options.ctc_weight),
+        ),
+        generate=Generate(options.tasks),
+        decode=Decode(processor),
+        groups=GROUPS,
+        frozen=("model.encoder.embed_positions.weight",),
+    )
+
+
+class Generate:
+    """``(model, batch, **generation) -> {task: ids [batch, length]}``; one encoding for all tasks."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        self.tasks = tasks
+
+    def __call__(
+        self, model: PreTrainedModel, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+    ) -> Mapping[str, torch.Tensor]:
+        prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
+        room = model.config.max_target_positions - prompts.shape[-1]
+        generation["max_new_tokens"] = min(generation.get("max_new_tokens") or room, room)
+        ids = model.generate_tasks(batch["input_features"], prompts, states=states, **generation)
+        return {task: ids[:, i] for i, task in enumerate(self.tasks)}
+
+
+class Decode:
+    """Token ids of one row to text, special tokens left out."""
+
+    def __init__(self, processor: WhisperProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, ids: Any) -> str:
+        return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """What a checkpoint must remember and ``WhisperConfig`` has no field for."""
+    return {
+        "type": "whisper",
+        "task": options.task,
+        "language": options.language,
+        "target_language": options.target_language or options.language,
+        "encoder_context": options.encoder_context,
+        "context_margin_seconds": options.context_margin_seconds,
+        "ctc_weight": options.ctc_weight,
+    }
+
+
+def _scratch_processor(options: Options, context: BuildContext) -> WhisperProcessor:
+    assert options.sizes is not None
+    rows = list(context.texts()) if context.texts is not None else []
+    if not rows and not context.meta:
+        raise UserError("model.sizes: a tokenizer from scratch needs training texts, and the split has none")
+    languages = {language for _, language, _ in rows if language} | {options.language}
+    tokenizer = train_whisper_tokenizer((text for _, _, text in rows), options.sizes.get("vocab_size", 1000), languages)
+    extractor = WhisperFeatureExtractor(feature_size=options.sizes.get("num_mel_bins", 80))
+    return WhisperProcessor(extractor, tokenizer)
+
+
+def _scratch_model(options: Options, processor: WhisperProcessor, context: BuildContext) -> MultitaskWhisper:
+    tokenizer = processor.tokenizer
+    end = tokenizer.eos_token_id
+    sizes = {key: value for key, value in (options.sizes or {}).items() if key != "vocab_size"}
+    config = WhisperConfig(
+        vocab_size=len(tokenizer),
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=tokenizer.convert_tokens_to_ids(START),
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        **{"max_target_positions": options.max_label_tokens, **sizes},
+    )
+    setattr(config, SETTINGS, _settings(options))
+    with torch.device("meta") if context.meta else torch.device("cpu"):
+        model = MultitaskWhisper(config)
+    model.generation_config = _generation_config(model, processor)
+    return model
+
+
+def _generation_config(model: PreTrainedModel, processor: WhisperProcessor) -> GenerationConfig:
+    """What stock ``generate`` needs to find the languages and tasks of a model from scratch."""
+    vocabulary = processor.tokenizer.get_added_vocab()
+    languages = {token: i for token, i in vocabulary.items() if token not in _NOT_LANGUAGES}
+    return GenerationConfig(
+        max_length=model.config.max_target_positions,
+        pad_token_id=model.config.pad_token_id,
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        is_multilingual=True,
+        lang_to_id=languages,
+        task_to_id={task: vocabulary[f"<|{task}|>"] for task in TASKS},
+        no_timestamps_token_id=vocabulary["<|notimestamps|>"],
+        prev_sot_token_id=vocabulary["<|startofprev|>"],
+        return_timestamps=False,
+    )
+
+
+_NOT_LANGUAGES = {
+    "<|endoftext|>",
+    START,
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+}
+
+
+def _pretrained(options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
+    assert options.name is not None
+    if context.meta:
+        return _public(options)
+    processor = WhisperProcessor.from_pretrained(options.name)
+    config = WhisperConfig.from_pretrained(options.name)
+    setattr(config, SETTINGS, _settings(options))
+    model = MultitaskWhisper.from_pretrained(options.name, config=config)
+    return processor, model
+
+
+def _public(options: Options) -> tuple[WhisperProcessor, MultitaskWhisper]:
+    """The shape of a public model without its weights, its tokenizer's place taken by an empty one."""
+    if options.name not in SIZES:
+        raise UserError(f"model.name: {options.name!r} is neither in reach nor among the known sizes {sorted(SIZES)}")
+    config = WhisperConfig(**SIZES[options.name]["config"])
+    setattr(config, SETTINGS, _settings(options))
+    with torch.device("meta"):
+        model = MultitaskWhisper(config)
+    tokenizer = train_whisper_tokenizer([], 256, [options.language])
+    return WhisperProcessor(WhisperFeatureExtractor(feature_size=config.num_mel_bins), tokenizer), model

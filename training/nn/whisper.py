@@ -1,0 +1,130 @@
+"""Whisper that encodes a clip once for all its tasks, on no more context than the batch needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import WhisperForConditionalGeneration
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from training.nn.ctc import ctc_loss
+from training.nn.losses import token_loss
+
+SETTINGS = "polyvox"
+"""Key of ``config.json`` that holds what stock transformers has no field for."""
+
+
+def encode_audio(encoder: WhisperEncoder, input_features: torch.Tensor) -> torch.Tensor:
+    """Encoder states ``[batch, frames / 2, width]`` of log-mels ``[batch, mels, frames]``, any number of frames.
+
+    The stock encoder refuses anything but its full context. The positions are sinusoids, so the first n of
+    them serve a shorter input; at full length this is the stock computation, which is then called itself.
+    Slicing the context: FUTO's fine-tuned short-context models, 2023.
+    """
+    if input_features.shape[-1] == 2 * encoder.max_source_positions:
+        return encoder(input_features).last_hidden_state
+    hidden = nn.functional.gelu(encoder.conv1(input_features))
+    hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
+    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    hidden = nn.functional.dropout(hidden, p=encoder.dropout, training=encoder.training)
+    for layer in encoder.layers:
+        if encoder.training and encoder.layerdrop and torch.rand(()) < encoder.layerdrop:
+            continue
+        hidden = layer(hidden, None)
+    return encoder.layer_norm(hidden)
+
+
+class MultitaskWhisper(WhisperForConditionalGeneration):
+    """Stock Whisper with labels ``[batch, task, length]`` and a trimmed context.
+
+    Weights, names and configuration are the stock class's (plus ``ctc_head`` where a CTC loss on the
+    encoder was asked for, which stock loading leaves aside), and so is every call without three-axis labels.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.label_smoothing = 0.0
+        settings = getattr(config, SETTINGS, None) or {}
+        self.ctc_weight = float(settings.get("ctc_weight", 0.0))
+        if self.ctc_weight:
+            self.ctc_head = nn.Linear(config.d_model, config.vocab_size)
+
+    def encode(self, input_features: torch.Tensor) -> torch.Tensor:
+        """Encoder states; SpecAugment as the configuration has it, in training only."""
+        return encode_audio(self.model.encoder, self.model._mask_input_features(input_features))
+
+    def forward(
+        self,
+        input_features: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        frames: torch.Tensor | None = None,
+        ctc_labels: torch.Tensor | None = None,
+        encoder_outputs: Any = None,
+        **stock: Any,
+    ) -> Any:
+        """The loss over all tasks of a batch; anything else goes to the stock forward.
+
+        input_features ``[batch, mels, frames]``; decoder_input_ids and labels ``[batch, task, length]``;
+        frames ``[batch]``: log-mel frames of each clip; ctc_labels ``[batch, length]`` padded with -100.
+        The loss is divided by ``num_items_in_batch``, or by this batch's supervised tokens when it is None.
+        """
+        if labels is None or labels.dim() < 3:
+            return super().forward(
+                input_features=input_features,
+                decoder_input_ids=decoder_input_ids,
+                labels=labels,
+                encoder_outputs=encoder_outputs,
+                **stock,
+            )
+        assert input_features is not None and decoder_input_ids is not None
+        states = self.encode(input_features)
+        hidden = self.model.decoder(
+            input_ids=decoder_input_ids.flatten(0, 1),
+            encoder_hidden_states=states.repeat_interleave(labels.shape[1], dim=0),
+            use_cache=False,
+        ).last_hidden_state
+        loss = token_loss(hidden, self.proj_out.weight, labels.flatten(0, 1), smoothing=self.label_smoothing)
+        items = num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum().clamp(min=1)
+        if self.ctc_weight and ctc_labels is not None and frames is not None:
+            lengths = torch.div(frames + 1, 2, rounding_mode="floor").clamp(max=states.shape[1])
+            loss = loss + self.ctc_weight * ctc_loss(
+                self.ctc_head(states), lengths, ctc_labels, blank=self.config.pad_token_id
+            )
+        return Seq2SeqLMOutput(loss=loss / items, encoder_last_hidden_state=states)
+
+    def generate_tasks(
+        self, input_features: torch.Tensor, prompts: torch.Tensor, *, states: torch.Tensor | None = None, **generation: Any
+    ) -> torch.Tensor:
+        """Token ids ``[batch, task, length]`` after the prompts ``[batch, task, prompt]``.
+
+        The encoder runs once (not at all where ``states`` are given), and one call of transformers'
+        generation decodes all tasks. Whisper's own ``generate`` is for long-form audio with timestamps and
+        is passed by; the suppressed tokens of the generation configuration hold here too.
+        """
+        tasks = prompts.shape[1]
+        if states is None:
+            states = self.encode(input_features)
+        sequences = GenerationMixin.generate(
+            self,
+            decoder_input_ids=prompts.flatten(0, 1),
+            encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(tasks, dim=0)),
+            attention_mask=states.new_ones((len(states) * tasks, states.shape[1]), dtype=torch.long),
+            max_length=None,
+            **generation,
+        )
+        return sequences[:, prompts.shape[-1] :].unflatten(0, (-1, tasks))
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:
+        """Write the folder so that stock transformers takes it for what it is: a Whisper."""
+        result = super().save_pretrained(save_directory, **kwargs)
+        self.config.architectures = [WhisperForConditionalGeneration.__name__]
+        if kwargs.get("is_main_process", True):
+            self.config.save_pretrained(save_directory)
+        return result

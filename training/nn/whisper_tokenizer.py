@@ -1,0 +1,56 @@
+"""A Whisper tokenizer made from the training texts, for models that start from scratch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import AddedToken, WhisperTokenizer
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+END = "<|endoftext|>"
+START = "<|startoftranscript|>"
+CONTROLS = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
+
+
+def train_whisper_tokenizer(texts: Iterable[str], vocab_size: int, languages: Iterable[str]) -> WhisperTokenizer:
+    """Byte-level BPE of ``vocab_size`` text tokens, followed by Whisper's control tokens in Whisper's order.
+
+    Every byte is in the alphabet, so no text is out of reach. The stock tokenizer computes the id of a
+    language from its rank in Whisper's list, so the whole list is there; languages that Whisper does not
+    know follow the control tokens. There are no timestamp tokens: the texts
+    carry no times to learn them from. Stock ``WhisperTokenizer.from_pretrained`` loads the saved folder.
+    """
+    trained = Tokenizer(BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    # The trained texts begin with a space, as every text that is encoded later does.
+    trained.train_from_iterator((f" {text}" for text in texts), trainer)
+    vocab, merges = _vocab_and_merges(trained)
+    vocab[END] = len(vocab)
+    tokenizer = WhisperTokenizer(vocab=vocab, merges=merges, pad_token=END)
+    unlisted = sorted(set(languages) - set(LANGUAGES))
+    controls = [START, *map(language_token, LANGUAGES), *CONTROLS, *map(language_token, unlisted)]
+    tokenizer.add_special_tokens(
+        {"extra_special_tokens": [AddedToken(token, special=True, normalized=False) for token in controls]}
+    )
+    return tokenizer
+
+
+def language_token(code: str) -> str:
+    """The token of an ISO 639 code, as Whisper writes it."""
+    return f"<|{code}|>"
+
+
+def _vocab_and_merges(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    model = json.loads(tokenizer.to_str())["model"]
+    return dict(model["vocab"]), [tuple(pair) for pair in model["merges"]]

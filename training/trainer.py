@@ -1,0 +1,233 @@
+"""The one trainer of all architectures: Hugging Face's, with honest batches, losses, checkpoints and scores."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from training import checkpoint
+from training.data.sampler import DurationBatchSampler, Supervised
+from training.errors import UserError
+from training.inference.decoding import Prediction, predict
+from training.models import Bundle, model_inputs
+
+class NotFiniteError(UserError):
+    """The loss of a batch is NaN or infinite; says which utterances were in it."""
+
+
+class SpeechTrainer(Seq2SeqTrainer):
+    """``Seq2SeqTrainer`` over a `Bundle`.
+
+    - batches come from `DurationBatchSampler`, the same list on every rank;
+    - the loss is normalised by the supervised tokens of the whole accumulated batch over all ranks;
+    - ``evaluate`` gives the loss and the scores of hypotheses keyed by utterance id, from one encoding;
+    - checkpoints hold safetensors and JSON only and end with a marker that they are whole;
+    - a loss that is not finite stops the run and names the utterances.
+    """
+
+    def __init__(
+        self,
+        *,
+        bundle: Bundle,
+        args: Seq2SeqTrainingArguments,
+        train_dataset: Any,
+        eval_dataset: Any,
+        batch_size: int | None,
+        max_batch_seconds: float | None,
+        eval_batch_seconds: float,
+        score: Any,
+        generation: dict[str, Any] | None = None,
+        label_smoothing: float = 0.0,
+        callbacks: Sequence[TrainerCallback] = (),
+        model: torch.nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            model=model if model is not None else bundle.model,
+            args=args,
+            data_collator=bundle.collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=bundle.processor,
+            callbacks=list(callbacks),
+        )
+        self.bundle = bundle
+        self.batch_size, self.max_batch_seconds = batch_size, max_batch_seconds
+        self.eval_batch_seconds = eval_batch_seconds
+        self.score = score
+        self.generation = generation or {}
+        self.audio_seconds = 0.0
+        self.last_predictions: list[Prediction] = []
+        bundle.model.label_smoothing = label_smoothing
+        # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+
+    # Batches
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """One loader over this rank's share; accelerate would shard it again, so it never sees it."""
+        sampler = DurationBatchSampler(
+            self.train_dataset.durations,
+            max_seconds=self.max_batch_seconds,
+            batch_size=self.batch_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            rank=self.args.process_index,
+            world=self.args.world_size,
+        )
+        workers = self.args.dataloader_num_workers
+        return DataLoader(
+            Supervised(self.train_dataset),
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=bool(workers) and self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
+        )
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """Count the audio of the accumulated batch on the way (for hours per second)."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.audio_seconds += sum(batch["seconds"] for batch in batches)
+        return batches, items
+
+    # Loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The model's own loss, already divided by the tokens of the accumulated batch over all ranks."""
+        outputs = model(**model_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        loss = outputs.loss
+        if num_items_in_batch is not None and self.args.world_size > 1:
+            # DDP averages gradients over ranks, while the items were summed over them.
+            loss = loss * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One forward and backward pass; stops at a loss that is not finite."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise NotFiniteError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}, in a batch of the utterances "
+                f"{', '.join(inputs['ids'])}; the last checkpoint is untouched. Look at these clips, or lower "
+                "training.learning_rate, or train in bf16 or fp32 instead of fp16"
+            )
+        return loss
+
+    # Evaluation
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss and scores over the whole set, each utterance once, whatever the number of ranks."""
+        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        started = time.perf_counter()
+        model = self.accelerator.unwrap_model(self.model)
+        result = predict(
+            self.bundle,
+            dataset,
+            model=model,
+            batch_seconds=self.eval_batch_seconds,
+            generation=self.generation,
+            rank=self.args.process_index,
+            world=self.args.world_size,
+            workers=self.args.dataloader_num_workers,
+            context=self.args.dataloader_multiprocessing_context,
+            autocast=self.compute_loss_context_manager,
+        )
+        result = result.gathered(self.args.world_size)
+        self.last_predictions = result.predictions
+        metrics = {"loss": result.loss, **self.score([row.example for row in result.predictions], result.hypotheses)}
+        metrics["runtime"] = time.perf_counter() - started
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # Checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights, configuration and processor; not the pickled arguments that the base class adds."""
+        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
+        if not self.args.should_save:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        save_processor(self.bundle.processor, folder)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Mark the new checkpoint as whole before an older one is deleted."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        (folder / checkpoint.MARKER).unlink(missing_ok=True)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoint.mark_complete(folder)
+            rotate_checkpoints(
+                output_dir=str(folder.parent),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            checkpoint.save_optimizer(self.optimizer, Path(output_dir))
+            checkpoint.write_json(Path(output_dir) / checkpoint.SCHEDULER, self.lr_scheduler.state_dict())
+
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        if folder is None:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(folder)
+            return
+        checkpoint.load_optimizer(self.optimizer, Path(folder))
+        self.lr_scheduler.load_state_dict(json.loads((Path(folder) / checkpoint.SCHEDULER).read_text("utf8")))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and self.args.should_save:
+            checkpoint.write_json(Path(output_dir) / checkpoint.SCALER, scaler.state_dict())
+
+    def _load_scaler(self, folder: str | None) -> None:
+        scaler = getattr(self.accelerator, "scaler", None)
+        if folder is not None and scaler is not None and (path := Path(folder) / checkpoint.SCALER).is_file():
+            scaler.load_state_dict(json.loads(path.read_text("utf8")))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        checkpoint.save_rng(Path(output_dir), self.args.process_index)
+
+    def _load_rng_state(self, folder: str | None) -> None:
+        if folder is not None:
+            checkpoint.load_rng(Path(folder), self.args.process_index)
+
+
+def save_processor(processor: Any, folder: Path) -> None:
+    """The processor, and its feature extractor once more under the file name that older readers look for."""
+    processor.save_pretrained(folder)
+    processor.feature_extractor.save_pretrained(folder)
+
+
