@@ -22,10 +22,14 @@ def check_feasible(frames: int, targets: Sequence[int]) -> None:
     """
     needed = frames_needed(targets)
     if frames < needed:
-        raise ValueError(f"CTC cannot align {len(targets)} tokens (needs {needed} frames) with {frames} frames")
+        raise ValueError(
+            f"CTC cannot align {len(targets)} tokens (needs {needed} frames) with {frames} frames"
+        )
 
 
-def ctc_loss(logits: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor, *, blank: int) -> torch.Tensor:
+def ctc_loss(
+    logits: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor, *, blank: int
+) -> torch.Tensor:
     """Sum over the batch of -log p(targets), in float32 whatever the autocast.
 
     logits ``[batch, frames, vocabulary]``, lengths ``[batch]`` (real frames), targets ``[batch, length]`` filled

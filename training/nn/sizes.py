@@ -17,7 +17,6 @@ _WAV2VEC2_LARGE: dict[str, Any] = {
 }
 
 
-
 def _whisper(width: int, layers: int, heads: int, *, mels: int = 80, vocab: int = 51_865) -> dict[str, Any]:
     """Encoder and decoder of one depth and width; feed-forward four times the width."""
     config = {
