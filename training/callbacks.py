@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training import checkpoint
@@ -17,20 +18,33 @@ Report = Callable[[str], None]
 
 
 class LoggingCallback(TrainerCallback):
-    """One line per logged step and evaluation: loss, learning rate, audio per second, scores, time left."""
+    """A line per logged step and evaluation, and on a terminal a progress bar: loss, audio per second, time left."""
 
-    def __init__(self, audio_seconds: Callable[[], float], report: Report = print) -> None:
-        self.audio_seconds, self.report = audio_seconds, report
+    def __init__(self, report: Report = print) -> None:
+        self.report = report
         self.started = 0.0
         self.first_step = 0
-        self.last: tuple[float, float] = (0.0, 0.0)
+        self.bar: tqdm[Any] | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.started = time.perf_counter()
         self.first_step = state.global_step
-        self.last = (self.started, self.audio_seconds())
+        if state.is_world_process_zero and sys.stderr.isatty():
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def on_log(
         self,
@@ -43,52 +57,32 @@ class LoggingCallback(TrainerCallback):
         if not logs or not state.is_world_process_zero:
             return
         if "loss" in logs:
-            self.report(self._step_line(state, logs))
+            self._say(self._step_line(state, logs))
+            if self.bar is not None:
+                self.bar.set_postfix_str(f"audio {logs['audio_hours_per_second'] * 3600:.0f} s/s")
         elif any(key.startswith("eval_") for key in logs):
             scores = "  ".join(f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("eval_"))
-            self.report(f"step {state.global_step:>6}  evaluation  {scores}")
+            self._say(f"step {state.global_step:>6}  evaluation  {scores}")
+
+    def _say(self, line: str) -> None:
+        if self.bar is None:
+            self.report(line)
+        else:
+            with self.bar.external_write_mode():
+                self.report(line)
 
     def _step_line(self, state: TrainerState, logs: dict[str, float]) -> str:
-        now, heard = time.perf_counter(), self.audio_seconds()
-        speed = (heard - self.last[1]) / max(now - self.last[0], 1e-9)
-        self.last = (now, heard)
         done = state.global_step - self.first_step
-        left = (now - self.started) / max(done, 1) * (state.max_steps - state.global_step)
+        left = (time.perf_counter() - self.started) / max(done, 1) * (state.max_steps - state.global_step)
         parts = [
             f"step {state.global_step:>6}/{state.max_steps}",
             f"epoch {state.epoch or 0:.2f}",
             f"loss {logs['loss']:.4f}",
             f"lr {logs.get('learning_rate', 0):.2e}",
-            f"audio {speed:.0f} s/s",
+            f"audio {logs['audio_hours_per_second'] * 3600:.0f} s/s",
             f"left {left / 60:.1f} min",
         ]
         return "  ".join(parts)
-
-
-class ThroughputCallback(TrainerCallback):
-    """Adds ``audio_hours_per_second`` to the logged losses, before the reporters see them."""
-
-    def __init__(self, audio_seconds: Callable[[], float]) -> None:
-        self.audio_seconds = audio_seconds
-        self.last = (0.0, 0.0)
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.last = (time.perf_counter(), self.audio_seconds())
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if logs is not None and "loss" in logs:
-            now, heard = time.perf_counter(), self.audio_seconds()
-            logs["audio_hours_per_second"] = (heard - self.last[1]) / 3600 / max(now - self.last[0], 1e-9)
-            self.last = (now, heard)
 
 
 class EncoderUnfreezeCallback(TrainerCallback):

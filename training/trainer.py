@@ -64,6 +64,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.score = score
         self.generation = generation or {}
         self.audio_seconds = 0.0
+        self._heard = (time.perf_counter(), 0.0)
         self.last_predictions: list[Prediction] = []
         bundle.model.label_smoothing = label_smoothing
         # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
@@ -92,6 +93,8 @@ class SpeechTrainer(Seq2SeqTrainer):
             persistent_workers=bool(workers) and self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
+            # Its own, so that starting an iteration takes nothing from the draws that dropout depends on.
+            generator=torch.Generator().manual_seed(self.args.seed),
         )
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
@@ -99,6 +102,14 @@ class SpeechTrainer(Seq2SeqTrainer):
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.audio_seconds += sum(batch["seconds"] for batch in batches)
         return batches, items
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the speed since the last log, in hours of this rank's audio per second, before the reporters see it."""
+        if "loss" in logs:
+            now, (then, heard) = time.perf_counter(), self._heard
+            logs["audio_hours_per_second"] = (self.audio_seconds - heard) / 3600 / max(now - then, 1e-9)
+            self._heard = (now, self.audio_seconds)
+        super().log(logs, start_time)
 
     # Loss
 

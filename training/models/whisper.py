@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -78,14 +78,12 @@ class Options(BaseModel):
 def build(options: Options, context: BuildContext) -> Bundle:
     """Model, processor and data functions of a Whisper run."""
     if context.source is not None:
-        processor = WhisperProcessor.from_pretrained(context.source)
-        model = MultitaskWhisper.from_pretrained(context.source)
+        processor, model = _load(str(context.source), options)
     elif options.sizes is not None:
         processor = _scratch_processor(options, context)
         model = _scratch_model(options, processor, context)
     else:
         processor, model = _pretrained(options, context)
-    settings = getattr(model.config, SETTINGS)
     return Bundle(
         model=model,
         processor=processor,
@@ -98,8 +96,8 @@ def build(options: Options, context: BuildContext) -> Bundle:
             tasks=options.tasks,
             start_id=model.config.decoder_start_token_id,
             pad_id=processor.tokenizer.eos_token_id,
-            context=settings["encoder_context"],
-            margin=settings["context_margin_seconds"],
+            context=options.encoder_context,
+            margin=options.context_margin_seconds,
             full_share=options.full_context_share,
             ctc=bool(options.ctc_weight),
         ),
@@ -110,11 +108,11 @@ def build(options: Options, context: BuildContext) -> Bundle:
     )
 
 
+@dataclass(frozen=True)
 class Generate:
     """``(model, batch, **generation) -> {task: ids [batch, length]}``; one encoding for all tasks."""
 
-    def __init__(self, tasks: tuple[str, ...]) -> None:
-        self.tasks = tasks
+    tasks: tuple[str, ...]
 
     def __call__(
         self, model: PreTrainedModel, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
@@ -126,11 +124,11 @@ class Generate:
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
 
 
+@dataclass(frozen=True)
 class Decode:
     """Token ids of one row to text, special tokens left out."""
 
-    def __init__(self, processor: WhisperProcessor) -> None:
-        self.processor = processor
+    processor: WhisperProcessor
 
     def __call__(self, ids: Any) -> str:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
@@ -216,10 +214,21 @@ def _pretrained(options: Options, context: BuildContext) -> tuple[WhisperProcess
     assert options.name is not None
     if context.meta:
         return _public(options)
-    processor = WhisperProcessor.from_pretrained(options.name)
-    config = WhisperConfig.from_pretrained(options.name)
-    setattr(config, SETTINGS, _settings(options))
-    model = MultitaskWhisper.from_pretrained(options.name, config=config)
+    return _load(options.name, options)
+
+
+def _load(name: str, options: Options) -> tuple[WhisperProcessor, MultitaskWhisper]:
+    """A hub id or a folder, ours or stock; the settings are the options'."""
+    try:
+        processor = WhisperProcessor.from_pretrained(name)
+        config = WhisperConfig.from_pretrained(name)
+        setattr(config, SETTINGS, _settings(options))
+        model = MultitaskWhisper.from_pretrained(name, config=config, dtype=torch.float32)
+    except OSError as error:
+        raise UserError(
+            f"model.name: {name} cannot be loaded ({str(error).splitlines()[0]}); give a folder that transformers' "
+            "save_pretrained wrote, or a hub id that is cached or in reach"
+        ) from error
     return processor, model
 
 

@@ -1,0 +1,122 @@
+"""The training of a `Run`: trainer, callbacks, final model, results."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import EarlyStoppingCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from training import callbacks, trainable
+from training import run as runs
+from training.evaluation.metrics import corpus_scores
+from training.trainer import SpeechTrainer, save_processor
+
+if TYPE_CHECKING:
+    from training.run import Report, Run
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal, has saved, and can be resumed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
+
+
+def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
+    """The trainer of a run and the plan of what it trains."""
+    config = run.config
+    settings = config.training
+    model, plan = trainable.apply(
+        run.bundle,
+        mode=settings.trainable,
+        freeze=settings.freeze,
+        freeze_encoder=bool(settings.freeze_encoder),
+        freeze_feature_encoder=bool(settings.freeze_feature_encoder),
+        freeze_encoder_epochs=settings.freeze_encoder_epochs or 0,
+        lora=settings.lora,
+    )
+    arguments = runs.arguments(run)
+    generation: dict[str, Any] = {"num_beams": config.evaluation.num_beams, "do_sample": False}
+    if config.evaluation.max_new_tokens:
+        generation["max_new_tokens"] = config.evaluation.max_new_tokens
+    trainer = SpeechTrainer(
+        bundle=run.bundle,
+        model=model,
+        args=arguments,
+        train_dataset=run.train,
+        eval_dataset=run.dev,
+        batch_size=settings.batch_size or (None if settings.max_batch_seconds else 8),
+        max_batch_seconds=settings.max_batch_seconds,
+        eval_batch_seconds=config.evaluation.batch_seconds or 60.0,
+        score=corpus_scores,
+        generation=generation,
+        label_smoothing=settings.label_smoothing_factor,
+    )
+    return trainer, plan
+
+
+def add_callbacks(trainer: SpeechTrainer, run: Run, plan: Any, report: Report) -> callbacks.StopSignalCallback:
+    """The callbacks of every run, in the order in which they see the logs."""
+    settings = run.config.training
+    for default in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(default)
+    signals = callbacks.StopSignalCallback(report)
+    metrics = run.folder / "metrics" / f"{run.config.output.experiment_name}_metrics.json"
+    chosen: list[Any] = [
+        callbacks.LoggingCallback(report),
+        callbacks.MetricsSaveCallback(metrics, run.config.output.experiment_name),
+        callbacks.ConvergenceMonitorCallback(report=report),
+        callbacks.HypothesisCallback(lambda: trainer.last_predictions),
+        signals,
+    ]
+    if settings.freeze_encoder_epochs:
+        thaw = lambda: trainable.thaw(trainer.bundle.model, plan)  # noqa: E731
+        chosen.append(callbacks.EncoderUnfreezeCallback(settings.freeze_encoder_epochs, thaw, report))
+    if settings.early_stopping_patience and run.dev is not None:
+        chosen.append(EarlyStoppingCallback(settings.early_stopping_patience))
+    for callback in chosen:
+        trainer.add_callback(callback)
+    return signals
+
+
+def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
+    """Train to the end of the schedule; write the final model and `runs.RESULTS`."""
+    trainer, plan = make_trainer(run, report)
+    signals = add_callbacks(trainer, run, plan, report)
+    started = time.perf_counter()
+    output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if signals.received is not None:
+        raise Stopped(signals.received)
+    seconds = time.perf_counter() - started
+    export(run, trainer)
+    results = {
+        "train_loss": output.training_loss,
+        "steps": output.global_step,
+        "epochs": trainer.state.epoch,
+        "train_seconds": seconds,
+        "audio_seconds_per_second": trainer.audio_seconds / seconds,
+        "best_metric": trainer.state.best_metric,
+        "best_checkpoint": trainer.state.best_model_checkpoint,
+        "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
+        "utterances": len(run.train),
+        "resumed_from": str(resume) if resume else None,
+        "versions": runs.versions(),
+    }
+    if trainer.args.should_save:
+        runs.write_results(run.folder, results)
+    return results
+
+
+def export(run: Run, trainer: SpeechTrainer) -> None:
+    """The final model in the run's folder, as stock transformers loads it: adapters merged, processor included."""
+    if not trainer.args.should_save:
+        return
+    model = trainable.merge(trainer.accelerator.unwrap_model(trainer.model))
+    model.save_pretrained(run.folder)
+    save_processor(run.bundle.processor, run.folder)
+
+

@@ -1,0 +1,105 @@
+"""A finished model and everything that using it needs, from its folder alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from training.config.load import load_config
+from training.config.schema import Config
+from training.errors import UserError
+from training.models import BuildContext, Bundle, available, load
+
+TYPES = {"whisper": "whisper", "speech-encoder-decoder": "e2e"}
+"""``model_type`` of stock configurations to the architecture that takes them."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model ready for use. ``config`` is the run's, where the folder belongs to a run."""
+
+    bundle: Bundle
+    folder: Path
+    model_type: str
+    config: Config | None
+
+    @property
+    def name(self) -> str:
+        """Name of the run in result files: its folder's, or its parent's for a checkpoint."""
+        parent = self.folder.resolve()
+        return f"{parent.parent.name}-{parent.name}" if parent.name.startswith("checkpoint-") else parent.name
+
+
+def load_trained(folder: Path, model_type: str | None = None) -> Trained:
+    """Load a run's folder, one of its checkpoints, or any folder that stock transformers wrote.
+
+    The run's ``config.yaml`` says how it was trained; where there is none the checkpoint's ``config.json``
+    does. Without dropout, on the GPU where there is one. Raises `UserError` for a folder that is no model and
+    for a ``model_type`` that contradicts it.
+    """
+    stock = _stock_config(folder)
+    settings = stock.get("polyvox") or {}
+    config = _run_config(folder)
+    inferred = settings.get("type") or TYPES.get(stock.get("model_type", ""))
+    if inferred is None:
+        raise UserError(
+            f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
+            f"{', '.join(available())}"
+        )
+    if model_type is not None and model_type != inferred:
+        raise UserError(f"--model_type {model_type}: {folder} holds a model of type {inferred}")
+    if config is not None and config.model is not None:
+        options: Any = config.model
+    else:
+        options = _options(inferred, folder, settings)
+    bundle = load(inferred).build(options, BuildContext(source=folder))
+    bundle.model.to(_device()).eval()
+    return Trained(bundle, folder, inferred, config)
+
+
+def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
+    """The same model, asked for some of its tasks only."""
+    unknown = [task for task in tasks if task not in trained.bundle.tasks]
+    if unknown:
+        raise UserError(f"{trained.folder} was trained for {', '.join(trained.bundle.tasks)}, not for {unknown[0]}")
+    bundle = trained.bundle
+    narrowed = replace(
+        bundle,
+        tasks=tasks,
+        encode=replace(bundle.encode, tasks=tasks),  # type: ignore[type-var]
+        collate=replace(bundle.collate, tasks=tasks),  # type: ignore[type-var]
+        generate=replace(bundle.generate, tasks=tasks),  # type: ignore[type-var]
+    )
+    return replace(trained, bundle=narrowed)
+
+
+def _stock_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints")
+    return json.loads(path.read_text(encoding="utf8"))
+
+
+def _run_config(folder: Path) -> Config | None:
+    for place in (folder, folder.resolve().parent):
+        path = place / "config.yaml"
+        if path.is_file() and (place == folder or folder.resolve().name.startswith("checkpoint-")):
+            return load_config(path)
+    return None
+
+
+def _options(model_type: str, folder: Path, settings: dict[str, Any]) -> Any:
+    """Options for a folder without a run: what its ``config.json`` remembers, else those of the stock model."""
+    schema = load(model_type).Options
+    known = {key: value for key, value in settings.items() if key in schema.model_fields}
+    if model_type == "whisper":
+        return schema(**{"name": str(folder), "encoder_context": "full", **known})
+    return schema(**{"encoder": str(folder), "decoder": str(folder), **known})
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

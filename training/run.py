@@ -1,0 +1,196 @@
+"""A run: from a checked configuration to a trained model in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training import checkpoint
+from training.config.arguments import environment, training_arguments
+from training.config.load import save_resolved
+from training.config.schema import Config
+from training.data.dataset import SpeechDataset, validate
+from training.data.ledger import DropLedger
+from training.data.manifest import load_manifest
+from training.data.source import load_source
+from training.errors import UserError
+from training.models import BuildContext, Bundle, load
+
+RESULTS = "train_results.json"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that `fit` needs; made by `build`."""
+
+    config: Config
+    bundle: Bundle
+    train: SpeechDataset
+    dev: SpeechDataset | None
+    dropped: dict[str, DropLedger]
+
+    @property
+    def folder(self) -> Path:
+        """Checkpoints, logs, results and the final model of this run."""
+        return self.config.output.dir
+
+
+def open_split(config: Config, split: str) -> Any:
+    """The manifest of ``train``, ``dev`` or ``test``; None where the configuration names none."""
+    data = config.data
+    if data.dataset is not None:
+        return load_source(
+            data.dataset.path, name=data.dataset.name, split=data.dataset.split[split], columns=data.dataset.columns
+        )
+    path: Path | None = getattr(data, split)
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UserError(f"data.{split}: {path} is not there; make it with training/data/split_data.py, or name another")
+    return load_manifest(path, audio_root=data.audio_root, columns=data.columns)
+
+
+def build(config: Config, *, source: Path | None = None, report: Report = print) -> Run:
+    """Read the data, build the model, drop what cannot be used and say what that was.
+
+    Raises `UserError` when more than ``data.max_dropped_share`` of a split cannot be used.
+    """
+    train = open_split(config, "train")
+    if train is None:
+        raise UserError("data.train: nothing to train on")
+    dev = open_split(config, "dev") if config.training.eval_strategy != "no" else None
+    context = BuildContext(texts=lambda: _texts(train), source=source, seed=config.training.seed)
+    bundle = build_bundle(config, context)
+    for note in bundle.notes:
+        report(note)
+    datasets, dropped = {}, {}
+    for name, manifest in (("train", train), ("dev", dev)):
+        if manifest is not None:
+            datasets[name], dropped[name] = usable(config, bundle, manifest, name, report)
+    limit = config.evaluation.max_utterances
+    if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
+        datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
+    return Run(config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped)
+
+
+def build_bundle(config: Config, context: BuildContext) -> Bundle:
+    """The architecture that ``model.type`` names, seeded."""
+    from transformers import set_seed
+
+    assert config.model is not None
+    set_seed(context.seed)
+    module = load(config.model.type)  # type: ignore[attr-defined]
+    return module.build(config.model, context)
+
+
+def usable(
+    config: Config, bundle: Bundle, manifest: Any, name: str, report: Report
+) -> tuple[SpeechDataset, DropLedger]:
+    """The dataset of a split less what cannot be trained on, and the ledger of what that was."""
+    dataset = SpeechDataset(
+        manifest,
+        bundle.encode,
+        bundle.sample_rate,
+        min_seconds=config.data.min_seconds,
+        max_seconds=config.audio.max_length_seconds,
+    )
+    kept, ledger = validate(dataset, workers=config.dataloader.num_workers)
+    if len(ledger):
+        report(f"{name}: {len(ledger)} of {len(manifest)} utterances cannot be used\n{ledger.summary()}")
+    ledger.check_share(len(manifest), config.data.max_dropped_share)
+    return dataset.select(kept), ledger
+
+
+def fit(run: Run, *, resume: Path | None = None, fresh: bool = False, report: Report = print) -> dict[str, Any]:
+    """Train, keep the best model, write the run's folder; returns what `RESULTS` holds.
+
+    ``resume`` is a whole checkpoint of this run. A folder that already holds a run is a `UserError` unless
+    ``fresh``, which removes that run's own files first.
+    """
+    from training.fitting import train
+
+    claim_folder(run.folder, resume=resume, fresh=fresh)
+    os.environ.update(environment(run.config))
+    if first_rank():
+        save_resolved(run.config, run.folder, replace=resume is not None)
+        for name, ledger in run.dropped.items():
+            ledger.write(run.folder / f"dropped_{name}.tsv")
+    return train(run, resume=resume, report=report)
+
+
+def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
+    """`UserError` where writing into the run's folder is not what the user asked for."""
+    if resume is not None or not first_rank() or not folder.exists() or not any(folder.iterdir()):
+        return
+    if not fresh:
+        raise UserError(
+            f"{folder} already holds files; go on with --resume, start over with --fresh (which removes a run), "
+            "or choose another output.dir"
+        )
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"--fresh: {folder} was not written by a run and is left alone; choose another output.dir")
+
+
+def claim_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
+    """`check_folder`, then make it; with ``fresh`` the run that it holds is removed."""
+    check_folder(folder, resume=resume, fresh=fresh)
+    if fresh and first_rank() and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that writes (the launcher sets ``RANK``)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def arguments(run: Run) -> Any:
+    """`Seq2SeqTrainingArguments` of the run on this machine."""
+    import torch
+    from transformers import Seq2SeqTrainingArguments
+
+    values = training_arguments(run.config)
+    if run.config.profile.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("profile.device: cuda, but this machine shows no GPU; use profile.device=cpu or auto")
+    if not torch.cuda.is_available():
+        values |= {"fp16": False}
+    values["label_smoothing_factor"] = 0.0  # the model's own loss smooths
+    values["logging_nan_inf_filter"] = False  # a loss that is not finite stops the run instead
+    if run.dev is None:
+        values |= {"eval_strategy": "no", "load_best_model_at_end": False}
+    return Seq2SeqTrainingArguments(**values)
+
+
+def versions() -> dict[str, str]:
+    """What the figures of a run depend on beside its configuration."""
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "sacrebleu", "jiwer", "numpy")
+    return {"polyvox": version("polyvox"), "python": platform.python_version(), **{n: version(n) for n in names}}
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """``train_results.json``: its presence says that the run is finished."""
+    checkpoint.write_json(folder / RESULTS, results)
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The results of a finished run; None when the folder holds none."""
+    path = folder / RESULTS
+    return json.loads(path.read_text(encoding="utf8")) if path.is_file() else None
+
+
+def _texts(manifest: Any) -> Iterator[tuple[str, str | None, str]]:
+    yield from manifest.texts()
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    """``wanted`` indices spread evenly over a split, so that every video has its part."""
+    return [i * total // wanted for i in range(wanted)]

@@ -1,0 +1,76 @@
+"""``polyvox train``: train the model that a configuration describes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.errors import UserError, exit_on_user_error
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="polyvox train", description=__doc__)
+    result.add_argument("--config", type=Path, required=True, help="YAML file, see configs/ and docs/configuration.md")
+    result.add_argument("--dry_run", action="store_true", help="answer whether the run will work; writes nothing")
+    result.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="CHECKPOINT",
+        help="go on from this checkpoint folder, or from the run's newest whole one",
+    )
+    result.add_argument("--fresh", action="store_true", help="remove what an earlier run left in output.dir first")
+    result.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.learning_rate=1e-5")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0: done or valid; 2: the user's mistake; 3: a dry run that does not fit; 128 + n: signal n."""
+    args = parser().parse_intermixed_args(argv)
+    if args.resume and "=" in args.resume and not Path(args.resume).exists():
+        args.overrides, args.resume = [args.resume, *args.overrides], ""
+    if args.resume is not None and args.fresh:
+        raise UserError("--resume and --fresh contradict each other")
+    from training.config.load import load_config
+
+    config = load_config(args.config, args.overrides)
+    if config.model is None:
+        raise UserError(f"{args.config}: no model: block; see docs/configuration.md")
+    if args.dry_run:
+        from training.dry_run import dry_run
+
+        return dry_run(config)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return _train(config, args)
+
+
+def _train(config: object, args: argparse.Namespace) -> int:
+    from training import checkpoint
+    from training.config.schema import Config
+    from training.fitting import Stopped
+    from training.run import build, check_folder, fit
+
+    assert isinstance(config, Config)
+    folder = config.output.dir
+    resume = checkpoint.find(folder, args.resume or None, print) if args.resume is not None else None
+    check_folder(folder, resume=resume, fresh=args.fresh)
+    # Adapters alone are in a LoRA checkpoint: its base is built as the first time.
+    source = None if config.training.trainable == "lora" else resume
+    run = build(config, source=source)
+    try:
+        results = fit(run, resume=resume, fresh=args.fresh)
+    except Stopped as stopped:
+        print(f"{stopped}: saved in {folder}; go on with --resume")
+        return 128 + stopped.number
+    print(f"{folder}: {results['steps']} steps in {results['train_seconds'] / 60:.1f} min")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+    exit_on_user_error(main)
