@@ -1,0 +1,285 @@
+"""Decoding: a file, or a stretch of it, becomes float32 mono samples at the rate that is asked for.
+
+WAV, FLAC, OGG and MP3 go through soundfile, which seeks to a stretch without decoding what lies before and
+after it. Everything else (M4A, AAC, WebM, video containers) goes through the ffmpeg program where there is
+one. Nothing here replaces sound that cannot be read: it raises `AudioError`.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from training.data.example import AudioRef
+
+if TYPE_CHECKING:
+    import soundfile
+
+SOUNDFILE_SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64"}
+)
+END_TOLERANCE = 0.05
+"""Seconds by which a stated end may lie behind the file's last sample: tables round their times."""
+
+_FFMPEG_TIMEOUT = 600
+_OGG_PAGE_MAX = 65_307
+_STREAMED_SIZES = range(0x7FFFFF00, 0x100000000)
+"""Sizes that a WAV header holds when its writer could not seek back; they say nothing of the real length."""
+
+
+class AudioError(ValueError):
+    """A sound that cannot be had as asked: which file, and why."""
+
+    def __init__(self, path: str | Path, reason: str = "") -> None:
+        # One argument alone is a finished message: that is how an exception comes back from a worker.
+        super().__init__(f"{path}: {reason}" if reason else str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What a header says: ``duration`` in seconds, ``frames`` in samples per channel."""
+
+    duration: float
+    sample_rate: int
+    channels: int
+    frames: int
+
+
+def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
+    """Samples of ``ref``: float32 ``[time]``, mono (the mean of the channels), at ``sample_rate``.
+
+    Raises `AudioError` for a file that is missing, truncated, without samples or of an unknown format, and
+    for a stretch that does not lie in the file.
+    """
+    path = Path(ref.path)
+    _require_file(path)
+    if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+        with path.open("rb") as handle:
+            return _load_soundfile(handle, str(path), ref, sample_rate)
+    return _load_ffmpeg(path, ref, sample_rate)
+
+
+def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
+    """`load_audio` for a file that lies in memory (a Parquet cell); ``ref.path`` only names it in messages."""
+    return _load_soundfile(io.BytesIO(data), ref.path, ref, sample_rate)
+
+
+def probe(path: str | Path) -> AudioInfo:
+    """Length and shape of a file from its header (and its tail, to tell a truncated one). Raises `AudioError`."""
+    path = Path(path)
+    _require_file(path)
+    if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+        with path.open("rb") as handle:
+            return _probe_soundfile(handle, str(path))
+    return _probe_ffmpeg(path)
+
+
+def probe_bytes(data: bytes, name: str) -> AudioInfo:
+    """`probe` for a file that lies in memory."""
+    return _probe_soundfile(io.BytesIO(data), name)
+
+
+def segment_duration(ref: AudioRef, info: AudioInfo) -> float:
+    """Seconds of the stretch that ``ref`` names in a file of ``info``. Raises `AudioError` where it is not in it."""
+    start, stop = _frame_range(ref, info.frames, info.sample_rate)
+    return (stop - start) / info.sample_rate
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise AudioError(path, "is a folder, not a file" if path.is_dir() else "no such file")
+    if path.stat().st_size == 0:
+        raise AudioError(path, "the file is empty (0 bytes)")
+
+
+def _frame_range(ref: AudioRef, frames: int, rate: int) -> tuple[int, int]:
+    """First and last-plus-one frame of the stretch; `AudioError` unless it holds a sample and lies in the file."""
+    length = frames / rate
+    end = length if ref.end is None else ref.end
+    if not (math.isfinite(ref.start) and math.isfinite(end)) or ref.start < 0 or end <= ref.start:
+        if frames == 0:
+            raise AudioError(ref.path, "holds no samples")
+        raise AudioError(ref.path, f"no stretch of sound: start {ref.start:g} s, end {end:g} s")
+    if end > length + END_TOLERANCE or ref.start >= length:
+        raise AudioError(ref.path, f"{ref.start:g}–{end:g} s is past the end of the file ({length:.3f} s)")
+    start, stop = round(ref.start * rate), min(frames, round(end * rate))
+    if stop <= start:
+        raise AudioError(ref.path, f"no sample between {ref.start:g} s and {end:g} s")
+    return start, stop
+
+
+def _open_soundfile(handle: BinaryIO, name: str) -> soundfile.SoundFile:
+    import soundfile
+
+    _check_ogg_tail(handle, name)
+    try:
+        return soundfile.SoundFile(handle)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).rstrip(".")
+
+
+def _load_soundfile(handle: BinaryIO, name: str, ref: AudioRef, sample_rate: int) -> np.ndarray:
+    import soundfile
+
+    with _open_soundfile(handle, name) as sound:
+        _check_wav_size(sound, name)
+        start, stop = _frame_range(ref, sound.frames, sound.samplerate)
+        try:
+            if start:
+                sound.seek(start)
+            samples = sound.read(stop - start, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
+        if len(samples) < stop - start:
+            raise AudioError(
+                name,
+                f"truncated: {len(samples)} of {stop - start} samples could be read from {ref.start:g} s on",
+            )
+        rate = sound.samplerate
+    return _finish(samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0], rate, sample_rate, name)
+
+
+def _probe_soundfile(handle: BinaryIO, name: str) -> AudioInfo:
+    with _open_soundfile(handle, name) as sound:
+        _check_wav_size(sound, name)
+        if sound.frames == 0:
+            raise AudioError(name, "holds no samples")
+        return AudioInfo(sound.frames / sound.samplerate, sound.samplerate, sound.channels, sound.frames)
+
+
+def _check_wav_size(sound: soundfile.SoundFile, name: str) -> None:
+    """libsndfile shortens a truncated WAV without a word except in its log: read it there."""
+    match = re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
+    if match is None:
+        return
+    stated, present = int(match[1]), int(match[2])
+    if stated > present and stated not in _STREAMED_SIZES:
+        raise AudioError(name, f"truncated: the header states {stated} bytes of sound, {present} are there")
+
+
+def _check_ogg_tail(handle: BinaryIO, name: str) -> None:
+    """An Ogg stream ends in a whole page that carries the end-of-stream flag (RFC 3533); a cut one does not."""
+    is_ogg = handle.read(4) == b"OggS"
+    if is_ogg:
+        size = handle.seek(0, io.SEEK_END)
+        handle.seek(max(0, size - 2 * _OGG_PAGE_MAX))
+        tail = handle.read()
+        if not _ends_ogg_stream(tail):
+            raise AudioError(name, "truncated: the Ogg stream has no last page")
+    handle.seek(0)
+
+
+def _ends_ogg_stream(tail: bytes) -> bool:
+    """Whether some page in ``tail`` is whole and flagged as the last one (junk behind it is no harm)."""
+    at = tail.rfind(b"OggS")
+    while at >= 0:
+        header = tail[at : at + 27]
+        if len(header) == 27:
+            table = tail[at + 27 : at + 27 + header[26]]
+            whole = len(table) == header[26] and at + 27 + len(table) + sum(table) <= len(tail)
+            if whole and header[5] & 4:
+                return True
+        at = tail.rfind(b"OggS", 0, at)
+    return False
+
+
+def _finish(samples: np.ndarray, rate: int, sample_rate: int, name: str) -> np.ndarray:
+    if not np.isfinite(samples).all():
+        raise AudioError(name, "holds samples that are no numbers (NaN or infinite)")
+    if rate != sample_rate:
+        import soxr
+
+        samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
+    return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def find_ffmpeg() -> str | None:
+    """The ffmpeg program: on the PATH, or the one that the package ``imageio-ffmpeg`` brings, else None."""
+    found = shutil.which("ffmpeg")
+    if found:
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        return None
+
+
+def _ffmpeg(path: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    program = find_ffmpeg()
+    if program is None:
+        raise AudioError(
+            path,
+            f"{path.suffix or 'this format'} needs ffmpeg, which is not installed: install it (apt-get install ffmpeg, "
+            "brew install ffmpeg, or pip install imageio-ffmpeg), or convert the file to WAV, FLAC, OGG or MP3",
+        )
+    command = [program, "-nostdin", "-hide_banner", *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=_FFMPEG_TIMEOUT, check=False)
+    if check and done.returncode != 0:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise AudioError(path, f"ffmpeg cannot decode it: {lines[-1] if lines else 'no reason given'}")
+    return done
+
+
+def _probe_ffmpeg(path: Path) -> AudioInfo:
+    """Read what ffmpeg prints of the container. It ends with status 1 (no output asked for): that is expected."""
+    text = _ffmpeg(path, "-i", str(path), check=False).stderr.decode("utf-8", "replace")
+    length = re.search(r"Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    stream = re.search(r"Audio: .*?, (\d+) Hz, ([^,\n]+)", text)
+    if length is None or stream is None:
+        lines = text.strip().splitlines()
+        raise AudioError(path, f"ffmpeg finds no sound in it: {lines[-1] if lines else 'no reason given'}")
+    seconds = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
+    rate = int(stream[1])
+    counted = re.match(r"(\d+) channels", stream[2])
+    channels = (
+        int(counted[1])
+        if counted
+        else {"mono": 1, "stereo": 2, "5.1": 6, "7.1": 8}.get(stream[2].split("(")[0], 2)
+    )
+    if seconds == 0:
+        raise AudioError(path, "holds no samples")
+    return AudioInfo(seconds, rate, channels, round(seconds * rate))
+
+
+def _load_ffmpeg(path: Path, ref: AudioRef, sample_rate: int) -> np.ndarray:
+    info = _probe_ffmpeg(path)
+    start, stop = _frame_range(ref, info.frames, info.sample_rate)
+    seek = ["-ss", f"{ref.start:.6f}"] if start else []
+    length = ["-t", f"{(stop - start) / info.sample_rate:.6f}"] if ref.end is not None else []
+    arguments = [
+        "-v",
+        "error",
+        "-xerror",
+        *seek,
+        "-i",
+        str(path),
+        *length,
+        "-vn",
+        "-ac",
+        "1",
+        "-ar",
+        str(sample_rate),
+    ]
+    data = _ffmpeg(path, *arguments, "-f", "f32le", "-").stdout
+    samples = np.frombuffer(data, dtype="<f4")
+    expected = (stop - start) / info.sample_rate
+    # Containers state their length to a frame or so of the codec: 0.1 s covers AAC's encoder delay.
+    if len(samples) / sample_rate < expected - 0.1 or not len(samples):
+        raise AudioError(
+            path, f"truncated: {len(samples) / sample_rate:.3f} s of {expected:.3f} s could be read"
+        )
+    return _finish(samples, sample_rate, sample_rate, str(path))

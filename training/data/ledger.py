@@ -1,0 +1,75 @@
+"""The drop ledger: which utterances are left out, and why. Nothing leaves the data without an entry."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.data.derived import atomic_text
+from training.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """One utterance that was left out. ``reason`` is a short name that can be counted, ``detail`` is for people."""
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class DropLedger:
+    """Entries in the order in which they came."""
+
+    drops: list[Drop] = field(default_factory=list)
+
+    def add(self, id: str, reason: str, detail: str = "") -> None:
+        """Note that the utterance ``id`` is left out."""
+        self.drops.append(Drop(id, reason, detail))
+
+    def extend(self, other: DropLedger) -> None:
+        """Take over the entries of another ledger."""
+        self.drops.extend(other.drops)
+
+    def __len__(self) -> int:
+        return len(self.drops)
+
+    def __iter__(self) -> Iterator[Drop]:
+        return iter(self.drops)
+
+    def counts(self) -> dict[str, int]:
+        """Entries per reason, the most frequent first."""
+        return dict(Counter(drop.reason for drop in self.drops).most_common())
+
+    def write(self, path: Path) -> None:
+        """Write a TSV with the columns ``id``, ``reason``, ``detail`` (white space inside a cell becomes a space)."""
+        with atomic_text(path) as handle:
+            handle.write("id\treason\tdetail\n")
+            for drop in self.drops:
+                handle.write(
+                    "\t".join(" ".join(cell.split()) for cell in (drop.id, drop.reason, drop.detail)) + "\n"
+                )
+
+    def summary(self) -> str:
+        """A table for the screen: entries per reason and one example of each."""
+        if not self.drops:
+            return "nothing dropped"
+        first = {drop.reason: drop for drop in reversed(self.drops)}
+        width = max(len(reason) for reason in first)
+        lines = [f"{'reason':<{width}}  {'dropped':>8}  for example"]
+        for reason, count in self.counts().items():
+            example = " ".join(f"{first[reason].id}: {first[reason].detail}".split())
+            lines.append(f"{reason:<{width}}  {count:>8,}  {example[:100]}".rstrip(": "))
+        return "\n".join([*lines, f"{'total':<{width}}  {len(self):>8,}"])
+
+    def check_share(self, total: int, max_share: float) -> None:
+        """`UserError` when more than ``max_share`` (0 to 1) of ``total`` utterances were dropped."""
+        if not total or len(self) <= max_share * total:
+            return
+        raise UserError(
+            f"data.max_dropped_share: {len(self):,} of {total:,} utterances ({len(self) / total:.1%}) cannot be used, "
+            f"more than the {max_share:.1%} that are allowed; mend the data or raise the key.\n{self.summary()}"
+        )
