@@ -43,6 +43,7 @@ def train_whisper_tokenizer(texts: Iterable[str], vocab_size: int, languages: It
     tokenizer.add_special_tokens(
         {"extra_special_tokens": [AddedToken(token, special=True, normalized=False) for token in controls]}
     )
+    tokenizer.set_prefix_tokens()  # the constructor made the prefix before these tokens had their ids
     return tokenizer
 
 
