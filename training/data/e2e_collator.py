@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import MBart50Tokenizer, Wav2Vec2FeatureExtractor
 
 from training.data.collators import IGNORED, collate_targets
-from training.data.example import TRANSCRIBE, TRANSLATE, Example
+from training.data.example import TRANSCRIBE, Example
 from training.nn.ctc import check_feasible
-from training.nn.mbart_tokenizer import TASK_TOKENS, language_codes, text_ids
+from training.nn.mbart_tokenizer import TASK_TOKENS, language_codes, text_ids, token_id
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class E2EEncode:
         )
         if code is None:
             raise ValueError(f"language {language!r} has no token in this tokenizer")
-        return self.tokenizer.convert_tokens_to_ids([code, TASK_TOKENS[task]])
+        return [token_id(self.tokenizer, token) for token in (code, TASK_TOKENS[task])]
 
     def labels(self, prompt: list[int], text: list[int] | None, task: str) -> list[int]:
         """The prompt, and the text with EOS where there is one."""

@@ -188,7 +188,7 @@ class Generate:
     tasks: tuple[str, ...]
 
     def __call__(
-        self, model: PreTrainedModel, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
     ) -> Mapping[str, torch.Tensor]:
         prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
         ids = model.generate_tasks(
@@ -208,7 +208,7 @@ class Decode:
     tokenizer: MBart50Tokenizer
 
     def __call__(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 def _from_scratch(options: Options, context: BuildContext) -> _Parts:
@@ -236,11 +236,12 @@ def _pretrained(options: Options, context: BuildContext) -> _Parts:
         encoder, extractor = load_encoder(options.encoder)
         decoder = load_decoder(options.decoder)
     tokenizer, notes = _tokenizer(options, context)
-    known: Sequence[int] = range(decoder.config.vocab_size)
+    known: Sequence[int | None] = range(decoder.config.vocab_size)
     if options.trim_vocabulary:
-        before = len(tokenizer)
         tokenizer, known = trim_tokenizer(tokenizer, _texts(context))
-        notes += (f"vocabulary trimmed from {before:,} to {len(known):,} ids",)
+        notes += (f"vocabulary trimmed from {decoder.config.vocab_size:,} to {len(known):,} ids",)
+    elif notes:  # a stand-in, smaller than the decoder's own
+        known = [*known, *[None] * len(_missing(tokenizer, options, context))]
     tokenizer = extend_tokenizer(tokenizer, _control_tokens(options, context))
     # A matrix may have more rows than the tokenizer has tokens; new tokens take those first.
     ids = [*known, *[None] * (len(tokenizer) - len(known))]
@@ -273,6 +274,10 @@ def _control_tokens(options: Options, context: BuildContext) -> list[str]:
     return [*TASK_TOKENS.values(), *sorted(map(language_token, languages | set(options.languages)))]
 
 
+def _missing(tokenizer: MBart50Tokenizer, options: Options, context: BuildContext) -> list[str]:
+    return [token for token in _control_tokens(options, context) if token not in tokenizer.get_vocab()]
+
+
 def _languages(options: Options, tokenizer: MBart50Tokenizer) -> tuple[str, str]:
     """The options' languages as tokens of the tokenizer."""
     source, target = map(language_token, options.languages)
@@ -283,7 +288,7 @@ def _languages(options: Options, tokenizer: MBart50Tokenizer) -> tuple[str, str]
 
 
 def _assemble(options: Options, parts: _Parts) -> SpeechTranslationModel:
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+    config: Any = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
         parts.encoder.config, parts.decoder.config
     )
     tokenizer = parts.tokenizer
@@ -292,8 +297,10 @@ def _assemble(options: Options, parts: _Parts) -> SpeechTranslationModel:
     # mBART's decoder input starts with </s> and goes on with the language code; the code is part of the prompt.
     config.decoder_start_token_id = tokenizer.eos_token_id
     setattr(config, SETTINGS, _settings(options, parts.extractor))
-    with torch.device("meta" if parts.encoder.device.type == "meta" else "cpu"):
+    with torch.device("meta" if parts.decoder.device.type == "meta" else "cpu"):
         model = SpeechTranslationModel(config, parts.encoder, parts.decoder)
+    if parts.decoder.device.type == "meta":
+        model.to(device=torch.device("meta"))  # SpecAugment's mask embedding ignores the device context
     model.generation_config = GenerationConfig(
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -332,7 +339,8 @@ def _convolutions(encoder: Any) -> tuple[tuple[int, int], ...]:
 
 def _check(options: Options, model: SpeechTranslationModel) -> None:
     """Refuse what would fail later, or would quietly do something else than asked."""
-    encoder, decoder = model.config.encoder, model.config.decoder
+    encoder: Any = model.config.encoder
+    decoder: Any = model.config.decoder
     if not options.add_adapter and hasattr(model, "enc_to_dec_proj"):
         raise UserError(
             f"model.add_adapter: false, but the encoder is {model.encoder_output_dim} wide and the decoder "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from training.data.collators import IGNORED
 
 def frames_needed(targets: Sequence[int]) -> int:
     """Frames that the shortest alignment takes: one for each token, and a blank between equal neighbours."""
-    return len(targets) + sum(a == b for a, b in zip(targets, targets[1:], strict=False))
+    return len(targets) + sum(a == b for a, b in pairwise(targets))
 
 
 def check_feasible(frames: int, targets: Sequence[int]) -> None:

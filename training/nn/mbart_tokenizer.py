@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import re
 import string
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
@@ -40,6 +43,18 @@ def text_ids(tokenizer: MBart50Tokenizer, text: str) -> list[int]:
     return [tokenizer.unk_token_id if i in control else i for i in ids]
 
 
+def read_mbart_tokenizer(name: str | Path, *, local: bool = False) -> MBart50Tokenizer:
+    """The tokenizer of a folder or hub id; ``local``: never from the network.
+
+    Raises ``OSError`` where there is none. The stock class raises nothing: without files it becomes a
+    tokenizer of 58 ids that turns every text into ``<unk>``.
+    """
+    tokenizer = MBart50Tokenizer.from_pretrained(name, local_files_only=local)
+    if len(tokenizer) <= len(MBart50Tokenizer()):
+        raise OSError(f"no tokenizer files (tokenizer.json or sentencepiece.bpe.model) in {name}")
+    return tokenizer
+
+
 def train_mbart_tokenizer(texts: Iterable[str], vocab_size: int) -> MBart50Tokenizer:
     """A unigram tokenizer (Kudo, 2018) of about ``vocab_size`` text pieces in mBART-50's layout.
 
@@ -67,11 +82,14 @@ def train_mbart_tokenizer(texts: Iterable[str], vocab_size: int) -> MBart50Token
     return _assemble([*((token, 0.0) for token in _SPECIALS), *pieces.items()])
 
 
-def trim_tokenizer(tokenizer: MBart50Tokenizer, texts: Iterable[str]) -> tuple[MBart50Tokenizer, list[int]]:
+def trim_tokenizer(
+    tokenizer: MBart50Tokenizer, texts: Iterable[str]
+) -> tuple[MBart50Tokenizer, list[int | None]]:
     """The tokenizer with the pieces that the texts need, and for each of its ids the id that it had before.
 
     Kept: every piece of the texts' tokenisation (which therefore stays the same), the single characters of
-    the scripts that occur in them (so that unseen words can be spelled), special tokens and language codes.
+    the scripts that occur in them (so that unseen words can be spelled), special tokens and language codes. The id
+    is None for a language code that only the stock class has added.
     Method: vocabulary trimming, Ushio et al., 2023.
     """
     used: set[int] = set()
@@ -87,13 +105,10 @@ def trim_tokenizer(tokenizer: MBart50Tokenizer, texts: Iterable[str]) -> tuple[M
         if i in used or piece in special or piece == _SPACE or _spells(piece, scripts)
     ]
     trimmed = _assemble([(piece, score) for _, piece, score in kept], _charsmap(tokenizer))
-    extra = [
-        token
-        for token in tokenizer.all_special_tokens
-        if tokenizer.convert_tokens_to_ids(token) >= len(vocabulary)
-    ]
-    trimmed = extend_tokenizer(trimmed, sorted(extra, key=tokenizer.convert_tokens_to_ids))
-    return trimmed, tokenizer.convert_tokens_to_ids(trimmed.convert_ids_to_tokens(range(len(trimmed))))
+    old_ids = tokenizer.get_vocab()
+    extra = [token for token in tokenizer.all_special_tokens if old_ids[token] >= len(vocabulary)]
+    trimmed = extend_tokenizer(trimmed, sorted(extra, key=old_ids.__getitem__))
+    return trimmed, [old_ids.get(token) for token in trimmed.convert_ids_to_tokens(list(range(len(trimmed))))]
 
 
 def extend_tokenizer(tokenizer: MBart50Tokenizer, tokens: Sequence[str]) -> MBart50Tokenizer:
@@ -101,9 +116,15 @@ def extend_tokenizer(tokenizer: MBart50Tokenizer, tokens: Sequence[str]) -> MBar
     new = [token for token in tokens if token not in tokenizer.get_vocab()]
     if not new:
         return tokenizer
+    extended = copy.deepcopy(tokenizer)
     known = [str(token) for token in tokenizer.extra_special_tokens]
-    tokenizer.add_special_tokens({"extra_special_tokens": [*known, *new]})
-    return _reloaded(tokenizer)
+    extended.add_special_tokens({"extra_special_tokens": [*known, *new]})
+    return _reloaded(extended)
+
+
+def token_id(tokenizer: MBart50Tokenizer, token: str) -> int:
+    """The id of one token."""
+    return cast(int, tokenizer.convert_tokens_to_ids(token))
 
 
 def language_codes(tokenizer: MBart50Tokenizer) -> dict[str, str]:
@@ -140,7 +161,7 @@ def _vocabulary(backend: Tokenizer) -> list[tuple[str, float]]:
     return [(piece, score) for piece, score in json.loads(backend.to_str())["model"]["vocab"]]
 
 
-def _charsmap(tokenizer: MBart50Tokenizer) -> bytes | None:
+def _charsmap(tokenizer: MBart50Tokenizer) -> Any:
     """SentencePiece's normalisation table, where the tokenizer came with one."""
     normaliser = json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"] or {}
     for part in normaliser.get("normalizers", [normaliser]):
@@ -149,7 +170,7 @@ def _charsmap(tokenizer: MBart50Tokenizer) -> bytes | None:
     return None
 
 
-def _assemble(pieces: list[tuple[str, float]], charsmap: bytes | None = None) -> MBart50Tokenizer:
+def _assemble(pieces: list[tuple[str, float]], charsmap: Any = None) -> MBart50Tokenizer:
     present = {piece for piece, _ in pieces}
     tail = [(token, 0.0) for token in (*FAIRSEQ_LANGUAGE_CODES, "<mask>") if token not in present]
     return _reloaded(MBart50Tokenizer(vocab=[*pieces, *tail], _spm_precompiled_charsmap=charsmap))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -16,13 +17,13 @@ from transformers import (
     MBartConfig,
     MBartForCausalLM,
     MBartForConditionalGeneration,
-    PretrainedConfig,
     PreTrainedModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
 
 from training.errors import UserError
+from training.nn.mbart_tokenizer import read_mbart_tokenizer
 from training.nn.sizes import SIZES
 
 T = TypeVar("T")
@@ -147,8 +148,8 @@ def _config(kind: type[Any], fields: Mapping[str, Any], key: str) -> Any:
             raise UserError(f"{key}.{field}: {kind.__name__} has no such field{hint}")
     try:
         return kind(**fields)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{key}: {error}") from error
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise UserError(f"{key}: {error.__cause__ or error}") from error
 
 
 def set_vocabulary(decoder: MBartForCausalLM, old_ids: Sequence[int | None]) -> None:
@@ -182,5 +183,5 @@ def load_tokenizer(name: str, *, local: bool = False) -> MBart50Tokenizer:
     return fetch(
         "model.decoder",
         f"{name} (tokenizer)",
-        lambda: MBart50Tokenizer.from_pretrained(name, local_files_only=local),
+        lambda: read_mbart_tokenizer(name, local=local),
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from transformers import AutoFeatureExtractor, MBart50Tokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
+from training.nn.mbart_tokenizer import read_mbart_tokenizer
+
 VOCABULARY_MAP = "vocabulary_map.json"
 
 
@@ -38,6 +40,4 @@ class SpeechProcessor:
         mapping = None
         if path.exists():
             mapping = list(json.loads(path.read_text(encoding="utf-8")).values())
-        return cls(
-            AutoFeatureExtractor.from_pretrained(folder), MBart50Tokenizer.from_pretrained(folder), mapping
-        )
+        return cls(AutoFeatureExtractor.from_pretrained(folder), read_mbart_tokenizer(folder), mapping)

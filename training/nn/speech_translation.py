@@ -57,7 +57,7 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
         self.mask_encoder = bool(settings.get("mask_encoder", True))
         self.ctc_weight = float(settings.get("ctc_weight", 0.0))
         if self.ctc_weight:
-            self.ctc_head = nn.Linear(self.encoder_output_dim, self.config.decoder.vocab_size)
+            self.ctc_head = nn.Linear(self.encoder_output_dim, self.decoder.config.vocab_size)
 
     def encode(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -77,7 +77,8 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
         """The mask over samples, shortened as the encoder shortens its input: bool ``[batch, frames]``."""
         if attention_mask is None:
             return None
-        return self.encoder._get_feature_vector_attention_mask(frames, attention_mask)
+        encoder: Any = self.encoder
+        return encoder._get_feature_vector_attention_mask(frames, attention_mask)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """Encoder states in the decoder's width."""
@@ -85,7 +86,7 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
 
     def _follow_freezing(self) -> None:
         """Without this a CNN frozen by patterns keeps all its activations: it marks its input itself."""
-        cnn = getattr(self.encoder, "feature_extractor", None)
+        cnn: Any = getattr(self.encoder, "feature_extractor", None)
         if cnn is not None and hasattr(cnn, "_requires_grad"):
             cnn._requires_grad = any(p.requires_grad for p in cnn.parameters())
 
@@ -156,13 +157,14 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
         tasks = labels.shape[1]
         states, mask = self.encode(input_values, attention_mask)
         projected = self.project(states)
-        hidden = self.decoder.base_model.decoder(
+        decoder: Any = self.decoder
+        hidden = decoder.base_model.decoder(
             input_ids=decoder_input_ids.flatten(0, 1),
             encoder_hidden_states=projected.repeat_interleave(tasks, dim=0),
             encoder_attention_mask=None if mask is None else mask.repeat_interleave(tasks, dim=0),
             use_cache=False,
         ).last_hidden_state
-        weight = self.decoder.get_output_embeddings().weight
+        weight = decoder.get_output_embeddings().weight
         loss = token_loss(hidden, weight, labels.flatten(0, 1), smoothing=self.label_smoothing)
         if self.ctc_weight and ctc_labels is not None:
             loss = loss + self.ctc_weight * self._ctc(states, mask, ctc_labels)
@@ -201,12 +203,12 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
             last_hidden_state=states.repeat_interleave(tasks, dim=0),
             mask=None if mask is None else mask.repeat_interleave(tasks, dim=0),
         )
-        sequences = self.generate(
+        sequences = self.generate(  # type: ignore[misc]
             decoder_input_ids=prompts.flatten(0, 1), encoder_outputs=encoded, **generation
         )
         return sequences[:, prompts.shape[-1] :].unflatten(0, (-1, tasks))
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:  # type: ignore[override]
         """Write the folder so that stock transformers takes it for what it is."""
         result = super().save_pretrained(save_directory, **kwargs)
         self.config.architectures = [SpeechEncoderDecoderModel.__name__]

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from e2e_tiny import RATE, TRANSCRIPTS, TRANSLATIONS, batch, clip, example, inputs, tiny
+from transformers import AutoFeatureExtractor, AutoProcessor, MBart50Tokenizer, SpeechEncoderDecoderModel
+
+from training.data.collators import IGNORED
+from training.models import Bundle
+from training.nn.ctc import ctc_loss
+
+SECONDS = (1.1, 1.3, 1.5, 1.2)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    made = tiny()
+    made.model.eval()
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained() -> Bundle:
+    """A model that knows four clips by heart, so that what it generates depends on what it hears."""
+    bundle = tiny()
+    made = inputs(batch(bundle, SECONDS))
+    optimiser = torch.optim.AdamW(bundle.model.parameters(), lr=3e-3)
+    bundle.model.train()
+    for _ in range(250):
+        loss = bundle.model(**made).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(bundle.model.parameters(), 1.0)
+        optimiser.step()
+    bundle.model.eval()
+    return bundle
+
+
+def stock_of(bundle: Bundle, folder: Path) -> SpeechEncoderDecoderModel:
+    bundle.model.save_pretrained(folder)
+    bundle.processor.save_pretrained(folder)
+    return SpeechEncoderDecoderModel.from_pretrained(folder)
+
+
+def grads(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_loss_and_gradients_equal_the_stock_model_on_doubled_rows(tmp_path: Path) -> None:
+    bundle = tiny()
+    stock = stock_of(bundle, tmp_path).train()
+    made = inputs(batch(bundle))
+    loss = bundle.model.train()(**made).loss
+    loss.backward()
+    doubled = stock(
+        input_values=made["input_values"].repeat_interleave(2, dim=0),
+        attention_mask=made["attention_mask"].repeat_interleave(2, dim=0),
+        decoder_input_ids=made["decoder_input_ids"].flatten(0, 1),
+        labels=made["labels"].flatten(0, 1),
+    ).loss
+    doubled.backward()
+    torch.testing.assert_close(loss, doubled, rtol=1e-5, atol=0)
+    ours, theirs = grads(bundle.model), grads(stock)
+    assert ours.keys() == theirs.keys()
+    for name, grad in theirs.items():
+        error = (ours[name] - grad).norm() / grad.norm().clamp(min=1e-4)
+        assert error < 1e-5, f"{name}: {error:.1e}"
+
+
+def test_trap_07_one_batch_of_four_equals_four_of_one() -> None:
+    bundle = tiny(ctc_weight=0.5)
+    rows = [bundle.encode(example(i), clip(i, 1.0 + 0.2 * i)) for i in range(4)]
+    whole = inputs(bundle.collate(rows))
+    items = (whole["labels"] != IGNORED).sum()
+    loss = bundle.model.train()(**whole).loss
+    loss.backward()
+    at_once = grads(bundle.model)
+    bundle.model.zero_grad()
+    losses = [bundle.model(**inputs(bundle.collate([row])), num_items_in_batch=items).loss for row in rows]
+    torch.stack(losses).sum().backward()
+    torch.testing.assert_close(torch.stack(losses).sum(), loss, rtol=1e-5, atol=0)
+    for name, grad in grads(bundle.model).items():
+        torch.testing.assert_close(grad, at_once[name], rtol=1e-3, atol=1e-6)
+
+
+def test_trap_07_the_trainer_is_told_how_the_loss_is_normalised() -> None:
+    assert tiny().model.accepts_loss_kwargs is True
+
+
+def test_a_clip_has_the_same_loss_alone_and_beside_a_longer_one(bundle: Bundle) -> None:
+    short = bundle.encode(example(0), clip(0, 1.0))
+    long = bundle.encode(example(1), clip(1, 2.5))
+    alone = inputs(bundle.collate([short]))
+    both = inputs(bundle.collate([short, long]))
+    both["labels"][1] = IGNORED
+    torch.testing.assert_close(bundle.model(**alone).loss, bundle.model(**both).loss, rtol=1e-5, atol=0)
+
+
+def test_trap_30_group_norm_encoders_see_no_mask_and_their_padding_counts() -> None:
+    """What wav2vec2-base was trained on: zeros without a mask, so a clip's states do depend on its batch."""
+    bundle = tiny({"feat_extract_norm": "group"})
+    made = inputs(batch(bundle, (1.0, 2.0)))
+    seen: list[Any] = []
+    bundle.model.encoder.register_forward_pre_hook(
+        lambda *a: seen.append(a[2]["attention_mask"]), with_kwargs=True
+    )
+    states, mask = bundle.model.eval().encode(made["input_values"], made["attention_mask"])
+    alone, _ = bundle.model.encode(made["input_values"][:1, :RATE])
+    assert seen[0] is None
+    assert not torch.allclose(states[0, : alone.shape[1]], alone[0], atol=1e-3)
+    assert mask.sum(dim=1).tolist() == [alone.shape[1], states.shape[1]]
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_cross_attention_never_looks_at_padding(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tiny({"feat_extract_norm": norm})
+    made = inputs(batch(bundle, (1.0, 2.0)))
+    encode = bundle.model.eval().encode
+    clean = bundle.model(**made).loss
+
+    def with_noise(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        states, mask = encode(*args)
+        return torch.where(mask[..., None], states, torch.full_like(states, 50.0)), mask
+
+    monkeypatch.setattr(bundle.model, "encode", with_noise)
+    torch.testing.assert_close(bundle.model(**made).loss, clean, rtol=1e-6, atol=0)
+
+
+def test_the_encoder_runs_once_for_both_tasks(bundle: Bundle) -> None:
+    calls: list[int] = []
+    handle = bundle.model.encoder.register_forward_hook(lambda *a: calls.append(1))
+    made = batch(bundle)
+    bundle.model(**inputs(made))
+    assert len(calls) == 1
+    bundle.generate(bundle.model, made, max_new_tokens=4)
+    handle.remove()
+    assert len(calls) == 2
+
+
+def test_trap_26_there_is_one_projection_and_it_learns() -> None:
+    bundle = tiny()
+    bundle.model(**inputs(batch(bundle))).loss.backward()
+    linear = [module for module in bundle.model.modules() if isinstance(module, torch.nn.Linear)]
+    assert [m for m in linear if m.weight.shape == (24, 32)] == [bundle.model.enc_to_dec_proj]
+    assert bundle.model.enc_to_dec_proj.weight.grad.any()
+
+
+def test_trap_05_embeddings_are_tied_before_and_after_saving(tmp_path: Path) -> None:
+    bundle = tiny()
+    stock = stock_of(bundle, tmp_path)
+    for model in (bundle.model, stock):
+        assert model.decoder.lm_head.weight is model.decoder.model.decoder.embed_tokens.weight
+
+
+def test_stock_transformers_loads_the_folder_and_computes_the_same(tmp_path: Path) -> None:
+    bundle = tiny(ctc_weight=0.3)
+    bundle.model.eval()
+    stock = stock_of(bundle, tmp_path).eval()
+    assert stock.config.architectures == ["SpeechEncoderDecoderModel"]
+    assert not hasattr(stock, "ctc_head")
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".safetensors"}
+    made = inputs(batch(bundle))
+    call = {
+        "input_values": made["input_values"],
+        "attention_mask": made["attention_mask"],
+        "decoder_input_ids": made["decoder_input_ids"][:, 0],
+    }
+    torch.testing.assert_close(bundle.model(**call).logits, stock(**call).logits)
+
+
+def test_stock_processors_load_from_the_folder(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.processor.save_pretrained(tmp_path)
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert extractor.return_attention_mask is True
+    assert type(processor.tokenizer) is MBart50Tokenizer
+    values = extractor(clip(), sampling_rate=RATE, return_tensors="np").input_values[0]
+    np.testing.assert_array_equal(values, bundle.encode(example(), clip())["input_values"])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generation_equals_stock_generation_one_by_one(beams: int, trained: Bundle, tmp_path: Path) -> None:
+    bundle = trained
+    stock = stock_of(bundle, tmp_path).eval()
+    made = batch(bundle, SECONDS)
+    settings = {"max_new_tokens": 40, "num_beams": beams}
+    ours = bundle.generate(bundle.model, made, **settings)
+    prompts = made["decoder_input_ids"][:, :, : made["prompt_length"]]
+    for i, samples in enumerate(made["attention_mask"].sum(dim=1).tolist()):
+        for j, task in enumerate(bundle.tasks):
+            alone = stock.generate(
+                input_values=made["input_values"][i : i + 1, :samples],
+                attention_mask=made["attention_mask"][i : i + 1, :samples],
+                decoder_input_ids=prompts[i, j : j + 1],
+                **settings,
+            )[0, made["prompt_length"] :]
+            assert bundle.decode(ours[task][i].tolist()) == bundle.decode(alone.tolist())
+            assert ours[task][i, : len(alone)].tolist() == alone.tolist()
+
+
+def test_generation_takes_the_states_of_a_forward_pass(bundle: Bundle) -> None:
+    made = batch(bundle)
+    fresh = bundle.generate(bundle.model, made, max_new_tokens=6)
+    with torch.no_grad():
+        states = bundle.model(**inputs(made)).encoder_last_hidden_state
+    again = bundle.generate(bundle.model, made, states=states, max_new_tokens=6)
+    assert all(torch.equal(fresh[task], again[task]) for task in bundle.tasks)
+
+
+def test_decoding_survives_ids_beyond_the_vocabulary(bundle: Bundle) -> None:
+    ids = bundle.encode(example(1), clip())["labels"]["transcribe"]
+    assert bundle.decode([*ids, 1, 1, 999_999]) == TRANSCRIPTS[1]
+
+
+def test_a_frozen_feature_encoder_keeps_no_graph() -> None:
+    bundle = tiny()
+    cnn = bundle.model.encoder.feature_extractor
+    cnn.requires_grad_(False)
+    outputs: list[torch.Tensor] = []
+    cnn.register_forward_hook(lambda module, args, output: outputs.append(output))
+    bundle.model.train()(**inputs(batch(bundle))).loss.backward()
+    assert not outputs[0].requires_grad
+    cnn.requires_grad_(True)
+    bundle.model(**inputs(batch(bundle)))
+    assert outputs[1].requires_grad
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    bundle = tiny()
+    made = inputs(batch(bundle))
+    bundle.model.train()(**made).loss.backward()
+    plain = grads(bundle.model)
+    bundle.model.zero_grad()
+    bundle.model.gradient_checkpointing_enable({"use_reentrant": False})
+    bundle.model(**made).loss.backward()
+    for name, grad in grads(bundle.model).items():
+        torch.testing.assert_close(grad, plain[name])
+
+
+def test_spec_augment_masks_in_training_only_and_bears_short_clips() -> None:
+    bundle = tiny({"mask_time_prob": 0.5, "mask_time_length": 30})
+    made = inputs(batch(bundle, (0.3,)))
+    np.random.seed(0)
+    training = {bundle.model.train()(**made).loss.item() for _ in range(3)}
+    assert np.isfinite(list(training)).all()
+    assert len({bundle.model.eval()(**made).loss.item() for _ in range(2)}) == 1
+
+
+def test_the_ctc_loss_is_added_with_its_weight_and_padding_left_out() -> None:
+    bundle = tiny(ctc_weight=0.3)
+    bundle.model.eval()
+    made = batch(bundle)
+    with_ctc = bundle.model(**inputs(made)).loss
+    without = bundle.model(**{k: v for k, v in inputs(made).items() if k != "ctc_labels"}).loss
+    states, mask = bundle.model.encode(made["input_values"], made["attention_mask"])
+    ctc = ctc_loss(bundle.model.ctc_head(states), mask.sum(dim=1), made["ctc_labels"], blank=1)
+    supervised = (made["labels"] != IGNORED).sum()
+    torch.testing.assert_close(with_ctc, without + 0.3 * ctc / supervised)
+
+
+def test_label_smoothing_reaches_the_loss() -> None:
+    bundle = tiny()
+    made = inputs(batch(bundle))
+    plain = bundle.model.eval()(**made).loss
+    bundle.model.label_smoothing = 0.1
+    assert bundle.model(**made).loss != plain
+
+
+def test_rows_without_a_translation_add_nothing(bundle: Bundle) -> None:
+    partial = example(1, texts={"transcribe": TRANSCRIPTS[1]})
+    made = bundle.collate([bundle.encode(example(0), clip(0)), bundle.encode(partial, clip(1))])
+    only = {**inputs(made), "labels": made["labels"].clone()}
+    only["labels"][:, 0] = IGNORED
+    first = inputs(bundle.collate([bundle.encode(example(0, texts={"translate": TRANSLATIONS[0]}), clip(0))]))
+    torch.testing.assert_close(bundle.model(**only).loss, bundle.model(**first).loss, rtol=1e-5, atol=0)
+
+
+def test_it_learns_both_tasks_of_four_clips(trained: Bundle) -> None:
+    made = batch(trained, SECONDS)
+    assert trained.model(**inputs(made)).loss < 0.05
+    spoken = trained.generate(trained.model, made, max_new_tokens=40)
+    assert [trained.decode(row) for row in spoken["transcribe"].tolist()] == list(TRANSCRIPTS)
+    assert [trained.decode(row) for row in spoken["translate"].tolist()] == list(TRANSLATIONS)
