@@ -1,0 +1,148 @@
+"""Checks across keys: values that are right one by one and contradict each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from training.config.schema import KeyPath, Problem
+
+if TYPE_CHECKING:
+    from training.config.schema import Config, Training
+
+RATIO_SCALE = 1_000_000
+
+
+def contradictions(config: Config) -> list[Problem]:
+    """Every pair of settings that cannot both be meant, in the order of the blocks."""
+    training = config.training
+    return [
+        *_precision(config),
+        *_warmup(training),
+        *_checkpoints(training),
+        *_trainable(training),
+        *_lengths(config),
+    ]
+
+
+def _key(name: str) -> KeyPath:
+    return ("training", name)
+
+
+def _precision(config: Config) -> list[Problem]:
+    training = config.training
+    if training.fp16 and training.bf16:
+        return [Problem(_key("fp16"), "fp16 and bf16 are both true; choose one", (_key("bf16"),))]
+    if config.profile.device == "cpu" and precision(config) == "fp16":
+        key = _key("fp16") if training.fp16 else ("profile", "precision")
+        return [
+            Problem(
+                key, "fp16 needs a GPU and profile.device is cpu; use fp32 or bf16", (("profile", "device"),)
+            )
+        ]
+    return []
+
+
+def precision(config: Config) -> str:
+    """``fp32``, ``fp16`` or ``bf16``: what `training` says, else what the profile says."""
+    training = config.training
+    if training.fp16:
+        return "fp16"
+    if training.bf16:
+        return "bf16"
+    switched_off = {"fp16": training.fp16, "bf16": training.bf16}.get(config.profile.precision) is False
+    return "fp32" if switched_off else config.profile.precision
+
+
+def _warmup(training: Training) -> list[Problem]:
+    if training.warmup_ratio is None or training.warmup_steps is None:
+        return []
+    return [
+        Problem(
+            _key("warmup_ratio"),
+            "warmup_ratio and warmup_steps are both set; choose one",
+            (_key("warmup_steps"),),
+        )
+    ]
+
+
+def evaluation_steps(training: Training) -> float:
+    """Steps between evaluations (below 1: a share of the run)."""
+    return training.eval_steps or training.logging_steps
+
+
+def checkpoint_strategy(training: Training) -> str:
+    """When checkpoints are written: as said, else at each evaluation, else by steps."""
+    return training.save_strategy or ("steps" if training.eval_strategy == "no" else training.eval_strategy)
+
+
+def checkpoint_steps(training: Training) -> float:
+    """Steps between checkpoints: as said, else at each evaluation."""
+    return training.save_steps or evaluation_steps(training)
+
+
+def keeps_best(training: Training) -> bool:
+    """Whether the run ends with its best checkpoint."""
+    if training.load_best_model_at_end is None:
+        return training.eval_strategy != "no" and checkpoint_strategy(training) != "no"
+    return training.load_best_model_at_end
+
+
+def _checkpoints(training: Training) -> list[Problem]:
+    evaluates, saves = training.eval_strategy, checkpoint_strategy(training)
+    if training.early_stopping_patience and not (keeps_best(training) and evaluates != "no"):
+        key = _key("early_stopping_patience")
+        message = "early stopping compares evaluations: it needs eval_strategy other than no and load_best_model_at_end"
+        return [Problem(key, message, (_key("eval_strategy"), _key("load_best_model_at_end")))]
+    if not keeps_best(training):
+        return []
+    if evaluates == "no":
+        message = "the best checkpoint cannot be known while eval_strategy is no"
+        return [Problem(_key("load_best_model_at_end"), message, (_key("eval_strategy"),))]
+    if saves not in (evaluates, "best"):
+        message = f"load_best_model_at_end needs save_strategy = eval_strategy ({evaluates}), not {saves}"
+        return [
+            Problem(_key("save_strategy"), message, (_key("eval_strategy"), _key("load_best_model_at_end")))
+        ]
+    return _multiples(training) if saves == evaluates == "steps" else []
+
+
+def _multiples(training: Training) -> list[Problem]:
+    saving, scoring = checkpoint_steps(training), evaluation_steps(training)
+    mixed = (saving < 1) != (scoring < 1)
+    if not mixed and round(saving * RATIO_SCALE) % round(scoring * RATIO_SCALE) == 0:
+        return []
+    message = (
+        f"must be a multiple of eval_steps ({scoring:g}), so that each checkpoint has a score to be chosen by"
+    )
+    involved = tuple(
+        _key(name) for name in ("eval_steps", "logging_steps", "eval_strategy", "load_best_model_at_end")
+    )
+    return [Problem(_key("save_steps"), f"{message} (got {saving:g})", involved)]
+
+
+def _trainable(training: Training) -> list[Problem]:
+    problems = []
+    if training.lora is not None and training.trainable != "lora":
+        message = f"adapters are described and trainable is {training.trainable}; set trainable: lora or remove them"
+        problems.append(Problem(_key("lora"), message, (_key("trainable"),)))
+    if training.freeze_encoder is False and training.freeze_encoder_epochs:
+        message = "freeze_encoder is false; leave it out to freeze the encoder for the first epochs only"
+        problems.append(Problem(_key("freeze_encoder_epochs"), message, (_key("freeze_encoder"),)))
+    return problems
+
+
+def _lengths(config: Config) -> list[Problem]:
+    problems = []
+    longest: KeyPath = ("audio", "max_length_seconds")
+    if config.data.min_seconds >= config.audio.max_length_seconds:
+        message = f"no clip is longer than this and shorter than {'.'.join(map(str, longest))}"
+        problems.append(Problem(("data", "min_seconds"), message, (longest,)))
+    budgets: dict[KeyPath, float | None] = {
+        _key("max_batch_seconds"): config.training.max_batch_seconds,
+        ("evaluation", "batch_seconds"): config.evaluation.batch_seconds,
+    }
+    for key, seconds in budgets.items():
+        if seconds is not None and seconds < config.audio.max_length_seconds:
+            message = f"a clip of audio.max_length_seconds ({config.audio.max_length_seconds:g}) does not fit"
+            problems.append(Problem(key, f"{message} (got {seconds:g})", (longest,)))
+    return problems

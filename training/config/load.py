@@ -1,0 +1,312 @@
+"""From a YAML file, its ``_base_`` chain and ``key=value`` overrides to a checked `Config`.
+
+OmegaConf merges and interpolates, pydantic checks. Every mistake that can be seen is reported in one
+`UserError`, each with the file and line that it was written in.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError, create_model
+
+from training.config import explain
+from training.config.schema import Config, Inconsistent, KeyPath, Training
+from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override
+from training.errors import UserError
+
+OptionsOf = Callable[[str], type[BaseModel]]
+"""The schema of the ``model:`` block for a value of ``model.type``; `UserError` when there is none."""
+
+RESOLVED_NAME = "config.yaml"
+DEFAULT_TYPE = "whisper"
+MOVED_FROM_MODEL = ("freeze_encoder", "freeze_feature_encoder", "freeze_encoder_epochs")
+"""Keys that a file may put in ``model`` or in ``training``; they are kept in ``training``."""
+ALIASES = {
+    "per_device_train_batch_size": "batch_size",
+    "per_device_eval_batch_size": "eval_batch_size",
+    "activation_checkpointing": "gradient_checkpointing",
+}
+"""Names that `Seq2SeqTrainingArguments` has for what ``training`` calls otherwise."""
+
+
+def architecture_options(model_type: str) -> type[BaseModel]:
+    """``Options`` of ``training/models/<model_type>.py``."""
+    from training import models
+
+    return models.load(model_type).Options
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), *, options: OptionsOf | None = None) -> Config:
+    """Read, merge, interpolate and check.
+
+    ``overrides`` are ``key=value`` texts, applied last. ``options`` replaces the look-up of the
+    architecture's schema. Raises `UserError` that lists every mistake.
+    """
+    path = Path(path)
+    layers = [*_chain(path, ()), *map(read_override, overrides)]
+    return _resolve(layers, Place(str(path)), path.stem, options or architecture_options)
+
+
+def config_from(
+    mapping: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    name: str = "run",
+    options: OptionsOf | None = None,
+) -> Config:
+    """`load_config` for a mapping made by a program instead of a file."""
+    layers = [Layer(data=copy.deepcopy(dict(mapping))), *map(read_override, overrides)]
+    return _resolve(layers, Place("configuration"), name, options or architecture_options)
+
+
+def save_resolved(config: Config, folder: Path, *, replace: bool = False) -> Path:
+    """Write ``config.yaml``, from which alone the run can be repeated.
+
+    Another run's ``config.yaml`` in the folder is a `UserError` that names what differs, unless ``replace``.
+    """
+    target = Path(folder) / RESOLVED_NAME
+    text = config.to_yaml()
+    if target.exists() and not replace and target.read_text(encoding="utf-8") != text:
+        keys = ", ".join(_differences(read_file(target).data, config.as_dict()))
+        raise UserError(
+            f"{target}: belongs to a run with other settings ({keys}); choose another output.dir or remove the folder"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{RESOLVED_NAME}.{os.getpid()}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterable[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield path
+
+
+def _chain(path: Path, above: tuple[Path, ...], place: Place | None = None) -> list[Layer]:
+    """The file's bases, deepest first, then the file itself."""
+    real = path.resolve()
+    if real in above:
+        chain = " → ".join(_short(file) for file in (*above[above.index(real) :], real))
+        return [
+            Layer(mistakes=[Mistake(place or Place(str(path)), (BASE_KEY,), f"goes in a circle: {chain}")])
+        ]
+    if place is not None and not path.is_file():
+        return [Layer(mistakes=[Mistake(place, (BASE_KEY,), f"there is no file {str(path)!r}")])]
+    layer = read_file(path)
+    bases = layer.data.pop(BASE_KEY, None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    at = layer.places.get((BASE_KEY,), Place(str(path)))
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        layer.mistakes.append(Mistake(at, (BASE_KEY,), f"must be a path or a list of paths (got {bases!r})"))
+        bases = []
+    below = [one for base in bases for one in _chain(path.parent / base, (*above, real), at)]
+    return [*below, layer]
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _resolve(layers: Sequence[Layer], main: Place, name: str, options: OptionsOf) -> Config:
+    mistakes = [mistake for layer in layers for mistake in layer.mistakes]
+    given = _merge(layers)
+    mistakes += _move_keys(given)
+    values = _interpolate(given, name, mistakes)
+    config, problems = _check(values, options)
+    # Where a file could not be read, what it would have said is missing everywhere else.
+    unread = any(not mistake.key for mistake in mistakes)
+    mistakes += [_locate(p, given, main) for p in problems if not (unread and p.text == explain.MISSING)]
+    if mistakes or config is None:
+        raise UserError(_report(mistakes, layers))
+    return config
+
+
+def _merge(layers: Sequence[Layer]) -> Layer:
+    """One layer; a later mapping adds to an earlier one, anything else replaces it."""
+    merged = Layer()
+    for layer in layers:
+        data = OmegaConf.merge(OmegaConf.create(merged.data), OmegaConf.create(layer.data))
+        merged.data = OmegaConf.to_container(data, resolve=False)  # type: ignore[assignment]
+        for path in layer.places:
+            if not isinstance(_at(merged.data, path), dict):
+                merged.places = {p: where for p, where in merged.places.items() if p[: len(path)] != path}
+        merged.places.update(layer.places)
+    # A block whose keys are all commented out reads as null.
+    merged.data = {k: v for k, v in merged.data.items() if v is not None or k not in Config.model_fields}
+    return merged
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    for key in path:
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _move_keys(given: Layer) -> list[Mistake]:
+    """Bring each key to the one place that is read; two different values for it are a mistake."""
+    training = given.data.get("training", {})
+    model = given.data.get("model", {})
+    if not isinstance(training, dict) or not isinstance(model, dict):
+        return []
+    mistakes = []
+    moves: list[tuple[KeyPath, KeyPath]] = [(("model", key), ("training", key)) for key in MOVED_FROM_MODEL]
+    moves += [(("training", old), ("training", new)) for old, new in ALIASES.items()]
+    for old, new in moves:
+        block = model if old[0] == "model" else training
+        if old[1] not in block:
+            continue
+        value = block.pop(old[1])
+        place = given.places.get(old, Place("configuration"))
+        if training.setdefault(new[1], value) != value:
+            other = given.places.get(new, Place("configuration"))
+            text = f"is {value!r} and {'.'.join(map(str, new))} is {training[new[1]]!r} ({other}); keep one of them"
+            mistakes.append(Mistake(place, old, text))
+        given.places.setdefault(new, place)
+        given.data["training"] = training
+    return mistakes
+
+
+def _interpolate(given: Layer, name: str, mistakes: list[Mistake]) -> dict[str, Any]:
+    """Schema defaults below, then every ``${…}`` replaced; a broken one becomes a mistake and null."""
+    defaults = Config().model_dump(mode="json")
+    defaults["output"]["experiment_name"] = name
+    if given.data.get("model") is None:
+        defaults.pop("model")
+    merged = OmegaConf.merge(OmegaConf.create(defaults), OmegaConf.create(given.data))
+    return _plain(merged, (), given, mistakes)
+
+
+def _plain(node: DictConfig | ListConfig | Any, path: KeyPath, given: Layer, mistakes: list[Mistake]) -> Any:
+    if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_"):
+        return {str(key): _child(node, key, (*path, str(key)), given, mistakes) for key in node}
+    if isinstance(node, ListConfig):
+        return [_child(node, index, (*path, index), given, mistakes) for index in range(len(node))]
+    return node
+
+
+def _child(parent: Any, key: Any, path: KeyPath, given: Layer, mistakes: list[Mistake]) -> Any:
+    place = given.places.get(path, Place("configuration"))
+    if OmegaConf.is_missing(parent, key):
+        mistakes.append(Mistake(place, path, "must be given a value (it is ???)"))
+        return None
+    try:
+        value = parent[key]
+    except (OmegaConfBaseException, RecursionError) as error:
+        reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index, call-overload]
+        mistakes.append(Mistake(place, path, f"cannot be filled in: {reason} (got {raw!r})"))
+        return None
+    return _plain(value, path, given, mistakes)
+
+
+def _check(values: dict[str, Any], options: OptionsOf) -> tuple[Config | None, list[explain.Finding]]:
+    """The checked configuration, or everything that is wrong with it."""
+    findings: list[explain.Finding] = []
+    model_class = _model_class(values, options, findings)
+    training_class, refused = _training_class(values)
+    findings += refused
+    checker = create_model(
+        "Config", __base__=Config, model=(model_class, ...), training=(training_class, Training())
+    )
+    config = _attempt(values, checker, findings)
+    if findings:
+        findings += _deeper(values, checker, findings)
+        return None, findings
+    return config, findings
+
+
+def _model_class(values: dict[str, Any], options: OptionsOf, findings: list[explain.Finding]) -> Any:
+    block = values.setdefault("model", None)
+    if not isinstance(block, dict):
+        return BaseModel | None
+    model_type = block.setdefault("type", DEFAULT_TYPE)
+    try:
+        return options(str(model_type))
+    except UserError as error:
+        findings.append(explain.unknown_type(model_type, str(error)))
+        return dict[str, Any]
+
+
+def _training_class(values: dict[str, Any]) -> tuple[type[Training], list[explain.Finding]]:
+    """`Training`, with the fields of `Seq2SeqTrainingArguments` only where a key needs them (a slow import)."""
+    block = values["training"]
+    if not isinstance(block, dict) or set(block) <= set(Training.model_fields):
+        return Training, []
+    from training.config import verbatim
+
+    refused = [name for name in block if name in verbatim.REFUSED]
+    findings = [
+        explain.refused(("training", name), block.pop(name), verbatim.REFUSED[name]) for name in refused
+    ]
+    return (Training if set(block) <= set(Training.model_fields) else verbatim.VerbatimTraining), findings
+
+
+def _attempt(values: dict[str, Any], checker: type[Config], findings: list[explain.Finding]) -> Config | None:
+    try:
+        checked = checker.model_validate(values)
+    except ValidationError as error:
+        findings += explain.findings(error, values, checker)
+        return None
+    return Config.model_construct(**{name: getattr(checked, name) for name in Config.model_fields})
+
+
+def _deeper(
+    values: dict[str, Any], checker: type[Config], known: list[explain.Finding]
+) -> list[explain.Finding]:
+    """Contradictions between the keys that are right, seen by leaving out those that are wrong."""
+    rest = copy.deepcopy(values)
+    wrong = [finding.key for finding in known]
+    for key in wrong:
+        parent = _at(rest, key[:-1])
+        if isinstance(parent, dict):
+            parent.pop(key[-1], None)
+    if isinstance(rest.get("model"), dict):
+        rest["model"] = None
+    relaxed = create_model("Config", __base__=checker, model=(Any, None))
+    try:
+        relaxed.model_validate(rest)
+    except ValidationError as error:
+        problems = [p for e in error.errors() for p in _inconsistent(e)]
+        fresh = [p for p in problems if not any(key in wrong for key in (p.key, *p.involves))]
+        return [explain.Finding(p.key, p.message) for p in fresh]
+    return []
+
+
+def _inconsistent(error: Mapping[str, Any]) -> list[Any]:
+    cause = error.get("ctx", {}).get("error")
+    return cause.problems if isinstance(cause, Inconsistent) else []
+
+
+def _locate(finding: explain.Finding, given: Layer, main: Place) -> Mistake:
+    for length in range(len(finding.key), 0, -1):
+        if place := given.places.get(finding.key[:length]):
+            return Mistake(place, finding.key, finding.text)
+    return Mistake(main, finding.key, finding.text)
+
+
+def _report(mistakes: Sequence[Mistake], layers: Sequence[Layer]) -> str:
+    """One line each, in the order of the files and lines that they stand in."""
+    files = list(dict.fromkeys(place.file for layer in layers for place in layer.places.values()))
+
+    def order(mistake: Mistake) -> tuple[int, int]:
+        known = mistake.place.file in files
+        return (files.index(mistake.place.file) if known else len(files), mistake.place.line or 0)
+
+    lines = list(dict.fromkeys(str(mistake) for mistake in sorted(mistakes, key=order)))
+    if len(lines) == 1:
+        return lines[0]
+    return "\n  ".join([f"{len(lines)} mistakes in the configuration:", *lines])

@@ -1,0 +1,286 @@
+"""What a configuration may say: one frozen pydantic model per block, a docstring under each field.
+
+The docstrings are the reference that `training.config.reference` prints. Files are read by
+`training.config.load`; the ``model`` block is checked by the architecture's own ``Options``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+
+KeyPath = tuple[str | int, ...]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Steps = Annotated[int | float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Strategy = Literal["no", "steps", "epoch"]
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+class Problem(NamedTuple):
+    """One mistake: the key, what is wrong, and the other keys that take part in it."""
+
+    key: KeyPath
+    message: str
+    involves: tuple[KeyPath, ...] = ()
+
+
+class Inconsistent(ValueError):
+    """Values that are right one by one and contradict each other."""
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = problems
+        super().__init__("; ".join(f"{'.'.join(map(str, p.key))}: {p.message}" for p in problems))
+
+
+class Block(BaseModel):
+    """Frozen, and no key that nobody reads."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+
+
+class Paths(Block):
+    """Where the project's data and results lie. Relative paths start from the working directory."""
+
+    data_root: Path = Path()
+    """Folder that relative audio paths start from when they are not found beside their manifest."""
+    manifest_path: Path = Path("data/export/manifest.tsv")
+    """The annotation system's export: what `prepare data` cleans and splits."""
+    splits_dir: Path = Path("data/splits")
+    """Folder of `train.csv`, `dev.csv` and `test.csv`."""
+    output_dir: Path = Path("outputs")
+    """Folder that holds every run's folder (`output.dir`), `results/` and `charts/`."""
+
+
+class DatasetSource(Block):
+    """A `datasets` dataset instead of manifests: a hub id, a Parquet or audio folder, a saved dataset."""
+
+    path: str
+    """What `datasets.load_dataset` or `load_from_disk` takes: hub id or local folder."""
+    name: str | None = None
+    """Name of the dataset's configuration (subset), where it has several."""
+    split: dict[Literal["train", "dev", "test"], str] = Field(
+        default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"}
+    )
+    """Our split → the dataset's split; slices such as `train[:90%]` are understood by `datasets`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our column → the dataset's column (`transcript: sentence`)."""
+
+
+class Data(Block):
+    """Which utterances a run reads."""
+
+    train: Path | None = Path("${paths.splits_dir}/train.csv")
+    """Manifest (TSV, CSV or JSONL) to train on."""
+    dev: Path | None = Path("${paths.splits_dir}/dev.csv")
+    """Manifest that checkpoints are chosen on; null: no evaluation during training."""
+    test: Path | None = Path("${paths.splits_dir}/test.csv")
+    """Manifest that the finished run is scored on, once."""
+    audio_root: Path | None = Path("${paths.data_root}")
+    """Folder of relative audio paths; null: only the manifest's own folder."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our column → the manifest's column, where the names differ (`transcript: sentence`)."""
+    dataset: DatasetSource | None = None
+    """A `datasets` dataset in place of `train`, `dev` and `test`."""
+    max_dropped_share: Share = 0.02
+    """A run refuses to start when more than this share of a split cannot be used."""
+    min_seconds: NonNegative = 0.1
+    """Shorter clips are dropped into the ledger."""
+
+
+class Audio(Block):
+    """What the waveform must be like."""
+
+    sample_rate: Count = 16000
+    """Samples per second that the model expects; other rates are resampled when read."""
+    max_length_seconds: Positive = 30.0
+    """Longer clips are dropped (never cut: their text would stay whole)."""
+
+
+class Lora(Block):
+    """Low-rank adapters (Hu et al. 2021), through peft."""
+
+    r: Count = 16
+    """Rank."""
+    alpha: Positive = 32.0
+    """Scale: the update is multiplied by alpha / r."""
+    dropout: Share = 0.05
+    """Dropout in front of the adapters."""
+
+
+class Training(Block):
+    """How a run trains: the short names below and, verbatim, the fields of `Seq2SeqTrainingArguments`."""
+
+    batch_size: Count | None = None
+    """Utterances per device and step. null: 8, or no bound when `max_batch_seconds` is set."""
+    eval_batch_size: Count | None = None
+    """Utterances per device in evaluation; null: as in training."""
+    max_batch_seconds: Positive | None = None
+    """Audio seconds per device and step, padding included: batches are made of clips of like length and hold at
+    most `batch_size` of them. null: `batch_size` utterances, whatever their length."""
+    gradient_accumulation_steps: Count = 1
+    """Batches per optimiser step."""
+    learning_rate: NonNegative = 5e-5
+    """Peak learning rate of AdamW."""
+    lr_scheduler_type: str = "linear"
+    """Shape of the learning rate after the warm-up: linear, cosine, constant_with_warmup, …"""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the steps over which the learning rate rises."""
+    warmup_steps: NonNegative | None = None
+    """Steps over which the learning rate rises (below 1: a share of the steps)."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay; biases and layer norms are left out."""
+    max_grad_norm: NonNegative = 1.0
+    """Gradients are scaled down to this norm; 0: never."""
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability mass spread over the whole vocabulary in the cross entropy."""
+    num_train_epochs: Positive = 3.0
+    """Passes over the training split."""
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    """Optimiser steps; when positive it decides in place of `num_train_epochs`."""
+    fp16: bool | None = None
+    """Half precision with loss scaling. null: as `profile.precision` says."""
+    bf16: bool | None = None
+    """bfloat16. null: as `profile.precision` says."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    eval_strategy: Strategy = "steps"
+    """When the dev split is scored."""
+    eval_steps: Steps | None = None
+    """Steps between evaluations (below 1: a share of the run); null: `logging_steps`."""
+    save_strategy: Literal["no", "steps", "epoch", "best"] | None = None
+    """When a checkpoint is written; null: at each evaluation, or by steps where there is none."""
+    save_steps: Steps | None = None
+    """Steps between checkpoints (below 1: a share of the run); null: `eval_steps`."""
+    save_total_limit: Count | None = 3
+    """Checkpoints kept (the best one always)."""
+    logging_steps: Steps = 50
+    """Steps between lines in the log."""
+    load_best_model_at_end: bool | None = None
+    """The run ends with its best checkpoint, not its last. null: yes, where the dev split is scored."""
+    metric_for_best_model: str | None = None
+    """What "best" means: eval_loss, eval_wer, eval_cer, eval_bleu, eval_chrf. null: eval_wer where the run
+    transcribes, else eval_bleu (a falling loss can hide a rising WER)."""
+    greater_is_better: bool | None = None
+    """null: no for losses and error rates, yes for the rest."""
+    early_stopping_patience: Count | None = None
+    """Stop after this many evaluations without improvement; null: never."""
+    report_to: str | tuple[str, ...] = "tensorboard"
+    """Where curves go: tensorboard, wandb, a list of both, none."""
+    seed: int = 42
+    """Seed of the weights, the batches and the dropout."""
+    trainable: Literal["all", "lna", "lora"] = "all"
+    """all: everything that is not frozen; lna: layer norms and attention only (Li et al. 2021); lora: adapters
+    only."""
+    freeze: tuple[str, ...] = ()
+    """Parameter-name patterns (`model.encoder.layers.0.*`) or groups of the architecture (`encoder`) that get no
+    gradient. A pattern that matches nothing is an error."""
+    lora: Lora | None = None
+    """Adapters, when `trainable: lora`."""
+    freeze_encoder: bool | None = None
+    """The speech encoder gets no gradient, for the whole run or for `freeze_encoder_epochs`."""
+    freeze_feature_encoder: bool | None = None
+    """The convolutions in front of the encoder get no gradient."""
+    freeze_encoder_epochs: NonNegative | None = None
+    """The encoder is frozen for this many epochs and trained from then on."""
+
+
+class Dataloader(Block):
+    """How batches reach the model."""
+
+    num_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that decode audio and encode examples; 0: in the main process."""
+    pin_memory: bool = True
+    """Page-locked batches, for faster copies to a GPU (without effect on CPU)."""
+    prefetch_factor: Count | None = 2
+    """Batches that each worker holds ready (without effect when there are no workers)."""
+    multiprocessing_context: Literal["fork", "forkserver", "spawn"] | None = None
+    """How workers start; null: as the operating system does (spawn on Windows)."""
+
+
+class Evaluation(Block):
+    """How hypotheses are made and scored."""
+
+    num_beams: Count = 1
+    """Beam width; 1: greedy."""
+    max_new_tokens: Count | None = None
+    """Tokens per hypothesis at most; null: what the model allows."""
+    batch_seconds: Positive | None = None
+    """Audio seconds per evaluation batch; null: `training.eval_batch_size` utterances."""
+    max_utterances: Count | None = None
+    """Utterances of the dev split scored during training; null: all."""
+    resamples: Count = 1000
+    """Bootstrap resamples for the 95 % intervals."""
+    silence_probes: bool = True
+    """Also count the words that the model invents on silence, noise and music."""
+
+
+class Output(Block):
+    """Where the run goes."""
+
+    dir: Path = Path("${paths.output_dir}/${output.experiment_name}")
+    """The run's folder: checkpoints, logs, the resolved configuration, results of training."""
+    experiment_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")] = "run"
+    """Name in charts and result files; without one, the name of the configuration's file."""
+
+
+class Profile(Block):
+    """All that the hardware decides; plans and verdicts are made against it."""
+
+    name: str = "default"
+    """Name in messages."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
+    memory_gb: Positive | None = None
+    """Memory of the device in GB, that the dry run's plan must fit; null: that of this machine."""
+    precision: Precision = "fp32"
+    """Arithmetic, unless `training.fp16` or `training.bf16` is set."""
+    description: str = ""
+    """One line about the machine."""
+
+
+class Config(Block):
+    """A whole run, resolved: nothing is left to be looked up elsewhere."""
+
+    model: SerializeAsAny[BaseModel] | None = None
+    """The architecture (`type`) and its options; absent in files that only prepare data."""
+    data: Data = Data()
+    paths: Paths = Paths()
+    audio: Audio = Audio()
+    training: SerializeAsAny[Training] = Training()
+    dataloader: Dataloader = Dataloader()
+    evaluation: Evaluation = Evaluation()
+    output: Output = Output()
+    profile: Profile = Profile()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Config:
+        from training.config.agreement import contradictions
+
+        if problems := contradictions(self):
+            raise Inconsistent(problems)
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; of the fields that transformers has beside ours, those that were set."""
+        values = self.model_dump(mode="json")
+        kept = {*Training.model_fields, *self.training.model_fields_set}
+        values["training"] = {name: value for name, value in values["training"].items() if name in kept}
+        return values
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, from which alone the run can be repeated."""
+        return yaml.safe_dump(
+            self.as_dict(), sort_keys=False, allow_unicode=True, default_flow_style=False, width=110
+        )
