@@ -61,7 +61,9 @@ class LoggingCallback(TrainerCallback):
             if self.bar is not None:
                 self.bar.set_postfix_str(f"audio {logs['audio_hours_per_second'] * 3600:.0f} s/s")
         elif any(key.startswith("eval_") for key in logs):
-            scores = "  ".join(f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("eval_"))
+            scores = "  ".join(
+                f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("eval_")
+            )
             self._say(f"step {state.global_step:>6}  evaluation  {scores}")
 
     def _say(self, line: str) -> None:
@@ -101,7 +103,9 @@ class EncoderUnfreezeCallback(TrainerCallback):
     ) -> None:
         if not self.done and (state.epoch or 0.0) >= self.epochs:
             self.done = True
-            self.report(f"step {state.global_step}: {self.thaw()} parameters thaw after {self.epochs:g} epochs")
+            self.report(
+                f"step {state.global_step}: {self.thaw()} parameters thaw after {self.epochs:g} epochs"
+            )
 
 
 class MetricsSaveCallback(TrainerCallback):
@@ -172,8 +176,10 @@ class HypothesisCallback(TrainerCallback):
         for row in predictions:
             for task, hypothesis in row.hypotheses.items():
                 reference = row.example.texts.get(task, "").replace("|", "/")
-                lines.append(f"| {row.example.id} | {task} | {reference} | {hypothesis.text.replace('|', '/')} |")
-        with SummaryWriter(str(Path(args.output_dir) / "logs")) as writer:
+                lines.append(
+                    f"| {row.example.id} | {task} | {reference} | {hypothesis.text.replace('|', '/')} |"
+                )
+        with SummaryWriter(str(Path(str(args.output_dir)) / "logs")) as writer:
             writer.add_text("hypotheses", "\n".join(lines), state.global_step)
 
 

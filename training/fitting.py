@@ -13,6 +13,7 @@ from training import callbacks, trainable
 from training import run as runs
 from training.evaluation.metrics import corpus_scores
 from training.trainer import SpeechTrainer, save_processor
+from training.versions import versions
 
 if TYPE_CHECKING:
     from training.run import Report, Run
@@ -59,7 +60,9 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
     return trainer, plan
 
 
-def add_callbacks(trainer: SpeechTrainer, run: Run, plan: Any, report: Report) -> callbacks.StopSignalCallback:
+def add_callbacks(
+    trainer: SpeechTrainer, run: Run, plan: Any, report: Report
+) -> callbacks.StopSignalCallback:
     """The callbacks of every run, in the order in which they see the logs."""
     settings = run.config.training
     for default in (PrinterCallback, ProgressCallback):
@@ -104,7 +107,7 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
         "utterances": len(run.train),
         "resumed_from": str(resume) if resume else None,
-        "versions": runs.versions(),
+        "versions": versions(),
     }
     if trainer.args.should_save:
         runs.write_results(run.folder, results)
@@ -118,5 +121,3 @@ def export(run: Run, trainer: SpeechTrainer) -> None:
     model = trainable.merge(trainer.accelerator.unwrap_model(trainer.model))
     model.save_pretrained(run.folder)
     save_processor(run.bundle.processor, run.folder)
-
-

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training import checkpoint
 from training.config.arguments import environment, training_arguments
@@ -23,6 +22,7 @@ from training.errors import UserError
 from training.models import BuildContext, Bundle, load
 
 RESULTS = "train_results.json"
+Split = Literal["train", "dev", "test"]
 Report = Callable[[str], None]
 
 
@@ -42,18 +42,23 @@ class Run:
         return self.config.output.dir
 
 
-def open_split(config: Config, split: str) -> Any:
+def open_split(config: Config, split: Split) -> Any:
     """The manifest of ``train``, ``dev`` or ``test``; None where the configuration names none."""
     data = config.data
     if data.dataset is not None:
         return load_source(
-            data.dataset.path, name=data.dataset.name, split=data.dataset.split[split], columns=data.dataset.columns
+            data.dataset.path,
+            name=data.dataset.name,
+            split=data.dataset.split[split],
+            columns=data.dataset.columns,
         )
     path: Path | None = getattr(data, split)
     if path is None:
         return None
     if not path.is_file():
-        raise UserError(f"data.{split}: {path} is not there; make it with training/data/split_data.py, or name another")
+        raise UserError(
+            f"data.{split}: {path} is not there; make it with training/data/split_data.py, or name another"
+        )
     return load_manifest(path, audio_root=data.audio_root, columns=data.columns)
 
 
@@ -77,7 +82,9 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     limit = config.evaluation.max_utterances
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
-    return Run(config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped)
+    return Run(
+        config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
+    )
 
 
 def build_bundle(config: Config, context: BuildContext) -> Bundle:
@@ -108,7 +115,9 @@ def usable(
     return dataset.select(kept), ledger
 
 
-def fit(run: Run, *, resume: Path | None = None, fresh: bool = False, report: Report = print) -> dict[str, Any]:
+def fit(
+    run: Run, *, resume: Path | None = None, fresh: bool = False, report: Report = print
+) -> dict[str, Any]:
     """Train, keep the best model, write the run's folder; returns what `RESULTS` holds.
 
     ``resume`` is a whole checkpoint of this run. A folder that already holds a run is a `UserError` unless
@@ -135,7 +144,9 @@ def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
             "or choose another output.dir"
         )
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"--fresh: {folder} was not written by a run and is left alone; choose another output.dir")
+        raise UserError(
+            f"--fresh: {folder} was not written by a run and is left alone; choose another output.dir"
+        )
 
 
 def claim_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
@@ -166,14 +177,6 @@ def arguments(run: Run) -> Any:
     if run.dev is None:
         values |= {"eval_strategy": "no", "load_best_model_at_end": False}
     return Seq2SeqTrainingArguments(**values)
-
-
-def versions() -> dict[str, str]:
-    """What the figures of a run depend on beside its configuration."""
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "sacrebleu", "jiwer", "numpy")
-    return {"polyvox": version("polyvox"), "python": platform.python_version(), **{n: version(n) for n in names}}
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from training.errors import UserError
 from training.inference.decoding import Prediction, predict
 from training.models import Bundle, model_inputs
 
+
 class NotFiniteError(UserError):
     """The loss of a batch is NaN or infinite; says which utterances were in it."""
 
@@ -66,7 +67,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.audio_seconds = 0.0
         self._heard = (time.perf_counter(), 0.0)
         self.last_predictions: list[Prediction] = []
-        bundle.model.label_smoothing = label_smoothing
+        bundle.model.label_smoothing = label_smoothing  # type: ignore[assignment]
         # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -76,7 +77,7 @@ class SpeechTrainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One loader over this rank's share; accelerate would shard it again, so it never sees it."""
         sampler = DurationBatchSampler(
-            self.train_dataset.durations,
+            self.train_dataset.durations,  # type: ignore[union-attr]
             max_seconds=self.max_batch_seconds,
             batch_size=self.batch_size,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
@@ -129,7 +130,10 @@ class SpeechTrainer(Seq2SeqTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """One forward and backward pass; stops at a loss that is not finite."""
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -143,7 +147,7 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     # Evaluation
 
-    def evaluate(
+    def evaluate(  # type: ignore[override]
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Loss and scores over the whole set, each utterance once, whatever the number of ranks."""
@@ -164,7 +168,10 @@ class SpeechTrainer(Seq2SeqTrainer):
         )
         result = result.gathered(self.args.world_size)
         self.last_predictions = result.predictions
-        metrics = {"loss": result.loss, **self.score([row.example for row in result.predictions], result.hypotheses)}
+        metrics = {
+            "loss": result.loss,
+            **self.score([row.example for row in result.predictions], result.hypotheses),
+        }
         metrics["runtime"] = time.perf_counter() - started
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         self.log(metrics)
@@ -175,7 +182,7 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights, configuration and processor; not the pickled arguments that the base class adds."""
-        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
+        folder = Path(str(output_dir if output_dir is not None else self.args.output_dir))
         if not self.args.should_save:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,6 +213,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             super()._save_optimizer_and_scheduler(output_dir)
         elif self.args.should_save:
             checkpoint.save_optimizer(self.optimizer, Path(output_dir))
+            assert self.lr_scheduler is not None
             checkpoint.write_json(Path(output_dir) / checkpoint.SCHEDULER, self.lr_scheduler.state_dict())
 
     def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
@@ -215,6 +223,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             super()._load_optimizer_and_scheduler(folder)
             return
         checkpoint.load_optimizer(self.optimizer, Path(folder))
+        assert self.lr_scheduler is not None
         self.lr_scheduler.load_state_dict(json.loads((Path(folder) / checkpoint.SCHEDULER).read_text("utf8")))
 
     def _save_scaler(self, output_dir: str) -> None:
@@ -240,5 +249,3 @@ def save_processor(processor: Any, folder: Path) -> None:
     """The processor, and its feature extractor once more under the file name that older readers look for."""
     processor.save_pretrained(folder)
     processor.feature_extractor.save_pretrained(folder)
-
-

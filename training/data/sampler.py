@@ -43,7 +43,9 @@ class DurationBatchSampler(Sampler[list[int]]):
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
         order = np.argsort(self.durations, kind="stable")
-        self.buckets = [part for part in np.array_split(order, max(1, min(buckets, len(order)))) if len(part)]
+        # Each bucket ends in a smaller batch: a corpus of few batches is not worth many buckets.
+        worthwhile = len(order) // (4 * self.rows_in(order[len(order) // 2 :][:1]))
+        self.buckets = np.array_split(order, max(1, min(buckets, worthwhile)))
 
     @property
     def batch_sampler(self) -> DurationBatchSampler:
@@ -56,7 +58,7 @@ class DurationBatchSampler(Sampler[list[int]]):
 
     def rows_in(self, bucket: np.ndarray) -> int:
         """Clips in one batch of this bucket, at least one."""
-        limits = [len(bucket)] if self.batch_size is None else [self.batch_size]
+        limits = [len(self.durations)] if self.batch_size is None else [self.batch_size]
         if self.max_seconds is not None:
             limits.append(int(self.max_seconds / max(self.durations[bucket[-1]], 1e-3)))
         return max(1, min(limits))
@@ -69,7 +71,9 @@ class DurationBatchSampler(Sampler[list[int]]):
             shuffled, rows = rng.permutation(bucket).tolist(), self.rows_in(bucket)
             batches += [shuffled[i : i + rows] for i in range(0, len(shuffled), rows)]
         missing = -len(batches) % self.world
-        return [batches[i] for i in rng.permutation(len(batches))] + [[filler(int(self.buckets[0][0]))]] * missing
+        return [batches[i] for i in rng.permutation(len(batches))] + [
+            [filler(int(self.buckets[0][0]))]
+        ] * missing
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from self.batches()[self.rank :: self.world]
@@ -97,7 +101,9 @@ class Supervised(Dataset[Any]):
         if index >= 0:
             return self.dataset[index]
         features = dict(self.dataset[filler(index)])
-        features["labels"] = {task: ids[: features["prompt"][task]] for task, ids in features["labels"].items()}
+        features["labels"] = {
+            task: ids[: features["prompt"][task]] for task, ids in features["labels"].items()
+        }
         features.pop("ctc_labels", None)
         return features
 

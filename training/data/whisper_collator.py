@@ -81,10 +81,16 @@ class WhisperEncode:
         """
         extractor = self.processor.feature_extractor
         if len(waveform) > extractor.n_samples:
-            raise ValueError(f"{len(waveform) / extractor.sampling_rate:.1f} s of audio, at most {extractor.chunk_length} s")
+            raise ValueError(
+                f"{len(waveform) / extractor.sampling_rate:.1f} s of audio, at most {extractor.chunk_length} s"
+            )
         padded = np.pad(waveform, (0, TAIL))[: extractor.n_samples]
         result = extractor(
-            padded, sampling_rate=extractor.sampling_rate, padding="longest", truncation=False, return_tensors="np"
+            padded,
+            sampling_rate=extractor.sampling_rate,
+            padding="longest",
+            truncation=False,
+            return_tensors="np",
         )
         return result["input_features"][0]
 
@@ -110,7 +116,9 @@ class WhisperCollator:
         batch = collate_targets(features, self.tasks, self.start_id, self.pad_id)
         batch["ids"] = [row["id"] for row in features]
         batch["seconds"] = sum(row["seconds"] for row in features)
-        batch["input_features"] = self._pad([row["input_features"] for row in features], self.frames(features))
+        batch["input_features"] = self._pad(
+            [row["input_features"] for row in features], self.frames(features)
+        )
         if self.ctc:
             batch["frames"] = torch.tensor([row["input_features"].shape[-1] for row in features])
             batch["ctc_labels"] = pad_ids([row.get("ctc_labels", []) for row in features])

@@ -139,7 +139,8 @@ def _predict_batch(
     for i, row in enumerate(rows):
         example = dataset.manifest[row]
         hypotheses = {
-            task: Hypothesis(id=example.id, task=task, text=lines[i], seconds=seconds) for task, lines in texts.items()
+            task: Hypothesis(id=example.id, task=task, text=lines[i], seconds=seconds)
+            for task, lines in texts.items()
         }
         result.predictions.append(Prediction(row, example, hypotheses))
 

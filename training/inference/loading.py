@@ -63,7 +63,9 @@ def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
     """The same model, asked for some of its tasks only."""
     unknown = [task for task in tasks if task not in trained.bundle.tasks]
     if unknown:
-        raise UserError(f"{trained.folder} was trained for {', '.join(trained.bundle.tasks)}, not for {unknown[0]}")
+        raise UserError(
+            f"{trained.folder} was trained for {', '.join(trained.bundle.tasks)}, not for {unknown[0]}"
+        )
     bundle = trained.bundle
     narrowed = replace(
         bundle,
@@ -78,7 +80,9 @@ def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
 def _stock_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints")
+        raise UserError(
+            f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints"
+        )
     return json.loads(path.read_text(encoding="utf8"))
 
 

@@ -115,7 +115,7 @@ class Generate:
     tasks: tuple[str, ...]
 
     def __call__(
-        self, model: PreTrainedModel, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
     ) -> Mapping[str, torch.Tensor]:
         prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
         room = model.config.max_target_positions - prompts.shape[-1]
@@ -153,7 +153,9 @@ def _scratch_processor(options: Options, context: BuildContext) -> WhisperProces
     if not rows and not context.meta:
         raise UserError("model.sizes: a tokenizer from scratch needs training texts, and the split has none")
     languages = {language for _, language, _ in rows if language} | {options.language}
-    tokenizer = train_whisper_tokenizer((text for _, _, text in rows), options.sizes.get("vocab_size", 1000), languages)
+    tokenizer = train_whisper_tokenizer(
+        (text for _, _, text in rows), options.sizes.get("vocab_size", 1000), languages
+    )
     extractor = WhisperFeatureExtractor(feature_size=options.sizes.get("num_mel_bins", 80))
     return WhisperProcessor(extractor, tokenizer)
 
@@ -235,7 +237,9 @@ def _load(name: str, options: Options) -> tuple[WhisperProcessor, MultitaskWhisp
 def _public(options: Options) -> tuple[WhisperProcessor, MultitaskWhisper]:
     """The shape of a public model without its weights, its tokenizer's place taken by an empty one."""
     if options.name not in SIZES:
-        raise UserError(f"model.name: {options.name!r} is neither in reach nor among the known sizes {sorted(SIZES)}")
+        raise UserError(
+            f"model.name: {options.name!r} is neither in reach nor among the known sizes {sorted(SIZES)}"
+        )
     config = WhisperConfig(**SIZES[options.name]["config"])
     setattr(config, SETTINGS, _settings(options))
     with torch.device("meta"):

@@ -14,8 +14,12 @@ from training.errors import UserError, exit_on_user_error
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="polyvox train", description=__doc__)
-    result.add_argument("--config", type=Path, required=True, help="YAML file, see configs/ and docs/configuration.md")
-    result.add_argument("--dry_run", action="store_true", help="answer whether the run will work; writes nothing")
+    result.add_argument(
+        "--config", type=Path, required=True, help="YAML file, see configs/ and docs/configuration.md"
+    )
+    result.add_argument(
+        "--dry_run", action="store_true", help="answer whether the run will work; writes nothing"
+    )
     result.add_argument(
         "--resume",
         nargs="?",
@@ -24,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="CHECKPOINT",
         help="go on from this checkpoint folder, or from the run's newest whole one",
     )
-    result.add_argument("--fresh", action="store_true", help="remove what an earlier run left in output.dir first")
+    result.add_argument(
+        "--fresh", action="store_true", help="remove what an earlier run left in output.dir first"
+    )
     result.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.learning_rate=1e-5")
     return result
 

@@ -1,0 +1,200 @@
+"""The trainer: losses that mean the same however batches are cut, resume, checkpoints, stops."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trainer_assets import LENGTHS, InMemory, losses, make_trainer, weights
+from whisper_assets import tiny
+
+from training import checkpoint
+from training.data.sampler import DurationBatchSampler, Supervised, filler, longest_first
+from training.errors import UserError
+from training.inference.decoding import predict
+from training.trainer import NotFiniteError
+
+durations = st.lists(st.floats(0.1, 30), min_size=4, max_size=80)
+
+
+@given(durations, st.integers(1, 4), st.integers(0, 3), st.sampled_from([None, 10.0, 60.0]), st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_every_utterance_once_per_epoch_over_all_ranks(seconds, world, epoch, max_seconds, rows):
+    per_rank = []
+    for rank in range(world):
+        sampler = DurationBatchSampler(seconds, max_seconds=max_seconds, batch_size=rows, rank=rank, world=world)
+        sampler.set_epoch(epoch)
+        per_rank.append(list(sampler))
+        assert len(per_rank[-1]) == len(sampler)
+    flat = [i for batches in per_rank for batch in batches for i in batch if i >= 0]
+    assert sorted(flat) == list(range(len(seconds)))
+    fillers = [i for batches in per_rank for batch in batches for i in batch if i < 0]
+    assert len(fillers) < world
+
+
+@given(durations, st.floats(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_padded_length_of_a_batch_stays_under_the_bound(seconds, bound):
+    for batch in DurationBatchSampler(seconds, max_seconds=bound):
+        assert len(batch) == 1 or len(batch) * max(seconds[i] for i in batch) <= bound + 1e-6
+    for batch in longest_first(seconds, bound):
+        assert len(batch) == 1 or len(batch) * max(seconds[i] for i in batch) <= bound + 1e-6
+
+
+def test_epochs_are_shuffled_and_repeatable():
+    sampler = DurationBatchSampler(np.linspace(1, 10, 50), batch_size=4, seed=3)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_a_filler_supervises_nothing():
+    bundle = tiny()
+    rows = Supervised(InMemory(bundle))
+    batch = bundle.collate([rows[filler(2)]])
+    assert batch["ids"] == ["u2"]
+    assert (batch["labels"] == -100).all()
+
+
+def test_trap_07_accumulating_one_by_four_is_four_by_one(tmp_path):
+    """Different numbers of tokens per utterance: a mean of batch means would differ."""
+    seconds = (1.0, 1.0, 1.0, 1.0)
+    whole = make_trainer(tmp_path / "a", batch_size=4, steps=3, lengths=seconds)
+    whole.train()
+    parts = make_trainer(tmp_path / "b", batch_size=1, accumulation=4, steps=3, lengths=seconds)
+    parts.train()
+    np.testing.assert_allclose(losses(parts), losses(whole), rtol=2e-5)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_golden_losses_of_four_steps(tmp_path):
+    """The first loss is that of a uniform guess over the vocabulary; the rest falls from there."""
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    guess = math.log(trainer.model.config.vocab_size)
+    assert losses(trainer)[0] == pytest.approx(guess, rel=0.02)
+    assert losses(trainer)[3] < losses(trainer)[0]
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 5])
+def test_resumed_losses_and_weights_are_bit_equal(tmp_path, stop):
+    """With dropout, so that the generators matter; stops inside an epoch, at its end and after it."""
+    options = {"steps": 8, "dropout": 0.2, "save_strategy": "steps", "save_steps": 1}
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()
+    again = make_trainer(tmp_path / "whole", **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{stop}"))
+    assert losses(again) == losses(whole)
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(again)[name], value), name
+
+
+def test_trap_28_checkpoints_hold_no_pickles(tmp_path):
+    trainer = make_trainer(tmp_path, steps=1, save_strategy="steps", save_steps=1)
+    trainer.train()
+    suffixes = {path.suffix for path in (tmp_path / "checkpoint-1").rglob("*") if path.is_file()}
+    assert suffixes <= {".json", ".safetensors"}
+
+
+def test_half_written_checkpoints_are_passed_over_with_the_reason(tmp_path):
+    trainer = make_trainer(tmp_path, steps=4, save_strategy="steps", save_steps=1)
+    trainer.train()
+    (tmp_path / "checkpoint-4" / checkpoint.MARKER).unlink()
+    model = tmp_path / "checkpoint-3" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    (tmp_path / "checkpoint-2" / "optimizer.safetensors").unlink()
+    said: list[str] = []
+    assert checkpoint.latest(tmp_path, said.append) == tmp_path / "checkpoint-1"
+    assert "stopped while writing it" in said[0] and "checkpoint-4" in said[0]
+    assert "model.safetensors has" in said[1]
+    assert "optimizer.safetensors is missing" in said[2]
+    with pytest.raises(UserError, match="not a whole checkpoint"):
+        checkpoint.find(tmp_path, str(tmp_path / "checkpoint-3"), said.append)
+    with pytest.raises(UserError, match="no such folder; the run has checkpoint-1"):
+        checkpoint.find(tmp_path, str(tmp_path / "nowhere"), said.append)
+
+
+def test_the_older_checkpoint_is_deleted_only_when_the_new_one_is_whole(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, steps=2, save_strategy="steps", save_steps=1, save_total_limit=1)
+    seen = []
+    monkeypatch.setattr(
+        checkpoint,
+        "mark_complete",
+        lambda folder, mark=checkpoint.mark_complete: (
+            seen.append(sorted(p.name for p in tmp_path.glob("checkpoint-*"))),
+            mark(folder),
+        ),
+    )
+    trainer.train()
+    assert seen == [["checkpoint-1"], ["checkpoint-1", "checkpoint-2"]]
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_loss_that_is_not_finite_names_the_utterances(tmp_path):
+    trainer = make_trainer(tmp_path, steps=8, batch_size=1)
+    trainer.train_dataset.rows[3]["input_features"] = trainer.train_dataset.rows[3]["input_features"] * float("nan")
+    with pytest.raises(NotFiniteError, match=r"utterances u3;"):
+        trainer.train()
+
+
+def test_evaluation_is_keyed_by_id_and_leaves_the_random_draws_alone(tmp_path):
+    trainer = make_trainer(tmp_path)
+    before = torch.get_rng_state()
+    metrics = trainer.evaluate()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {"eval_loss", "eval_wer", "eval_cer", "eval_bleu", "eval_chrf"} <= metrics.keys()
+    assert [row.example.id for row in trainer.last_predictions] == [f"u{i}" for i in range(len(LENGTHS))]
+    assert set(trainer.last_predictions[0].hypotheses) == {"transcribe", "translate"}
+
+
+def test_hypotheses_do_not_depend_on_the_batch_in_full_context(tmp_path):
+    bundle = tiny(encoder_context="full")
+    dataset = InMemory(bundle)
+    together = predict(bundle, dataset, batch_seconds=60.0, generation={"max_new_tokens": 8})
+    alone = predict(bundle, dataset, batch_seconds=0.1, generation={"max_new_tokens": 8})
+    texts = [[(h.id, h.task, h.text) for h in result.hypotheses] for result in (together, alone)]
+    assert texts[0] == texts[1]
+    assert together.loss == pytest.approx(alone.loss, rel=1e-5)
+
+
+def test_two_ranks_see_what_one_sees():
+    bundle = tiny(encoder_context="full")
+    dataset = InMemory(bundle)
+    whole = predict(bundle, dataset, generation={"max_new_tokens": 4}, batch_seconds=2.0)
+    parts = [
+        predict(bundle, dataset, generation={"max_new_tokens": 4}, batch_seconds=2.0, rank=rank, world=2)
+        for rank in range(2)
+    ]
+    rows = sorted((row for part in parts for row in part.predictions), key=lambda row: row.row)
+    assert [row.example.id for row in rows] == [row.example.id for row in whole.predictions]
+    assert sum(part.items for part in parts) == whole.items
+
+
+def test_speed_and_history_are_in_the_log(tmp_path):
+    trainer = make_trainer(tmp_path, steps=2)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert all(row["audio_hours_per_second"] > 0 and row["learning_rate"] >= 0 for row in rows)
+    assert trainer.audio_seconds == pytest.approx(sum(LENGTHS[i] for i in range(4)), abs=8)
+
+
+def test_scheduler_and_optimizer_survive_as_json_and_safetensors(tmp_path):
+    trainer = make_trainer(tmp_path, steps=2, save_strategy="steps", save_steps=2)
+    trainer.train()
+    folder = Path(tmp_path / "checkpoint-2")
+    before = trainer.optimizer.state_dict()
+    checkpoint.load_optimizer(trainer.optimizer, folder)
+    after = trainer.optimizer.state_dict()
+    assert json.loads((folder / checkpoint.SCHEDULER).read_text())["last_epoch"] == 2
+    for index, entries in before["state"].items():
+        for name, value in entries.items():
+            assert torch.equal(after["state"][index][name], value)

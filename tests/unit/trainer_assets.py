@@ -1,0 +1,88 @@
+"""A small training on utterances in memory, for tests of the trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Seq2SeqTrainingArguments, set_seed
+from whisper_assets import TRANSCRIPT, TRANSLATION, example, noise, tiny
+
+from training.evaluation.metrics import corpus_scores
+from training.trainer import SpeechTrainer
+
+LENGTHS = (0.6, 0.9, 1.1, 1.4, 1.6, 0.7, 1.2)
+
+
+class InMemory(torch.utils.data.Dataset[Any]):
+    """Encoded noise with texts of different lengths; what the trainer asks of a dataset."""
+
+    def __init__(self, bundle: Any, lengths: tuple[float, ...] = LENGTHS) -> None:
+        words = TRANSCRIPT.split()
+        self.manifest = [
+            example(f"u{i}", n, transcribe=" ".join(words[: 2 + i % 7]), translate=TRANSLATION)
+            for i, n in enumerate(lengths)
+        ]
+        self.durations = np.array(lengths, dtype=np.float32)
+        self.rows = [bundle.encode(row, noise(row.duration, i)) for i, row in enumerate(self.manifest)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.rows[row]
+
+
+def make_trainer(
+    folder: Path,
+    *,
+    batch_size: int = 2,
+    accumulation: int = 1,
+    steps: int = 4,
+    dropout: float = 0.0,
+    context: str = "full",
+    lengths: tuple[float, ...] = LENGTHS,
+    callbacks: tuple[Any, ...] = (),
+    bundle: Any = None,
+    **arguments: Any,
+) -> SpeechTrainer:
+    """Deterministic on CPU; records its losses in ``state.log_history``."""
+    set_seed(1)
+    bundle = bundle or tiny(encoder_context=context, full_context_share=0.0, sizes={"dropout": dropout})
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        max_steps=steps,
+        learning_rate=1e-3,
+        logging_steps=1,
+        report_to=[],
+        use_cpu=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        **{"save_strategy": "no", "eval_strategy": "no", "seed": 1, **arguments},
+    )
+    dataset = InMemory(bundle, lengths)
+    return SpeechTrainer(
+        bundle=bundle,
+        args=args,
+        train_dataset=dataset,
+        eval_dataset=dataset,
+        batch_size=batch_size,
+        max_batch_seconds=None,
+        eval_batch_seconds=4.0,
+        score=corpus_scores,
+        callbacks=callbacks,
+    )
+
+
+def losses(trainer: SpeechTrainer) -> list[float]:
+    """Logged losses, step by step."""
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def weights(trainer: SpeechTrainer) -> dict[str, torch.Tensor]:
+    """Copies of all parameters."""
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}

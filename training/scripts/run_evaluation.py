@@ -1,0 +1,200 @@
+"""``polyvox evaluate``: score a trained model on a test split, once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.errors import UserError, exit_on_user_error
+
+if TYPE_CHECKING:
+    from training.inference.loading import Trained
+
+SPLITS = ("test", "dev", "train")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__)
+    result.add_argument(
+        "--model_dir", type=Path, required=True, help="a run's folder, a checkpoint, or a stock model"
+    )
+    result.add_argument(
+        "--model_type", default=None, help="inferred from the folder; refused where it contradicts it"
+    )
+    result.add_argument("--test_csv", type=Path, default=None, help="manifest; default: the run's own split")
+    result.add_argument(
+        "--split", choices=SPLITS, default="test", help="which of the run's own splits (default: test)"
+    )
+    result.add_argument(
+        "--output", type=Path, default=Path("outputs/results"), help="folder of the result files"
+    )
+    result.add_argument("--name", default=None, help="name of the result files; default: the run's")
+    result.add_argument(
+        "--audio_root", type=Path, default=None, help="folder that relative audio paths start from"
+    )
+    result.add_argument(
+        "--batch_seconds", type=float, default=None, help="audio per batch; default: the run's"
+    )
+    result.add_argument("--num_beams", type=int, default=None, help="beam width; default: the run's")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Load, decode, score, write ``{name}_metrics.json`` and ``{name}_predictions.csv``."""
+    args = parser().parse_args(argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from training.evaluation.evaluate import evaluate
+    from training.inference.decoding import predict
+    from training.inference.loading import load_trained
+    from training.inference.quiet import quiet
+
+    quiet()
+    trained = load_trained(args.model_dir, args.model_type)
+    name = args.name or trained.name
+    manifest, path = _manifest(trained, args)
+    dataset, ledger = _dataset(trained, manifest)
+    generation = {"num_beams": args.num_beams or _setting(trained, "num_beams") or 1, "do_sample": False}
+    if limit := _setting(trained, "max_new_tokens"):
+        generation["max_new_tokens"] = limit
+    predictions = predict(
+        trained.bundle,
+        dataset,
+        batch_seconds=args.batch_seconds or _setting(trained, "batch_seconds") or 60.0,
+        generation=generation,
+        with_loss=False,
+        progress=_progress(float(dataset.durations.sum())),
+    )
+    meta = _meta(trained, args, path, manifest, generation, len(ledger))
+    evaluation = evaluate(
+        predictions.examples,
+        predictions.hypotheses,
+        meta=meta,
+        train_texts=_train_texts(trained),
+        resamples=_setting(trained, "resamples") or 1000,
+        silence=_silence(trained, generation) if _setting(trained, "silence_probes") is not False else None,
+    )
+    ledger.write(args.output / f"{name}_dropped.tsv") if len(ledger) else None
+    written = evaluation.write(args.output, name)
+    print(evaluation.summary())
+    print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | None]:
+    from training.data.manifest import load_manifest
+    from training.run import open_split
+
+    config = trained.config
+    if args.test_csv is not None:
+        columns = config.data.columns if config else None
+        return load_manifest(args.test_csv, audio_root=args.audio_root, columns=columns), args.test_csv
+    if config is None:
+        raise UserError(f"--test_csv: {args.model_dir} is no run of ours and names no test split; give one")
+    manifest = open_split(config, args.split)
+    if manifest is None:
+        raise UserError(f"--split {args.split}: the run names no data.{args.split}; give --test_csv")
+    return manifest, getattr(config.data, args.split) if config.data.dataset is None else None
+
+
+def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
+    """Every utterance that can be read; the others are listed, and are not scored as if they were silent."""
+    from training.data.dataset import SpeechDataset, validate
+
+    dataset = SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate)
+    kept, ledger = validate(dataset, workers=0)
+    if len(ledger):
+        print(
+            f"{len(ledger)} of {len(manifest)} utterances cannot be scored\n{ledger.summary()}",
+            file=sys.stderr,
+        )
+    if not len(kept):
+        raise UserError("no utterance can be scored; see the list above")
+    return dataset.select(kept), ledger
+
+
+def _silence(trained: Trained, generation: dict[str, Any]) -> dict[str, list[str]]:
+    """What the model transcribes on clips without speech, by kind."""
+    from training.inference.decoding import predict
+    from training.inference.probes import KINDS, Probes
+
+    probes = Probes(trained.bundle.encode, trained.bundle.sample_rate)
+    task = trained.bundle.tasks[0]
+    said: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for row in predict(trained.bundle, probes, generation=generation, with_loss=False).predictions:
+        said[probes.kind(row.row)].append(row.hypotheses[task].text)
+    return said
+
+
+def _train_texts(trained: Trained) -> Iterable[str] | None:
+    """The training transcripts, for the baseline that answers with the nearest of them."""
+    from training.run import open_split
+
+    if trained.config is None:
+        return None
+    try:
+        manifest = open_split(trained.config, "train")
+    except UserError:
+        return None
+    return [text for task, _, text in manifest.texts() if task == trained.bundle.tasks[0]]
+
+
+def _meta(
+    trained: Trained,
+    args: argparse.Namespace,
+    path: Path | None,
+    manifest: Any,
+    generation: dict[str, Any],
+    dropped: int,
+) -> dict[str, Any]:
+    """What the figures depend on: versions, commit, hashes, settings."""
+    import hashlib
+
+    from training.versions import versions
+
+    config = trained.config
+    return {
+        "model_dir": str(args.model_dir),
+        "model_type": trained.model_type,
+        "tasks": list(trained.bundle.tasks),
+        "parameters": sum(p.numel() for p in trained.bundle.model.parameters()),
+        "split": None if args.test_csv else args.split,
+        "manifest": str(path) if path else None,
+        "manifest_sha256": manifest.sha256() if path else None,
+        "config_sha256": hashlib.sha256(config.to_yaml().encode()).hexdigest() if config else None,
+        "config": config.model_dump(mode="json") if config else None,
+        "generation": generation,
+        "dropped": dropped,
+        "commit": _commit(),
+        "versions": versions(),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that this file belongs to; None for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _setting(trained: Trained, name: str) -> Any:
+    return getattr(trained.config.evaluation, name) if trained.config else None
+
+
+def _progress(total: float) -> Any:
+    from tqdm import tqdm
+
+    bar = tqdm(total=round(total), unit="s", desc="audio", disable=not sys.stderr.isatty())
+    return bar.update
+
+
+if __name__ == "__main__":
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+    exit_on_user_error(main)
