@@ -19,6 +19,7 @@ def contradictions(config: Config) -> list[Problem]:
         *_precision(config),
         *_warmup(training),
         *_checkpoints(training),
+        *_dev_split(config),
         *_trainable(training),
         *_lengths(config),
     ]
@@ -104,6 +105,17 @@ def _checkpoints(training: Training) -> list[Problem]:
             Problem(_key("save_strategy"), message, (_key("eval_strategy"), _key("load_best_model_at_end")))
         ]
     return _multiples(training) if saves == evaluates == "steps" else []
+
+
+def _dev_split(config: Config) -> list[Problem]:
+    if (
+        config.data.dev is not None
+        or config.data.dataset is not None
+        or config.training.eval_strategy == "no"
+    ):
+        return []
+    message = "there is no dev split to score (data.dev is null); set it to no"
+    return [Problem(_key("eval_strategy"), message, (("data", "dev"),))]
 
 
 def _multiples(training: Training) -> list[Problem]:

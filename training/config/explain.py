@@ -118,6 +118,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _real_path(loc: tuple[int | str, ...], values: Any, *, keep_last: bool) -> KeyPath:
     """``loc`` without the names that pydantic adds for the branches of a union."""
     path: list[int | str] = []
+    key: Any
     for position, key in enumerate(loc):
         if (isinstance(values, dict) and key in values) or (
             isinstance(values, list) and isinstance(key, int) and key < len(values)

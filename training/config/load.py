@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError, create_model
 
 from training.config import explain
-from training.config.schema import Config, Inconsistent, KeyPath, Training
+from training.config.schema import MOVED_FROM_MODEL, Config, Inconsistent, KeyPath, Training
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override
 from training.errors import UserError
 
@@ -26,8 +26,6 @@ OptionsOf = Callable[[str], type[BaseModel]]
 
 RESOLVED_NAME = "config.yaml"
 DEFAULT_TYPE = "whisper"
-MOVED_FROM_MODEL = ("freeze_encoder", "freeze_feature_encoder", "freeze_encoder_epochs")
-"""Keys that a file may put in ``model`` or in ``training``; they are kept in ``training``."""
 ALIASES = {
     "per_device_train_batch_size": "batch_size",
     "per_device_eval_batch_size": "eval_batch_size",

@@ -19,7 +19,25 @@ Steps = Annotated[int | float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Strategy = Literal["no", "steps", "epoch"]
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "greedy",
+]
 Precision = Literal["fp32", "fp16", "bf16"]
+
+
+MOVED_FROM_MODEL = ("freeze_encoder", "freeze_feature_encoder", "freeze_encoder_epochs")
+"""Keys that a file may put in ``model`` or in ``training``; they are kept in ``training``."""
 
 
 class Problem(NamedTuple):
@@ -53,8 +71,8 @@ class Block(BaseModel):
 class Paths(Block):
     """Where the project's data and results lie. Relative paths start from the working directory."""
 
-    data_root: Path = Path()
-    """Folder that relative audio paths start from when they are not found beside their manifest."""
+    data_root: Path | None = None
+    """Folder that relative audio paths start from (see `data.audio_root`); null: each manifest's own folder."""
     manifest_path: Path = Path("data/export/manifest.tsv")
     """The annotation system's export: what `prepare data` cleans and splits."""
     splits_dir: Path = Path("data/splits")
@@ -71,7 +89,7 @@ class DatasetSource(Block):
     name: str | None = None
     """Name of the dataset's configuration (subset), where it has several."""
     split: dict[Literal["train", "dev", "test"], str] = Field(
-        default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"}
+        default={"train": "train", "dev": "validation", "test": "test"}
     )
     """Our split → the dataset's split; slices such as `train[:90%]` are understood by `datasets`."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -84,11 +102,11 @@ class Data(Block):
     train: Path | None = Path("${paths.splits_dir}/train.csv")
     """Manifest (TSV, CSV or JSONL) to train on."""
     dev: Path | None = Path("${paths.splits_dir}/dev.csv")
-    """Manifest that checkpoints are chosen on; null: no evaluation during training."""
+    """Manifest that checkpoints are chosen on; null (with `training.eval_strategy: no`): none is chosen."""
     test: Path | None = Path("${paths.splits_dir}/test.csv")
     """Manifest that the finished run is scored on, once."""
     audio_root: Path | None = Path("${paths.data_root}")
-    """Folder of relative audio paths; null: only the manifest's own folder."""
+    """Folder that the manifests' relative audio paths start from; null: each manifest's own folder."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column → the manifest's column, where the names differ (`transcript: sentence`)."""
     dataset: DatasetSource | None = None
@@ -125,7 +143,7 @@ class Training(Block):
     batch_size: Count | None = None
     """Utterances per device and step. null: 8, or no bound when `max_batch_seconds` is set."""
     eval_batch_size: Count | None = None
-    """Utterances per device in evaluation; null: as in training."""
+    """Utterances per device in evaluation at most; null: as many as `evaluation.batch_seconds` holds."""
     max_batch_seconds: Positive | None = None
     """Audio seconds per device and step, padding included: batches are made of clips of like length and hold at
     most `batch_size` of them. null: `batch_size` utterances, whatever their length."""
@@ -133,8 +151,8 @@ class Training(Block):
     """Batches per optimiser step."""
     learning_rate: NonNegative = 5e-5
     """Peak learning rate of AdamW."""
-    lr_scheduler_type: str = "linear"
-    """Shape of the learning rate after the warm-up: linear, cosine, constant_with_warmup, …"""
+    lr_scheduler_type: Schedule = "linear"
+    """Shape of the learning rate after the warm-up."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of the steps over which the learning rate rises."""
     warmup_steps: NonNegative | None = None
@@ -216,8 +234,8 @@ class Evaluation(Block):
     """Beam width; 1: greedy."""
     max_new_tokens: Count | None = None
     """Tokens per hypothesis at most; null: what the model allows."""
-    batch_seconds: Positive | None = None
-    """Audio seconds per evaluation batch; null: `training.eval_batch_size` utterances."""
+    batch_seconds: Positive = 60.0
+    """Audio seconds per evaluation batch, padding included."""
     max_utterances: Count | None = None
     """Utterances of the dev split scored during training; null: all."""
     resamples: Count = 1000
@@ -277,6 +295,8 @@ class Config(Block):
         values = self.model_dump(mode="json")
         kept = {*Training.model_fields, *self.training.model_fields_set}
         values["training"] = {name: value for name, value in values["training"].items() if name in kept}
+        for name in MOVED_FROM_MODEL:
+            (values["model"] or {}).pop(name, None)
         return values
 
     def to_yaml(self) -> str:

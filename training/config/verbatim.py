@@ -57,6 +57,12 @@ REFUSED = {
     "eval_use_gather_object": _BY_TRAINER.format("hypotheses are keyed by utterance"),
     "batch_eval_metrics": _BY_TRAINER.format("scores are of the whole corpus"),
     "include_for_metrics": _BY_TRAINER.format("hypotheses are keyed by utterance"),
+    "run_name": _ELSEWHERE.format("output.experiment_name"),
+    "dataloader_drop_last": _BY_TRAINER.format("no utterance is left out"),
+    "prediction_loss_only": _BY_TRAINER.format("hypotheses are generated, always"),
+    "eval_accumulation_steps": _BY_TRAINER.format("hypotheses leave the device batch by batch"),
+    "fp16_full_eval": _BY_TRAINER.format("evaluation runs in the precision of training"),
+    "bf16_full_eval": _BY_TRAINER.format("evaluation runs in the precision of training"),
     "hub_token": "would be saved with the run: log in with `hf auth login` instead",
 }
 """Names that are not taken, and why; some of them are names of older versions of transformers."""
