@@ -274,6 +274,19 @@ def test_public_shapes_are_known_without_weights(encoder: str, millions: float, 
     assert made["labels"].max() < 250_056
 
 
+def test_a_trimmed_vocabulary_that_cannot_be_known_is_assumed_and_said_so() -> None:
+    bundle = build(Options(**DEV, trim_vocabulary=True), BuildContext(meta=True))
+    assert bundle.model.decoder.config.vocab_size == 20_002
+    assert any(
+        "not checked: the trimmed vocabulary; 20,000 of 250,054 ids assumed" in n for n in bundle.notes
+    )
+
+
+def test_trimming_needs_texts(public: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"model.trim_vocabulary: needs training texts"):
+        build(Options(**public, trim_vocabulary=True, max_label_tokens=64), BuildContext())
+
+
 def test_an_unknown_public_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"model.encoder: 'nobody/knows'.*facebook/wav2vec2-base"):
         build(Options(**{**DEV, "encoder": "nobody/knows"}), BuildContext(meta=True))

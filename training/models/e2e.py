@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,6 +44,9 @@ from training.nn.speech_translation import SETTINGS, SpeechTranslationModel
 
 LARGEST_CTC_VOCABULARY = 60_000
 STAND_IN_TEXTS = 20_000
+STAND_IN_PIECES = 8_000
+ASSUMED_TRIMMED = 20_000
+"""Ids that a dry run expects of a trimmed vocabulary when it cannot be computed."""
 
 GROUPS = {
     "encoder": ("encoder.*",),
@@ -213,7 +216,7 @@ class Decode:
 
 def _from_scratch(options: Options, context: BuildContext) -> _Parts:
     assert options.sizes is not None
-    texts = _texts(context)
+    texts = list(_texts(context))
     if not texts and not context.meta:
         raise UserError("model.sizes: a tokenizer from scratch needs training texts, and the split has none")
     tokenizer = train_mbart_tokenizer(texts, options.sizes.vocab_size)
@@ -235,36 +238,52 @@ def _pretrained(options: Options, context: BuildContext) -> _Parts:
     else:
         encoder, extractor = load_encoder(options.encoder)
         decoder = load_decoder(options.decoder)
-    tokenizer, notes = _tokenizer(options, context)
-    known: Sequence[int | None] = range(decoder.config.vocab_size)
-    if options.trim_vocabulary:
-        tokenizer, known = trim_tokenizer(tokenizer, _texts(context))
-        notes += (f"vocabulary trimmed from {decoder.config.vocab_size:,} to {len(known):,} ids",)
-    elif notes:  # a stand-in, smaller than the decoder's own
-        known = [*known, *[None] * len(_missing(tokenizer, options, context))]
-    tokenizer = extend_tokenizer(tokenizer, _control_tokens(options, context))
-    # A matrix may have more rows than the tokenizer has tokens; new tokens take those first.
-    ids = [*known, *[None] * (len(tokenizer) - len(known))]
+    tokenizer, ids, notes = _vocabulary(options, context, decoder.config.vocab_size)
     set_vocabulary(decoder, ids)
     return _Parts(encoder, decoder, extractor, tokenizer, ids if options.trim_vocabulary else None, notes)
 
 
-def _tokenizer(options: Options, context: BuildContext) -> tuple[MBart50Tokenizer, tuple[str, ...]]:
-    """The decoder's tokenizer; in a dry run without it, one made from the texts stands in, and a note says so."""
+def _vocabulary(
+    options: Options, context: BuildContext, rows: int
+) -> tuple[MBart50Tokenizer, list[int | None], tuple[str, ...]]:
+    """Tokenizer with the run's control tokens, for each row of the new embedding its old row, and notes."""
     assert options.decoder is not None
+    known: Sequence[int | None] = range(rows)
     try:
-        return load_tokenizer(options.decoder, local=context.meta), ()
+        tokenizer = load_tokenizer(options.decoder, local=context.meta)
     except UserError:
         if not context.meta:
             raise
-    stand_in = train_mbart_tokenizer(islice(_texts(context), STAND_IN_TEXTS), 8000)
-    return stand_in, (
-        f"not checked: the tokenizer of {options.decoder}; token counts are those of a stand-in",
-    )
+        return _assumed_vocabulary(options, context, rows)
+    notes: tuple[str, ...] = ()
+    if options.trim_vocabulary:
+        if not any(True for _ in _texts(context)):
+            if context.meta:
+                return _assumed_vocabulary(options, context, rows)
+            raise UserError("model.trim_vocabulary: needs training texts, and the split has none")
+        tokenizer, known = trim_tokenizer(tokenizer, _texts(context))
+        notes = (f"vocabulary trimmed from {rows:,} to {len(known):,} ids",)
+    tokenizer = extend_tokenizer(tokenizer, _control_tokens(options, context))
+    # A matrix may have more rows than the tokenizer has tokens; new tokens take those first.
+    return tokenizer, [*known, *[None] * (len(tokenizer) - len(known))], notes
 
 
-def _texts(context: BuildContext) -> list[str]:
-    return [text for _, _, text in context.texts()] if context.texts is not None else []
+def _assumed_vocabulary(
+    options: Options, context: BuildContext, rows: int
+) -> tuple[MBart50Tokenizer, list[int | None], tuple[str, ...]]:
+    """For a dry run without the tokenizer or the texts: a stand-in made from what there is, and a note."""
+    control = _control_tokens(options, context)
+    stand_in = train_mbart_tokenizer(islice(_texts(context), STAND_IN_TEXTS), STAND_IN_PIECES)
+    new = len(control) - sum(token in stand_in.get_vocab() for token in control)
+    kept = min(rows, ASSUMED_TRIMMED) if options.trim_vocabulary else rows
+    notes = [f"not checked: the tokenizer of {options.decoder}; token counts are those of a stand-in"]
+    if options.trim_vocabulary:
+        notes.append(f"not checked: the trimmed vocabulary; {kept:,} of {rows:,} ids assumed")
+    return extend_tokenizer(stand_in, control), [*range(kept), *[None] * new], tuple(notes)
+
+
+def _texts(context: BuildContext) -> Iterator[str]:
+    return (text for _, _, text in context.texts()) if context.texts is not None else iter(())
 
 
 def _control_tokens(options: Options, context: BuildContext) -> list[str]:
@@ -272,10 +291,6 @@ def _control_tokens(options: Options, context: BuildContext) -> list[str]:
     rows = context.texts() if context.texts is not None else ()
     languages = {language for _, language, _ in rows if language}
     return [*TASK_TOKENS.values(), *sorted(map(language_token, languages | set(options.languages)))]
-
-
-def _missing(tokenizer: MBart50Tokenizer, options: Options, context: BuildContext) -> list[str]:
-    return [token for token in _control_tokens(options, context) if token not in tokenizer.get_vocab()]
 
 
 def _languages(options: Options, tokenizer: MBart50Tokenizer) -> tuple[str, str]:
@@ -300,7 +315,7 @@ def _assemble(options: Options, parts: _Parts) -> SpeechTranslationModel:
     with torch.device("meta" if parts.decoder.device.type == "meta" else "cpu"):
         model = SpeechTranslationModel(config, parts.encoder, parts.decoder)
     if parts.decoder.device.type == "meta":
-        model.to(device=torch.device("meta"))  # SpecAugment's mask embedding ignores the device context
+        torch.nn.Module.to(model, "meta")  # SpecAugment's mask embedding ignores the device context
     model.generation_config = GenerationConfig(
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
