@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args
 
@@ -74,7 +75,7 @@ def _describe(error: Any, key: KeyPath, model: type[BaseModel]) -> tuple[str, st
     got = f" (got {show(error['input'])})"
     if (cause := error.get("ctx", {}).get("error")) is not None and error["type"] == "value_error":
         return str(cause), "" if isinstance(error["input"], dict) else got
-    text = str(error["msg"]).removeprefix("Input ")
+    text = re.sub(r"^\w+ should", "should", str(error["msg"]))
     choices = str(error.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
     near = suggestion(str(error["input"]), choices)
     if near and len(choices) > MANY:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError, create_model
 
 from training.config import explain
-from training.config.schema import MOVED_FROM_MODEL, Config, Inconsistent, KeyPath, Training
+from training.config.merge import at, interpolate, merge, move_keys
+from training.config.schema import Config, Inconsistent, Training
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override
 from training.errors import UserError
 
@@ -26,12 +25,6 @@ OptionsOf = Callable[[str], type[BaseModel]]
 
 RESOLVED_NAME = "config.yaml"
 DEFAULT_TYPE = "whisper"
-ALIASES = {
-    "per_device_train_batch_size": "batch_size",
-    "per_device_eval_batch_size": "eval_batch_size",
-    "activation_checkpointing": "gradient_checkpointing",
-}
-"""Names that `Seq2SeqTrainingArguments` has for what ``training`` calls otherwise."""
 
 
 def architecture_options(model_type: str) -> type[BaseModel]:
@@ -118,97 +111,17 @@ def _short(path: Path) -> str:
 
 def _resolve(layers: Sequence[Layer], main: Place, name: str, options: OptionsOf) -> Config:
     mistakes = [mistake for layer in layers for mistake in layer.mistakes]
-    given = _merge(layers)
-    mistakes += _move_keys(given)
-    values = _interpolate(given, name, mistakes)
-    config, problems = _check(values, options)
-    # Where a file could not be read, what it would have said is missing everywhere else.
-    unread = any(not mistake.key for mistake in mistakes)
-    mistakes += [_locate(p, given, main) for p in problems if not (unread and p.text == explain.MISSING)]
+    given = merge(layers)
+    mistakes += move_keys(given)
+    values = interpolate(given, name, mistakes)
+    config, findings = _check(values, options)
+    # One mistake is enough for a key; and what a file that cannot be read would have said is not missing.
+    unread, known = any(not mistake.key for mistake in mistakes), {mistake.key for mistake in mistakes}
+    fresh = [one for one in findings if one.key not in known and not (unread and one.text == explain.MISSING)]
+    mistakes += [Mistake(given.place(one.key, main), one.key, one.text) for one in fresh]
     if mistakes or config is None:
         raise UserError(_report(mistakes, layers))
     return config
-
-
-def _merge(layers: Sequence[Layer]) -> Layer:
-    """One layer; a later mapping adds to an earlier one, anything else replaces it."""
-    merged = Layer()
-    for layer in layers:
-        data = OmegaConf.merge(OmegaConf.create(merged.data), OmegaConf.create(layer.data))
-        merged.data = OmegaConf.to_container(data, resolve=False)  # type: ignore[assignment]
-        for path in layer.places:
-            if not isinstance(_at(merged.data, path), dict):
-                merged.places = {p: where for p, where in merged.places.items() if p[: len(path)] != path}
-        merged.places.update(layer.places)
-    # A block whose keys are all commented out reads as null.
-    merged.data = {k: v for k, v in merged.data.items() if v is not None or k not in Config.model_fields}
-    return merged
-
-
-def _at(data: Any, path: KeyPath) -> Any:
-    for key in path:
-        try:
-            data = data[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return data
-
-
-def _move_keys(given: Layer) -> list[Mistake]:
-    """Bring each key to the one place that is read; two different values for it are a mistake."""
-    training = given.data.get("training", {})
-    model = given.data.get("model", {})
-    if not isinstance(training, dict) or not isinstance(model, dict):
-        return []
-    mistakes = []
-    moves: list[tuple[KeyPath, KeyPath]] = [(("model", key), ("training", key)) for key in MOVED_FROM_MODEL]
-    moves += [(("training", old), ("training", new)) for old, new in ALIASES.items()]
-    for old, new in moves:
-        block = model if old[0] == "model" else training
-        if old[1] not in block:
-            continue
-        value = block.pop(old[1])
-        place = given.places.get(old, Place("configuration"))
-        if training.setdefault(new[1], value) != value:
-            other = given.places.get(new, Place("configuration"))
-            text = f"is {value!r} and {'.'.join(map(str, new))} is {training[new[1]]!r} ({other}); keep one of them"
-            mistakes.append(Mistake(place, old, text))
-        given.places.setdefault(new, place)
-        given.data["training"] = training
-    return mistakes
-
-
-def _interpolate(given: Layer, name: str, mistakes: list[Mistake]) -> dict[str, Any]:
-    """Schema defaults below, then every ``${…}`` replaced; a broken one becomes a mistake and null."""
-    defaults = Config().model_dump(mode="json")
-    defaults["output"]["experiment_name"] = name
-    if given.data.get("model") is None:
-        defaults.pop("model")
-    merged = OmegaConf.merge(OmegaConf.create(defaults), OmegaConf.create(given.data))
-    return _plain(merged, (), given, mistakes)
-
-
-def _plain(node: DictConfig | ListConfig | Any, path: KeyPath, given: Layer, mistakes: list[Mistake]) -> Any:
-    if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_"):
-        return {str(key): _child(node, key, (*path, str(key)), given, mistakes) for key in node}
-    if isinstance(node, ListConfig):
-        return [_child(node, index, (*path, index), given, mistakes) for index in range(len(node))]
-    return node
-
-
-def _child(parent: Any, key: Any, path: KeyPath, given: Layer, mistakes: list[Mistake]) -> Any:
-    place = given.places.get(path, Place("configuration"))
-    if OmegaConf.is_missing(parent, key):
-        mistakes.append(Mistake(place, path, "must be given a value (it is ???)"))
-        return None
-    try:
-        value = parent[key]
-    except (OmegaConfBaseException, RecursionError) as error:
-        reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
-        raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index, call-overload]
-        mistakes.append(Mistake(place, path, f"cannot be filled in: {reason} (got {raw!r})"))
-        return None
-    return _plain(value, path, given, mistakes)
 
 
 def _check(values: dict[str, Any], options: OptionsOf) -> tuple[Config | None, list[explain.Finding]]:
@@ -269,7 +182,7 @@ def _deeper(
     rest = copy.deepcopy(values)
     wrong = [finding.key for finding in known]
     for key in wrong:
-        parent = _at(rest, key[:-1])
+        parent = at(rest, key[:-1])
         if isinstance(parent, dict):
             parent.pop(key[-1], None)
     if isinstance(rest.get("model"), dict):
@@ -287,13 +200,6 @@ def _deeper(
 def _inconsistent(error: Mapping[str, Any]) -> list[Any]:
     cause = error.get("ctx", {}).get("error")
     return cause.problems if isinstance(cause, Inconsistent) else []
-
-
-def _locate(finding: explain.Finding, given: Layer, main: Place) -> Mistake:
-    for length in range(len(finding.key), 0, -1):
-        if place := given.places.get(finding.key[:length]):
-            return Mistake(place, finding.key, finding.text)
-    return Mistake(main, finding.key, finding.text)
 
 
 def _report(mistakes: Sequence[Mistake], layers: Sequence[Layer]) -> str:

@@ -153,7 +153,7 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _verbatim() -> Iterator[str]:
-    from training.config import load, verbatim
+    from training.config import merge, verbatim
 
     names = ", ".join(f"`{name}`" for name in sorted(verbatim.fields()))
     yield (
@@ -161,8 +161,8 @@ def _verbatim() -> Iterator[str]:
         "against their types; [transformers' documentation]"
         "(https://huggingface.co/docs/transformers/main_classes/trainer) says what they do.\n\n" + names
     )
-    aliases = [f"| `training.{old}` | `training.{new}` |" for old, new in load.ALIASES.items()]
-    moved = [f"| `model.{name}` | `training.{name}` |" for name in load.MOVED_FROM_MODEL]
+    aliases = [f"| `training.{old}` | `training.{new}` |" for old, new in merge.ALIASES.items()]
+    moved = [f"| `model.{name}` | `training.{name}` |" for name in merge.MOVED_FROM_MODEL]
     yield "\n".join(
         ["## Second names\n", "| also accepted as | kept as |", "| --- | --- |", *moved, *aliases]
     )

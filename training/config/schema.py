@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 KeyPath = tuple[str | int, ...]
 Positive = Annotated[float, Field(gt=0)]
@@ -91,9 +91,15 @@ class DatasetSource(Block):
     split: dict[Literal["train", "dev", "test"], str] = Field(
         default={"train": "train", "dev": "validation", "test": "test"}
     )
-    """Our split → the dataset's split; slices such as `train[:90%]` are understood by `datasets`."""
+    """Our split → the dataset's split; slices such as `train[:90%]` are understood by `datasets`. Splits that are
+    left out keep their default."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column → the dataset's column (`transcript: sentence`)."""
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        return {**cls.model_fields["split"].default, **given} if isinstance(given, dict) else given
 
 
 class Data(Block):

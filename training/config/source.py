@@ -50,6 +50,11 @@ class Layer:
     places: dict[KeyPath, Place] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
+    def place(self, key: KeyPath, otherwise: Place) -> Place:
+        """Where the key, or the nearest block around it, was written."""
+        known = (self.places.get(key[:length]) for length in range(len(key), 0, -1))
+        return next((place for place in known if place is not None), otherwise)
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's idea of a scalar: ``no`` is a word, ``1e-4`` a number, a date a text."""
@@ -117,6 +122,8 @@ def read_override(text: str) -> Layer:
         )
         return layer
     value = _parse(value_text, COMMAND_LINE, path, layer)
+    if layer.mistakes:
+        return layer
     for depth in range(1, len(path) + 1):
         layer.places[path[:depth]] = place
     for key in reversed(path):
@@ -126,8 +133,9 @@ def read_override(text: str) -> Layer:
 
 
 def _parse(text: str, file: str, path: KeyPath, layer: Layer) -> Any:
-    loader = _Loader(text)
+    loader: Any = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -141,10 +149,11 @@ def _parse(text: str, file: str, path: KeyPath, layer: Layer) -> Any:
         )
     except yaml.YAMLError as error:
         layer.mistakes.append(Mistake(Place(file), path, f"is not valid YAML: {error}".splitlines()[0]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         layer.mistakes.append(Mistake(Place(file), path, f"is not valid YAML: {error}"))
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return None
 
 
