@@ -1,0 +1,137 @@
+"""What kind of errors: shares, confusions, loops, empty hypotheses, words where nobody speaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from training.evaluation.metrics import Alignments, align_words
+from training.evaluation.normalize import normalizer
+from training.evaluation.rows import Row
+
+LOOP_RULE = (
+    "a run of at least 4 equal words, or of at least 3 equal phrases of 2 to 12 words, or a word that repeats a "
+    "string of 1 to 4 characters at least 8 times; not counted where the reference has such a run itself"
+)
+_LONGEST_PHRASE, _PHRASE_RUNS, _WORD_RUNS, _CHARACTER_RUNS, _LONGEST_STRING = 12, 3, 4, 8, 4
+
+
+def error_shares(alignments: Alignments) -> dict[str, Any]:
+    """Counts of hits, substitutions, deletions and insertions, and each kind's share of the errors (percent)."""
+    hits, substitutions, deletions, insertions = (int(count) for count in alignments.counts.sum(axis=0))
+    errors = substitutions + deletions + insertions
+    kinds = {"substitutions": substitutions, "deletions": deletions, "insertions": insertions}
+    return {
+        "hits": hits,
+        "reference_words": hits + substitutions + deletions,
+        "errors": errors,
+        **{kind: {"count": n, "share": 100.0 * n / errors if errors else None} for kind, n in kinds.items()},
+    }
+
+
+def confusions(alignments: Alignments, top: int = 20) -> dict[str, list[dict[str, Any]]]:
+    """The most frequent substitutions, deletions and insertions with their counts (ties in text order)."""
+    counters: dict[str, Counter[tuple[str, str]]] = {
+        "substitute": Counter(),
+        "delete": Counter(),
+        "insert": Counter(),
+    }
+    for kind, reference, hypothesis in word_pairs(alignments):
+        if kind != "equal":
+            counters[kind][reference, hypothesis] += 1
+    return {
+        "substitutions": [
+            {"reference": pair[0], "hypothesis": pair[1], "count": n}
+            for pair, n in _most(counters["substitute"], top)
+        ],
+        "deletions": [{"word": pair[0], "count": n} for pair, n in _most(counters["delete"], top)],
+        "insertions": [{"word": pair[1], "count": n} for pair, n in _most(counters["insert"], top)],
+    }
+
+
+def _most(counter: Counter[tuple[str, str]], top: int) -> list[tuple[tuple[str, str], int]]:
+    return sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:top]
+
+
+def word_pairs(alignments: Alignments) -> Iterator[tuple[str, str, str]]:
+    """(kind, reference word, hypothesis word) for every aligned position; the missing side is empty."""
+    rows = zip(alignments.references, alignments.hypotheses, alignments.chunks, strict=True)
+    for reference, hypothesis, chunks in rows:
+        for chunk in chunks:
+            said = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            written = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+            width = max(len(said), len(written))
+            for left, right in zip(_fill(written, width), _fill(said, width), strict=True):
+                yield chunk.type, left, right
+
+
+def _fill(words: Sequence[str], width: int) -> list[str]:
+    return [*words, *[""] * (width - len(words))]
+
+
+def has_loop(words: Sequence[str]) -> bool:
+    """Does the text run in a circle? `LOOP_RULE` says what counts."""
+    for length in range(1, min(_LONGEST_PHRASE, len(words)) + 1):
+        if _longest_run(words, length) >= (_WORD_RUNS if length == 1 else _PHRASE_RUNS):
+            return True
+    return any(
+        _longest_run(word, length) >= _CHARACTER_RUNS
+        for word in words
+        for length in range(1, min(_LONGEST_STRING, len(word) // _CHARACTER_RUNS) + 1)
+    )
+
+
+def _longest_run(sequence: Sequence[str], length: int) -> int:
+    """The largest number of equal pieces of ``length`` in a row, starting anywhere."""
+    matches = (sequence[i] == sequence[i + length] for i in range(len(sequence) - length))
+    longest = max((sum(1 for _ in run) for equal, run in groupby(matches) if equal), default=0)
+    return longest // length + 1
+
+
+def loops(row: Row) -> bool:
+    return has_loop(row.hypothesis_words) and not has_loop(row.reference_words)
+
+
+def degenerate(rows: Sequence[Row]) -> dict[str, Any]:
+    """How many hypotheses loop or are empty where the reference is not (percent), with the first ids."""
+    looping = [row.example.id for row in rows if loops(row)]
+    empty = [row.example.id for row in rows if row.reference and not row.hypothesis]
+    return {
+        "rule": LOOP_RULE,
+        "rows": len(rows),
+        "looping": _listed(looping, len(rows)),
+        "empty": _listed(empty, len(rows)),
+    }
+
+
+def _listed(ids: Sequence[str], total: int) -> dict[str, Any]:
+    return {
+        "count": len(ids),
+        "share": 100.0 * len(ids) / total if total else None,
+        "first_ids": list(ids[:10]),
+    }
+
+
+def inserted_without_speech(
+    heard: Mapping[str, Sequence[str]], language: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """What was "heard" in clips without speech: per kind (silence, noise, music) the words that were made up."""
+    return {kind: _invented(texts, language) for kind, texts in sorted(heard.items())}
+
+
+def _invented(texts: Sequence[str], language: str | None) -> dict[str, Any]:
+    normal = [normalizer(language)(text) for text in texts]
+    invented = align_words([""] * len(normal), normal).counts[:, 3]
+    spoken = Counter(text for text in normal if text)
+    return {
+        "clips": len(normal),
+        "clips_with_words": int((invented > 0).sum()),
+        "words": int(invented.sum()),
+        "words_per_clip": float(invented.mean()) if len(normal) else None,
+        "looping_clips": sum(has_loop(text.split()) for text in normal),
+        "most_frequent": [
+            {"text": text, "count": n} for text, n in sorted(spoken.items(), key=lambda i: (-i[1], i[0]))[:5]
+        ],
+    }

@@ -1,0 +1,301 @@
+"""From references and hypotheses to ``{run}_metrics.json`` and ``{run}_predictions.csv``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.data.example import TRANSCRIBE, TRANSLATE, Example, Hypothesis
+from training.evaluation.baselines import NEAREST_RULE, nearest_training_sentences
+from training.evaluation.codeswitch import by_word_language
+from training.evaluation.errors import confusions, degenerate, error_shares, inserted_without_speech, loops
+from training.evaluation.intervals import interval, units_of
+from training.evaluation.language import DESCRIPTION, accuracy
+from training.evaluation.metrics import (
+    EMPTY_REFERENCE_RULE,
+    Statistic,
+    align_characters,
+    align_words,
+    bleu_tokenizer,
+    signatures,
+    transcript_statistics,
+    translation_statistics,
+)
+from training.evaluation.normalize import normalizer
+from training.evaluation.rows import Row, join, make_row
+from training.evaluation.translation import changes, translation_section
+
+TARGETS = {"wer": ("<", 15.0), "cer": ("<", 10.0), "bleu": (">", 25.0), "chrf": (">", 50.0)}
+"""What the guides ask for, in percent."""
+
+UNIT_RULE = (
+    "95 % percentile bootstrap; whole videos (group) are drawn where there are at least 8, else speakers where there "
+    "are at least 8, else utterances (too narrow an interval where few speakers or videos were recorded)"
+)
+_SPEED_RULE = (
+    "rtf: seconds of generation for all tasks / seconds of audio; latency: seconds of generation per utterance, "
+    "its share of its batch's wall time"
+)
+TrainTexts = Mapping[str, Iterable[str]] | Iterable[str]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one run and, per hypothesis, a row of the predictions table."""
+
+    report: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``{run}_metrics.json`` holds; scores in percent, undefined ones are None."""
+        return self.report
+
+    def write(self, output_dir: Path | str, run_name: str) -> tuple[Path, Path]:
+        """Write both files (made anew at each evaluation of the run); returns their paths."""
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        metrics, table = folder / f"{run_name}_metrics.json", folder / f"{run_name}_predictions.csv"
+        report = {"run": run_name, **self.report}
+        text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False)
+        metrics.write_text(text + "\n", encoding="utf-8")
+        with table.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.predictions[0]))
+            writer.writeheader()
+            writer.writerows(self.predictions)
+        return metrics, table
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """How intervals are drawn, the same everywhere in one evaluation."""
+
+    resamples: int
+    seed: int
+
+    def intervals(self, rows: Sequence[Row], statistics: Mapping[str, Statistic]) -> dict[str, Any]:
+        units = units_of([row.example for row in rows])
+        return {
+            name: interval(statistic, units, resamples=self.resamples, seed=self.seed).to_json()
+            for name, statistic in statistics.items()
+        }
+
+
+def evaluate(
+    examples: Sequence[Example],
+    hypotheses: Sequence[Hypothesis],
+    *,
+    meta: Mapping[str, Any],
+    train_texts: TrainTexts | None = None,
+    train_speakers: Iterable[str] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    silence: Mapping[str, Sequence[str]] | None = None,
+) -> Evaluation:
+    """Score ``hypotheses`` against the texts of ``examples``.
+
+    meta: what the scores belong to (versions, commit, hashes), copied into the result as it is.
+    train_texts: the training split's texts by task (``{"transcribe": …, "translate": …}``; a plain iterable
+        counts as transcripts), for the nearest-training-sentence baseline.
+    train_speakers: whom training heard; the others are scored apart.
+    silence: hypotheses for clips without speech, by kind (silence, noise, music).
+
+    Raises ``ValueError`` when a hypothesis is missing, doubled or of an unknown utterance.
+    """
+    rows = join(examples, hypotheses)
+    draws = _Draws(resamples, seed)
+    statistics = {task: _statistics(task, found) for task, found in rows.items()}
+    scores = _merge(draws.intervals(rows[task], found) for task, found in statistics.items())
+    raw = _merge(draws.intervals(found, _statistics(task, found, raw=True)) for task, found in rows.items())
+    language = next(iter(rows.values()))[0].language
+    report = {
+        "format": 1,
+        "meta": dict(meta),
+        **_rules(rows, draws),
+        "scores": scores,
+        "scores_raw": raw,
+        "targets": _targets(scores),
+        "speed": _speed(rows),
+        **_transcription(rows.get(TRANSCRIBE, []), draws),
+        "degenerate": {task: degenerate(found) for task, found in rows.items()},
+        "no_speech": inserted_without_speech(silence or {}, language),
+        "translation": _translation(rows, draws),
+        "nearest_training_sentence": _nearest(rows, train_texts, draws),
+        **_speakers(rows, statistics, train_speakers, draws),
+    }
+    return Evaluation(report, [line for found in rows.values() for line in _predictions(found)])
+
+
+def _statistics(task: str, rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
+    return transcript_statistics(rows, raw) if task == TRANSCRIBE else translation_statistics(rows, raw)
+
+
+def _merge(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _rules(rows: Mapping[str, Sequence[Row]], draws: _Draws) -> dict[str, Any]:
+    languages = {task: sorted({row.language for row in found}) for task, found in rows.items()}
+    targets = [row.language for row in rows.get(TRANSLATE, [])]
+    return {
+        "rows": {task: len(found) for task, found in rows.items()},
+        "normalisation": {
+            task: {
+                language: {"name": normalizer(language).label, "rules": normalizer(language).rules}
+                for language in found
+            }
+            for task, found in languages.items()
+        },
+        "raw": "as written, white space collapsed",
+        "empty_references": {
+            "rule": EMPTY_REFERENCE_RULE,
+            **{task: sum(not row.reference for row in found) for task, found in rows.items()},
+        },
+        "signatures": signatures(bleu_tokenizer(targets)) if targets else {},
+        "intervals": {"rule": UNIT_RULE, "resamples": draws.resamples, "seed": draws.seed},
+    }
+
+
+def _targets(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "metric": name,
+            "wanted": f"{sign} {bound:g}",
+            "value": (value := scores[name]["value"]),
+            "met": value is not None and (value < bound if sign == "<" else value > bound),
+        }
+        for name, (sign, bound) in TARGETS.items()
+        if name in scores
+    ]
+
+
+def _speed(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    durations = {row.example.id: row.example.duration for found in rows.values() for row in found}
+    seconds = sum(row.seconds for found in rows.values() for row in found)
+    audio = sum(durations.values())
+    measured = seconds > 0
+    return {
+        "rule": _SPEED_RULE,
+        "audio_seconds": audio,
+        "generation_seconds": seconds if measured else None,
+        "rtf": seconds / audio if measured and audio else None,
+        "rtfx": audio / seconds if measured else None,
+        "mean_latency_seconds": seconds / len(durations) if measured else None,
+    }
+
+
+def _transcription(rows: Sequence[Row], draws: _Draws) -> dict[str, Any]:
+    if not rows:
+        return {}
+    alignments = align_words([row.reference for row in rows], [row.hypothesis for row in rows])
+    tagged = [
+        (row.raw_reference.split(), row.example.word_languages) for row in rows if row.example.word_languages
+    ]
+    return {
+        "errors": {**error_shares(alignments), "most_frequent": confusions(alignments)},
+        "word_languages": by_word_language(rows, alignments, resamples=draws.resamples, seed=draws.seed),
+        "word_language_tagger": {"method": DESCRIPTION, "against_gold": accuracy(tagged) if tagged else None},
+    }
+
+
+def _translation(rows: Mapping[str, Sequence[Row]], draws: _Draws) -> dict[str, Any] | None:
+    if TRANSLATE not in rows or not any(TRANSCRIBE in row.example.texts for row in rows[TRANSLATE]):
+        return None
+    return translation_section(
+        rows[TRANSLATE], rows.get(TRANSCRIBE, []), resamples=draws.resamples, seed=draws.seed
+    )
+
+
+def _nearest(rows: Mapping[str, Sequence[Row]], texts: TrainTexts | None, draws: _Draws) -> dict[str, Any]:
+    by_task = texts if isinstance(texts, Mapping) else {TRANSCRIBE: texts or ()}
+    section: dict[str, Any] = {"rule": NEAREST_RULE}
+    for task, found in rows.items():
+        nearest = nearest_training_sentences(found, by_task.get(task) or (), seed=draws.seed)
+        if nearest is None:
+            continue
+        recited = [
+            make_row(row.example, task, row.raw_reference, text)
+            for row, text in zip(found, nearest.texts, strict=True)
+        ]
+        section[task] = {
+            **draws.intervals(recited, _statistics(task, recited)),
+            "training_sentences": nearest.training_sentences,
+            "searched": nearest.searched,
+            "references_in_training": sum(distance == 0 for distance in nearest.distances),
+            "references_within_one_word": sum(distance <= 1 for distance in nearest.distances),
+        }
+    return section
+
+
+def _speakers(
+    rows: Mapping[str, Sequence[Row]],
+    statistics: Mapping[str, Mapping[str, Statistic]],
+    train_speakers: Iterable[str] | None,
+    draws: _Draws,
+) -> dict[str, Any]:
+    """Scores per speaker, and of all whom training heard or did not hear."""
+    known = None if train_speakers is None else set(train_speakers)
+    speakers: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {"heard": {}, "unheard": {}}
+    for task, found in rows.items():
+        for name in sorted({row.example.speaker for row in found if row.example.speaker}):
+            chosen = [i for i, row in enumerate(found) if row.example.speaker == name]
+            line = speakers.setdefault(name, {"heard_in_training": None if known is None else name in known})
+            line[f"{task}_rows"] = len(chosen)
+            line.update(draws.intervals([found[i] for i in chosen], _subset(statistics[task], chosen)))
+        for group, scores in groups.items() if known is not None else ():
+            chosen = [i for i, row in enumerate(found) if _group(row, known or set()) == group]
+            scores[f"{task}_rows"] = len(chosen)
+            if chosen:
+                scores.update(draws.intervals([found[i] for i in chosen], _subset(statistics[task], chosen)))
+    return {"by_speaker": speakers, "by_training": None if known is None else groups}
+
+
+def _subset(statistics: Mapping[str, Statistic], chosen: Sequence[int]) -> dict[str, Statistic]:
+    return {name: statistic.subset(chosen) for name, statistic in statistics.items()}
+
+
+def _group(row: Row, known: set[str]) -> str | None:
+    speaker = row.example.speaker
+    return None if speaker is None else "heard" if speaker in known else "unheard"
+
+
+def _predictions(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    words = align_words([row.reference for row in rows], [row.hypothesis for row in rows]).counts.tolist()
+    characters = align_characters(
+        [row.normalizer.characters(row.raw_reference) for row in rows],
+        [row.normalizer.characters(row.raw_hypothesis) for row in rows],
+    ).counts.tolist()
+    return [_prediction(*line) for line in zip(rows, words, characters, strict=True)]
+
+
+def _prediction(row: Row, words: Sequence[int], characters: Sequence[int]) -> dict[str, Any]:
+    hits, substitutions, deletions, insertions = words
+    audio = row.example.audio
+    return {
+        "id": row.example.id,
+        "task": row.task,
+        "language": row.language,
+        "speaker": row.example.speaker or "",
+        "group": row.example.group or "",
+        "reference": row.raw_reference,
+        "hypothesis": row.raw_hypothesis,
+        "normalised_reference": row.reference,
+        "normalised_hypothesis": row.hypothesis,
+        "words": hits + substitutions + deletions,
+        "substitutions": substitutions,
+        "deletions": deletions,
+        "insertions": insertions,
+        "characters": sum(characters[:3]),
+        "character_errors": sum(characters[1:]),
+        "changed": int(changes(row)) if row.task == TRANSLATE else "",
+        "loops": int(loops(row)),
+        "seconds": round(row.seconds, 6),
+        "duration": round(row.example.duration, 6),
+        "audio_path": audio.path,
+        "audio_start": audio.start,
+        "audio_end": "" if audio.end is None else audio.end,
+    }

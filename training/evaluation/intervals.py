@@ -1,0 +1,132 @@
+"""Bootstrap intervals (Efron; for translation: Koehn 2004) over the units that speech really comes in.
+
+Utterances of one video or one speaker resemble each other, so whole videos are drawn where there are at
+least eight, else whole speakers, else utterances (and the result says which). Counts are summed per unit
+once; a resample is then a weighted sum, and every score of a resample is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from training.data.example import Example
+from training.evaluation.metrics import Statistic
+
+ENOUGH_UNITS = 8
+LEVEL = 0.95
+_CHUNK = 200
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is drawn with replacement: ``index`` int64 ``[rows]`` gives each row its unit out of ``count``."""
+
+    kind: str
+    index: np.ndarray
+    count: int
+
+    def sums(self, matrix: np.ndarray) -> np.ndarray:
+        """``[rows, counts]`` summed to ``[units, counts]``."""
+        summed = np.zeros((self.count, matrix.shape[1]), dtype=np.int64)
+        np.add.at(summed, self.index, matrix)
+        return summed
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score with its 95 % percentile interval; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    units: int
+    rows: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: _number(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Score of A minus score of B on the same rows, resampled together.
+
+    ``above_zero`` is the share of resamples in which A scores higher than B.
+    """
+
+    a: float
+    b: float
+    value: float
+    low: float
+    high: float
+    above_zero: float
+    unit: str
+    units: int
+    rows: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: _number(value) for key, value in asdict(self).items()}
+
+
+def units_of(examples: Sequence[Example]) -> Units:
+    """Videos (``group``) if there are at least eight and every row has one, else speakers, else utterances."""
+    for kind, names in (
+        ("group", [example.group for example in examples]),
+        ("speaker", [example.speaker for example in examples]),
+    ):
+        if all(names) and len(set(names)) >= ENOUGH_UNITS:
+            return _units(kind, [str(name) for name in names])
+    return _units("utterance", [example.id for example in examples])
+
+
+def _units(kind: str, names: Sequence[str]) -> Units:
+    numbers: dict[str, int] = {}
+    index = [numbers.setdefault(name, len(numbers)) for name in names]
+    return Units(kind, np.array(index, dtype=np.int64), len(numbers))
+
+
+def resampled_scores(statistics: Sequence[Statistic], units: Units, resamples: int, seed: int) -> np.ndarray:
+    """Scores ``[statistics, resamples]``: the same draws for every statistic, so that they can be paired."""
+    generator = np.random.default_rng(seed)
+    tables = [units.sums(statistic.matrix) for statistic in statistics]
+    chance = np.full(max(units.count, 1), 1.0 / max(units.count, 1))
+    scores: list[list[float]] = [[] for _ in statistics]
+    for start in range(0, resamples if units.count else 0, _CHUNK):
+        draws = generator.multinomial(units.count, chance, size=min(_CHUNK, resamples - start))
+        for kept, statistic, table in zip(scores, statistics, tables, strict=True):
+            kept.extend(statistic.score(counts) for counts in (draws @ table).tolist())
+    return np.array(scores, dtype=np.float64)
+
+
+def interval(statistic: Statistic, units: Units, *, resamples: int = 1000, seed: int = 0) -> Interval:
+    low, high = _bounds(resampled_scores([statistic], units, resamples, seed)[0])
+    return Interval(statistic.value, low, high, units.kind, units.count, len(statistic.matrix))
+
+
+def paired(a: Statistic, b: Statistic, units: Units, *, resamples: int = 1000, seed: int = 0) -> Difference:
+    """A − B by paired bootstrap: both systems are scored on the same draws."""
+    scores = resampled_scores([a, b], units, resamples, seed)
+    differences = scores[0] - scores[1]
+    defined = differences[~np.isnan(differences)]
+    above = float((defined > 0).mean()) if len(defined) else math.nan
+    low, high = _bounds(differences)
+    gap = a.value - b.value
+    return Difference(a.value, b.value, gap, low, high, above, units.kind, units.count, len(a.matrix))
+
+
+def _bounds(scores: np.ndarray) -> tuple[float, float]:
+    defined = scores[~np.isnan(scores)]
+    if not len(defined):
+        return math.nan, math.nan
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

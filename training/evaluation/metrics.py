@@ -1,0 +1,194 @@
+"""WER and CER by jiwer, BLEU and chrF by sacrebleu, as statistics that add up over utterances.
+
+All four are corpus-level: counts are summed over the utterances first and the score is taken of the sums
+(the mean of utterance scores is something else). An empty reference adds nothing to the number of reference
+words; words said where it is empty are insertions and count as errors.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jiwer
+import numpy as np
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from training.data.example import TRANSCRIBE, TRANSLATE, Example, Hypothesis
+from training.evaluation.normalize import normalizer
+from training.evaluation.rows import Row, join
+
+EMPTY_REFERENCE_RULE = (
+    "an empty reference adds no reference words; every word said for it is an insertion; "
+    "a score over empty references only is undefined (null)"
+)
+_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A corpus score as sums: ``matrix`` is int64 ``[rows, counts]``, ``score`` takes the summed counts.
+
+    ``score`` gives percent, NaN where it is undefined (no reference words).
+    """
+
+    matrix: np.ndarray
+    score: Callable[[Sequence[int]], float]
+
+    @property
+    def value(self) -> float:
+        return self.score(self.matrix.sum(axis=0).tolist())
+
+    def subset(self, indices: Sequence[int]) -> Statistic:
+        return Statistic(self.matrix[np.asarray(indices, dtype=np.int64)], self.score)
+
+
+@dataclass(frozen=True)
+class Alignments:
+    """jiwer's alignment of every row. ``counts`` is int64 ``[rows, 4]``: hits, substitutions, deletions,
+    insertions. ``chunks`` holds jiwer's `AlignmentChunk`s per row."""
+
+    counts: np.ndarray
+    references: list[list[str]]
+    hypotheses: list[list[str]]
+    chunks: list[list[jiwer.AlignmentChunk]]
+
+    def error_rate(self) -> Statistic:
+        """Errors per reference unit, in percent."""
+        hits, substitutions, deletions, insertions = self.counts.T
+        errors = substitutions + deletions + insertions
+        return Statistic(np.stack([errors, hits + substitutions + deletions], axis=1), percent)
+
+
+def percent(counts: Sequence[int]) -> float:
+    """``100 × counts[0] / counts[1]``; NaN when there is nothing to divide by."""
+    return 100.0 * counts[0] / counts[1] if counts[1] else math.nan
+
+
+def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
+    return _alignments(jiwer.process_words(list(references), list(hypotheses)))
+
+
+def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
+    return _alignments(jiwer.process_characters(list(references), list(hypotheses)))
+
+
+def _alignments(output: Any) -> Alignments:
+    counts = np.array([_count(chunks) for chunks in output.alignments], dtype=np.int64).reshape(-1, 4)
+    return Alignments(counts, output.references, output.hypotheses, output.alignments)
+
+
+def _count(chunks: Sequence[jiwer.AlignmentChunk]) -> list[int]:
+    totals = dict.fromkeys(("equal", "substitute", "delete", "insert"), 0)
+    for chunk in chunks:
+        said = chunk.hyp_end_idx - chunk.hyp_start_idx
+        totals[chunk.type] += said if chunk.type == "insert" else chunk.ref_end_idx - chunk.ref_start_idx
+    return list(totals.values())
+
+
+@functools.lru_cache(maxsize=8)
+def bleu_metric(tokenizer: str = "13a") -> BLEU:
+    return BLEU(tokenize=tokenizer, force=True)
+
+
+@functools.lru_cache(maxsize=1)
+def chrf_metric() -> CHRF:
+    return CHRF()
+
+
+def bleu_tokenizer(languages: Sequence[str]) -> str:
+    """sacrebleu's tokenizer for a target language; 13a unless all rows share a language that needs another."""
+    found = {_TOKENIZERS.get(language, "13a") for language in languages}
+    return found.pop() if len(found) == 1 else "13a"
+
+
+def bleu_statistic(references: Sequence[str], hypotheses: Sequence[str], tokenizer: str = "13a") -> Statistic:
+    """sacrebleu's sentence counts (lengths, matched and said n-grams); the score of a sum is sacrebleu's own."""
+    metric = bleu_metric(tokenizer)
+    return _sacrebleu(
+        metric, references, hypotheses, lengths=2 + 2 * metric.max_ngram_order, reference_length=1
+    )
+
+
+def chrf_statistic(references: Sequence[str], hypotheses: Sequence[str]) -> Statistic:
+    metric = chrf_metric()
+    return _sacrebleu(metric, references, hypotheses, lengths=3 * metric.order, reference_length=1)
+
+
+def _sacrebleu(
+    metric: BLEU | CHRF,
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    lengths: int,
+    reference_length: int,
+) -> Statistic:
+    # sacrebleu offers per-sentence statistics only through these two methods, which its own significance
+    # tests are built on; a test compares the result with `corpus_score`.
+    stats = metric._extract_corpus_statistics(list(hypotheses), [list(references)]) if references else []
+    matrix = np.array(stats, dtype=np.int64).reshape(-1, lengths)
+
+    def score(counts: Sequence[int]) -> float:
+        if not counts[reference_length]:
+            return math.nan
+        return float(metric._compute_score_from_stats(list(counts)).score)
+
+    return Statistic(matrix, score)
+
+
+def signatures(tokenizer: str = "13a") -> dict[str, str]:
+    """sacrebleu's signatures of the two metrics as they are computed here."""
+    bleu, chrf = BLEU(tokenize=tokenizer, force=True), CHRF()
+    for metric in (bleu, chrf):
+        metric.corpus_score(["a"], [["a"]])  # the signature is only known after a first use
+    return {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
+
+
+def transcript_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
+    """``wer`` and ``cer`` of transcription rows, normalised or as written."""
+    references, hypotheses = _texts(rows, raw)
+    characters = [_spaced(row, text, raw) for row, text in zip(rows, references, strict=True)]
+    said = [_spaced(row, text, raw) for row, text in zip(rows, hypotheses, strict=True)]
+    return {
+        "wer": align_words(references, hypotheses).error_rate(),
+        "cer": align_characters(characters, said).error_rate(),
+    }
+
+
+def translation_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
+    """``bleu`` and ``chrf`` of translation rows, normalised or as written."""
+    references, hypotheses = _texts(rows, raw)
+    tokenizer = bleu_tokenizer([row.language for row in rows])
+    return {
+        "bleu": bleu_statistic(references, hypotheses, tokenizer),
+        "chrf": chrf_statistic(references, hypotheses),
+    }
+
+
+def _texts(rows: Sequence[Row], raw: bool) -> tuple[list[str], list[str]]:
+    if raw:
+        return [row.raw_reference for row in rows], [row.raw_hypothesis for row in rows]
+    return [row.reference for row in rows], [row.hypothesis for row in rows]
+
+
+def _spaced(row: Row, text: str, raw: bool) -> str:
+    return text if raw or normalizer(row.language).spaces_in_cer else text.replace(" ", "")
+
+
+def corpus_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, float]:
+    """Quick scores for evaluation during training: ``wer``, ``cer``, ``bleu``, ``chrf`` in percent.
+
+    Normalised, without intervals. Only the tasks that have hypotheses appear, and only scores that are
+    defined. Raises ``ValueError`` when an example lacks its hypothesis (matched by id and task).
+    """
+    rows = join(examples, hypotheses)
+    statistics: dict[str, Statistic] = {}
+    if TRANSCRIBE in rows:
+        statistics.update(transcript_statistics(rows[TRANSCRIBE]))
+    if TRANSLATE in rows:
+        statistics.update(translation_statistics(rows[TRANSLATE]))
+    scores = {name: statistic.value for name, statistic in statistics.items()}
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
