@@ -27,6 +27,7 @@ from training.evaluation.metrics import (
 )
 from training.evaluation.normalize import normalizer
 from training.evaluation.rows import Row, join, make_row
+from training.evaluation.summary import summarize
 from training.evaluation.translation import changes, translation_section
 
 TARGETS = {"wer": ("<", 15.0), "cer": ("<", 10.0), "bleu": (">", 25.0), "chrf": (">", 50.0)}
@@ -53,6 +54,10 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """What ``{run}_metrics.json`` holds; scores in percent, undefined ones are None."""
         return self.report
+
+    def summary(self) -> str:
+        """The main figures as lines for a terminal."""
+        return summarize(self.report)
 
     def write(self, output_dir: Path | str, run_name: str) -> tuple[Path, Path]:
         """Write both files (made anew at each evaluation of the run); returns their paths."""

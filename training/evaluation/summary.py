@@ -1,0 +1,107 @@
+"""The scores of one evaluation as a few lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_NAMES = {"wer": "WER", "cer": "CER", "bleu": "BLEU", "chrf": "chrF"}
+_COPIES = {
+    "copy_of_own_transcript": "copy of its own transcript",
+    "copy_of_reference_transcript": "copy of the reference transcript",
+}
+
+
+def score_text(score: Mapping[str, Any] | None, *, unit: str = "") -> str:
+    """``12.3 [10.1, 14.0]``; a dash where the score is undefined."""
+    if not score or score.get("value") is None:
+        return "–"
+    text = f"{score['value']:.1f}{unit}"
+    return text if score.get("low") is None else f"{text} [{score['low']:.1f}, {score['high']:.1f}]"
+
+
+def summarize(report: Mapping[str, Any]) -> str:
+    """What a reader wants first: scores and targets, baselines, changed rows, the unheard voice."""
+    sections = (_scores, _languages, _translation, _nearest, _voices, _oddities, _speed)
+    return "\n".join(line for section in sections for line in section(report))
+
+
+def _scores(report: Mapping[str, Any]) -> Iterator[str]:
+    targets = {target["metric"]: target for target in report["targets"]}
+    for name, score in report["scores"].items():
+        target = targets.get(name)
+        verdict = f"  (wanted {target['wanted']}: {'met' if target['met'] else 'not met'})" if target else ""
+        raw = score_text(report["scores_raw"].get(name))
+        yield f"{_NAMES.get(name, name):5} {score_text(score)}{verdict}  raw {raw}"
+    first = next(iter(report["scores"].values()))
+    yield f"      95 % intervals over {first['units']} units ({first['unit']}), {first['rows']} rows"
+
+
+def _languages(report: Mapping[str, Any]) -> Iterator[str]:
+    found = report.get("word_languages")
+    if not found:
+        return
+    parts = [f"{language} {score_text(score)}" for language, score in found["wer"].items()]
+    yield f"WER by word language: {', '.join(parts)}; {found['note'].split(';')[0]}"
+    if found["embedded_word_recall"]["of"]:
+        yield f"embedded words recalled: {score_text(found['embedded_word_recall'], unit=' %')}"
+        points = found["switch_points"]
+        yield f"errors at switch points: {score_text(points['at'])}, elsewhere in the same rows {score_text(points['elsewhere'])}"
+
+
+def _translation(report: Mapping[str, Any]) -> Iterator[str]:
+    found = report.get("translation")
+    if not found:
+        return
+    rows = found["rows"]
+    yield f"translation, BLEU on all {rows['all']} rows / the {rows['changed']} rows that change:"
+    for system, name in {"ours": "model", **_COPIES}.items():
+        if system in found["all"]:
+            scores = [score_text(found[group][system]["bleu"]) for group in ("all", "changed")]
+            yield f"  {name}: {scores[0]} / {scores[1]}"
+    for system, name in _COPIES.items():
+        gaps = found["paired_on_changed"].get(f"ours_minus_{system}")
+        if gaps:
+            yield f"  model − {name}, changed rows: BLEU {score_text(gaps['bleu'])}, chrF {score_text(gaps['chrf'])}"
+    replaced = found["words_replaced"]
+    if replaced:
+        whole = replaced["replaced"]
+        yield (
+            f"  foreign words replaced: {score_text(whole, unit=' %')} ({whole['count']} of {whole['of']}); "
+            f"gone {score_text(replaced['gone'], unit=' %')}"
+        )
+
+
+def _nearest(report: Mapping[str, Any]) -> Iterator[str]:
+    for task, found in report["nearest_training_sentence"].items():
+        if task != "rule":
+            scores = ", ".join(
+                f"{_NAMES[name]} {score_text(found[name])}" for name in _NAMES if name in found
+            )
+            close = found["references_within_one_word"]
+            yield f"nearest training sentence ({task}, oracle): {scores}; {close} references within one word"
+
+
+def _voices(report: Mapping[str, Any]) -> Iterator[str]:
+    for group, found in (report.get("by_training") or {}).items():
+        scores = [f"{_NAMES[name]} {score_text(found[name])}" for name in _NAMES if name in found]
+        if scores:
+            yield f"voices {group} in training: {', '.join(scores)}"
+
+
+def _oddities(report: Mapping[str, Any]) -> Iterator[str]:
+    for task, found in report["degenerate"].items():
+        yield f"{task}: {found['looping']['count']} hypotheses loop, {found['empty']['count']} are empty, of {found['rows']}"
+    heard = [
+        f"{kind} {found['words_per_clip']:.1f}"
+        for kind, found in report["no_speech"].items()
+        if found["clips"]
+    ]
+    if heard:
+        yield f"words made up per clip without speech: {', '.join(heard)}"
+
+
+def _speed(report: Mapping[str, Any]) -> Iterator[str]:
+    speed = report["speed"]
+    if speed["rtf"] is not None:
+        yield f"RTF {speed['rtf']:.3f}, mean latency {speed['mean_latency_seconds']:.3f} s per utterance"
