@@ -1,0 +1,28 @@
+# `make` or `make help` lists the targets. Each makes its environment first if there is none.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help environment test lint format demo
+
+# Nothing is looked up on a hub, and two cores are not fought over.
+offline = HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+setup = . training/scripts/environment.sh
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+environment:  ## make or refresh .venv with everything that the tests need
+	@$(setup); make_environment demo,lora,dev --title "environment" --yes
+
+test: environment  ## run the whole suite; ARGS='-k name' is passed to pytest
+	@$(setup); $(offline) "$$venv_python" -m pytest $(ARGS)
+
+lint: environment  ## formatting, common mistakes, types
+	@$(setup); "$$venv_python" -m ruff format --check . ; "$$venv_python" -m ruff check . ; "$$venv_python" -m mypy
+
+format: environment  ## rewrite the sources in the project's format
+	@$(setup); "$$venv_python" -m ruff format . ; "$$venv_python" -m ruff check --fix .
+
+demo:  ## both models from scratch on a synthesised corpus, see ./run_dev.sh --help
+	@./run_dev.sh --profile demo

@@ -1,0 +1,72 @@
+"""``polyvox <command>``: one table over the modules that do the work, each imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from training import __version__
+from training.errors import USER_ERROR, UserError
+
+COMMANDS = {
+    "demo-data": ("training.data.demo", "synthesise a code-switched corpus with espeak-ng"),
+    "preprocess": ("training.data.preprocess_manifest", "clean an exported manifest"),
+    "split": ("training.data.split_data", "split a manifest into train, dev and test"),
+    "train": ("training.scripts.train", "train the model that a configuration describes"),
+    "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),
+    "compare": ("training.scripts.compare", "compare two evaluations on the same utterances"),
+    "charts": ("training.scripts.export_charts", "draw the curves and scores of runs, write the report"),
+    "transcribe": ("training.scripts.transcribe", "clips to transcripts and translations"),
+    "pipeline": ("training.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
+}
+"""Command → the module whose ``main(argv)`` it is, and what it does."""
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of the command; 2: the user's mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if arguments else USER_ERROR
+    if arguments[0] == "--version":
+        print(f"polyvox {__version__}")
+        return 0
+    try:
+        return run(arguments[0], arguments[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Import the command's module and call it."""
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise UserError(f"polyvox {name}: no such command; {hint}")
+    return import_module(COMMANDS[name][0]).main(arguments) or 0
+
+
+def overview() -> str:
+    """What ``polyvox --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: polyvox COMMAND [options]",
+            "",
+            *lines,
+            "",
+            "polyvox COMMAND --help lists a command's options.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
