@@ -1,0 +1,168 @@
+"""The three charts of a set of runs as PNG files (matplotlib, Agg).
+
+Colours are Okabe and Ito's (2008), which readers with any colour vision can tell apart; runs also differ by
+line style, and every bar carries its figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.evaluation.stored import History, Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+_Bars = tuple[str, list[dict[str, Any] | None]]
+
+
+def training_loss(histories: Sequence[History], path: Path) -> bool:
+    """Training loss (thin: as logged; bold: smoothed) and evaluation loss (dots) by step; False if none logged."""
+    drawn = [history for history in histories if history.curve("loss") or history.curve("eval_loss")]
+    if not drawn:
+        return False
+
+    def draw(axes: Axes) -> None:
+        for number, history in enumerate(drawn):
+            colour, style = COLOURS[number % len(COLOURS)], _STYLES[number % len(_STYLES)]
+            _loss_curve(axes, history, colour, style)
+        axes.set(xlabel="optimiser step", ylabel="loss per target token (log scale)", yscale="log")
+        axes.legend(frameon=False)
+
+    _figure(path, "Training loss", draw)
+    return True
+
+
+def wer_comparison(results: Sequence[Result], path: Path) -> bool:
+    """WER and CER of every run with their intervals; False where no run transcribed."""
+    series: list[_Bars] = [
+        (name, [result.report["scores"].get(key) for result in results])
+        for name, key in (("WER", "wer"), ("CER", "cer"))
+    ]
+    return _bar_chart(
+        results, series, path, "Errors in transcription", "percent (lower is better)", target=15.0
+    )
+
+
+def bleu_comparison(results: Sequence[Result], path: Path) -> bool:
+    """BLEU on all rows, on the rows that change, and what copying the transcript scores; intervals drawn."""
+    series: list[_Bars] = [
+        ("all rows", [result.report["scores"].get("bleu") for result in results]),
+        ("rows that change", [_part(result, "changed", "ours") for result in results]),
+        (
+            "copy of own transcript, rows that change",
+            [_part(result, "changed", "copy_of_own_transcript") for result in results],
+        ),
+        (
+            "copy of reference transcript, rows that change",
+            [_part(result, "changed", "copy_of_reference_transcript") for result in results],
+        ),
+    ]
+    return _bar_chart(results, series, path, "Translation", "BLEU (higher is better)", target=25.0)
+
+
+def _part(result: Result, rows: str, system: str) -> dict[str, Any] | None:
+    return ((result.report.get("translation") or {}).get(rows, {}).get(system) or {}).get("bleu")
+
+
+def smooth(points: Sequence[tuple[float, float]], weight: float = 0.9) -> list[tuple[float, float]]:
+    """Exponential moving average with bias correction (as in Adam: the first points are not pulled to zero)."""
+    average, smoothed = 0.0, []
+    for count, (x, y) in enumerate(points, start=1):
+        average = weight * average + (1 - weight) * y
+        smoothed.append((x, average / (1 - weight**count)))
+    return smoothed
+
+
+def _loss_curve(axes: Axes, history: History, colour: str, style: str) -> None:
+    points = [(x, y) for x, y in history.curve("loss") if y > 0]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
+        axes.plot(
+            *zip(*smooth(points), strict=True),
+            color=colour,
+            linestyle=style,
+            linewidth=2,
+            label=f"{history.experiment}, training",
+        )
+    held_out = [(x, y) for x, y in history.curve("eval_loss") if y > 0]
+    if held_out:
+        axes.plot(
+            *zip(*held_out, strict=True),
+            color=colour,
+            marker="o",
+            markersize=5,
+            linestyle="none",
+            label=f"{history.experiment}, evaluation",
+        )
+
+
+def _bar_chart(
+    results: Sequence[Result], series: Sequence[_Bars], path: Path, title: str, label: str, target: float
+) -> bool:
+    shown = [
+        (name, bars) for name, bars in series if any(bar and bar.get("value") is not None for bar in bars)
+    ]
+    if not shown:
+        return False
+    width = 0.8 / len(shown)
+
+    def draw(axes: Axes) -> None:
+        for number, (name, bars) in enumerate(shown):
+            offset = (number - (len(shown) - 1) / 2) * width
+            _bars(axes, bars, offset, width, COLOURS[number], name)
+        axes.axhline(target, color="0.35", linestyle=":", linewidth=1.2, label=f"target {target:g}")
+        axes.set_xticks(range(len(results)), [result.run for result in results])
+        axes.set(ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.margins(y=0.12)
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+
+    _figure(path, f"{title}, 95 % intervals", draw)
+    return True
+
+
+def _bars(
+    axes: Axes, bars: Sequence[dict[str, Any] | None], offset: float, width: float, colour: str, name: str
+) -> None:
+    places = [(x + offset, bar) for x, bar in enumerate(bars) if bar and bar.get("value") is not None]
+    heights = [bar["value"] for _, bar in places]
+    errors = [
+        [max(bar["value"] - (bar["value"] if bar["low"] is None else bar["low"]), 0.0) for _, bar in places],
+        [
+            max((bar["value"] if bar["high"] is None else bar["high"]) - bar["value"], 0.0)
+            for _, bar in places
+        ],
+    ]
+    xs = [x for x, _ in places]
+    axes.bar(xs, heights, width * 0.92, color=colour, label=name)
+    axes.errorbar(xs, heights, errors, fmt="none", ecolor="0.15", elinewidth=1.3, capsize=4)
+    for x, height, above in zip(xs, heights, errors[1], strict=True):
+        axes.annotate(
+            f"{height:.1f}",
+            (x, height + above),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+        )
+
+
+def _figure(path: Path, title: str, draw: Callable[[Axes], None]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.88", linewidth=0.8)
+    axes.set_axisbelow(True)
+    draw(axes)
+    axes.set_title(title, loc="left", fontweight="bold")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

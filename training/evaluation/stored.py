@@ -1,0 +1,126 @@
+"""Reading back what runs and evaluations wrote: score files, prediction tables, training histories."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from training.errors import UserError
+
+METRICS_SUFFIX, PREDICTIONS_SUFFIX = "_metrics.json", "_predictions.csv"
+_COLUMNS = ("id", "task", "language", "reference", "hypothesis")
+
+
+@dataclass(frozen=True)
+class History:
+    """One run's curve: ``records`` as logged (``step``, ``epoch``, ``loss``, ``eval_loss``, …), in order."""
+
+    run: str
+    experiment: str
+    records: list[dict[str, Any]]
+    config: str = ""
+
+    def curve(self, name: str) -> list[tuple[float, float]]:
+        """(step, value) of one logged name; records without it are left out."""
+        pairs = ((record.get("step"), record.get(name)) for record in self.records)
+        return [
+            (float(x), float(y))
+            for x, y in pairs
+            if isinstance(x, (int, float)) and isinstance(y, (int, float))
+        ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation: the content of its metrics file and, read when asked for, its predictions."""
+
+    run: str
+    report: dict[str, Any]
+    predictions_path: Path | None = None
+    _cache: list[dict[str, str]] = field(default_factory=list, repr=False, compare=False)
+
+    def predictions(self) -> list[dict[str, str]]:
+        if self.predictions_path is not None and not self._cache:
+            self._cache.extend(read_predictions(self.predictions_path))
+        return self._cache
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not a readable JSON file ({error}); write it anew or move it away"
+        ) from error
+
+
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    """The rows of a predictions table, every cell as the text that it is ("nan" stays a word)."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(
+                    f"{path}:1: no column {', '.join(missing)}; is it a predictions table of an evaluation?"
+                )
+            return list(reader)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; evaluate the run first") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable CSV file ({error})") from error
+
+
+def load_results(folder: Path) -> list[Result]:
+    """Every ``*_metrics.json`` of the results folder, by name."""
+    return [_result(path) for path in sorted(folder.glob(f"*{METRICS_SUFFIX}"))]
+
+
+def _result(path: Path) -> Result:
+    report = read_json(path)
+    if not isinstance(report, dict) or "scores" not in report:
+        raise UserError(f"{path}: holds no scores; it was not written by an evaluation")
+    run = path.name[: -len(METRICS_SUFFIX)]
+    table = path.with_name(run + PREDICTIONS_SUFFIX)
+    return Result(run, report, table if table.is_file() else None)
+
+
+def load_histories(outputs: Path) -> list[History]:
+    """The histories of all runs under ``outputs`` (``<run>/metrics/<experiment>_metrics.json``), by run."""
+    return [_history(path) for path in sorted(outputs.glob(f"*/metrics/*{METRICS_SUFFIX}"))]
+
+
+def _history(path: Path) -> History:
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("history"), list):
+        raise UserError(f"{path}: holds no training history (a list under 'history')")
+    run = path.parent.parent
+    config = run / "config.yaml"
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    return History(run.name, str(content.get("experiment") or run.name), content["history"], text)
+
+
+def find_predictions(given: Path) -> Path:
+    """The predictions table that a path means: the table itself, or a run's or results folder that has one."""
+    if given.is_file():
+        return given
+    if not given.is_dir():
+        raise UserError(f"{given}: no such file or folder; give a *{PREDICTIONS_SUFFIX} or a run's folder")
+    run = given.resolve().name
+    places: Iterable[Path] = (
+        *sorted(given.glob(f"*{PREDICTIONS_SUFFIX}")),
+        given.resolve().parent / "results" / f"{run}{PREDICTIONS_SUFFIX}",
+    )
+    found = [place for place in places if place.is_file()]
+    if not found:
+        raise UserError(f"{given}: no predictions found there or under results/; evaluate the run first")
+    if len(found) > 1:
+        names = ", ".join(place.name for place in found)
+        raise UserError(f"{given}: several predictions tables ({names}); name one of them")
+    return found[0]
