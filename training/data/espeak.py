@@ -1,0 +1,105 @@
+"""A thin door to espeak-ng, the synthesiser in the package ``espeakng-loader`` (optional extra ``demo``).
+
+The library keeps its state in C globals: one voice per process at a time, and the sound of a text depends
+a little on what was spoken before it (phases, flutter). Equal bytes are therefore promised for equal
+*sequences* of calls in a *fresh* process, each begun with `Espeak(seed)`; see ``training.data.demo``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from training.errors import UserError
+
+# Constants of espeak's public header speak_lib.h.
+_AUDIO_OUTPUT_SYNCHRONOUS = 2
+_DONT_EXIT = 0x8000
+_CHARS_UTF8 = 1
+_SSML = 0x10
+_POSITION_CHARACTER = 1
+_RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
+
+VOLUME = 60
+"""Of 100, espeak's own default: at that its loudest vowels are cut off at full scale."""
+
+_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+class Espeak:
+    """The synthesiser of this process.
+
+    ``sample_rate`` is espeak's own, in Hz (22,050). Raises `UserError` where the package is missing or
+    its library cannot be loaded.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._library, data = _load()
+        options = _DONT_EXIT
+        rate = self._library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), options)
+        if rate <= 0:
+            raise UserError(
+                f"espeak-ng does not start: no usable data in {data}. Reinstall the package espeakng-loader."
+            )
+        self.sample_rate = int(rate)
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
+        self._chunks: list[bytes] = []
+        self._callback = _SynthCallback(self._collect)  # kept alive: C holds no reference to it
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def set_voice(self, name: str, *, rate: int = 175, pitch: int = 50, pitch_range: int = 50) -> None:
+        """Choose a voice such as ``vi``, ``vi-vn-x-south+f2``; ``rate`` in words a minute, the rest 0–99."""
+        status = self._library.espeak_SetVoiceByName(name.encode())
+        if status != 0:
+            raise UserError(f"espeak-ng has no voice {name!r} (status {status}).")
+        settings = {_RATE: rate, _PITCH: pitch, _RANGE: pitch_range, _VOLUME: VOLUME}
+        for parameter, value in settings.items():
+            self._library.espeak_SetParameter(parameter, value, 0)
+
+    def speak(self, ssml: str) -> np.ndarray:
+        """The sound of an SSML document: int16 ``[samples]``, mono, at ``sample_rate``."""
+        self._chunks.clear()
+        text = ssml.encode()
+        status = self._library.espeak_Synth(
+            text, len(text) + 1, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8 | _SSML, None, None
+        )
+        if status != 0:
+            raise RuntimeError(f"espeak-ng failed with status {status} on {ssml!r}")
+        return np.frombuffer(b"".join(self._chunks), dtype=np.int16)
+
+    def _collect(self, samples: Any, count: int, _events: Any) -> int:
+        if samples and count > 0:
+            self._chunks.append(ctypes.string_at(samples, count * 2))
+        return 0
+
+
+def ssml(parts: Iterable[tuple[str, str | None]]) -> str:
+    """An SSML document from ``(text, language)`` runs; ``None`` is the language of the chosen voice.
+
+    A run in another language is wrapped in a ``voice`` element: espeak then switches its rules and
+    phonemes inside the sentence and keeps the variant (``+f2``) of the speaker.
+    """
+    runs = [
+        escape(text) if language is None else f"<voice xml:lang={quoteattr(language)}>{escape(text)}</voice>"
+        for text, language in parts
+    ]
+    return f"<speak>{''.join(runs)}</speak>"
+
+
+def _load() -> tuple[ctypes.CDLL, str]:
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise UserError(
+            "the demo corpus is spoken by espeak-ng, which is not installed. "
+            "Install the extra: pip install 'polyvox[demo]'"
+        ) from error
+    try:
+        library = ctypes.CDLL(espeakng_loader.get_library_path())
+    except OSError as error:
+        raise UserError(f"the library of the package espeakng-loader cannot be loaded: {error}") from error
+    return library, str(espeakng_loader.get_data_path())
