@@ -73,6 +73,10 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     dev = open_split(config, "dev") if config.training.eval_strategy != "no" else None
     context = BuildContext(texts=lambda: _texts(train), source=source, seed=config.training.seed)
     bundle = build_bundle(config, context)
+    if config.audio.sample_rate != bundle.sample_rate:
+        raise UserError(
+            f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {bundle.sample_rate} samples a second"
+        )
     for note in bundle.notes:
         report(note)
     datasets, dropped = {}, {}

@@ -44,6 +44,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         batch_size: int | None,
         max_batch_seconds: float | None,
         eval_batch_seconds: float,
+        eval_batch_size: int | None = None,
         score: Any,
         generation: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
@@ -61,7 +62,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         )
         self.bundle = bundle
         self.batch_size, self.max_batch_seconds = batch_size, max_batch_seconds
-        self.eval_batch_seconds = eval_batch_seconds
+        self.eval_batch_seconds, self.eval_batch_size = eval_batch_seconds, eval_batch_size
         self.score = score
         self.generation = generation or {}
         self.audio_seconds = 0.0
@@ -159,6 +160,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             dataset,
             model=model,
             batch_seconds=self.eval_batch_seconds,
+            batch_size=self.eval_batch_size,
             generation=self.generation,
             rank=self.args.process_index,
             world=self.args.world_size,

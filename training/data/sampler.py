@@ -108,7 +108,9 @@ class Supervised(Dataset[Any]):
         return features
 
 
-def longest_first(durations: Sequence[float] | np.ndarray, max_seconds: float) -> list[list[int]]:
+def longest_first(
+    durations: Sequence[float] | np.ndarray, max_seconds: float, batch_size: int | None = None
+) -> list[list[int]]:
     """Batches for evaluation: sorted by length, longest first (what does not fit shows at once)."""
     durations = np.asarray(durations, dtype=np.float64)
     batches: list[list[int]] = []
@@ -116,7 +118,7 @@ def longest_first(durations: Sequence[float] | np.ndarray, max_seconds: float) -
     for i in np.argsort(-durations, kind="stable").tolist():
         if room <= 0:
             batches.append([])
-            room = max(1, int(max_seconds / max(durations[i], 1e-3)))
+            room = max(1, min(int(max_seconds / max(durations[i], 1e-3)), batch_size or len(durations)))
         batches[-1].append(i)
         room -= 1
     return batches

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperProcessor
 
 from training.data.collators import IGNORED, collate_targets
@@ -45,7 +46,7 @@ class WhisperEncode:
             "seconds": len(waveform) / self.processor.feature_extractor.sampling_rate,
             "input_features": log_mel,
             "labels": labels,
-            "prompt": {task: 3 for task in labels},
+            "prompt": dict.fromkeys(labels, 3),
         }
         if self.ctc and TRANSCRIBE in example.texts:
             targets = labels[TRANSCRIBE][3:-1]
@@ -121,7 +122,8 @@ class WhisperCollator:
         )
         if self.ctc:
             batch["frames"] = torch.tensor([row["input_features"].shape[-1] for row in features])
-            batch["ctc_labels"] = pad_ids([row.get("ctc_labels", []) for row in features])
+            targets = [torch.tensor(row.get("ctc_labels", []), dtype=torch.long) for row in features]
+            batch["ctc_labels"] = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
         return batch
 
     def frames(self, features: Sequence[dict[str, Any]]) -> int:
@@ -140,8 +142,3 @@ class WhisperCollator:
         rows = [np.pad(row, ((0, 0), (0, frames - row.shape[-1])), mode="edge") for row in log_mels]
         return torch.from_numpy(np.stack(rows))
 
-
-def pad_ids(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """int64 ``[batch, length]`` filled up with `IGNORED`."""
-    longest = max(1, max(map(len, rows)))
-    return torch.tensor([[*row, *[IGNORED] * (longest - len(row))] for row in rows])

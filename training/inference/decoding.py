@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -67,6 +68,16 @@ class Predictions:
         )
 
 
+@dataclass(frozen=True)
+class PromptsOnly:
+    """An ``encode`` that leaves the references out: no label of a test set is too long to be heard."""
+
+    encode: Callable[[Example, np.ndarray], dict[str, Any]]
+
+    def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
+        return self.encode(replace(example, texts={}), waveform)
+
+
 @torch.no_grad()
 def predict(
     bundle: Bundle,
@@ -74,6 +85,7 @@ def predict(
     *,
     model: Any = None,
     batch_seconds: float = 60.0,
+    batch_size: int | None = None,
     generation: Mapping[str, Any] | None = None,
     with_loss: bool = True,
     rank: int = 0,
@@ -92,7 +104,7 @@ def predict(
     model = bundle.model if model is None else model
     was_training = model.training
     model.eval()
-    batches = longest_first(dataset.durations, batch_seconds)[rank::world]
+    batches = longest_first(dataset.durations, batch_seconds, batch_size)[rank::world]
     loader = DataLoader(
         dataset,
         batch_sampler=batches,

@@ -101,5 +101,7 @@ def available() -> tuple[str, ...]:
 def load(model_type: str) -> ModuleType:
     """Import the architecture's module (``Options``, ``build``); `UserError` names the choices otherwise."""
     if model_type not in available():
-        raise UserError(f"model.type: unknown architecture {model_type!r}; choose one of {', '.join(available())}")
+        raise UserError(
+            f"model.type: unknown architecture {model_type!r}; choose one of {', '.join(available())}"
+        )
     return importlib.import_module(f"training.models.{model_type}")

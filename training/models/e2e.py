@@ -22,6 +22,7 @@ from training.data.e2e_collator import E2ECollator, E2EEncode, Frames
 from training.data.example import TASKS
 from training.errors import UserError
 from training.models import Batch, BuildContext, Bundle
+from training.nn import SETTINGS
 from training.nn.mbart_tokenizer import (
     TASK_TOKENS,
     extend_tokenizer,
@@ -40,7 +41,7 @@ from training.nn.speech_parts import (
     set_vocabulary,
 )
 from training.nn.speech_processor import SpeechProcessor
-from training.nn.speech_translation import SETTINGS, SpeechTranslationModel
+from training.nn.speech_translation import SpeechTranslationModel
 
 LARGEST_CTC_VOCABULARY = 60_000
 STAND_IN_TEXTS = 20_000
@@ -85,8 +86,6 @@ class Options(BaseModel):
     add_adapter: bool = True
     """A linear projection from the encoder's width to the decoder's, where they differ. ``false`` refuses
     a pair of different widths instead."""
-    freeze_encoder: bool = False
-    """Train the decoder and the projection only."""
     task: Literal["transcribe", "translate", "both"] = "both"
     """What each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
     language: str = "vi"

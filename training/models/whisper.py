@@ -20,8 +20,9 @@ from training.data.example import TASKS
 from training.data.whisper_collator import WhisperCollator, WhisperEncode
 from training.errors import UserError
 from training.models import Batch, BuildContext, Bundle
+from training.nn import SETTINGS
 from training.nn.sizes import SIZES
-from training.nn.whisper import SETTINGS, MultitaskWhisper
+from training.nn.whisper import MultitaskWhisper
 from training.nn.whisper_tokenizer import START, train_whisper_tokenizer
 
 GROUPS = {

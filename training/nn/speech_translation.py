@@ -14,11 +14,9 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
 from training.data.collators import IGNORED
+from training.nn import SETTINGS
 from training.nn.ctc import ctc_loss
 from training.nn.losses import token_loss
-
-SETTINGS = "polyvox"
-"""Key of ``config.json`` that holds what stock transformers has no field for."""
 
 
 @dataclass

@@ -12,11 +12,9 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from training.nn import SETTINGS
 from training.nn.ctc import ctc_loss
 from training.nn.losses import token_loss
-
-SETTINGS = "polyvox"
-"""Key of ``config.json`` that holds what stock transformers has no field for."""
 
 
 def encode_audio(encoder: WhisperEncoder, input_features: torch.Tensor) -> torch.Tensor:
@@ -100,7 +98,12 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         return Seq2SeqLMOutput(loss=loss / items, encoder_last_hidden_state=states)
 
     def generate_tasks(
-        self, input_features: torch.Tensor, prompts: torch.Tensor, *, states: torch.Tensor | None = None, **generation: Any
+        self,
+        input_features: torch.Tensor,
+        prompts: torch.Tensor,
+        *,
+        states: torch.Tensor | None = None,
+        **generation: Any,
     ) -> torch.Tensor:
         """Token ids ``[batch, task, length]`` after the prompts ``[batch, task, prompt]``.
 

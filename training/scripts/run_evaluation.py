@@ -105,8 +105,9 @@ def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | N
 def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
     """Every utterance that can be read; the others are listed, and are not scored as if they were silent."""
     from training.data.dataset import SpeechDataset, validate
+    from training.inference.decoding import PromptsOnly
 
-    dataset = SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate)
+    dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
     kept, ledger = validate(dataset, workers=0)
     if len(ledger):
         print(
@@ -167,7 +168,7 @@ def _meta(
         "manifest": str(path) if path else None,
         "manifest_sha256": manifest.sha256() if path else None,
         "config_sha256": hashlib.sha256(config.to_yaml().encode()).hexdigest() if config else None,
-        "config": config.model_dump(mode="json") if config else None,
+        "config": config.as_dict() if config else None,
         "generation": generation,
         "dropped": dropped,
         "commit": _commit(),
