@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v")
 _Bars = tuple[str, list[dict[str, Any] | None]]
 
 
@@ -26,11 +27,15 @@ def training_loss(histories: Sequence[History], path: Path) -> bool:
     if not drawn:
         return False
 
+    from matplotlib.ticker import FuncFormatter
+
     def draw(axes: Axes) -> None:
         for number, history in enumerate(drawn):
             colour, style = COLOURS[number % len(COLOURS)], _STYLES[number % len(_STYLES)]
-            _loss_curve(axes, history, colour, style)
+            _loss_curve(axes, history, colour, style, _MARKERS[number % len(_MARKERS)])
         axes.set(xlabel="optimiser step", ylabel="loss per target token (log scale)", yscale="log")
+        for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis_part(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.legend(frameon=False)
 
     _figure(path, "Training loss", draw)
@@ -43,9 +48,8 @@ def wer_comparison(results: Sequence[Result], path: Path) -> bool:
         (name, [result.report["scores"].get(key) for result in results])
         for name, key in (("WER", "wer"), ("CER", "cer"))
     ]
-    return _bar_chart(
-        results, series, path, "Errors in transcription", "percent (lower is better)", target=15.0
-    )
+    targets = (("WER", 15.0), ("CER", 10.0))
+    return _bar_chart(results, series, path, "Errors in transcription", "percent (lower is better)", targets)
 
 
 def bleu_comparison(results: Sequence[Result], path: Path) -> bool:
@@ -62,23 +66,26 @@ def bleu_comparison(results: Sequence[Result], path: Path) -> bool:
             [_part(result, "changed", "copy_of_reference_transcript") for result in results],
         ),
     ]
-    return _bar_chart(results, series, path, "Translation", "BLEU (higher is better)", target=25.0)
+    return _bar_chart(results, series, path, "Translation", "BLEU (higher is better)", (("BLEU", 25.0),))
 
 
 def _part(result: Result, rows: str, system: str) -> dict[str, Any] | None:
     return ((result.report.get("translation") or {}).get(rows, {}).get(system) or {}).get("bleu")
 
 
-def smooth(points: Sequence[tuple[float, float]], weight: float = 0.9) -> list[tuple[float, float]]:
-    """Exponential moving average with bias correction (as in Adam: the first points are not pulled to zero)."""
-    average, smoothed = 0.0, []
-    for count, (x, y) in enumerate(points, start=1):
-        average = weight * average + (1 - weight) * y
-        smoothed.append((x, average / (1 - weight**count)))
+def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Centred moving mean over about a twentieth of the points: no lag behind the curve, shorter at the ends."""
+    half = len(points) // 40
+    values = [y for _, y in points]
+    smoothed = []
+    for place, (x, _) in enumerate(points):
+        reach = min(half, place, len(points) - 1 - place)
+        window = values[place - reach : place + reach + 1]
+        smoothed.append((x, sum(window) / len(window)))
     return smoothed
 
 
-def _loss_curve(axes: Axes, history: History, colour: str, style: str) -> None:
+def _loss_curve(axes: Axes, history: History, colour: str, style: str, marker: str) -> None:
     points = [(x, y) for x, y in history.curve("loss") if y > 0]
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
@@ -94,33 +101,45 @@ def _loss_curve(axes: Axes, history: History, colour: str, style: str) -> None:
         axes.plot(
             *zip(*held_out, strict=True),
             color=colour,
-            marker="o",
-            markersize=5,
+            marker=marker,
+            markersize=6,
+            markeredgecolor="white",
             linestyle="none",
             label=f"{history.experiment}, evaluation",
         )
 
 
 def _bar_chart(
-    results: Sequence[Result], series: Sequence[_Bars], path: Path, title: str, label: str, target: float
+    results: Sequence[Result],
+    series: Sequence[_Bars],
+    path: Path,
+    title: str,
+    label: str,
+    targets: Sequence[tuple[str, float]],
 ) -> bool:
     shown = [
         (name, bars) for name, bars in series if any(bar and bar.get("value") is not None for bar in bars)
     ]
     if not shown:
         return False
-    width = 0.8 / len(shown)
+    width = min(0.8 / len(shown), 0.28)
 
     def draw(axes: Axes) -> None:
         for number, (name, bars) in enumerate(shown):
             offset = (number - (len(shown) - 1) / 2) * width
             _bars(axes, bars, offset, width, COLOURS[number], name)
-        axes.axhline(target, color="0.35", linestyle=":", linewidth=1.2, label=f"target {target:g}")
-        axes.set_xticks(range(len(results)), [result.run for result in results])
+        for style, (name, target) in zip((":", "--"), targets, strict=False):
+            axes.axhline(
+                target, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} target {target:g}"
+            )
+        crowded = sum(len(result.run) for result in results) > 70
+        turn = {"rotation": 20, "ha": "right"} if crowded else {}
+        axes.set_xticks(range(len(results)), [result.run for result in results], **turn)
         axes.set(ylabel=label)
         axes.set_ylim(bottom=0)
-        axes.margins(y=0.12)
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+        axes.margins(y=0.1)
+        axes.set_xlim(-0.6, len(results) - 0.4)
+        axes.figure.legend(frameon=False, loc="outside lower center", ncols=2)
 
     _figure(path, f"{title}, 95 % intervals", draw)
     return True

@@ -78,18 +78,24 @@ def _row(line: dict[str, str]) -> Row:
 
 
 def _require_same(paths: Sequence[Path], task: str, a: dict[str, Row], b: dict[str, Row]) -> None:
-    for path, other, here, there in ((*paths, a, b), (*reversed(paths), b, a)):
-        missing = [name for name in here if name not in there]
-        if missing:
-            raise UserError(
-                f"{len(missing)} utterances of {path} ({task}) are not in {other}, first {missing[0]}; "
-                "evaluate both runs on the same test file"
-            )
+    _require_contained(paths[0], paths[1], task, a, b)
+    _require_contained(paths[1], paths[0], task, b, a)
     differing = [name for name in a if a[name].raw_reference != b[name].raw_reference]
     if differing:
         raise UserError(
             f"{len(differing)} utterances ({task}) have different references in {paths[0]} and {paths[1]}, first "
             f"{differing[0]}: {a[differing[0]].raw_reference!r} and {b[differing[0]].raw_reference!r}"
+        )
+
+
+def _require_contained(
+    path: Path, other: Path, task: str, here: dict[str, Row], there: dict[str, Row]
+) -> None:
+    missing = [name for name in here if name not in there]
+    if missing:
+        raise UserError(
+            f"{len(missing)} utterances of {path} ({task}) are not in {other}, first {missing[0]}; "
+            "evaluate both runs on the same test file"
         )
 
 
