@@ -1,0 +1,258 @@
+"""From a TSV, CSV, JSONL or Parquet file to an Arrow table of strings, and where each row stood in the file.
+
+The fast road is Arrow's own reader. Only when it refuses a file is the file read again, slowly, to say which
+lines are wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from training.errors import UserError
+
+MAX_PROBLEMS = 20
+"""Problems that are collected before a file is refused."""
+LINE = "__line__"
+"""Internal column: the line of the file (the row, in Parquet) that a row came from, counted from 1."""
+
+_BLOCK = 1 << 24
+_CHUNK_ROWS = 50_000
+_CELL_LIMIT = 1 << 24
+
+
+def read_table(path: Path) -> pa.Table:
+    """All cells as strings (null where JSON or Parquet has none), plus the int32 column `LINE`.
+
+    TSV is read without quoting: a quote is a character like any other, and a tab or a line break always ends a
+    cell. CSV is quoted as in RFC 4180. Raises `UserError` with ``file:line`` for what cannot be read.
+    """
+    readers = {".tsv": _read_text, ".csv": _read_text, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(
+            f"{path}: a manifest is one of {', '.join(readers)}; this is {path.suffix or 'without suffix'!r}"
+        )
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        return reader(path)
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def raise_problems(problems: list[str], more: int = 0) -> None:
+    """`UserError` with all ``problems`` (already ``file:line: what``), nothing when there are none."""
+    if problems:
+        tail = f"\n… and {more:,} more" if more > 0 else ""
+        raise UserError("\n".join(problems[:MAX_PROBLEMS]) + tail)
+
+
+# -- TSV and CSV -----------------------------------------------------------------------------------------------
+
+
+def _is_tsv(path: Path) -> bool:
+    return path.suffix.lower() == ".tsv"
+
+
+def _read_text(path: Path) -> pa.Table:
+    from pyarrow import csv as arrow_csv
+
+    quote: str | bool = False if _is_tsv(path) else '"'
+    _check_ends(path)
+    header = [name.strip() for name in _header(path)]
+    _check_header(path, header)
+    try:
+        table = arrow_csv.read_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(
+                column_names=header, skip_rows_after_names=1, block_size=_BLOCK
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter="\t" if _is_tsv(path) else ",",
+                quote_char=quote,
+                newlines_in_values=not _is_tsv(path),
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        _diagnose(path, len(header))
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    return table.append_column(LINE, pa.array(_line_numbers(path, table.num_rows)))
+
+
+def _check_ends(path: Path) -> None:
+    """Refuse what Arrow would misread: an empty file, UTF-16, a CSV in which a quote is never closed."""
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}:1: the file is empty; the first line names the columns")
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise UserError(f"{path}:1: the file is UTF-16; save it as UTF-8")
+        if not _is_tsv(path) and _count(content, b'"') % 2:
+            _diagnose(path, 0)
+
+
+def _count(content: mmap.mmap, byte: bytes) -> int:
+    blocks = range(0, len(content), _BLOCK)
+    return sum(content[at : at + _BLOCK].count(byte) for at in blocks)
+
+
+def _header(path: Path) -> list[str]:
+    return next((cells for _, cells in _rows(path)), [])
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    for name in header:
+        if header.count(name) > 1:
+            raise UserError(f"{path}:1: the column {name!r} appears {header.count(name)} times")
+    if "" in header:
+        raise UserError(f"{path}:1: column {header.index('') + 1} has no name")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Decoded lines with their ends. `UserError` names the line that is not UTF-8."""
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); save the "
+                    "file as UTF-8"
+                ) from error
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """``(line on which the row starts, cells)``, blank lines left out. Slow: for headers and for messages."""
+    if _is_tsv(path):
+        for number, line in enumerate(_lines(path), 1):
+            if line.strip("\r\n"):
+                yield number, line.rstrip("\r\n").split("\t")
+        return
+    csv.field_size_limit(_CELL_LIMIT)
+    reader = csv.reader(_lines(path), strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{path}:{start}: a quoted cell that starts here is not closed as it should be ({error})"
+        ) from error
+
+
+def _diagnose(path: Path, width: int) -> None:
+    """Raise `UserError` naming the lines whose number of cells is not ``width``, or that cannot be decoded."""
+    problems: list[str] = []
+    for number, cells in _rows(path):
+        if width and len(cells) != width:
+            problems.append(f"{path}:{number}: {len(cells)} cells, the header names {width} columns")
+        if len(problems) == MAX_PROBLEMS:
+            break
+    raise_problems(problems)
+
+
+def _line_numbers(path: Path, rows: int) -> np.ndarray:
+    """Line of each row, int32 ``[rows]``: counted up where no blank line or line break in a cell can be there."""
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        lines = _count(content, b"\n") + (content[-1:] != b"\n")
+    if lines == rows + 1:
+        return np.arange(2, rows + 2, dtype=np.int32)
+    starts = (number for number, _ in itertools.islice(_rows(path), 1, None))
+    return np.fromiter(starts, dtype=np.int32, count=rows)
+
+
+# -- JSONL -----------------------------------------------------------------------------------------------------
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    """In blocks of rows, so that no more than a block is ever a Python object."""
+    chunks: list[pa.Table] = []
+    names: dict[str, None] = {}
+    rows: list[dict[str, str | None]] = []
+    numbers: list[int] = []
+    for number, row in _json_rows(path):
+        rows.append(row)
+        numbers.append(number)
+        names.update(dict.fromkeys(row))
+        if len(rows) == _CHUNK_ROWS:
+            chunks.append(_chunk(rows, numbers, list(names)))
+            rows, numbers = [], []
+    chunks.append(_chunk(rows, numbers, list(names)))
+    return pa.concat_tables(chunks, promote_options="default")
+
+
+def _chunk(rows: list[dict[str, str | None]], numbers: list[int], names: list[str]) -> pa.Table:
+    columns: dict[str, Any] = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
+    return pa.table({**columns, LINE: pa.array(numbers, pa.int32())})
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    problems: list[str] = []
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if isinstance(row, dict):
+                yield number, {name: _as_text(value, name) for name, value in row.items()}
+                continue
+            problems.append(f"{path}:{number}: a JSON object is expected, this is {type(row).__name__}")
+        except json.JSONDecodeError as error:
+            problems.append(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}")
+        if len(problems) == MAX_PROBLEMS:
+            break
+    raise_problems(problems)
+
+
+def _as_text(value: Any, name: str) -> str | None:
+    """A JSON value as the cell that a TSV would hold."""
+    if value is None or isinstance(value, str):
+        return value
+    if name == "word_languages" and isinstance(value, list):
+        return " ".join(map(str, value))
+    return json.dumps(value, ensure_ascii=False)
+
+
+# -- Parquet ---------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path, memory_map=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
+    return stringify(table)
+
+
+def stringify(table: pa.Table) -> pa.Table:
+    """Every column as strings, lists and structs as JSON, and `LINE` with the row's number."""
+    columns = {name: _string_column(table.column(name), name) for name in table.column_names}
+    return pa.table({**columns, LINE: pa.array(np.arange(1, table.num_rows + 1, dtype=np.int32))})
+
+
+def _string_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | pa.Array:
+    kind = column.type
+    if pa.types.is_string(kind):
+        return column
+    if pa.types.is_nested(kind):
+        return pa.array([_as_text(value, name) for value in column.to_pylist()], pa.string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise UserError(
+            f"column {name!r} holds bytes; read such a dataset with data.dataset, not as a manifest"
+        )
+    return column.cast(pa.string())
