@@ -1,0 +1,207 @@
+"""From a manifest row to encoded features, and the look at every row that comes before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from training.data.audio import AudioError
+from training.data.example import Example
+from training.data.ledger import Drop, DropLedger
+from training.errors import UserError
+
+Features = dict[str, Any]
+Encode = Callable[[Example, np.ndarray], Features]
+Check = Callable[[Example], str | None]
+
+TOLERANCE_SECONDS = 0.5
+TOLERANCE_SHARE = 0.05
+"""Stated and real duration may differ by the larger of the two: beyond that, text and sound do not belong together."""
+
+_BLOCK = 512
+
+
+class DataError(UserError):
+    """An utterance that passed the check before training and cannot be read now: id, ``file:line``, reason."""
+
+
+class Rows(Protocol):
+    """What a data source offers: `training.data.manifest.Manifest`, `training.data.source.DatasetSource`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Example: ...
+    @property
+    def durations(self) -> np.ndarray: ...
+    def select(self, indices: Sequence[int] | np.ndarray) -> Any: ...
+    def waveform(self, index: int, sample_rate: int) -> np.ndarray: ...
+    def seconds(self, index: int) -> float: ...
+
+
+class SpeechDataset(Dataset):
+    """``dataset[i]`` loads the sound of row ``i`` and encodes it; picklable, so that spawned workers can hold it.
+
+    ``encode(example, waveform) -> Features`` is the architecture's; ``augment(waveform) -> waveform`` runs
+    before it. Clips of ``max_seconds`` and more than that, or shorter than ``min_seconds``, are for `validate`
+    to drop: nothing is ever cut.
+
+    Raises `DataError` for a row whose sound cannot be read, is not as long as stated, or cannot be encoded. No
+    row is ever replaced by silence or by another one.
+    """
+
+    def __init__(
+        self,
+        manifest: Rows,
+        encode: Encode,
+        sample_rate: int,
+        *,
+        augment: Callable[[np.ndarray], np.ndarray] | None = None,
+        min_seconds: float = 0.0,
+        max_seconds: float = 30.0,
+    ) -> None:
+        self.manifest = manifest
+        self.encode = encode
+        self.sample_rate = sample_rate
+        self.augment = augment
+        self.min_seconds = min_seconds
+        self.max_seconds = max_seconds
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @property
+    def durations(self) -> np.ndarray:
+        """Stated seconds of each utterance, float32 ``[rows]``."""
+        return self.manifest.durations
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> SpeechDataset:
+        """The same over the rows ``indices``, in that order."""
+        return SpeechDataset(
+            self.manifest.select(indices),
+            self.encode,
+            self.sample_rate,
+            augment=self.augment,
+            min_seconds=self.min_seconds,
+            max_seconds=self.max_seconds,
+        )
+
+    def __getitem__(self, index: int) -> Features:
+        example = self.manifest[index]
+        try:
+            waveform = self.manifest.waveform(index, self.sample_rate)
+            problem = length_problem(example, len(waveform) / self.sample_rate)
+            if problem:
+                raise ValueError(problem)
+            if self.augment is not None:
+                waveform = self.augment(waveform)
+            return self.encode(example, waveform)
+        except ValueError as error:
+            raise DataError(f"{example.source}: utterance {example.id!r}: {error}") from error
+
+
+def length_problem(example: Example, seconds: float) -> str | None:
+    """What is wrong with a clip that really lasts ``seconds``; None when it is as long as stated."""
+    if abs(seconds - example.duration) <= max(TOLERANCE_SECONDS, TOLERANCE_SHARE * example.duration):
+        return None
+    return f"the sound lasts {seconds:.3f} s, the manifest says {example.duration:.3f} s"
+
+
+def validate(
+    dataset: SpeechDataset, *, workers: int = 0, check: Check | None = None, encodable: bool = True
+) -> tuple[np.ndarray, DropLedger]:
+    """Look at every row before training: ``(indices that can be used, ledger of the others)``.
+
+    Reads headers, in ``workers`` threads: the file is there, is whole, and lasts as long as stated, between
+    ``dataset.min_seconds`` and ``dataset.max_seconds``. Some text is there. ``check(example)`` may name a further
+    reason. With ``encodable`` the example is put through the encoder's own check of its labels: its method
+    ``check(example, seconds)`` where it has one, else a silence of that length is encoded.
+
+    Reasons: ``missing_audio``, ``unreadable_audio``, ``duration_mismatch``, ``too_short``, ``too_long``,
+    ``empty_text``, ``rejected`` (``check``), ``not_encodable``.
+    """
+    kept, ledger = [], DropLedger()
+    for index, (example, found) in enumerate(_looked_at(dataset, workers)):
+        drop = found if isinstance(found, Drop) else _text_drop(dataset, example, found, check, encodable)
+        if drop is None:
+            kept.append(index)
+        else:
+            ledger.add(drop.id, drop.reason, drop.detail)
+    return np.array(kept, dtype=np.int64), ledger
+
+
+def check_audio(
+    rows: Rows, index: int, *, min_seconds: float, max_seconds: float
+) -> tuple[Example, float | Drop]:
+    """The example and its real length in seconds, or why its sound cannot be used."""
+    example = rows[index]
+    if example.duration > max_seconds + TOLERANCE_SECONDS:
+        return example, _length_drop(example, example.duration, "too_long", max_seconds)
+    try:
+        seconds = rows.seconds(index)
+    except AudioError as error:
+        reason = "missing_audio" if "no such file" in str(error) else "unreadable_audio"
+        return example, Drop(example.id, reason, f"{example.source}: {error}")
+    problem = length_problem(example, seconds)
+    if problem:
+        return example, Drop(example.id, "duration_mismatch", f"{example.source}: {problem}")
+    if seconds > max_seconds:
+        return example, _length_drop(example, seconds, "too_long", max_seconds)
+    if seconds < min_seconds:
+        return example, _length_drop(example, seconds, "too_short", min_seconds)
+    return example, seconds
+
+
+def _length_drop(example: Example, seconds: float, reason: str, bound: float) -> Drop:
+    side = "most" if reason == "too_long" else "least"
+    return Drop(example.id, reason, f"{example.source}: {seconds:.3f} s, at {side} {bound:g} s")
+
+
+def _looked_at(dataset: SpeechDataset, workers: int) -> Iterator[tuple[Example, float | Drop]]:
+    """`check_audio` of every row, in order; in threads, because it waits for the disk."""
+
+    def look(index: int) -> tuple[Example, float | Drop]:
+        return check_audio(
+            dataset.manifest, index, min_seconds=dataset.min_seconds, max_seconds=dataset.max_seconds
+        )
+
+    if workers < 2:
+        yield from map(look, range(len(dataset)))
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for block in _blocks(range(len(dataset))):
+            yield from pool.map(look, block)
+
+
+def _blocks(indices: Iterable[int]) -> Iterator[list[int]]:
+    iterator = iter(indices)
+    while block := list(islice(iterator, _BLOCK)):
+        yield block
+
+
+def _text_drop(
+    dataset: SpeechDataset, example: Example, seconds: float, check: Check | None, encodable: bool
+) -> Drop | None:
+    """Why the texts of a row whose sound is sound cannot be used; None when they can."""
+    if not example.texts:
+        return Drop(example.id, "empty_text", f"{example.source}: neither transcript nor translation")
+    problem = check(example) if check is not None else None
+    if problem:
+        return Drop(example.id, "rejected", f"{example.source}: {problem}")
+    try:
+        if encodable:
+            _try_encoding(dataset, example, seconds)
+    except ValueError as error:
+        return Drop(example.id, "not_encodable", f"{example.source}: {error}")
+    return None
+
+
+def _try_encoding(dataset: SpeechDataset, example: Example, seconds: float) -> None:
+    own_check = getattr(dataset.encode, "check", None)
+    if own_check is not None:
+        own_check(example, seconds)
+    else:
+        dataset.encode(example, np.zeros(round(seconds * dataset.sample_rate), dtype=np.float32))
