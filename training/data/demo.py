@@ -32,10 +32,11 @@ from pathlib import Path
 import numpy as np
 
 from training.data.demo_text import Sentence, corpus, normalised_words
+from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
 
 SAMPLE_RATE = 16000
-DEFAULT_MINUTES = 60.0
+DEFAULT_MINUTES = 64.0
 DEFAULT_OUTPUT = Path("data/export")
 UNHEARD = "unheard"
 MANIFEST = "manifest.tsv"
@@ -43,7 +44,7 @@ MANIFEST = "manifest.tsv"
 VIDEOS_PER_SPEAKER = 5
 _UNHEARD_VIDEOS, _UNHEARD_UTTERANCES = 2, 60
 _SNRS: tuple[float | None, ...] = (None, 30.0, 20.0, 15.0)
-_SHORTEST_MEAN = 1.2  # seconds an utterance: sentences are written ahead for clips at least this short
+_SHORTEST_MEAN = 1.4  # seconds an utterance: sentences are written ahead for clips at least this short
 _PEAK = 0.9
 
 Progress = Callable[[int, int], None]
@@ -335,7 +336,7 @@ def _summary(manifest: Path, rows: list[Row], videos: int, wall_seconds: float) 
         utterances=len(rows),
         videos=videos,
         minutes=sum(float(row.duration) for row in rows) / 60,
-        words=len({word for row in rows for word in normalised_words(row.transcript)}),
+        words=len({word for row in rows for word in normalised_words(clean_transcript(row.transcript))}),
         changed=sum(row.transcript != row.translation for row in rows),
         unheard=sum(row.split_hint == UNHEARD for row in rows),
         wall_seconds=wall_seconds,

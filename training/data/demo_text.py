@@ -17,8 +17,8 @@ from training.data.demo_grammar import ENGLISH, MIXED, NAMED, PAIRS, SLOTS, VIET
 from training.data.demo_terms import NAMES, TERMS, lexicon
 from training.errors import UserError
 
-BLOCK: dict[str, int] = {"vietnamese": 27, "mixed": 10, "english": 2, "named": 1}
-"""Kinds of sentence in every forty: mixed and English ones are changed by the translation, the rest not."""
+BLOCK: dict[str, int] = {"vietnamese": 13, "mixed": 5, "english": 1, "named": 1}
+"""Kinds of sentence in every twenty: mixed and English ones are changed by the translation, the rest not."""
 
 FILLERS = ("ờ", "à", "ừm")
 _PARTICLES = {".": ("ạ", "đấy"), "~": ("nhé", "nhé", "nhé", "nha", "nha"), "?": ("ạ",), "!": ("ạ",)}
@@ -26,7 +26,7 @@ _PARTICLE_SHARE = {".": 0.15, "~": 0.9, "?": 0.1, "!": 0.0}
 _FILLER_SHARE, _NOTE_SHARE, _EMPHASIS_SHARE = 0.12, 0.08, 0.05
 _NOTES = ("[cười]", "[cười]", "[nhạc]")
 
-_CANDIDATES = 16
+_CANDIDATES = 24
 _DRAWS = 4000
 _MAY_REPEAT = frozenset({"vừa", "mười", "năm", "the"})
 _SLOT = re.compile(r"\{([^{}]+)\}")
@@ -47,12 +47,14 @@ class Part:
 class Sentence:
     """One utterance as text.
 
-    ``kind`` is a key of `BLOCK`. ``core`` is the sentence without fillers and particles. ``note`` is an
+    ``kind`` is a key of `BLOCK`. ``pattern`` is what the
+    grammar made it from, ``core`` the sentence without fillers and particles. ``note`` is an
     annotation such as ``[cười]``, put before the text or after it; ``emphasis`` the word set in ``**``.
     """
 
     kind: str
     parts: tuple[Part, ...]
+    pattern: str
     core: str
     core_translation: str
     note: str = ""
@@ -113,7 +115,7 @@ def normalised_words(text: str) -> tuple[str, ...]:
 def corpus(count: int, seed: int = 42) -> list[Sentence]:
     """``count`` sentences, any two of them at least two word edits apart (transcripts, translations, cores).
 
-    Every forty in a row hold the shares of `BLOCK`. Raises `UserError` where the grammar has no more.
+    Every twenty from the start hold the shares of `BLOCK`. Raises `UserError` where the grammar has no more.
     """
     rng = random.Random(seed)
     writer = _Writer(rng)
@@ -133,6 +135,7 @@ class _Writer:
         self._taken = NearDuplicates()
         self._words: Counter[str] = Counter()
         self._terms: Counter[str] = Counter()
+        self._patterns: Counter[str] = Counter()
         self._known_terms = lexicon()
 
     def write(self, kind: str, which: str) -> Sentence:
@@ -141,6 +144,7 @@ class _Writer:
             self._taken.add(text)
         self._words.update(normalised_words(best.transcript))
         self._terms.update(self._terms_of(best))
+        self._patterns[best.pattern] += 1
         return best
 
     def _candidates(self, kind: str, which: str) -> list[Sentence]:
@@ -162,9 +166,10 @@ class _Writer:
     def _novelty(self, sentence: Sentence) -> float:
         words = normalised_words(sentence.core)
         novelty = sum(1 / (1 + self._words[word]) for word in words) / len(words)
+        novelty += 1 / (1 + self._patterns[sentence.pattern])
         terms = self._terms_of(sentence)
         if terms:
-            novelty += 4 * sum(1 / (1 + self._terms[term]) for term in terms) / len(terms)
+            novelty += 6 * sum(1 / (1 + self._terms[term]) for term in terms) / len(terms)
         return novelty
 
     def _terms_of(self, sentence: Sentence) -> list[str]:
@@ -209,6 +214,7 @@ def _mixed(kind: str, pattern: str, rng: random.Random) -> Sentence:
     return Sentence(
         kind,
         _sentence_case(_parts(text)),
+        pattern,
         core="".join(part.text for part in core_parts),
         core_translation="".join(part.translation for part in core_parts),
     )
@@ -258,13 +264,14 @@ def _capital(text: str) -> str:
 
 
 def _english(rng: random.Random) -> Sentence:
-    english, vietnamese = rng.choice(ENGLISH)
+    pattern, vietnamese = rng.choice(ENGLISH)
+    english = pattern
     for slot in _SLOT.findall(english):
         source, target = rng.choice(list((TERMS.get(slot) or PAIRS[slot]).items()))
         english = english.replace(f"{{{slot}}}", source)
         vietnamese = vietnamese.replace(f"{{{slot}}}", target)
     part = Part(_capital(english), _capital(vietnamese), "en")
-    return Sentence("english", (part,), core=part.text, core_translation=part.translation)
+    return Sentence("english", (part,), pattern, core=part.text, core_translation=part.translation)
 
 
 def _annotate(sentence: Sentence, rng: random.Random) -> Sentence:
