@@ -133,7 +133,7 @@ def _bar_chart(
                 target, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} target {target:g}"
             )
         crowded = sum(len(result.run) for result in results) > 70
-        turn = {"rotation": 20, "ha": "right"} if crowded else {}
+        turn: dict[str, Any] = {"rotation": 20, "ha": "right"} if crowded else {}
         axes.set_xticks(range(len(results)), [result.run for result in results], **turn)
         axes.set(ylabel=label)
         axes.set_ylim(bottom=0)

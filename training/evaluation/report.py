@@ -1,0 +1,149 @@
+"""One self-contained ``report.html``: scores with intervals, curves, errors, examples one can hear, settings.
+
+Everything is in the file: figures as inline SVG, sound as data URIs, no scripts. All text is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.errors import UserError
+from training.evaluation.charts import smooth
+from training.evaluation.compare import compare
+from training.evaluation.figures import Bar, bars, curves
+from training.evaluation.picks import Pick, choose
+from training.evaluation.stored import History, Result
+from training.evaluation.summary import score_text
+
+TEMPLATE = "report.html.j2"
+LoadAudio = Callable[[str], "tuple[bytes, str] | None"]
+"""Sound of an utterance by id: (bytes, MIME type), or None where it cannot be had."""
+
+NAMES = {"wer": "WER", "cer": "CER", "bleu": "BLEU", "chrf": "chrF"}
+SYSTEMS = {
+    "ours": "model",
+    "copy_of_own_transcript": "copy of its own transcript",
+    "copy_of_reference_transcript": "copy of the reference transcript",
+}
+
+
+def build_report(
+    results: Sequence[Result],
+    histories: Sequence[History] = (),
+    load: LoadAudio | None = None,
+    *,
+    title: str = "Polyvox report",
+) -> str:
+    """The page as text. ``load`` gives the sound of the examples; without it they are shown silent."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(score=score_text, number=_number, pretty=_pretty)
+    picks = choose(results)
+    return environment.get_template(TEMPLATE).render(
+        title=title,
+        results=results,
+        histories=histories,
+        names=NAMES,
+        systems=SYSTEMS,
+        figures=[(name, legend, Markup(svg)) for name, legend, svg in _figures(results, histories)],
+        comparisons=comparisons(results),
+        picks=[(pick, _audio(pick, load)) for pick in picks],
+    )
+
+
+def write_report(
+    path: Path, results: Sequence[Result], histories: Sequence[History], load: LoadAudio | None
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(build_report(results, histories, load), encoding="utf-8")
+
+
+def comparisons(results: Sequence[Result], most: int = 10) -> list[dict[str, Any]]:
+    """Paired comparisons of the runs that share their test utterances; a pair that does not says why."""
+    with_rows = [result for result in results if result.predictions_path is not None]
+    found = []
+    for a, b in itertools.islice(itertools.combinations(with_rows, 2), most):
+        assert a.predictions_path is not None and b.predictions_path is not None
+        try:
+            found.append({"names": (a.run, b.run), **compare(a.predictions_path, b.predictions_path)})
+        except UserError as error:  # runs of different test sets stand side by side in one folder
+            found.append({"names": (a.run, b.run), "why_not": str(error), "metrics": {}})
+    return found
+
+
+def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterable[tuple[str, list[str], str]]:
+    """(caption, legend, SVG); figures that nothing is known for are left out."""
+    runs = [result.run for result in results]
+    errors = [(NAMES[key], [_bar(r.report["scores"].get(key)) for r in results]) for key in ("wer", "cer")]
+    yield from _bar_figure("Errors in transcription, percent", runs, errors, 15.0)
+    translations = [
+        ("all rows", [_bar(r.report["scores"].get("bleu")) for r in results]),
+        *(
+            (f"{name}, rows that change", [_bar(_bleu_of(r, "changed", system)) for r in results])
+            for system, name in SYSTEMS.items()
+        ),
+    ]
+    yield from _bar_figure("Translation, BLEU", runs, translations, 25.0)
+    yield from _curve_figure("Loss", histories, (("loss", True), ("eval_loss", False)))
+    yield from _curve_figure("WER during training (selection set), percent", histories, (("eval_wer", True),))
+
+
+def _bar_figure(
+    caption: str, runs: list[str], series: list[tuple[str, list[Bar | None]]], target: float
+) -> Iterable[tuple[str, list[str], str]]:
+    shown = [(name, found) for name, found in series if any(found)]
+    if shown:
+        yield caption, [name for name, _ in shown], bars(runs, shown, caption, target)
+
+
+def _curve_figure(
+    caption: str, histories: Sequence[History], wanted: Sequence[tuple[str, bool]]
+) -> Iterable[tuple[str, list[str], str]]:
+    labels = {"loss": "training", "eval_loss": "evaluation (dots)", "eval_wer": "WER"}
+    series = [
+        (f"{history.experiment}, {labels[name]}", smooth(points) if name == "loss" else points, joined)
+        for history in histories
+        for name, joined in wanted
+        if (points := history.curve(name))
+    ]
+    if series:
+        yield caption, [name for name, _, _ in series], curves(series, caption)
+
+
+def _bleu_of(result: Result, rows: str, system: str) -> dict[str, Any] | None:
+    return ((result.report.get("translation") or {}).get(rows, {}).get(system) or {}).get("bleu")
+
+
+def _bar(score: dict[str, Any] | None) -> Bar | None:
+    if not score or score.get("value") is None:
+        return None
+    return Bar(score["value"], score.get("low"), score.get("high"))
+
+
+def _audio(pick: Pick, load: LoadAudio | None) -> str | None:
+    found = load(pick.id) if load else None
+    if found is None:
+        return None
+    data, mime = found
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _number(value: Any, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _pretty(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
