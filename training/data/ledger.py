@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from training.data.derived import atomic_text
 from training.errors import UserError
@@ -47,11 +48,14 @@ class DropLedger:
     def write(self, path: Path) -> None:
         """Write a TSV with the columns ``id``, ``reason``, ``detail`` (white space inside a cell becomes a space)."""
         with atomic_text(path) as handle:
-            handle.write("id\treason\tdetail\n")
-            for drop in self.drops:
-                handle.write(
-                    "\t".join(" ".join(cell.split()) for cell in (drop.id, drop.reason, drop.detail)) + "\n"
-                )
+            self.write_to(handle)
+
+    def write_to(self, handle: TextIO) -> None:
+        """`write` into an open file."""
+        handle.write("id\treason\tdetail\n")
+        for drop in self.drops:
+            cells = (" ".join(cell.split()) for cell in (drop.id, drop.reason, drop.detail))
+            handle.write("\t".join(cells) + "\n")
 
     def summary(self) -> str:
         """A table for the screen: entries per reason and one example of each."""

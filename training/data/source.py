@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.data import audio
-from training.data.example import AudioRef, Example
+from training.data.example import Example
 from training.data.manifest import Manifest, from_table
 from training.data.tables import stringify
 from training.errors import UserError
@@ -187,7 +187,7 @@ def _table(data: Any, sound: str, columns: Mapping[str, str], path: str) -> pa.T
     return stringify(pa.table(cells))
 
 
-def _cells(data: Any, column: str, class_label: type) -> pa.ChunkedArray:
+def _cells(data: Any, column: str, class_label: Any) -> pa.ChunkedArray:
     feature = data.features[column]
     if isinstance(feature, class_label):
         return pa.chunked_array([pa.array([None if i is None else feature.int2str(i) for i in data[column]])])
@@ -196,7 +196,7 @@ def _cells(data: Any, column: str, class_label: type) -> pa.ChunkedArray:
 
 def _paths(data: Any, sound: str) -> list[str]:
     """Where each sound lies; bytes inside the dataset get the row's number, because names in it need not differ."""
-    result = []
+    result: list[str] = []
     for batch in data.select_columns(sound).iter(batch_size=_BATCH):
         for cell in batch[sound]:
             inside = isinstance(cell, dict) and cell.get("bytes") is not None

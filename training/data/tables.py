@@ -10,9 +10,10 @@ import csv
 import itertools
 import json
 import mmap
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -256,3 +257,39 @@ def _string_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | pa.A
             f"column {name!r} holds bytes; read such a dataset with data.dataset, not as a manifest"
         )
     return column.cast(pa.string())
+
+
+# -- writing ---------------------------------------------------------------------------------------------------
+
+
+def row_writer(handle: TextIO, suffix: str, columns: Sequence[str]) -> Callable[[Mapping[str, Any]], None]:
+    """A function that writes one row; the format follows ``suffix``. White space in a TSV cell becomes a space.
+
+    Raises `UserError` for a suffix that is not written (``.tsv``, ``.csv``, ``.jsonl`` are).
+    """
+    if suffix == ".jsonl":
+        return lambda row: _write_json(handle, columns, row)
+    if suffix == ".csv":
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(columns)
+        return lambda row: writer.writerow([cell_text(row.get(name)) for name in columns])
+    if suffix == ".tsv":
+        handle.write("\t".join(columns) + "\n")
+        return lambda row: _write_tsv(handle, columns, row)
+    raise UserError(f"{suffix or 'no suffix'}: a manifest is written as .tsv, .csv or .jsonl")
+
+
+def cell_text(value: Any) -> str:
+    """A cell as it is written: nothing for None, numbers to the microsecond without trailing zeros."""
+    if value is None:
+        return ""
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def _write_tsv(handle: TextIO, columns: Sequence[str], row: Mapping[str, Any]) -> None:
+    handle.write("\t".join(re.sub(r"[\t\r\n]+", " ", cell_text(row.get(name))) for name in columns) + "\n")
+
+
+def _write_json(handle: TextIO, columns: Sequence[str], row: Mapping[str, Any]) -> None:
+    filled = {name: row[name] for name in columns if row.get(name) is not None}
+    handle.write(json.dumps(filled, ensure_ascii=False) + "\n")
