@@ -21,7 +21,11 @@ OPTIMIZER, SCHEDULER, SCALER, RNG = "optimizer", "scheduler.json", "scaler.json"
 
 def mark_complete(folder: Path) -> None:
     """List every file of the checkpoint with its size; written last, and atomically."""
-    files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     files.pop(MARKER, None)
     write_json(folder / MARKER, {"files": files})
 
@@ -45,7 +49,9 @@ def why_incomplete(folder: Path) -> str | None:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first, whole or not."""
-    found = [path for path in run_dir.glob("checkpoint-*") if path.is_dir() and path.name.split("-")[-1].isdigit()]
+    found = [
+        path for path in run_dir.glob("checkpoint-*") if path.is_dir() and path.name.split("-")[-1].isdigit()
+    ]
     return sorted(found, key=lambda path: -int(path.name.split("-")[-1]))
 
 
@@ -66,11 +72,15 @@ def find(run_dir: Path, wanted: str | None, report: Callable[[str], None]) -> Pa
         if not folder.is_dir():
             raise UserError(f"--resume {wanted}: no such folder; the run has {_names(run_dir)}")
         if reason := why_incomplete(folder):
-            raise UserError(f"--resume {wanted}: not a whole checkpoint ({reason}); the run has {_names(run_dir)}")
+            raise UserError(
+                f"--resume {wanted}: not a whole checkpoint ({reason}); the run has {_names(run_dir)}"
+            )
         return folder
     folder_or_none = latest(run_dir, report)
     if folder_or_none is None:
-        raise UserError(f"--resume: {run_dir} has no whole checkpoint to go on from; start it without --resume")
+        raise UserError(
+            f"--resume: {run_dir} has no whole checkpoint to go on from; start it without --resume"
+        )
     return folder_or_none
 
 

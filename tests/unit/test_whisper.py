@@ -45,7 +45,13 @@ def test_traps_02_03_04_whole_label_tensors(full):
     short = full.encode(example("a", 1.0, transcribe="Xin chào", translate="Xin chào các bạn"), noise(1.0))
     batch = full.collate([short])
     start, vi, transcribe, translate, plain, eos = ids_of(
-        full, "<|startoftranscript|>", "<|vi|>", "<|transcribe|>", "<|translate|>", "<|notimestamps|>", "<|endoftext|>"
+        full,
+        "<|startoftranscript|>",
+        "<|vi|>",
+        "<|transcribe|>",
+        "<|translate|>",
+        "<|notimestamps|>",
+        "<|endoftext|>",
     )
     first = tokenizer(" Xin chào", add_special_tokens=False).input_ids
     second = tokenizer(" Xin chào các bạn", add_special_tokens=False).input_ids
@@ -71,7 +77,9 @@ def test_trap_03_the_prompt_that_generate_is_given_is_the_trained_one(full, monk
     monkeypatch.setattr(
         full.model,
         "generate_tasks",
-        lambda mels, prompts, **kwargs: seen.update(prompts=prompts) or torch.zeros(2, 2, 1, dtype=torch.long),
+        lambda mels, prompts, **kwargs: (
+            seen.update(prompts=prompts) or torch.zeros(2, 2, 1, dtype=torch.long)
+        ),
     )
     full.generate(full.model, batch)
     assert torch.equal(seen["prompts"], batch["decoder_input_ids"][:, :, :4])
@@ -97,14 +105,20 @@ def test_trap_11_a_clip_over_30_seconds_is_refused_not_cut(full):
 
 def test_log_mels_are_the_stock_ones_cut_after_the_clip(full):
     waveform = noise(2.3)
-    stock = full.processor.feature_extractor(waveform, sampling_rate=16000, return_tensors="np")["input_features"][0]
+    stock = full.processor.feature_extractor(waveform, sampling_rate=16000, return_tensors="np")[
+        "input_features"
+    ][0]
     batch = full.collate([full.encode(example("a", 2.3, transcribe="x"), waveform)])
     np.testing.assert_allclose(batch["input_features"][0].numpy(), stock, atol=1e-6)
 
 
 def test_trimmed_context_is_the_longest_clip_and_the_margin(trimmed):
     batch = trimmed.collate(features(trimmed, (1.0, 2.5)))
-    assert batch["input_features"].shape == (2, 80, 354)  # 2.5 s and four frames of silence, one second of margin
+    assert batch["input_features"].shape == (
+        2,
+        80,
+        354,
+    )  # 2.5 s and four frames of silence, one second of margin
 
 
 def test_full_batches_are_the_set_share_and_always_the_same_ones():
@@ -158,7 +172,9 @@ def test_loss_and_gradients_equal_stock_on_doubled_rows(full):
 def test_encoder_runs_once_for_both_tasks(full, monkeypatch):
     calls = []
     encode = type(full.model).encode
-    monkeypatch.setattr(type(full.model), "encode", lambda self, mels: calls.append(len(mels)) or encode(self, mels))
+    monkeypatch.setattr(
+        type(full.model), "encode", lambda self, mels: calls.append(len(mels)) or encode(self, mels)
+    )
     batch = full.collate(features(full))
     full.model(**model_inputs(batch))
     full.generate(full.model, batch, max_new_tokens=2)
@@ -186,7 +202,9 @@ def test_saved_folder_is_a_stock_whisper(full, tmp_path):
     assert stock.config.polyvox["target_language"] == "vi"
     waveform = noise(2.0)
     mels = processor(waveform, sampling_rate=16000, return_tensors="pt").input_features
-    theirs = stock.generate(mels, language="vi", task="transcribe", max_new_tokens=12, do_sample=False)[0].tolist()
+    theirs = stock.generate(mels, language="vi", task="transcribe", max_new_tokens=12, do_sample=False)[
+        0
+    ].tolist()
     batch = full.collate([full.encode(example("a", 2.0), waveform)])
     ours = full.generate(full.model, batch, max_new_tokens=12, do_sample=False)["transcribe"][0].tolist()
     assert ours[: len(theirs)] == theirs
