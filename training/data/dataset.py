@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from training.data.audio import AudioError
+from training.data.checks import Rows, check_audio, length_problem
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.errors import UserError
@@ -19,27 +19,11 @@ Features = dict[str, Any]
 Encode = Callable[[Example, np.ndarray], Features]
 Check = Callable[[Example], str | None]
 
-TOLERANCE_SECONDS = 0.5
-TOLERANCE_SHARE = 0.05
-"""Stated and real duration may differ by the larger of the two: beyond that, text and sound do not belong together."""
-
 _BLOCK = 512
 
 
 class DataError(UserError):
     """An utterance that passed the check before training and cannot be read now: id, ``file:line``, reason."""
-
-
-class Rows(Protocol):
-    """What a data source offers: `training.data.manifest.Manifest`, `training.data.source.DatasetSource`."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Example: ...
-    @property
-    def durations(self) -> np.ndarray: ...
-    def select(self, indices: Sequence[int] | np.ndarray) -> Any: ...
-    def waveform(self, index: int, sample_rate: int) -> np.ndarray: ...
-    def seconds(self, index: int) -> float: ...
 
 
 class SpeechDataset(Dataset):
@@ -103,13 +87,6 @@ class SpeechDataset(Dataset):
             raise DataError(f"{example.source}: utterance {example.id!r}: {error}") from error
 
 
-def length_problem(example: Example, seconds: float) -> str | None:
-    """What is wrong with a clip that really lasts ``seconds``; None when it is as long as stated."""
-    if abs(seconds - example.duration) <= max(TOLERANCE_SECONDS, TOLERANCE_SHARE * example.duration):
-        return None
-    return f"the sound lasts {seconds:.3f} s, the manifest says {example.duration:.3f} s"
-
-
 def validate(
     dataset: SpeechDataset, *, workers: int = 0, check: Check | None = None, encodable: bool = True
 ) -> tuple[np.ndarray, DropLedger]:
@@ -131,33 +108,6 @@ def validate(
         else:
             ledger.add(drop.id, drop.reason, drop.detail)
     return np.array(kept, dtype=np.int64), ledger
-
-
-def check_audio(
-    rows: Rows, index: int, *, min_seconds: float, max_seconds: float
-) -> tuple[Example, float | Drop]:
-    """The example and its real length in seconds, or why its sound cannot be used."""
-    example = rows[index]
-    if example.duration > max_seconds + TOLERANCE_SECONDS:
-        return example, _length_drop(example, example.duration, "too_long", max_seconds)
-    try:
-        seconds = rows.seconds(index)
-    except AudioError as error:
-        reason = "missing_audio" if "no such file" in str(error) else "unreadable_audio"
-        return example, Drop(example.id, reason, f"{example.source}: {error}")
-    problem = length_problem(example, seconds)
-    if problem:
-        return example, Drop(example.id, "duration_mismatch", f"{example.source}: {problem}")
-    if seconds > max_seconds:
-        return example, _length_drop(example, seconds, "too_long", max_seconds)
-    if seconds < min_seconds:
-        return example, _length_drop(example, seconds, "too_short", min_seconds)
-    return example, seconds
-
-
-def _length_drop(example: Example, seconds: float, reason: str, bound: float) -> Drop:
-    side = "most" if reason == "too_long" else "least"
-    return Drop(example.id, reason, f"{example.source}: {seconds:.3f} s, at {side} {bound:g} s")
 
 
 def _looked_at(dataset: SpeechDataset, workers: int) -> Iterator[tuple[Example, float | Drop]]:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from training.data.checks import check_audio
 from training.data.derived import DerivedFiles, rebase
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
@@ -222,8 +223,6 @@ class _Rules:
             return Drop(example.id, "too_long", f"{example.source}: {example.duration:g} s")
         if not self.check_files:
             return None
-        from training.data.dataset import check_audio
-
         found = check_audio(
             self.manifest, index, min_seconds=self.min_duration, max_seconds=self.max_duration
         )[1]
