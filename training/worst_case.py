@@ -1,0 +1,139 @@
+"""The heaviest batches that a run can meet, from the durations of its data or, without data, from its limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.config.arguments import DEFAULT_BATCH
+from training.config.schema import Config
+from training.data.example import AudioRef, Example
+from training.data.sampler import DurationBatchSampler, longest_first
+from training.memory import EVALUATION_SECONDS, Load
+from training.models import Batch, Bundle, Features
+
+TOKENS_PER_SECOND = 10
+"""Label tokens in a second of fast Vietnamese or English speech, where no tokenizer can count them: five
+syllables of two byte-level tokens each."""
+EXTRA_TOKENS = 8
+SHORTEST = 1.0
+"""Seconds of the shortest clip that is assumed where there is no data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of the data: clip lengths in seconds, and label tokens where a tokenizer could count them."""
+
+    train: np.ndarray
+    dev: np.ndarray | None
+    longest_labels: int | None = None
+    measured: bool = False
+
+
+def assumed(config: Config) -> Known:
+    """Clips of every length up to the limit."""
+    lengths = np.linspace(
+        min(SHORTEST, config.audio.max_length_seconds), config.audio.max_length_seconds, 512
+    )
+    return Known(train=lengths, dev=lengths if config.training.eval_strategy != "no" else None)
+
+
+def load(config: Config, bundle: Bundle, known: Known) -> Load:
+    """The heaviest training batch that the sampler can draw and the first evaluation batch, with made-up content."""
+    example = _Clips(bundle, known.longest_labels)
+    batches = [example.batch(rows, seconds) for rows, seconds in training_batches(config, known.train)]
+    evaluation, tokens = None, 0
+    if known.dev is not None and len(known.dev):
+        rows, seconds = evaluation_batch(config, known.dev)
+        evaluation = example.batch(rows, seconds)
+        tokens = config.evaluation.max_new_tokens or evaluation["labels"].shape[-1]
+    return Load(train=max(batches, key=_weight), evaluation=evaluation, new_tokens=tokens)
+
+
+def training_batches(config: Config, durations: np.ndarray) -> list[tuple[int, float]]:
+    """Clips in a batch and seconds of the longest, for each bucket of the sampler; none smaller than another."""
+    sampler = make_sampler(config, durations)
+    pairs = {(sampler.rows_in(bucket), float(sampler.durations[bucket[-1]])) for bucket in sampler.buckets}
+    return [
+        one for one in sorted(pairs) if not any(o != one and o[0] >= one[0] and o[1] >= one[1] for o in pairs)
+    ]
+
+
+def make_sampler(config: Config, durations: np.ndarray) -> DurationBatchSampler:
+    """The sampler that training will use, for one process."""
+    training = config.training
+    return DurationBatchSampler(
+        durations,
+        max_seconds=training.max_batch_seconds,
+        batch_size=training.batch_size or (None if training.max_batch_seconds else DEFAULT_BATCH),
+        seed=training.seed,
+    )
+
+
+def evaluation_batch(config: Config, durations: np.ndarray) -> tuple[int, float]:
+    """Clips in the first evaluation batch, which has the longest, and seconds of that."""
+    rows = longest_first(durations, config.evaluation.batch_seconds or EVALUATION_SECONDS)[0]
+    return len(rows), float(durations.max())
+
+
+class _Clips:
+    """Batches of noise with labels of a wanted length."""
+
+    def __init__(self, bundle: Bundle, longest_labels: int | None) -> None:
+        self.bundle, self.longest_labels = bundle, longest_labels
+        # A share of Whisper's trimmed batches is padded to 30 s all the same: those are the heaviest.
+        full = bool(getattr(bundle.collate, "full_share", 0))
+        self.collate: Any = dataclasses.replace(bundle.collate, context="full") if full else bundle.collate  # type: ignore[type-var]
+
+    def batch(self, rows: int, seconds: float) -> Batch:
+        """``rows`` clips of that length."""
+        return self.collate([self.features(seconds)] * rows)
+
+    def features(self, seconds: float) -> Features:
+        """One clip, encoded as the run would, its labels stretched to their length."""
+        return synthetic_features(self.bundle, seconds, self.longest_labels)
+
+
+def synthetic_features(bundle: Bundle, seconds: float, longest_labels: int | None = None) -> Features:
+    """Noise of that length, encoded, with labels of made-up ids as long as speech of that length may need."""
+    features = encoded(bundle, "a", seconds)
+    features["labels"] = {
+        task: _stretched(ids, features["prompt"][task], label_length(bundle, seconds, longest_labels))
+        for task, ids in features["labels"].items()
+    }
+    if "ctc_labels" in features:
+        # Twice as many frames as labels: alignable whatever repeats.
+        features["ctc_labels"] = (features["ctc_labels"] or [0])[:1] * max(
+            1, int(seconds * TOKENS_PER_SECOND)
+        )
+    return features
+
+
+def encoded(bundle: Bundle, text: str, seconds: float = 1.0) -> Features:
+    """Noise of that length with this text for every task, as the run would encode it."""
+    clip = Example(
+        id="noise", audio=AudioRef(path="-"), duration=seconds, texts=dict.fromkeys(bundle.tasks, text)
+    )
+    noise = np.random.default_rng(0).standard_normal(math.ceil(seconds * bundle.sample_rate))
+    return bundle.encode(clip, (0.1 * noise).astype(np.float32))
+
+
+def label_length(bundle: Bundle, seconds: float, longest: int | None) -> int:
+    """Label ids of a clip: counted ones where they are known, else as many as speech needs, within the limit."""
+    wanted = longest or EXTRA_TOKENS + math.ceil(seconds * TOKENS_PER_SECOND)
+    return min(wanted, getattr(bundle.encode, "max_label_tokens", wanted) - 1)
+
+
+def _stretched(ids: Sequence[int], prompt: int, length: int) -> list[int]:
+    return [*ids[:prompt], *[ids[prompt]] * max(1, length - prompt - 1), ids[-1]]
+
+
+def _weight(batch: Mapping[str, Any]) -> int:
+    """Numbers in the batch: what is kept of a pass grows with them."""
+    return sum(v.numel() for v in batch.values() if torch.is_tensor(v) and v.is_floating_point())
