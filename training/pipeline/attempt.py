@@ -68,8 +68,9 @@ def _written_since(path: Path, record: dict[str, Any]) -> bool:
 
 
 def move_aside(folder: Path) -> Path:
-    """Rename to the first free ``<folder>.old-<n>``."""
+    """Rename to the first free ``old/<name>-<n>`` beside the folder, where the charts do not look."""
     number = 1
-    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+    while (target := folder.parent / "old" / f"{folder.name}-{number}").exists():
         number += 1
+    target.parent.mkdir(exist_ok=True)
     return folder.rename(target)

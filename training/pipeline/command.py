@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         help="overrides for both configurations, or for one: whisper:key=value, e2e:key=value",
     )
     result.add_argument("--demo_minutes", type=float, help="minutes of speech to synthesise (demo profile)")
+    result.add_argument("--by", help="what the split never tears apart: video, speaker, sentence, column")
     result.add_argument("--machine_rank", type=int, default=0, help="this machine's number, of several")
     result.add_argument("--installed", action="store_true", help=argparse.SUPPRESS)
     return result
@@ -97,6 +98,7 @@ def plan(args: argparse.Namespace, others: Sequence[str], say: Say) -> Settings:
         demo=profile == "demo",
         fresh=args.fresh,
         minutes=args.demo_minutes,
+        by=args.by,
         launcher=(*others, *rank) if args.stage == "prod" else None,
         rank=args.machine_rank,
     )

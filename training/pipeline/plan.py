@@ -41,6 +41,7 @@ class Settings:
     demo: bool
     fresh: bool = False
     minutes: float | None = None
+    by: str | None = None
     launcher: tuple[str, ...] | None = None
     rank: int = 0
 
@@ -131,26 +132,39 @@ def data_tasks(settings: Settings, state: State, say: Callable[[str], None]) -> 
         say("the configurations name their own data: nothing to prepare")
         return []
     synthesis = demo_task(settings, state, say)
+    cleaning, splitting = _cleaning(values[0]), ("--by", settings.by) if settings.by else ()
     splits = tuple(settings.splits / f"{name}.csv" for name in ("train", "dev", "test"))
     return [
         *([synthesis] if synthesis else []),
         Task(
             key="clean",
             command=module(
-                "training.data.preprocess_manifest", "--input", settings.manifest, "--output", settings.clean
+                "training.data.preprocess_manifest",
+                *("--input", settings.manifest, "--output", settings.clean, *cleaning),
             ),
+            values=cleaning,
             reads=(settings.manifest,),
             writes=(settings.clean,),
         ),
         Task(
             key="split",
             command=module(
-                "training.data.split_data", "--manifest", settings.clean, "--output_dir", settings.splits
+                "training.data.split_data",
+                *("--manifest", settings.clean, "--output_dir", settings.splits, *splitting),
             ),
+            values=splitting,
             reads=(settings.clean,),
             writes=splits,
         ),
     ]
+
+
+def _cleaning(config: dict[str, Any]) -> tuple[str, ...]:
+    """Options of the cleaning that the configuration decides."""
+    data, longest = config["data"], config["audio"]["max_length_seconds"]
+    root = ("--audio_root", data["audio_root"]) if data["audio_root"] else ()
+    renamed = (f"{ours}={theirs}" for ours, theirs in data["columns"].items())
+    return (*root, "--max_duration", str(longest), *(word for pair in renamed for word in ("--column", pair)))
 
 
 def _reads_splits(config: dict[str, Any], splits: Path) -> bool:
@@ -247,7 +261,14 @@ def charts_task(settings: Settings) -> Task:
         key="charts",
         command=module(
             "training.scripts.export_charts",
-            *("--results_dir", settings.results, "--output_dir", settings.charts),
+            *(
+                "--outputs",
+                settings.path("output_dir"),
+                "--results",
+                settings.results,
+                "--charts",
+                settings.charts,
+            ),
         ),
         reads=(*(task.writes[0] for task in scored), *(folder / RESULTS for folder in folders)),
         writes=(settings.charts / "report.html",),
