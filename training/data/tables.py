@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from training.errors import UserError
 
@@ -28,13 +29,15 @@ LINE = "__line__"
 _BLOCK = 1 << 24
 _CHUNK_ROWS = 50_000
 _CELL_LIMIT = 1 << 24
+_QUOTED = r'^"(?:[^"]|"")*""(?:[^"]|"")*"$'
 
 
 def read_table(path: Path) -> pa.Table:
     """All cells as strings (null where JSON or Parquet has none), plus the int32 column `LINE`.
 
     TSV is read without quoting: a quote is a character like any other, and a tab or a line break always ends a
-    cell. CSV is quoted as in RFC 4180. Raises `UserError` with ``file:line`` for what cannot be read.
+    cell. Only a cell that a CSV writer has certainly quoted (quotes around it, those inside it doubled, at least
+    one of them) is unquoted afterwards. CSV is quoted as in RFC 4180. Raises `UserError` with ``file:line`` for what cannot be read.
     """
     readers = {".tsv": _read_text, ".csv": _read_text, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
@@ -89,7 +92,20 @@ def _read_text(path: Path) -> pa.Table:
     except pa.ArrowInvalid as error:
         _diagnose(path, len(header))
         raise UserError(f"{path}: cannot be read: {error}") from error
+    if _is_tsv(path):
+        table = _unquoted(table)
     return table.append_column(LINE, pa.array(_line_numbers(path, table.num_rows)))
+
+
+def _unquoted(table: pa.Table) -> pa.Table:
+    """Undo the quoting of cells like ``"[[""word"", 0, 1]]"``, which Python's csv module writes into a TSV."""
+    for at, name in enumerate(table.column_names):
+        column = table.column(at)
+        quoted = pc.match_substring_regex(column, _QUOTED)
+        if pc.any(quoted).as_py():
+            inner = pc.replace_substring(pc.utf8_slice_codeunits(column, 1, -1), '""', '"')
+            table = table.set_column(at, name, pc.if_else(quoted, inner, column))
+    return table
 
 
 def _check_ends(path: Path) -> None:
