@@ -9,7 +9,7 @@ mono, PCM16). Each video has one voice, one recording level and one background n
 - ``word_languages``: gold tags, ``vi`` or ``en``, one for each whitespace-separated word of the *cleaned*
   transcript, that is without bracketed notes and asterisks. Proper names (TikTok) count as ``en`` and stay
   as they are in the translation;
-- ``kind`` (see ``demo_text.BLOCK``), ``voice``, ``snr_db`` (empty: no noise);
+- ``kind`` (see ``demo_text.TENS``), ``voice``, ``snr_db`` (empty: no noise);
 - ``split_hint``: ``unheard`` on the rows of a voice that must stay out of train, dev and test.
 """
 
@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data.demo_text import Sentence, corpus, normalised_words
+from training.data.espeak import Espeak, ssml
 from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
 
@@ -44,8 +45,9 @@ MANIFEST = "manifest.tsv"
 VIDEOS_PER_SPEAKER = 5
 _UNHEARD_VIDEOS, _UNHEARD_UTTERANCES = 2, 60
 _SNRS: tuple[float | None, ...] = (None, 30.0, 20.0, 15.0)
-_SHORTEST_MEAN = 1.4  # seconds an utterance: sentences are written ahead for clips at least this short
+_SHORTEST_MEAN = 1.55  # seconds an utterance: sentences are written ahead for clips about this short
 _PEAK = 0.9
+_PROCESSES = 8
 
 Progress = Callable[[int, int], None]
 
@@ -162,7 +164,7 @@ def plan(minutes: float, seed: int) -> list[Video]:
     """Who says what in which recording. Sentences are written ahead; a video ends when its time is full."""
     heard = len(SPEAKERS) * VIDEOS_PER_SPEAKER
     seconds = minutes * 60 / heard
-    each = math.ceil(seconds / _SHORTEST_MEAN)
+    each = math.ceil(seconds / _SHORTEST_MEAN / 10) * 10  # whole tens keep the shares of every video
     unheard = max(1, min(_UNHEARD_UTTERANCES, round(minutes * 1.5)) // _UNHEARD_VIDEOS)
     sentences = iter(corpus(heard * each + _UNHEARD_VIDEOS * unheard, seed))
     rng = random.Random(seed)
@@ -187,12 +189,14 @@ def plan(minutes: float, seed: int) -> list[Video]:
     return videos
 
 
-def synthesise(video: Video, folder: Path) -> list[Row]:
-    """Speak one video into ``folder/video_<id>``. For equal bytes call it once in a fresh process."""
+def synthesise(videos: list[Video], folder: Path) -> list[Row]:
+    """Speak videos into ``folder/video_<id>``. For equal bytes call it once in a fresh process."""
+    return [row for video in videos for row in _speak(video, folder)]
+
+
+def _speak(video: Video, folder: Path) -> list[Row]:
     import soundfile
     import soxr
-
-    from training.data.espeak import Espeak, ssml
 
     espeak = Espeak(video.seed)
     espeak.set_voice(video.speaker.voice, rate=video.speaker.rate, pitch=video.speaker.pitch)
@@ -204,8 +208,9 @@ def synthesise(video: Video, folder: Path) -> list[Row]:
     for number, sentence in enumerate(video.sentences, 1):
         if spoken >= video.seconds:
             break
-        text = ssml((part.text, None if part.language == "vi" else part.language) for part in sentence.parts)
-        speech = soxr.resample(espeak.speak(text).astype(np.float32) / 32768, espeak.sample_rate, SAMPLE_RATE)
+        speech = soxr.resample(
+            espeak.speak(spoken(sentence)).astype(np.float32) / 32768, espeak.sample_rate, SAMPLE_RATE
+        )
         samples = _record(speech, video, rng)
         path = clips / f"segment_{number:04d}.wav"
         soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
@@ -213,6 +218,11 @@ def synthesise(video: Video, folder: Path) -> list[Row]:
         spoken += duration
         rows.append(_row(video, sentence, number, path.relative_to(folder), duration))
     return rows
+
+
+def spoken(sentence: Sentence) -> str:
+    """What the synthesiser is given (SSML): the voice is Vietnamese and switches for every other run."""
+    return ssml((part.text, None if part.language == "vi" else part.language) for part in sentence.parts)
 
 
 def _in_session(speaker: Speaker, rng: random.Random) -> Speaker:
@@ -272,20 +282,24 @@ def _row(video: Video, sentence: Sentence, number: int, path: Path, duration: fl
 
 
 def _synthesise_all(videos: list[Video], folder: Path, progress: Progress | None) -> list[Row]:
-    """Every video in a process of its own: espeak's sound depends on what its process said before."""
+    """A set number of fresh processes, whatever the machine: espeak's sound depends on what it said before."""
     rows: list[Row] = []
-    with ThreadPoolExecutor(_cores()) as pool:
-        results = pool.map(_in_fresh_process, videos, [folder] * len(videos))
-        for done, made in enumerate(results, 1):
+    groups = [videos[first::_PROCESSES] for first in range(_PROCESSES)]
+    done = 0
+    with ThreadPoolExecutor(min(_cores(), _PROCESSES)) as pool:
+        for made, group in zip(
+            pool.map(_in_fresh_process, groups, [folder] * len(groups)), groups, strict=True
+        ):
             rows += made
+            done += len(group)
             if progress:
                 progress(done, len(videos))
-    return rows
+    return sorted(rows, key=lambda row: row.id)
 
 
-def _in_fresh_process(video: Video, folder: Path) -> list[Row]:
+def _in_fresh_process(videos: list[Video], folder: Path) -> list[Row]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(synthesise, video, folder).result()
+        return process.submit(synthesise, videos, folder).result()
 
 
 def _cores() -> int:

@@ -17,8 +17,12 @@ from training.data.demo_grammar import ENGLISH, MIXED, NAMED, PAIRS, SLOTS, VIET
 from training.data.demo_terms import NAMES, TERMS, lexicon
 from training.errors import UserError
 
-BLOCK: dict[str, int] = {"vietnamese": 13, "mixed": 5, "english": 1, "named": 1}
-"""Kinds of sentence in every twenty: mixed and English ones are changed by the translation, the rest not."""
+TENS: tuple[dict[str, int], ...] = (
+    {"vietnamese": 7, "mixed": 2, "english": 1},
+    {"vietnamese": 6, "mixed": 3, "named": 1},
+)
+"""Kinds of sentence in every ten, by turns. The translation changes the mixed and the English ones, three in
+ten; the rest are Vietnamese only, or hold no English but a proper name."""
 
 FILLERS = ("ờ", "à", "ừm")
 _PARTICLES = {".": ("ạ", "đấy"), "~": ("nhé", "nhé", "nhé", "nha", "nha"), "?": ("ạ",), "!": ("ạ",)}
@@ -47,7 +51,7 @@ class Part:
 class Sentence:
     """One utterance as text.
 
-    ``kind`` is a key of `BLOCK`. ``pattern`` is what the
+    ``kind`` is a key of `TENS`. ``pattern`` is what the
     grammar made it from, ``core`` the sentence without fillers and particles. ``note`` is an
     annotation such as ``[cười]``, put before the text or after it; ``emphasis`` the word set in ``**``.
     """
@@ -115,15 +119,16 @@ def normalised_words(text: str) -> tuple[str, ...]:
 def corpus(count: int, seed: int = 42) -> list[Sentence]:
     """``count`` sentences, any two of them at least two word edits apart (transcripts, translations, cores).
 
-    Every twenty from the start hold the shares of `BLOCK`. Raises `UserError` where the grammar has no more.
+    Every ten from the start hold the shares of `TENS`. Raises `UserError` where the grammar has no more.
     """
     rng = random.Random(seed)
     writer = _Writer(rng)
     kinds: list[str] = []
     while len(kinds) < count:
-        block = [kind for kind, share in BLOCK.items() for _ in range(share)]
-        rng.shuffle(block)
-        kinds += block
+        for shares in TENS:
+            ten = [kind for kind, share in shares.items() for _ in range(share)]
+            rng.shuffle(ten)
+            kinds += ten
     return [writer.write(kind, f"{number} of {count}") for number, kind in enumerate(kinds[:count], 1)]
 
 
