@@ -204,9 +204,9 @@ def _speak(video: Video, folder: Path) -> list[Row]:
     clips = folder / f"video_{video.id}"
     clips.mkdir()
     rows: list[Row] = []
-    spoken = 0.0
+    total = 0.0
     for number, sentence in enumerate(video.sentences, 1):
-        if spoken >= video.seconds:
+        if total >= video.seconds:
             break
         speech = soxr.resample(
             espeak.speak(spoken(sentence)).astype(np.float32) / 32768, espeak.sample_rate, SAMPLE_RATE
@@ -215,7 +215,7 @@ def _speak(video: Video, folder: Path) -> list[Row]:
         path = clips / f"segment_{number:04d}.wav"
         soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
         duration = len(samples) / SAMPLE_RATE
-        spoken += duration
+        total += duration
         rows.append(_row(video, sentence, number, path.relative_to(folder), duration))
     return rows
 
