@@ -53,10 +53,16 @@ def load_manifest(
     Raises `UserError` with up to 20 problems, each as ``file:line: what is wrong``.
     """
     path = Path(path)
-    table = rename(read_table(path), columns or {}, path)
-    return from_table(
-        table, path, audio_root=audio_root, check_files=check_files, require=require, check_words=check_words
+    manifest = from_table(
+        rename(read_table(path), columns or {}, path),
+        path,
+        audio_root=audio_root,
+        check_files=check_files,
+        require=require,
+        check_words=check_words,
     )
+    pa.default_memory_pool().release_unused()  # what reading took beside the table
+    return manifest
 
 
 def from_table(

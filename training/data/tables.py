@@ -6,6 +6,7 @@ lines are wrong.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import itertools
 import json
@@ -195,7 +196,10 @@ def _line_numbers(path: Path, rows: int) -> np.ndarray:
 
 
 def _read_jsonl(path: Path) -> pa.Table:
-    """In blocks of rows, so that no more than a block is ever a Python object."""
+    """With Arrow's reader where the rows are plain, else in blocks, so that only a block is ever Python objects."""
+    plain = _read_plain_jsonl(path)
+    if plain is not None:
+        return plain
     chunks: list[pa.Table] = []
     names: dict[str, None] = {}
     rows: list[dict[str, str | None]] = []
@@ -209,6 +213,40 @@ def _read_jsonl(path: Path) -> pa.Table:
             rows, numbers = [], []
     chunks.append(_chunk(rows, numbers, list(names)))
     return pa.concat_tables(chunks, promote_options="default")
+
+
+def _read_plain_jsonl(path: Path) -> pa.Table | None:
+    """One object a line, each column of one type; None for everything else, and for whatever has a mistake."""
+    from pyarrow import json as arrow_json
+
+    try:
+        table = arrow_json.read_json(path, read_options=arrow_json.ReadOptions(block_size=_BLOCK))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    simple = all(
+        pa.types.is_string(kind) or pa.types.is_int64(kind) or pa.types.is_float64(kind)
+        for kind in table.schema.types
+    )  # text that looks like a date comes as a timestamp: not here
+    if not simple or not _one_row_a_line(path, table.num_rows):
+        return None
+    numbers = pa.array(np.arange(1, table.num_rows + 1, dtype=np.int32))
+    return table.cast(pa.schema([(name, pa.string()) for name in table.column_names])).append_column(
+        LINE, numbers
+    )
+
+
+def _one_row_a_line(path: Path, rows: int) -> bool:
+    """Whether there are as many lines as rows, all of them UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines, last = 0, b"\n"
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError:
+                return False
+            lines, last = lines + block.count(b"\n"), block[-1:]
+    return lines + (last != b"\n") == rows
 
 
 def _chunk(rows: list[dict[str, str | None]], numbers: list[int], names: list[str]) -> pa.Table:
