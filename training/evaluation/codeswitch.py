@@ -78,9 +78,12 @@ def tag_source(examples: Sequence[Example]) -> str:
     )
 
 
-def matrix_language(tags: Sequence[tuple[str, ...]]) -> str:
-    """The language most words are in; the others are embedded in it."""
-    counts = Counter(tag for row in tags for tag in row)
+def matrix_language(rows: Sequence[Tagged]) -> str:
+    """The language the speech is said to be in, where words of it occur, else that of most words."""
+    words = Counter(tag for row in rows for tag in row.tags)
+    stated = Counter(primary_language(row.example.language) for row in rows)
+    known = {tag: count for tag, count in stated.items() if tag in words}
+    counts = known or words
     return min(counts, key=lambda tag: (-counts[tag], tag))
 
 
@@ -104,7 +107,7 @@ def by_word_language(
         found = interval(statistic, units, resamples=resamples, seed=seed).to_json()
         return {**found, "count": part, "of": whole}
 
-    matrix = matrix_language([row.tags for row in known])
+    matrix = matrix_language(known)
     return {
         "matrix_language": matrix,
         "tags": tag_source([row.example for row in known]),

@@ -69,7 +69,7 @@ def bars(
         parts.append(
             f'<line class="target" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(target):.1f}" y2="{y(target):.1f}"/>'
         )
-        parts.append(_text(WIDTH - _RIGHT, y(target) - 4, f"target {target:g}", "tick end"))
+        parts.append(_text(_LEFT + 4, y(target) - 4, f"target {target:g}", "tick start"))
     return _svg(parts, label)
 
 

@@ -90,7 +90,7 @@ def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterabl
     errors = [(NAMES[key], [_bar(r.report["scores"].get(key)) for r in results]) for key in ("wer", "cer")]
     yield from _bar_figure("Errors in transcription, percent", runs, errors, 15.0)
     translations = [
-        ("all rows", [_bar(r.report["scores"].get("bleu")) for r in results]),
+        ("model, all rows", [_bar(r.report["scores"].get("bleu")) for r in results]),
         *(
             (f"{name}, rows that change", [_bar(_bleu_of(r, "changed", system)) for r in results])
             for system, name in SYSTEMS.items()

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import soundfile
+from eval_assets import corpus, example, said
+
+from training.data.example import TRANSCRIBE, TRANSLATE
+from training.evaluation.evaluate import evaluate
+from training.evaluation.picks import DELETED, EQUAL, INSERTED, SUBSTITUTED, choose, diff
+from training.evaluation.report import build_report
+from training.evaluation.stored import History, load_results
+from training.scripts.export_charts import audio_of
+
+VOID = {"meta", "br"}
+ATTACK = "<script>alert('x')</script>\"&"
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed; keeps elements, links and visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.links, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "action", "data", "poster")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"{tag} closed at {self.getpos()}"
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+@pytest.fixture
+def results(tmp_path):
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, np.sin(np.arange(16000) * 0.1) * 0.1, 16000)
+    for number, run in enumerate(("demo_e2e", "demo_whisper")):
+        examples, hypotheses = corpus(30, drop=0.1 + 0.1 * number, seed=number, path=str(clip))
+        evaluate(
+            examples, hypotheses, meta={"commit": "abc123"}, train_speakers=["s0"], resamples=30,
+            train_texts={task: ["em đi xem"] for task in (TRANSCRIBE, TRANSLATE)}, silence={"noise": ["xin chào"]},
+        ).write(tmp_path, run)  # fmt: skip
+    return load_results(tmp_path)
+
+
+def histories():
+    records = [{"step": s, "loss": 3.0 / s, "eval_loss": 3.1 / s, "eval_wer": 50.0 / s} for s in range(1, 20)]
+    return [History("demo_e2e", "demo_e2e", records, "model:\n  type: e2e # <&>")]
+
+
+def test_page_is_well_formed_and_self_contained(results):
+    page = build_report(results, histories(), audio_of(results))
+    parsed = Page(page)
+    assert not parsed.open
+    assert "script" not in parsed.tags and "link" not in parsed.tags and "iframe" not in parsed.tags
+    assert all(link.startswith(("data:", "#")) for link in parsed.links)
+    assert not re.search(r"https?://|@import|url\(", page)
+    for part in ("Scores on the test set", "met", "Translation against copying", "Error analysis", "demo_whisper",
+                 "A better", "abc123", "type: e2e # <&>", "unheard", "noise"):  # fmt: skip
+        assert part in parsed.text, part
+    assert parsed.tags.count("svg") == 4
+
+
+def test_links_inside_the_page_lead_somewhere(results):
+    page = build_report(results, histories())
+    targets = set(re.findall(r'id="([^"]+)"', page))
+    assert {link[1:] for link in Page(page).links if link.startswith("#")} <= targets
+
+
+def test_examples_play_the_sound_of_the_clip(results):
+    page = build_report(results, (), audio_of(results))
+    sounds = [link for link in Page(page).links if link.startswith("data:audio/wav;base64,")]
+    assert 5 <= len(sounds) <= 8
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0].split(",")[1])))
+    assert rate == 16000 and len(samples) == 16000 and abs(samples).max() == pytest.approx(0.1, abs=0.01)
+
+
+def test_missing_sound_is_said_not_replaced(results, tmp_path, capsys):
+    (tmp_path / "clip.wav").unlink()
+    page = build_report(results, (), audio_of(results))
+    assert "audio" not in Page(page).tags and "not at hand" in page
+    assert "no sound for" in capsys.readouterr().err
+
+
+def test_everything_from_data_is_escaped(tmp_path):
+    examples = [example("<b>id", ATTACK, ATTACK + " x", speaker="<i>spk", tags=["<u>"])]
+    hypotheses = [said("<b>id", ATTACK, TRANSCRIBE), said("<b>id", ATTACK, TRANSLATE)]
+    evaluate(
+        examples,
+        hypotheses,
+        meta={"note": ATTACK},
+        resamples=20,
+        train_texts=[ATTACK],
+        silence={"<k>": [ATTACK]},
+    ).write(tmp_path, "run")
+    page = build_report(
+        load_results(tmp_path), [History("<r>", "<e>", [{"step": 1, "loss": 1.0}], ATTACK)], title=ATTACK
+    )
+    parsed = Page(page)
+    assert not set(parsed.tags) & {"script", "b>id", "i", "u", "k", "r", "e"}
+    assert "<script" not in page and "alert('x')</script>" in parsed.text
+
+
+def test_page_without_results_or_histories_still_stands(results):
+    assert "No evaluation found" in build_report([], histories())
+    assert not Page(build_report(results)).open
+
+
+def test_runs_of_different_test_sets_say_why_they_are_not_compared(results, tmp_path):
+    evaluate(*corpus(8), meta={}, resamples=20).write(tmp_path / "other", "small")
+    page = build_report([*results, *load_results(tmp_path / "other")])
+    assert "Cannot be compared" in page and "evaluate both runs on the same test file" in page
+
+
+def test_diff_marks_each_kind():
+    assert diff("a b c d", "a x c d e") == [
+        (EQUAL, "a", "a"), (SUBSTITUTED, "b", "x"), (EQUAL, "c d", "c d"), (INSERTED, "", "e"),
+    ]  # fmt: skip
+    assert diff("a b", "a")[-1] == (DELETED, "b", "")
+    assert diff("", "") == []
+
+
+def test_picks_hold_best_worst_and_changed_rows_of_every_run(results):
+    picks = choose(results)
+    assert len({pick.id for pick in picks}) == len(picks) <= 8
+    assert any(pick.why.startswith("translation changes") for pick in picks) and any(
+        p.why == "worst" for p in picks
+    )
+    assert all({said.run for said in pick.said} == {"demo_e2e", "demo_whisper"} for pick in picks)
+    table = {(row["id"], row["task"]): row for row in results[0].predictions()}
+
+    def errors(name):
+        return sum(
+            int(table[name, t][k])
+            for t in (TRANSCRIBE, TRANSLATE)
+            for k in ("substitutions", "deletions", "insertions")
+        )
+
+    worst = next(pick for pick in picks if pick.why.endswith("worst"))
+    best = next(pick for pick in picks if pick.why.endswith("best"))
+    assert errors(worst.id) > errors(best.id)
