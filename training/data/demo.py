@@ -164,9 +164,10 @@ def plan(minutes: float, seed: int) -> list[Video]:
     """Who says what in which recording. Sentences are written ahead; a video ends when its time is full."""
     heard = len(SPEAKERS) * VIDEOS_PER_SPEAKER
     seconds = minutes * 60 / heard
-    each = math.ceil(seconds / _SHORTEST_MEAN / 10) * 10  # whole tens keep the shares of every video
+    tens = math.ceil(seconds / _SHORTEST_MEAN / 10)
     unheard = max(1, min(_UNHEARD_UTTERANCES, round(minutes * 1.5)) // _UNHEARD_VIDEOS)
-    sentences = iter(corpus(heard * each + _UNHEARD_VIDEOS * unheard, seed))
+    sentences = corpus(heard * tens * 10 + _UNHEARD_VIDEOS * unheard, seed)
+    shares = _deal(sentences, heard, tens) + _halves(sentences[heard * tens * 10 :])
     rng = random.Random(seed)
     videos = []
     for number in range(heard + _UNHEARD_VIDEOS):
@@ -177,7 +178,7 @@ def plan(minutes: float, seed: int) -> list[Video]:
             Video(
                 id=f"demo{number + 1:02d}",
                 speaker=_in_session(speaker, rng),
-                sentences=tuple(next(sentences) for _ in range(each if is_heard else unheard)),
+                sentences=shares[number],
                 seconds=seconds if is_heard else math.inf,
                 snr_db=_SNRS[(session + index) % len(_SNRS)],
                 noise_slope=rng.choice((0.0, 1.0, 2.0)),
@@ -187,6 +188,17 @@ def plan(minutes: float, seed: int) -> list[Video]:
             )
         )
     return videos
+
+
+def _deal(sentences: list[Sentence], videos: int, tens: int) -> list[tuple[Sentence, ...]]:
+    """Ten by ten in turn: every video has the shares of kinds, and what no time is left for was written last."""
+    starts = [[(turn * videos + video) * 10 for turn in range(tens)] for video in range(videos)]
+    return [tuple(sentence for start in own for sentence in sentences[start : start + 10]) for own in starts]
+
+
+def _halves(sentences: list[Sentence]) -> list[tuple[Sentence, ...]]:
+    size = len(sentences) // _UNHEARD_VIDEOS
+    return [tuple(sentences[first * size : (first + 1) * size]) for first in range(_UNHEARD_VIDEOS)]
 
 
 def synthesise(videos: list[Video], folder: Path) -> list[Row]:

@@ -356,6 +356,7 @@ MIXED: tuple[str, ...] = (
     "{who} chờ {@=order} ở {spot}.",
     "{@=account} {name} của {owner} bị khóa {past}.",
     "{who} có {@=account} mới trên {name}.",
+    "{past} {who} mở {@=account} {name}.",
     "{future} {who} {@=support} {relative} {chore}.",
     "{you} {@=support} {me} {chore}~",
     "{@=by the way}, {you} {act} chưa?",

@@ -30,6 +30,7 @@ _PARTICLE_SHARE = {".": 0.15, "~": 0.9, "?": 0.1, "!": 0.0}
 _FILLER_SHARE, _NOTE_SHARE, _EMPHASIS_SHARE = 0.12, 0.08, 0.05
 _NOTES = ("[cười]", "[cười]", "[nhạc]")
 
+_LEXICON = lexicon()
 _CANDIDATES = 24
 _DRAWS = 4000
 _MAY_REPEAT = frozenset({"vừa", "mười", "năm", "the"})
@@ -141,10 +142,9 @@ class _Writer:
         self._words: Counter[str] = Counter()
         self._terms: Counter[str] = Counter()
         self._patterns: Counter[str] = Counter()
-        self._known_terms = lexicon()
 
     def write(self, kind: str, which: str) -> Sentence:
-        best = max(self._candidates(kind, which), key=self._novelty)
+        best = _annotate(max(self._candidates(kind, which), key=self._novelty), self._rng)
         for text in _texts(best):
             self._taken.add(text)
         self._words.update(normalised_words(best.transcript))
@@ -174,13 +174,13 @@ class _Writer:
         novelty += 1 / (1 + self._patterns[sentence.pattern])
         terms = self._terms_of(sentence)
         if terms:
-            novelty += 6 * sum(1 / (1 + self._terms[term]) for term in terms) / len(terms)
+            novelty += 200 * sum((1 + self._terms[term]) ** -2 for term in terms) / len(terms)
         return novelty
 
     def _terms_of(self, sentence: Sentence) -> list[str]:
         if sentence.kind == "english":
             padded = f" {' '.join(normalised_words(sentence.transcript))} "
-            return [term for term in self._known_terms if f" {term} " in padded]
+            return [term for term in _LEXICON if f" {term} " in padded]
         return [part.text.lower().strip(" ,.") for part in sentence.parts if part.language == "en"]
 
 
@@ -204,7 +204,7 @@ def _draw(kind: str, rng: random.Random) -> Sentence | None:
     words = [word for word in normalised_words(sentence.core) if word not in _MAY_REPEAT]
     if len(words) != len(set(words)):
         return None
-    return _annotate(sentence, rng)
+    return sentence
 
 
 def _mixed(kind: str, pattern: str, rng: random.Random) -> Sentence:
@@ -234,7 +234,7 @@ def _fill(pattern: str, rng: random.Random) -> str:
 
 def _filling(slot: str, rng: random.Random) -> str:
     if slot.startswith("@="):
-        return _term(slot[2:], lexicon()[slot[2:]])
+        return _term(slot[2:], _LEXICON[slot[2:]])
     if slot.startswith("@"):
         return _term(*rng.choice(list(TERMS[slot[1:]].items())))
     choice = rng.choice(SLOTS[slot])
