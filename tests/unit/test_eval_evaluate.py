@@ -11,7 +11,7 @@ from eval_assets import corpus, example, said
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.evaluation.baselines import nearest_training_sentences
 from training.evaluation.evaluate import evaluate
-from training.evaluation.metrics import corpus_scores
+from training.evaluation.metrics import align_words, corpus_scores
 from training.evaluation.rows import join
 
 QUICK = {"resamples": 100}
@@ -135,13 +135,23 @@ def test_trap_17_transcription_of_nothing_is_undefined_not_zero():
     assert report["empty_references"]["transcribe"] == 1
 
 
-def test_nearest_sentence_by_hand_and_by_brute_force():
+def test_nearest_sentence_by_hand():
     rows = join([example("a", "một hai ba"), example("b", "bốn")], [said("a", ""), said("b", "")])[TRANSCRIBE]
     found = nearest_training_sentences(rows, ["Một hai!", "một hai bốn năm", "bốn bốn", ""])
     assert found.texts == ["một hai", "bốn bốn"] and found.distances == [1, 1]
     assert nearest_training_sentences(rows, []) is None
     sampled = nearest_training_sentences(rows, [f"câu {n}" for n in range(50)], most=10)
     assert (sampled.training_sentences, sampled.searched) == (50, 10)
+
+
+def test_nearest_sentence_equals_brute_force_over_word_edits():
+    examples, _ = corpus(40)
+    rows = join(examples, [said(e.id, "") for e in examples])[TRANSCRIBE]
+    sentences = sorted({row.reference for row in rows[20:]})
+    found = nearest_training_sentences(rows[:20], sentences)
+    for row, text, distance in zip(rows[:20], found.texts, found.distances, strict=True):
+        edits = [sum(align_words([row.reference], [s]).counts[0][1:]) for s in sentences]
+        assert distance == min(edits) and text == sentences[edits.index(min(edits))]
 
 
 def test_trap_24_scoring_needs_no_models_and_no_hub():
