@@ -30,7 +30,7 @@ from training.data.tables import LINE, read_table
 from training.errors import UserError
 
 TEXT_COLUMNS = {TRANSCRIBE: "transcript", TRANSLATE: "translation"}
-_SPOOL_BYTES = 1 << 24
+_SPOOL_BYTES = 1 << 22
 _TEXT_BATCH = 10_000
 
 
