@@ -1,0 +1,69 @@
+"""The `polyvox` table: every command is there, nothing heavy is imported to list them, mistakes are explained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from training import cli
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in cli.COMMANDS)
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    code = (
+        "import sys; from training.cli import main; main(['--help']); "
+        "print([m for m in ('torch', 'transformers', 'numpy', 'librosa', 'matplotlib') if m in sys.modules])"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert time.monotonic() - began < 5  # 0.1 s on an idle machine
+
+
+def test_no_command_is_a_mistake_and_shows_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "demo-data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("trian", "did you mean train?"), ("zzz", "there are demo-data, preprocess")]
+)
+def test_unknown_command(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([typed]) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_a_users_mistake_is_one_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["split", "--manifest", "nowhere.tsv"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and "nowhere.tsv" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_status_of_the_command_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        sys.modules, "fake_command", type("M", (), {"main": staticmethod(lambda argv: len(argv))})
+    )
+    monkeypatch.setitem(cli.COMMANDS, "fake", ("fake_command", ""))
+    assert cli.main(["fake", "a", "b", "c"]) == 3
+    assert cli.main(["fake"]) == 0
+
+
+def test_ctrl_c_leaves_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "fake_command", type("M", (), {"main": staticmethod(interrupted)}))
+    monkeypatch.setitem(cli.COMMANDS, "fake", ("fake_command", ""))
+    assert cli.main(["fake"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
