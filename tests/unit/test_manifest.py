@@ -194,7 +194,7 @@ def test_a_csv_quote_that_is_never_closed_is_named(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.csv", "audio_path,duration,transcript", 'a.wav,1,"mở', "b.wav,1,x", "c.wav,1,y"
     )
-    with pytest.raises(UserError, match=r"m\.csv:2: a quoted cell"):
+    with pytest.raises(UserError, match=r"m\.csv:2: .*a quote that is opened in it is never closed"):
         load_manifest(path)
 
 
@@ -296,6 +296,35 @@ def test_rows_of_another_width_are_named(tmp_path: Path, suffix: str) -> None:
         load_manifest(path)
     assert f"{path}:3: 2 cells, the header names 3 columns" in str(caught.value)
     assert f"{path}:4: 4 cells" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_stray_carriage_returns_and_blank_headers_are_named(tmp_path: Path, suffix: str) -> None:
+    separator = "\t" if suffix == ".tsv" else ","
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(separator.join(["audio_path", "duration", "transcript\na", "1", "x\ry\n"]).encode())
+    with pytest.raises(UserError, match=rf"m\{suffix}:2: .*a carriage return"):
+        load_manifest(path)
+    with pytest.raises(UserError, match=":1: the first line is blank"):
+        load_manifest(
+            write(path, "", separator.join(["audio_path", "duration"]), separator.join(["a.wav", "1"]))
+        )
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_blank_lines_are_passed_over_and_counted(tmp_path: Path, suffix: str) -> None:
+    separator = "\t" if suffix == ".tsv" else ","
+    rows = (
+        separator.join(["audio_path", "duration"]),
+        "",
+        separator.join(["a", "1"]),
+        "",
+        "",
+        separator.join(["b", "2"]),
+        "",
+    )
+    manifest = load_manifest(write(tmp_path / f"m{suffix}", *rows))
+    assert [manifest.line(i) for i in range(len(manifest))] == [3, 6]
 
 
 def test_bad_jsonl_is_named(tmp_path: Path) -> None:

@@ -126,7 +126,10 @@ def _count(content: mmap.mmap, byte: bytes) -> int:
 
 
 def _header(path: Path) -> list[str]:
-    return next((cells for _, cells in _rows(path)), [])
+    line, cells = next(_rows(path), (0, []))
+    if line != 1:
+        raise UserError(f"{path}:1: the first line is blank; it must name the columns")
+    return cells
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -167,15 +170,25 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f"{path}:{start}: a quoted cell that starts here is not closed as it should be ({error})"
+            f"{path}:{start}: the row that starts here is not as RFC 4180 has it: {_csv_reason(error)}"
         ) from error
+
+
+def _csv_reason(error: csv.Error) -> str:
+    if "new-line character" in str(error):
+        return "a carriage return outside quotes; lines end in LF or CR LF"
+    if "unexpected end of data" in str(error):
+        return "a quote that is opened in it is never closed"
+    return str(error)
 
 
 def _diagnose(path: Path, width: int) -> None:
     """Raise `UserError` naming the lines whose number of cells is not ``width``, or that cannot be decoded."""
     problems: list[str] = []
     for number, cells in _rows(path):
-        if width and len(cells) != width:
+        if _is_tsv(path) and any("\r" in cell for cell in cells):
+            problems.append(f"{path}:{number}: a carriage return inside the line; lines end in LF or CR LF")
+        elif width and len(cells) != width:
             problems.append(f"{path}:{number}: {len(cells)} cells, the header names {width} columns")
         if len(problems) == MAX_PROBLEMS:
             break
