@@ -63,8 +63,7 @@ def _unknown(run: Resolved) -> Start:
 
 
 def _written_since(path: Path, record: dict[str, Any]) -> bool:
-    # Some file systems keep times to the second.
-    return path.is_file() and path.stat().st_mtime >= record["since"] - 1
+    return path.is_file() and path.stat().st_mtime >= record["since"]
 
 
 def move_aside(folder: Path) -> Path:

@@ -1,0 +1,560 @@
+"""The pipeline over stand-ins for its commands: real processes, real signals, real state; only the work is fake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.errors import UserError
+from training.pipeline import command, machine, plan
+from training.pipeline.attempt import decide
+from training.pipeline.command import Pipeline, overrides_for
+from training.pipeline.machine import Machine, choose, is_demo, weights_in_reach
+from training.pipeline.plan import Run, Settings
+from training.pipeline.process import Stopped, run
+from training.pipeline.resolve import Resolved
+from training.pipeline.state import NAME, State
+
+DEMO_HEADER = "id\tvideo_id\taudio_path\ttranscript\tword_languages\tkind\tvoice\tsnr_db\tsplit_hint\n"
+DEMO = DEMO_HEADER + "demo01_0001\tdemo01\ta.wav\txin chào\tvi vi\tvi\tvi+f2\t\t\n"
+
+# Writes what the real command writes, and a line of its arguments. A file `hang` makes training wait for SIGTERM.
+STAND_IN = r"""
+import json, pathlib, signal, sys, time
+name, *args = sys.argv[1:]
+with open("calls.txt", "a") as file:
+    file.write(json.dumps([name, *args]) + "\n")
+if "-m" in args:  # under a launcher
+    name, *args = args[args.index("-m") + 1 :]
+def value(flag):
+    return pathlib.Path(args[args.index(flag) + 1])
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf8")
+if name == "training.data.demo":
+    write(value("--output") / "manifest.tsv", pathlib.Path("demo.tsv").read_text(encoding="utf8"))
+elif name == "training.data.preprocess_manifest":
+    write(value("--output"), value("--input").read_text(encoding="utf8"))
+elif name == "training.data.split_data":
+    for part in ("train", "dev", "test", "unheard"):
+        write(value("--output_dir") / f"{part}.csv", part + value("--manifest").read_text(encoding="utf8"))
+elif name == "training.scripts.train":
+    folder = pathlib.Path("outputs", value("--config").stem)
+    write(folder / "config.yaml", "resolved")
+    if pathlib.Path("fail").exists():
+        sys.exit(3)
+    if pathlib.Path("hang").exists():
+        def stop(number, frame):
+            write(folder / "checkpoint-7/complete.json", "{}")
+            sys.exit(143)
+        signal.signal(signal.SIGTERM, stop)
+        write(folder / "started", "")
+        time.sleep(60)
+    write(folder / "train_results.json", str(time.time_ns()))
+elif name == "training.scripts.run_evaluation":
+    scores = {"scores": {"wer": {"value": 12.5, "low": 11, "high": 14}}}
+    write(value("--output") / (str(value("--name")) + "_metrics.json"), json.dumps(scores))
+    write(value("--output") / (str(value("--name")) + "_predictions.csv"), "")
+elif name == "training.scripts.export_charts":
+    write(value("--charts") / "report.html", "<html>")
+"""
+TRAIN = "training.scripts.train"
+EVALUATE = "training.scripts.run_evaluation"
+
+
+class House:
+    """A project folder with stand-ins, and calls of the pipeline in it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.manifest = folder / "data/export/manifest.tsv"
+        self.said: list[str] = []
+        self.options: dict[str, Any] = {"training": {"max_steps": 10}}
+
+    def resolved(self, name: str) -> Resolved:
+        outputs = Path("outputs")
+        folder = outputs / name
+        splits = {part: f"data/splits/{part}.csv" for part in ("train", "dev", "test")}
+        values = {
+            "paths": {
+                "manifest_path": "data/export/manifest.tsv",
+                "splits_dir": "data/splits",
+                "output_dir": "outputs",
+            },
+            "data": {**splits, "dataset": None, "audio_root": ".", "columns": {}},
+            "audio": {"max_length_seconds": 30},
+            "output": {"dir": str(folder), "experiment_name": name},
+            **self.options,
+        }
+        whole = folder / "checkpoint-7"
+        return Resolved(values=values, text="resolved", checkpoint=whole if whole.exists() else None)
+
+    def settings(self, **changes: Any) -> Settings:
+        runs = tuple(
+            Run(
+                architecture=name,
+                config=Path(f"configs/demo_{name}.yaml"),
+                overrides=(),
+                resolved=self.resolved(f"demo_{name}"),
+            )
+            for name in ("whisper", "e2e")
+        )
+        return Settings(**{"runs": runs, "demo": True} | changes)
+
+    def pipeline(self, **changes: Any) -> Pipeline:
+        settings = self.settings(**changes)
+        state = State(settings.path("output_dir") / NAME)
+        if settings.fresh:
+            state.redo_all()
+        return Pipeline(settings, state, self.said.append)
+
+    def run(self, **changes: Any) -> list[list[str]]:
+        """The commands that one call of the pipeline ran."""
+        before = len(self.calls())
+        assert self.pipeline(**changes).run() == 0
+        return self.calls()[before:]
+
+    def calls(self) -> list[list[str]]:
+        path = self.folder / "calls.txt"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def names(calls: list[list[str]]) -> list[str]:
+    return [call[0].rsplit(".", 1)[-1] for call in calls]
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    folder = tmp_path / "a project"
+    folder.mkdir()
+    (folder / "stand_in.py").write_text(STAND_IN, encoding="utf8")
+    (folder / "demo.tsv").write_text(DEMO, encoding="utf8")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(
+        plan, "module", lambda name, *rest: (sys.executable, "stand_in.py", name, *map(str, rest))
+    )
+    return House(folder)
+
+
+def test_first_call_does_everything_in_order(house: House) -> None:
+    made = house.run()
+    assert names(made) == [
+        *("demo", "preprocess_manifest", "split_data", "train", "train"),
+        *["run_evaluation"] * 4,
+        "export_charts",
+    ]
+    evaluated = [call[call.index("--name") + 1] for call in made if call[0] == EVALUATE]
+    assert evaluated == ["demo_whisper", "demo_whisper_unheard", "demo_e2e", "demo_e2e_unheard"]
+    announced = [line for line in house.said if line.startswith("[")]
+    assert announced[::2] == [
+        "[2/6] Prepare data",
+        "[3/6] Train Whisper",
+        "[4/6] Train E2E",
+        "[5/6] Evaluate on the test split",
+        "[6/6] Charts and report",
+    ]
+
+
+def test_second_call_does_nothing(house: House) -> None:
+    house.run()
+    assert house.run() == []
+    assert sum("nothing to do" in line for line in house.said) == 5
+
+
+def test_closing_names_durations_scores_and_places(house: House) -> None:
+    pipeline = house.pipeline()
+    assert pipeline.run() == 0
+    pipeline.times["Install dependencies"] = "1:23"
+    text = pipeline.closing(62.0)
+    assert "Done in 1:02" in text and "[1/6] Install dependencies         1:23" in text
+    assert "demo_e2e_unheard: wer 12.5 [11.0, 14.0]" in text
+    assert "outputs/charts/report.html" in text.replace("\\", "/")
+
+
+@pytest.mark.parametrize(
+    ("path", "again"),
+    [
+        ("data/splits/unheard.csv", ["run_evaluation"] * 2 + ["export_charts"]),
+        ("data/splits/test.csv", ["run_evaluation"] * 2 + ["export_charts"]),
+        ("data/splits/dev.csv", ["train"] * 2 + ["run_evaluation"] * 4 + ["export_charts"]),
+    ],
+)
+def test_what_reads_a_changed_file_is_done_again(house: House, path: str, again: list[str]) -> None:
+    house.run()
+    (house.folder / path).write_text("changed", encoding="utf8")
+    made = names(house.run())
+    # The stand-in's scores do not change, so the charts have to be redrawn only where a training changed.
+    assert [name for name in made if name != "export_charts"] == [n for n in again if n != "export_charts"]
+    assert ("export_charts" in made) == ("train" in again)
+
+
+def test_an_output_that_is_gone_is_made_again(house: House) -> None:
+    house.run()
+    (house.folder / "outputs/charts/report.html").unlink()
+    assert names(house.run()) == ["export_charts"]
+
+
+def test_existence_alone_is_not_enough(house: House) -> None:
+    """A file with the name of an output, from elsewhere, does not make the step finished."""
+    house.manifest.parent.mkdir(parents=True)
+    house.manifest.write_text("id\taudio_path\n1\tx.wav\n", encoding="utf8")
+    (house.manifest.parent / "manifest_clean.tsv").write_text("from elsewhere", encoding="utf8")
+    assert "preprocess_manifest" in names(house.run())
+
+
+def test_other_settings_keep_the_old_model(house: House) -> None:
+    house.run()
+    old = (house.folder / "outputs/demo_whisper/train_results.json").read_text()
+    house.options = {"training": {"max_steps": 20}}
+    made = house.run()
+    trained = [call for call in made if call[0] == TRAIN]
+    assert len(trained) == 2 and all("--fresh" not in call for call in trained)
+    assert (house.folder / "outputs/old/demo_whisper-1/train_results.json").read_text() == old
+
+
+def test_fresh_does_everything_again(house: House) -> None:
+    house.run()
+    made = house.run(fresh=True)
+    assert len(made) == 10
+    assert all(call[-1] == "--fresh" for call in made if call[0] == TRAIN)
+    assert "--force" in made[0]
+    assert house.run() == []
+
+
+def test_fresh_holds_over_an_interruption(house: House) -> None:
+    house.run()
+    (house.folder / "fail").touch()
+    assert house.pipeline(fresh=True).run() == 3
+    (house.folder / "fail").unlink()
+    made = [call for call in house.run() if call[0] == TRAIN]
+    assert len(made) == 2  # the second model too, although its inputs are those of the first call
+
+
+def test_a_failed_step_stops_the_pipeline(house: House) -> None:
+    (house.folder / "fail").touch()
+    assert house.pipeline().run() == 3
+    assert "[3/6] Train Whisper failed with status 3" in house.said
+    assert names(house.calls())[-1] == "train"
+
+
+def test_a_step_that_writes_nothing_is_not_taken_for_done(house: House) -> None:
+    (house.folder / "stand_in.py").write_text("", encoding="utf8")
+    with pytest.raises(RuntimeError, match=r"did not write .*manifest\.tsv"):
+        house.pipeline().run()
+
+
+def test_own_manifest_is_never_replaced(house: House) -> None:
+    house.manifest.parent.mkdir(parents=True)
+    house.manifest.write_text("id\taudio_path\n1\tx.wav\n", encoding="utf8")
+    made = house.run(fresh=True)
+    assert "demo" not in names(made)
+    assert house.manifest.read_text(encoding="utf8").startswith("id\taudio_path\n1")
+
+
+def test_an_edited_demo_manifest_is_kept(house: House) -> None:
+    house.run()
+    edited = DEMO.replace("xin chào", "chào xin")
+    house.manifest.write_text(edited, encoding="utf8")
+    assert "demo" not in names(house.run(fresh=True))
+    assert house.manifest.read_text(encoding="utf8") == edited
+
+
+def test_without_demo_a_manifest_is_asked_for(house: House) -> None:
+    with pytest.raises(UserError, match=r"manifest\.tsv is not there.*--profile demo"):
+        house.pipeline(demo=False).run()
+
+
+def test_accelerate_gets_the_other_options(house: House) -> None:
+    settings = house.settings(launcher=("--num_processes", "2"))
+    task = plan.training_task(settings, settings.runs[0], State(Path("outputs") / NAME), print)
+    words = list(task.command[2:])
+    assert words[:5] == ["accelerate.commands.accelerate_cli", "launch", "--num_processes", "2", "-m"]
+    assert words[5:] == [TRAIN, "--config", str(settings.runs[0].config)]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of a POSIX system")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_next_call_goes_on(house: House, number: signal.Signals) -> None:
+    (house.folder / "hang").touch()
+    driver = house.folder / "driver.py"
+    driver.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nfrom test_pipeline import House, plan, sys as s\n"
+        "plan.module = lambda name, *rest: (s.executable, 'stand_in.py', name, *map(str, rest))\n"
+        "from training.pipeline.process import Stopped\n"
+        "try:\n    House(Path('.')).pipeline().run()\n"
+        "except Stopped as stopped:\n    sys.exit(128 + stopped.number)\n",
+        encoding="utf8",
+    )
+    process = subprocess.Popen([sys.executable, str(driver)], cwd=house.folder)
+    until((house.folder / "outputs/demo_whisper/started").exists)
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    (house.folder / "hang").unlink()
+    made = house.run()
+    assert made[0][0] == TRAIN and made[0][-1] == "--resume"
+    assert names(made).count("train") == 2 and "preprocess_manifest" not in names(made)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of a POSIX system")
+def test_a_signal_reaches_the_task_once_and_none_of_its_workers(tmp_path: Path) -> None:
+    """Sent to the whole group, Ctrl-C would end the workers that training reads from while it saves."""
+    worker = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: open('worker', 'w').close()); "
+    )
+    worker += "signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM)); time.sleep(5)"
+    task = (
+        "import os, signal, subprocess, sys, time\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        "count = 0\n"
+        "def stop(*_):\n    global count\n    count += 1\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        f"w = subprocess.Popen([sys.executable, '-c', {worker!r}])\n"
+        "time.sleep(0.5); open('ready', 'w').close()\n"
+        "end = time.monotonic() + 1\n"
+        "while time.monotonic() < end: time.sleep(0.05)\n"
+        "w.kill(); sys.exit(10 + count)\n"
+    )
+    driver = (
+        "from training.pipeline.process import run; import sys\n"
+        f"ended = run([sys.executable, '-c', {task!r}], started=lambda pid: None)\n"
+        "print(ended.status, ended.signal)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", driver], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until((tmp_path / "ready").exists)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
+    assert process.communicate(timeout=20)[0].split() == ["11", str(int(signal.SIGINT))]
+    assert not (tmp_path / "worker").exists()
+
+
+def test_a_task_stopped_by_somebody_else(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    monkeypatch.setattr(plan, "module", lambda name, *rest: (sys.executable, "-c", code))
+    with pytest.raises(Stopped) as stopped:
+        house.pipeline().run()
+    assert stopped.value.number == signal.SIGTERM
+
+
+def test_a_second_call_beside_a_running_task_is_refused(tmp_path: Path) -> None:
+    state = State(tmp_path / NAME)
+    state.begin("train demo_whisper", "hash")
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    try:
+        state.process(sleeper.pid)
+        with pytest.raises(UserError, match=f"still runs as process {sleeper.pid}"):
+            State(tmp_path / NAME).refuse_second()
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    State(tmp_path / NAME).refuse_second()
+
+
+def test_the_status_of_the_process_is_handed_back() -> None:
+    seen: list[int] = []
+    ended = run([sys.executable, "-c", "raise SystemExit(7)"], started=seen.append)
+    assert (ended.status, ended.signal, len(seen)) == (7, None, 1)
+
+
+# What a training step finds in its folder.
+
+
+def start_of(house: House, record: dict[str, Any] | None, *, fresh: bool = False) -> tuple[str, ...]:
+    return decide(house.resolved("demo_e2e"), record, "hash", fresh=fresh, say=house.said.append).flags
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    return {"inputs": "hash", "since": 0.0, "finished": False} | changes
+
+
+def make(*paths: str) -> None:
+    for path in paths:
+        Path("outputs/demo_e2e", path).parent.mkdir(parents=True, exist_ok=True)
+        Path("outputs/demo_e2e", path).write_text("resolved")
+
+
+def test_an_empty_folder_is_started_in(house: House) -> None:
+    assert start_of(house, None) == ()
+    Path("outputs/demo_e2e").mkdir(parents=True)
+    assert start_of(house, record()) == ()
+
+
+def test_an_interrupted_run_with_a_checkpoint_goes_on(house: House) -> None:
+    make("config.yaml", "checkpoint-7/complete.json")
+    assert start_of(house, record()) == ("--resume",)
+    assert start_of(house, None) == ("--resume",)  # begun by hand, same configuration
+
+
+def test_an_interrupted_run_without_a_checkpoint_starts_over(house: House) -> None:
+    make("config.yaml", "logs/events")
+    assert start_of(house, record()) == ("--fresh",)
+
+
+def test_a_checkpoint_older_than_the_attempt_is_not_gone_on_with(house: House) -> None:
+    make("config.yaml", "checkpoint-7/complete.json")
+    assert start_of(house, record(since=time.time() + 100)) == ()
+    assert Path("outputs/old/demo_e2e-1/checkpoint-7").is_dir()
+
+
+def test_a_run_that_ended_unrecorded_is_done(house: House) -> None:
+    make("config.yaml", "train_results.json")
+    assert decide(house.resolved("demo_e2e"), record(), "hash", fresh=False, say=print).done
+
+
+def test_a_strangers_folder_is_left_alone(house: House) -> None:
+    make("thesis.txt")
+    with pytest.raises(UserError, match="has not made"):
+        start_of(house, None)
+    assert Path("outputs/demo_e2e/thesis.txt").exists()
+
+
+def test_each_move_aside_finds_a_free_name(house: House) -> None:
+    for number in (1, 2):
+        make("train_results.json")
+        assert start_of(house, record(inputs="other")) == ()
+        assert Path(f"outputs/old/demo_e2e-{number}/train_results.json").exists()
+
+
+# The choice of the profile.
+
+
+@pytest.mark.parametrize(
+    ("found", "profile", "words"),
+    [
+        (Machine(None, None, False), "demo", ["no CUDA GPU", "no pretrained weights", "synthesised corpus"]),
+        (
+            Machine(None, None, True),
+            "demo",
+            ["no CUDA GPU", "from scratch, trained on data/export/manifest.tsv"],
+        ),
+        (Machine("RTX 2050", None, True), "demo", ["RTX 2050", "no pretrained weights in reach"]),
+        (Machine("RTX 2050", "model hub in reach", False), "demo", ["RTX 2050", "synthesised corpus"]),
+        (
+            Machine("RTX 2050", "model hub in reach", True),
+            "dev",
+            ["RTX 2050", "model hub in reach", "fine-tuned"],
+        ),
+    ],
+)
+def test_choice_of_the_profile(found: Machine, profile: str, words: list[str]) -> None:
+    choice = choose(found, Path("data/export/manifest.tsv"))
+    assert choice.profile == profile
+    assert "\n" not in choice.line and all(word in choice.line.replace("\\", "/") for word in words)
+
+
+def test_the_demo_corpus_is_known_by_its_content(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.tsv"
+    assert not is_demo(manifest)
+    manifest.write_text(DEMO, encoding="utf8")
+    assert is_demo(manifest)
+    manifest.write_text(DEMO + DEMO.splitlines()[1].replace("demo01", "lecture7") + "\n", encoding="utf8")
+    assert not is_demo(manifest)
+    manifest.write_text("id\tvideo_id\ndemo01\tdemo01\n", encoding="utf8")
+    assert not is_demo(manifest)
+
+
+def test_weights_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in machine.OFFLINE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    asked: list[str] = []
+
+    def online(name: str) -> bool:
+        asked.append(name)
+        return True
+
+    names = ["openai/whisper-tiny", "facebook/wav2vec2-base"]
+    assert weights_in_reach(names, cached=lambda name: True, online=online) == "pretrained weights cached"
+    assert not asked
+    assert weights_in_reach(names, cached=lambda name: "tiny" in name, online=online) == "model hub in reach"
+    assert asked == ["facebook/wav2vec2-base"]
+    assert weights_in_reach(names, cached=lambda name: False, online=lambda name: False) is None
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert weights_in_reach(names, cached=lambda name: False, online=online) is None
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(machine.urllib.request, "urlopen", lambda *args, **kwargs: time.sleep(5))
+    began = time.monotonic()
+    assert not machine.answers("openai/whisper-tiny")
+    assert time.monotonic() - began < 3
+
+
+def test_the_models_that_the_dev_profile_names() -> None:
+    root = Path(__file__).parents[2] / "configs"
+    found = machine.pretrained_names([root / "dev_whisper.yaml", root / "dev_e2e.yaml"])
+    assert found == ["openai/whisper-tiny", "facebook/wav2vec2-base", "facebook/mbart-large-50"]
+
+
+# The command line.
+
+
+def test_overrides_for_one_model_or_both() -> None:
+    given = [
+        "training.max_steps=5",
+        "whisper:training.batch_size=2",
+        "e2e:model.ctc_weight=0",
+        "a.b=whisper:c",
+    ]
+    assert overrides_for("whisper", given) == (given[0], "training.batch_size=2", given[3])
+    assert overrides_for("e2e", given) == (given[0], "model.ctc_weight=0", given[3])
+
+
+def test_an_unknown_option_is_a_mistake_in_the_dev_stage() -> None:
+    with pytest.raises(UserError, match="--num_processes"):
+        command.main(["--num_processes", "2"])
+
+
+def test_prod_has_no_profile() -> None:
+    with pytest.raises(UserError, match="--stage prod"):
+        command.main(["--stage", "prod", "--profile", "demo"])
+
+
+def test_a_damaged_state_is_explained(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("{")
+    with pytest.raises(UserError, match="remove it"):
+        State(tmp_path / NAME)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:00"), (59.6, "1:00"), (3723, "1:02:03")])
+def test_clock(seconds: float, text: str) -> None:
+    assert command.clock(seconds) == text
+
+
+def test_machines_after_the_first_wait_for_the_data_and_train_as_the_first_does(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.run(launcher=())
+    leader = State(Path("outputs") / NAME)
+    key = "train demo_whisper"
+    leader.record(key).update(inputs="of this call")  # type: ignore[union-attr]
+    leader.save()
+    waits: list[float] = []
+
+    def first_machine_starts(seconds: float) -> None:
+        waits.append(seconds)
+        leader.begin(key, "of this call", flags=["--resume"])
+        leader.process(os.getpid())
+
+    monkeypatch.setattr(command.time, "sleep", first_machine_starts)
+    made = house.run(launcher=(), rank=1)
+    assert waits == [command.POLL_SECONDS]
+    assert [(call[0], call[-1]) for call in made] == [("accelerate.commands.accelerate_cli", "--resume")]
+    assert "waiting for machine 0: train demo_whisper" in house.said
