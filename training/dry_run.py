@@ -24,7 +24,7 @@ from training.config.agreement import precision
 from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
 from training.errors import UserError
-from training.models import BuildContext, Bundle, Features
+from training.models import Batch, BuildContext, Bundle, Features
 from training.phantom import NotCountable
 
 VALID, DOES_NOT_FIT = 0, 3
@@ -76,13 +76,14 @@ class _Report:
         self.data.known = self.lengths(bundle, real)
         model, plan = apply(self.config, bundle)
         self.parameters(bundle, model, plan)
-        self.batches(bundle)
+        load = worst_case.load(self.config, bundle, self.data.known)
+        self.batches(bundle, load.train)
         if real:
             self.labels(bundle)
             self.try_step(bundle, model)
         else:
             self.unchecked.append("one training step")
-        fits = self.check_memory()
+        fits = self.check_memory(bundle, model, load)
         return self.verdict(fits)
 
     # Configuration
@@ -201,11 +202,10 @@ class _Report:
 
     # Batches
 
-    def batches(self, bundle: Bundle) -> None:
+    def batches(self, bundle: Bundle, worst: Batch) -> None:
         """Shapes of the heaviest batch, what one optimiser step sees, and how many there are."""
         known, training = self.data.known, self.config.training
         assert known is not None
-        worst = worst_case.load(self.config, bundle, known).train
         self.title("batches")
         shapes = [f"{k} {list(v.shape)}" for k, v in worst.items() if hasattr(v, "shape") and v.dim() > 1]
         source = (
@@ -230,11 +230,11 @@ class _Report:
     def labels(self, bundle: Bundle) -> None:
         """What the decoder is taught on one example, exactly."""
         train = self.data.checked.get("train")
-        known = train is not None and len(train)
-        self.title(
-            f"labels of {'the first utterance' if known else 'a made-up text'}, special tokens included"
-        )
-        one = train[0] if known else worst_case.encoded(bundle, SAMPLE_TEXT)
+        if train is not None and len(train):
+            what, one = "the first utterance", train[0]
+        else:
+            what, one = "a made-up text", worst_case.encoded(bundle, SAMPLE_TEXT)
+        self.title(f"labels of {what}, special tokens included")
         start = bundle.collate([one])["decoder_input_ids"][0, 0, :1].tolist()
         tokenizer: Any = bundle.processor.tokenizer
         for task, ids in one["labels"].items():
@@ -265,12 +265,11 @@ class _Report:
 
     def heaviest_clips(self, bundle: Bundle) -> list[Features]:
         """The sampler's largest batch, longest clip first: of the clips that were read, else one of noise."""
-        assert self.data.known is not None
         train = self.data.checked.get("train")
         if train is None or not len(train):
             return [worst_case.synthetic_features(bundle, self.config.audio.max_length_seconds)]
-        pairs = worst_case.training_batches(self.config, self.data.known.train)
-        rows, seconds = max(pairs, key=lambda pair: (round(pair[0] * pair[1]), pair[1]))
+        assert self.data.known is not None
+        rows, seconds = worst_case.heaviest(self.config, self.data.known.train)
         fitting = np.flatnonzero(train.durations <= seconds)
         order = fitting[np.argsort(-train.durations[fitting], kind="stable")]
         return [train[int(i)] for i in order[:rows]]
@@ -288,11 +287,11 @@ class _Report:
 
     # Memory
 
-    def check_memory(self) -> bool:
+    def check_memory(self, bundle: Bundle, model: Any, load: memory.Load) -> bool:
         """The plan for the profile's device, and what would make it fit."""
         self.title(f"memory on the profile's device ({memory.device(self.config)}, {precision(self.config)})")
         try:
-            plan = self.plan(self.config)
+            plan = memory.make_plan(self.config, bundle, model, load)
         except NotCountable as reason:
             self.unchecked.append(f"memory: {reason}")
             return True

@@ -24,12 +24,17 @@ from training.models import Batch, Bundle
 from training.phantom import Phantom, Trace
 
 GIB = 2**30
+FIXED = ("weights", "optimiser states")
+PROCESS = "Python, libraries, data workers"
 CUDA_CONTEXT = int(0.7 * GIB)
 """What driver, context and libraries take of a GPU's memory before the first tensor."""
 WORKSPACE = 64 * 2**20
 """cuBLAS and cuDNN keep scratch memory of this order."""
 FRAGMENTS = 0.04
 """Share of what comes and goes that torch's caching allocator holds and cannot use."""
+HEAP = 0.35
+"""Share of what comes and goes on a CPU that glibc's malloc holds beyond it: between 0.1 and 0.6, as
+benchmarks/memory_plan.py measures it (less with ``MALLOC_MMAP_THRESHOLD_=65536``)."""
 WORKER = int(0.25 * GIB)
 """A data worker's own memory beyond what it shares with the process that started it."""
 EVALUATION_SECONDS = 60.0
@@ -103,20 +108,18 @@ def make_plan(config: Config, bundle: Bundle, model: Any, load: Load) -> Plan:
     states, scratch = optimiser_bytes(model, optimiser(config))
     step = phantom.step(load.train, accumulated=config.training.gradient_accumulation_steps > 1)
     gradients = sum(p.numel() * p.element_size() for p in _trainable(model))
-    fixed = {"weights": weights, "optimiser states": states, **_replicas(gradients)}
+    fixed = dict(zip(FIXED, (weights, states), strict=True)) | _replicas(gradients)
     moments = {
         "training step": {**fixed, **_parts(step)},
         "optimiser step": {**fixed, "gradients": gradients, "optimiser's scratch memory": scratch},
     }
     if load.evaluation is not None:
         moments["evaluation"] = {**fixed, **_evaluation(phantom, load)}
-    around = _around(config, cuda)
-    sums = {name: sum(items.values()) + around(items) for name, items in moments.items()}
+    moments = {name: {**items, **_around(config, items, cuda)} for name, items in moments.items()}
+    sums = {name: sum(items.values()) for name, items in moments.items()}
     worst = max(sums, key=lambda name: sums[name])
-    extra = around(moments[worst])
-    label = "allocator and kernel workspaces" if cuda else "Python, libraries, data workers"
     return Plan(
-        items={name: size for name, size in {**moments[worst], label: extra}.items() if size},
+        items={name: size for name, size in moments[worst].items() if size},
         moment=worst,
         moments=sums,
         budget=budget(config),
@@ -223,12 +226,15 @@ def generation_bytes(phantom: Phantom, batch: Batch, new_tokens: int, states: tu
     return cached + rows * states[1] * width * 4 + rows * phantom.vocabulary * (4 + phantom.dtype.itemsize)
 
 
-def _around(config: Config, cuda: bool) -> Callable[[Mapping[str, int]], int]:
+def _around(config: Config, items: Mapping[str, int], cuda: bool) -> dict[str, int]:
     """What is there beside the tensors of a moment."""
+    coming_and_going = sum(size for name, size in items.items() if name not in FIXED)
     if cuda:
-        return lambda items: WORKSPACE + int(FRAGMENTS * (sum(items.values()) - items["weights"]))
-    workers = config.dataloader.num_workers * WORKER
-    return lambda items: process_bytes() + workers
+        return {"allocator and kernel workspaces": WORKSPACE + int(FRAGMENTS * coming_and_going)}
+    return {
+        "malloc's leftovers": int(HEAP * coming_and_going),
+        PROCESS: process_bytes() + config.dataloader.num_workers * WORKER,
+    }
 
 
 @lru_cache(maxsize=1)

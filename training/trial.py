@@ -11,7 +11,7 @@ import torch
 from training.config.load import config_from
 from training.config.schema import Config
 from training.inference.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND
-from training.memory import GIB, Load, Plan, make_plan
+from training.memory import GIB, PROCESS, Load, Plan, make_plan
 from training.models import Batch, Bundle, Features, model_inputs
 
 MOST_SECONDS = 60.0
@@ -57,7 +57,7 @@ def estimate(config: Config, bundle: Bundle, model: Any, batch: Batch) -> Estima
     import psutil
 
     plan = cpu_plan(config, bundle, model, batch)
-    ours = plan.items.get("Python, libraries, data workers", 0) + plan.items["weights"]
+    ours = plan.items.get(PROCESS, 0) + plan.items["weights"]
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     generation = NEW_TOKENS * weights / STREAM
     seconds = plan.flops / (EFFICIENCY * flops_per_second()) + generation

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from training.config.arguments import DEFAULT_BATCH
 from training.config.schema import Config
@@ -45,24 +44,43 @@ def assumed(config: Config) -> Known:
 
 
 def load(config: Config, bundle: Bundle, known: Known) -> Load:
-    """The heaviest training batch that the sampler can draw and the first evaluation batch, with made-up content."""
-    example = _Clips(bundle, known.longest_labels)
-    batches = [example.batch(rows, seconds) for rows, seconds in training_batches(config, known.train)]
-    evaluation, tokens = None, 0
-    if known.dev is not None and len(known.dev):
-        rows, seconds = evaluation_batch(config, known.dev)
-        evaluation = example.batch(rows, seconds)
-        tokens = config.evaluation.max_new_tokens or evaluation["labels"].shape[-1]
-    return Load(train=max(batches, key=_weight), evaluation=evaluation, new_tokens=tokens)
+    """The heaviest training batch that the sampler can draw and the heaviest of evaluation, with made-up content."""
+    # A share of Whisper's trimmed batches is padded to 30 s all the same: then the one of most clips is heaviest.
+    padded = (
+        bool(getattr(bundle.collate, "full_share", 0)) or getattr(bundle.collate, "context", "") == "full"
+    )
+    collate: Any = dataclasses.replace(bundle.collate, context="full") if padded else bundle.collate  # type: ignore[type-var]
+
+    def batch(rows: int, seconds: float) -> Batch:
+        return collate([synthetic_features(bundle, seconds, known.longest_labels)] * rows)
+
+    train = batch(*heaviest(config, known.train, padded=padded))
+    if known.dev is None or not len(known.dev):
+        return Load(train=train)
+    evaluation = batch(*evaluation_batch(config, known.dev, padded=padded))
+    tokens = config.evaluation.max_new_tokens or evaluation["labels"].shape[-1]
+    return Load(train=train, evaluation=evaluation, new_tokens=tokens)
 
 
-def training_batches(config: Config, durations: np.ndarray) -> list[tuple[int, float]]:
-    """Clips in a batch and seconds of the longest, for each bucket of the sampler; none smaller than another."""
+def heaviest(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:
+    """Clips of the sampler's heaviest batch, and seconds of the longest of them.
+
+    ``padded``: clips are padded to one length, whatever their own; otherwise to the longest of their batch.
+    """
     sampler = make_sampler(config, durations)
-    pairs = {(sampler.rows_in(bucket), float(sampler.durations[bucket[-1]])) for bucket in sampler.buckets}
-    return [
-        one for one in sorted(pairs) if not any(o != one and o[0] >= one[0] and o[1] >= one[1] for o in pairs)
-    ]
+    pairs = [(sampler.rows_in(bucket), float(sampler.durations[bucket[-1]])) for bucket in sampler.buckets]
+    return max(pairs, key=lambda pair: _weight(pair[0], pair[1], padded))
+
+
+def evaluation_batch(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:
+    """Clips of the heaviest evaluation batch, and seconds of the longest of them."""
+    batches = longest_first(durations, config.evaluation.batch_seconds or EVALUATION_SECONDS)
+    pairs = [(len(rows), float(durations[rows[0]])) for rows in batches]
+    return max(pairs, key=lambda pair: _weight(pair[0], pair[1], padded))
+
+
+def _weight(rows: int, seconds: float, padded: bool) -> tuple[float, float]:
+    return (rows, seconds) if padded else (round(rows * seconds), seconds)
 
 
 def make_sampler(config: Config, durations: np.ndarray) -> DurationBatchSampler:
@@ -74,30 +92,6 @@ def make_sampler(config: Config, durations: np.ndarray) -> DurationBatchSampler:
         batch_size=training.batch_size or (None if training.max_batch_seconds else DEFAULT_BATCH),
         seed=training.seed,
     )
-
-
-def evaluation_batch(config: Config, durations: np.ndarray) -> tuple[int, float]:
-    """Clips in the first evaluation batch, which has the longest, and seconds of that."""
-    rows = longest_first(durations, config.evaluation.batch_seconds or EVALUATION_SECONDS)[0]
-    return len(rows), float(durations.max())
-
-
-class _Clips:
-    """Batches of noise with labels of a wanted length."""
-
-    def __init__(self, bundle: Bundle, longest_labels: int | None) -> None:
-        self.bundle, self.longest_labels = bundle, longest_labels
-        # A share of Whisper's trimmed batches is padded to 30 s all the same: those are the heaviest.
-        full = bool(getattr(bundle.collate, "full_share", 0))
-        self.collate: Any = dataclasses.replace(bundle.collate, context="full") if full else bundle.collate  # type: ignore[type-var]
-
-    def batch(self, rows: int, seconds: float) -> Batch:
-        """``rows`` clips of that length."""
-        return self.collate([self.features(seconds)] * rows)
-
-    def features(self, seconds: float) -> Features:
-        """One clip, encoded as the run would, its labels stretched to their length."""
-        return synthetic_features(self.bundle, seconds, self.longest_labels)
 
 
 def synthetic_features(bundle: Bundle, seconds: float, longest_labels: int | None = None) -> Features:
@@ -132,8 +126,3 @@ def label_length(bundle: Bundle, seconds: float, longest: int | None) -> int:
 
 def _stretched(ids: Sequence[int], prompt: int, length: int) -> list[int]:
     return [*ids[:prompt], *[ids[prompt]] * max(1, length - prompt - 1), ids[-1]]
-
-
-def _weight(batch: Mapping[str, Any]) -> int:
-    """Numbers in the batch: what is kept of a pass grows with them."""
-    return sum(v.numel() for v in batch.values() if torch.is_tensor(v) and v.is_floating_point())
