@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from training.data.example import AudioRef
+from training.data.truncation import missing_end, missing_wav_bytes
 
 if TYPE_CHECKING:
     import soundfile
@@ -30,9 +31,9 @@ END_TOLERANCE = 0.05
 """Seconds by which a stated end may lie behind the file's last sample: tables round their times."""
 
 _FFMPEG_TIMEOUT = 600
-_OGG_PAGE_MAX = 65_307
-_STREAMED_SIZES = range(0x7FFFFF00, 0x100000000)
-"""Sizes that a WAV header holds when its writer could not seek back; they say nothing of the real length."""
+_MP3_LEAD = 1
+"""Seconds decoded before a stretch of an MP3 and thrown away: its frames borrow bits from those before them, and
+libsndfile gives silence for the ones right after a jump."""
 
 
 class AudioError(ValueError):
@@ -119,11 +120,16 @@ def _frame_range(ref: AudioRef, frames: int, rate: int) -> tuple[int, int]:
 def _open_soundfile(handle: BinaryIO, name: str) -> soundfile.SoundFile:
     import soundfile
 
-    _check_ogg_tail(handle, name)
-    try:
-        return soundfile.SoundFile(handle)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
+    missing = missing_end(handle)
+    if missing is None:
+        try:
+            sound = soundfile.SoundFile(handle)
+        except (soundfile.LibsndfileError, TypeError) as error:
+            raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
+        missing = missing_wav_bytes(sound.extra_info)
+    if missing is not None:
+        raise AudioError(name, f"truncated: {missing}")
+    return sound
 
 
 def _reason(error: Exception) -> str:
@@ -134,15 +140,15 @@ def _load_soundfile(handle: BinaryIO, name: str, ref: AudioRef, sample_rate: int
     import soundfile
 
     with _open_soundfile(handle, name) as sound:
-        _check_wav_size(sound, name)
         start, stop = _frame_range(ref, sound.frames, sound.samplerate)
         try:
+            lead = min(start, _MP3_LEAD * sound.samplerate) if sound.format == "MP3" else 0
             if start:
-                sound.seek(start)
-            samples = sound.read(stop - start, dtype="float32", always_2d=True)
+                sound.seek(start - lead)
+            samples = sound.read(stop - start + lead, dtype="float32", always_2d=True)[lead:]
         except soundfile.LibsndfileError as error:
             raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
-        if len(samples) < stop - start:
+        if len(samples) < max(1, stop - start - _uncertain_frames(sound)):
             raise AudioError(
                 name,
                 f"truncated: {len(samples)} of {stop - start} samples could be read from {ref.start:g} s on",
@@ -151,48 +157,16 @@ def _load_soundfile(handle: BinaryIO, name: str, ref: AudioRef, sample_rate: int
     return _finish(samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0], rate, sample_rate, name)
 
 
+def _uncertain_frames(sound: soundfile.SoundFile) -> int:
+    """By how much a header may overstate the length: an MP3 without a Xing or Info frame has it estimated."""
+    return round(0.01 * sound.frames + 0.1 * sound.samplerate) if sound.format == "MP3" else 0
+
+
 def _probe_soundfile(handle: BinaryIO, name: str) -> AudioInfo:
     with _open_soundfile(handle, name) as sound:
-        _check_wav_size(sound, name)
         if sound.frames == 0:
             raise AudioError(name, "holds no samples")
         return AudioInfo(sound.frames / sound.samplerate, sound.samplerate, sound.channels, sound.frames)
-
-
-def _check_wav_size(sound: soundfile.SoundFile, name: str) -> None:
-    """libsndfile shortens a truncated WAV without a word except in its log: read it there."""
-    match = re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
-    if match is None:
-        return
-    stated, present = int(match[1]), int(match[2])
-    if stated > present and stated not in _STREAMED_SIZES:
-        raise AudioError(name, f"truncated: the header states {stated} bytes of sound, {present} are there")
-
-
-def _check_ogg_tail(handle: BinaryIO, name: str) -> None:
-    """An Ogg stream ends in a whole page that carries the end-of-stream flag (RFC 3533); a cut one does not."""
-    is_ogg = handle.read(4) == b"OggS"
-    if is_ogg:
-        size = handle.seek(0, io.SEEK_END)
-        handle.seek(max(0, size - 2 * _OGG_PAGE_MAX))
-        tail = handle.read()
-        if not _ends_ogg_stream(tail):
-            raise AudioError(name, "truncated: the Ogg stream has no last page")
-    handle.seek(0)
-
-
-def _ends_ogg_stream(tail: bytes) -> bool:
-    """Whether some page in ``tail`` is whole and flagged as the last one (junk behind it is no harm)."""
-    at = tail.rfind(b"OggS")
-    while at >= 0:
-        header = tail[at : at + 27]
-        if len(header) == 27:
-            table = tail[at + 27 : at + 27 + header[26]]
-            whole = len(table) == header[26] and at + 27 + len(table) + sum(table) <= len(tail)
-            if whole and header[5] & 4:
-                return True
-        at = tail.rfind(b"OggS", 0, at)
-    return False
 
 
 def _finish(samples: np.ndarray, rate: int, sample_rate: int, name: str) -> np.ndarray:
