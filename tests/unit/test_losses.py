@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from training.data.collators import IGNORED
-from training.nn.losses import token_loss
+from training.nn.losses import CHUNK_BYTES, token_loss
 
 
 @pytest.fixture(autouse=True)
@@ -95,8 +95,10 @@ def test_equals_cross_entropy(seed, shape, vocabulary, width, ignored, smoothing
     theirs = reference(hidden, weight, labels, used, smoothing)
     assert ours.dtype is torch.float32 and ours.shape == ()
     assert relative(ours, theirs) < 1e-5
+    # A gradient is a sum over positions whose terms may cancel: its rounding is judged by the terms.
+    term = max(1.0, *(tensor.abs().max().item() for tensor in tensors))
     for a, b in zip(gradients(ours * 0.37, *tensors), gradients(theirs * 0.37, *tensors), strict=True):
-        assert relative(a, b) < 1e-5
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=3e-7 * term * labels.numel())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -141,7 +143,7 @@ def test_trap_08_smoothing_keeps_the_chunks_and_ignored_positions_cost_nothing(s
 
 
 def test_default_chunk_is_bounded_in_bytes(monkeypatch):
-    monkeypatch.setattr("training.nn.losses.CHUNK_BYTES", {"cpu": 4 * 1000 * 10})
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 4 * 1000 * 10)
     hidden, weight, _, labels = problem(3, (64,), 1000, 4, ignored=0.0)
     with LargestTensor() as seen:
         token_loss(hidden, weight, labels).backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch.autograd.function import once_differentiable
 
 from training.data.collators import IGNORED
 
-CHUNK_BYTES = {"cpu": 256 * 2**20, "cuda": 64 * 2**20}
-"""Logits held at once. Each chunk reads and writes the whole weight gradient: fewer are faster where memory is
-slow. The CPU's figure is measured by benchmarks/large_vocabulary_loss.py (128 MiB were slower at width 1,024)."""
+CHUNK_BYTES = {"cpu": 384 * 2**20, "cuda": 64 * 2**20}
+"""Logits held at once. Each chunk reads the weight and its gradient, and writes the latter: fewer chunks are
+faster where memory is slow. On a CPU, with width 1,024, 128 MiB took longer than plain cross entropy, see
+benchmarks/large_vocabulary_loss.py."""
 
 _SOFTMAX_BYTES = 8 * 2**20
 """Float32 probabilities made at once: what lies between softmax and the gradient stays in the cache."""
@@ -53,12 +55,18 @@ def token_loss(
     product = _product_dtype(hidden)
     plan = _Plan(
         smoothing=smoothing,
-        chunk=chunk or _rows_within(CHUNK_BYTES.get(hidden.device.type, 2**26), len(weight), product),
+        chunk=chunk or _default_chunk(len(targets), len(weight), product, hidden.device.type),
         product=product,
         needs=needs,
     )
     loss: torch.Tensor = _ChunkedLoss.apply(rows, weight, bias, targets, plan)
     return loss
+
+
+def _default_chunk(rows: int, vocabulary: int, dtype: torch.dtype, device: str) -> int:
+    """Chunks of one size, as few as `CHUNK_BYTES` allows."""
+    most = _rows_within(CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]), vocabulary, dtype)
+    return math.ceil(rows / math.ceil(rows / most)) if rows else 1
 
 
 def _rows_within(size: int, columns: int, dtype: torch.dtype) -> int:
@@ -148,9 +156,13 @@ class _Pass:
         self.block = min(len(self.logits), _rows_within(_SOFTMAX_BYTES, self.vocabulary, self.exact))
         self.probabilities = hidden.new_empty((self.block, self.vocabulary), dtype=self.exact)
         self.loss = hidden.new_zeros((), dtype=self.exact)
+        # What smoothing adds to loss and gradients depends on sums over the vocabulary alone: h · Σw is the sum
+        # of a row's logits. Two walks over all logits less.
+        self.column_sums = self.weight.sum(0, dtype=self.exact) if plan.smoothing else None
 
     def run(self) -> tuple[torch.Tensor, Gradients]:
-        sums = _GradientSums(self.hidden, self.weight, self.exact, self.plan.needs)
+        sums = _GradientSums(self)
+        self.loss += self._uniform_part()
         for start in range(0, len(self.labels), self.plan.chunk):
             part = slice(start, start + self.plan.chunk)
             logits = self._logits_of(self.hidden[part])
@@ -170,30 +182,33 @@ class _Pass:
         return torch.addmm(self.bias, hidden, self.weight.t(), out=out)
 
     def _turn_into_gradient(self, logits: torch.Tensor, labels: torch.Tensor, factor: float) -> None:
-        """Add the rows' loss; leave in ``logits`` softmax less target distribution, times ``factor``."""
+        """Add the rows' loss; leave in ``logits`` softmax less target, times ``factor``.
+
+        The uniform part of smoothed targets is in neither: `_uniform_part` and `_GradientSums` add it.
+        """
         chances = torch.softmax(logits, 1, dtype=self.exact, out=self.probabilities[: len(logits)])
         # The largest probability is at least 1 / vocabulary: its logarithm loses nothing.
         normaliser = logits.amax(1).to(self.exact) - chances.amax(1).log()
         self.loss += self._cross_entropy(logits, normaliser, labels)
         if any(self.plan.needs):
-            self._subtract_target(chances, labels)
+            chances[torch.arange(len(labels), device=labels.device), labels] -= 1 - self.plan.smoothing
             logits.copy_(chances if factor == 1 else chances.mul_(factor))
+
+    def _uniform_part(self) -> torch.Tensor:
+        """What the uniform part of the smoothed targets adds to the loss: less the mean logit, everywhere."""
+        if self.column_sums is None:
+            return torch.zeros_like(self.loss)
+        logits = self.hidden.sum(0, dtype=self.exact) @ self.column_sums
+        if self.bias is not None:
+            logits = logits + len(self.hidden) * self.bias.sum(dtype=self.exact)
+        return -self.plan.smoothing / self.vocabulary * logits
 
     def _cross_entropy(
         self, logits: torch.Tensor, normaliser: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        smoothing = self.plan.smoothing
+        """Without the `_uniform_part`."""
         picked = logits.gather(1, labels[:, None]).squeeze(1).to(self.exact)
-        losses = normaliser - (1 - smoothing) * picked
-        if smoothing:
-            losses -= smoothing * logits.mean(1, dtype=self.exact)
-        return losses.sum()
-
-    def _subtract_target(self, probabilities: torch.Tensor, labels: torch.Tensor) -> None:
-        smoothing = self.plan.smoothing
-        if smoothing:
-            probabilities -= smoothing / self.vocabulary
-        probabilities[torch.arange(len(labels), device=labels.device), labels] -= 1 - smoothing
+        return (normaliser - (1 - self.plan.smoothing) * picked).sum()
 
 
 class _GradientSums:
@@ -202,14 +217,24 @@ class _GradientSums:
     float16 products read their operands in float16, scaled up by ``factor``, and write float32.
     """
 
-    def __init__(
-        self, hidden: torch.Tensor, weight: torch.Tensor, exact: torch.dtype, needs: tuple[bool, ...]
-    ) -> None:
-        self.hidden, self.weight = hidden, weight
-        self.factor = _HALF_SCALE if hidden.dtype is torch.float16 else 1.0
-        self.to_hidden = hidden.new_zeros(hidden.shape, dtype=exact) if needs[0] else None
-        self.to_weight = hidden.new_zeros(weight.shape, dtype=exact) if needs[1] else None
-        self.to_bias = hidden.new_zeros(len(weight), dtype=exact) if needs[2] else None
+    def __init__(self, of: _Pass) -> None:
+        self.hidden, self.weight = of.hidden, of.weight
+        self.factor = _HALF_SCALE if of.plan.product is torch.float16 else 1.0
+        uniform = -self.factor * of.plan.smoothing / of.vocabulary
+        new, exact, needs = self.hidden.new_empty, of.exact, of.plan.needs
+        self.to_hidden = new(self.hidden.shape, dtype=exact) if needs[0] else None
+        self.to_weight = new(self.weight.shape, dtype=exact) if needs[1] else None
+        self.to_bias = new(of.vocabulary, dtype=exact) if needs[2] else None
+        if self.to_hidden is not None:
+            self.to_hidden.copy_(
+                uniform * of.column_sums
+            ) if of.column_sums is not None else self.to_hidden.zero_()
+        if self.to_bias is not None:
+            self.to_bias.fill_(uniform * len(self.hidden))
+        # The large one is not filled with zeros when the first product can be written over it.
+        self.overwrite = uniform == 0 and len(self.hidden) > 0
+        if self.to_weight is not None and not self.overwrite:
+            self.to_weight.copy_(uniform * self.hidden.sum(0, dtype=exact))
 
     def add(self, part: slice, to_logits: torch.Tensor) -> None:
         """to_logits ``[positions, vocabulary]``: the gradient of the logits of the positions ``part``."""
@@ -218,20 +243,27 @@ class _GradientSums:
         if self.to_hidden is not None:
             _add_product(self.to_hidden[part], to_logits, self.weight)
         if self.to_weight is not None:
-            _add_product(self.to_weight, to_logits.t(), self.hidden[part])
+            _add_product(self.to_weight, to_logits.t(), self.hidden[part], overwrite=self.overwrite)
+        self.overwrite = False
 
     def result(self) -> Gradients:
         return self.to_hidden, self.to_weight, self.to_bias, self.factor
 
 
-def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+def _add_product(
+    total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, overwrite: bool = False
+) -> None:
     """``total += left @ right``, whatever the types; low precision goes block by block over the rows."""
     if left.dtype == total.dtype:
-        total.addmm_(left, right)
+        total.addmm_(left, right, beta=0 if overwrite else 1)
         return
     for i in range(0, len(total), _WEIGHT_ROWS):
         block = slice(i, i + _WEIGHT_ROWS)
         if total.is_cuda:
-            total[block] += torch.mm(left[block], right, out_dtype=total.dtype)
+            product = torch.mm(left[block], right, out_dtype=total.dtype)
         else:
-            total[block] += left[block] @ right
+            product = left[block] @ right
+        if overwrite:
+            total[block] = product
+        else:
+            total[block] += product
