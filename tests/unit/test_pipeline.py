@@ -373,6 +373,23 @@ def test_the_status_of_the_process_is_handed_back() -> None:
     assert (ended.status, ended.signal, len(seen)) == (7, None, 1)
 
 
+def test_configurations_are_resolved_in_one_other_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    whisper, e2e = command.resolved_runs(
+        "demo", [f"paths.output_dir={tmp_path}", "e2e:training.max_steps=7", "paths.splits_dir=elsewhere"]
+    )
+    assert whisper.resolved.folder == tmp_path / "demo_whisper"
+    assert whisper.resolved.checkpoint is None
+    assert (
+        e2e.resolved.values["training"]["max_steps"] == 7 != whisper.resolved.values["training"]["max_steps"]
+    )
+    assert e2e.resolved.values["data"]["test"] == "elsewhere/test.csv"
+    with pytest.raises(UserError, match=r"max_stepps.*max_steps"):
+        command.resolved_runs("demo", ["training.max_stepps=7"])
+
+
 # What a training step finds in its folder.
 
 

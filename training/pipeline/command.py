@@ -106,14 +106,16 @@ def plan(args: argparse.Namespace, others: Sequence[str], say: Say) -> Settings:
 
 def resolved_runs(profile: str, overrides: Sequence[str]) -> tuple[Run, ...]:
     """Both trainings of a profile."""
-    runs = []
-    for name in ARCHITECTURES:
-        own = overrides_for(name, overrides)
-        path = CONFIGS / f"{profile}_{name}.yaml"
-        runs.append(Run(architecture=name, config=path, overrides=own, resolved=resolve(path, own)))
+    own = {name: overrides_for(name, overrides) for name in ARCHITECTURES}
+    configs = {name: CONFIGS / f"{profile}_{name}.yaml" for name in ARCHITECTURES}
+    answers = resolve([(configs[name], own[name]) for name in ARCHITECTURES])
+    runs = tuple(
+        Run(architecture=name, config=configs[name], overrides=own[name], resolved=answer)
+        for name, answer in zip(ARCHITECTURES, answers, strict=True)
+    )
     if runs[0].resolved.folder == runs[1].resolved.folder:
         raise UserError(f"both models would be trained in {runs[0].resolved.folder}; use whisper:… and e2e:…")
-    return tuple(runs)
+    return runs
 
 
 def overrides_for(architecture: str, overrides: Sequence[str]) -> tuple[str, ...]:

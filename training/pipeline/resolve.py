@@ -36,35 +36,36 @@ class Resolved:
         return str(self.values["output"]["experiment_name"])
 
 
-def resolve(config: Path, overrides: Sequence[str]) -> Resolved:
-    """Ask; what is wrong with the configuration is a `UserError`."""
-    command = [sys.executable, "-m", "training.pipeline.resolve", str(config), *overrides]
+def resolve(asked: Sequence[tuple[Path, Sequence[str]]]) -> list[Resolved]:
+    """Ask for configurations with their overrides; what is wrong with one is a `UserError`."""
+    request = json.dumps([[str(config), list(overrides)] for config, overrides in asked])
+    command = [sys.executable, "-m", "training.pipeline.resolve", request]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf8", check=False)
     if done.returncode == USER_ERROR:
         raise UserError(done.stderr.strip().removeprefix("error: "))
     if done.returncode:
-        raise RuntimeError(f"{config} could not be read:\n{done.stderr}")
-    answer = json.loads(done.stdout.splitlines()[-1])
-    checkpoint = answer.pop("checkpoint")
-    return Resolved(**answer, checkpoint=Path(checkpoint) if checkpoint else None)
+        raise RuntimeError(f"{request} could not be read:\n{done.stderr}")
+    return [
+        Resolved(values=values, text=text, checkpoint=Path(checkpoint) if checkpoint else None)
+        for values, text, checkpoint in json.loads(done.stdout.splitlines()[-1])
+    ]
 
 
 def main() -> int:
-    """Print the answer as one line of JSON."""
+    """Print the answers as one line of JSON."""
+    print(json.dumps([_answer(Path(config), overrides) for config, overrides in json.loads(sys.argv[1])]))
+    return 0
+
+
+def _answer(path: Path, overrides: list[str]) -> tuple[dict[str, Any], str, str | None]:
     from training import checkpoint
     from training.config.load import load_config
 
-    config = load_config(Path(sys.argv[1]), sys.argv[2:])
+    config = load_config(path, overrides)
     if config.model is None:
-        raise UserError(f"{sys.argv[1]}: no model: block")
+        raise UserError(f"{path}: no model: block")
     newest = checkpoint.latest(config.output.dir, lambda text: print(text, file=sys.stderr))
-    answer = {
-        "values": config.as_dict(),
-        "text": config.to_yaml(),
-        "checkpoint": str(newest) if newest else None,
-    }
-    print(json.dumps(answer))
-    return 0
+    return config.as_dict(), config.to_yaml(), str(newest) if newest else None
 
 
 if __name__ == "__main__":
