@@ -31,6 +31,7 @@ END_TOLERANCE = 0.05
 """Seconds by which a stated end may lie behind the file's last sample: tables round their times."""
 
 _FFMPEG_TIMEOUT = 600
+_FFMPEG_LEAD = 0.5
 _MP3_LEAD = 1
 """Seconds decoded before a stretch of an MP3 and thrown away: its frames borrow bits from those before them, and
 libsndfile gives silence for the ones right after a jump."""
@@ -230,15 +231,26 @@ def _probe_ffmpeg(path: Path) -> AudioInfo:
 
 
 def _load_ffmpeg(path: Path, ref: AudioRef, sample_rate: int) -> np.ndarray:
-    """At the file's own rate, a little more than asked for, cut to the sample; resampled as all other formats."""
+    """At the file's own rate, then resampled as all other formats."""
+    import soundfile
+
     info = _probe_ffmpeg(path)
     start, stop = _frame_range(ref, info.frames, info.sample_rate)
-    seek = ["-ss", f"{start / info.sample_rate:.6f}"] if start else []
-    length = ["-t", f"{(stop - start) / info.sample_rate + 0.1:.6f}"] if ref.end is not None else []
-    source = ["-v", "error", "-xerror", *seek, "-i", str(path), *length]
-    data = _ffmpeg(path, *source, "-vn", "-ac", "1", "-ar", str(info.sample_rate), "-f", "f32le", "-").stdout
-    samples = np.frombuffer(data, dtype="<f4")[: stop - start if ref.end is not None else None]
+    arguments = ["-v", "error", "-xerror", "-i", str(path)]
+    if (
+        start or ref.end is not None
+    ):  # a jump lands beside its mark; the filter cuts at the file's own time stamps
+        begin, end = start / info.sample_rate, stop / info.sample_rate
+        jump = ["-ss", f"{max(0.0, begin - _FFMPEG_LEAD):.6f}", "-copyts"]
+        arguments = [*arguments[:3], *jump, *arguments[3:], "-af", f"atrim=start={begin:.6f}:end={end:.6f}"]
+    # As a WAV of all channels: ffmpeg's own mono is louder than the mean by up to 3 dB.
+    output = ["-vn", "-ar", str(info.sample_rate), "-c:a", "pcm_f32le", "-f", "wav", "-"]
+    decoded = _ffmpeg(path, *arguments, *output).stdout
+    try:
+        samples, _ = soundfile.read(io.BytesIO(decoded), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(path, f"ffmpeg gives no sound for it: {_reason(error)}") from error
     # Containers state their length to a frame or so of the codec: 0.1 s covers AAC's encoder delay.
     if len(samples) < max(1, stop - start - info.sample_rate // 10):
         raise AudioError(path, f"truncated: {len(samples)} of {stop - start} samples could be read")
-    return _finish(samples, info.sample_rate, sample_rate, str(path))
+    return _finish(samples.mean(axis=1), info.sample_rate, sample_rate, str(path))
