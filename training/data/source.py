@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from training.data import audio
+from training.data.audio_folder import METADATA, is_audio_folder, load_audio_folder
 from training.data.example import Example
 from training.data.manifest import Manifest, from_table
 from training.data.tables import stringify
 from training.errors import UserError
 
-_AUDIO_SUFFIXES = audio.SOUNDFILE_SUFFIXES | {".m4a"}
 _BATCH = 256
 
 
@@ -32,17 +32,18 @@ def load_source(
     split: str = "train",
     columns: Mapping[str, str] | None = None,
     audio_root: Path | None = None,
-) -> DatasetSource:
+) -> DatasetSource | Manifest:
     """Open the dataset ``path`` and map its columns (ours → theirs; ``audio_path`` is the audio column).
 
-    ``path`` is a hub id, a ``.parquet`` file, a folder with Parquet files, a folder of audio files
-    (`datasets`' audio folder with its ``metadata.csv``), or what ``Dataset.save_to_disk`` wrote; ``name`` is the
-    dataset's configuration. The audio column (``audio`` unless mapped) may be of the type ``Audio`` or hold
+    ``path`` is a hub id, a ``.parquet`` file, a folder with Parquet files, a folder of audio files (see
+    `training.data.audio_folder`), or what ``Dataset.save_to_disk`` wrote; ``name`` is the dataset's configuration. The audio column (``audio`` unless mapped) may be of the type ``Audio`` or hold
     paths, relative to ``audio_root`` or to the dataset's folder. Without a column ``duration`` the length comes
     from every file's header.
 
     Raises `UserError` for a dataset that cannot be loaded and for the mistakes that `load_manifest` reports.
     """
+    if _is_plain_folder(Path(path)):
+        return load_audio_folder(Path(path), split, columns)
     data = _load(path, name, split)
     columns = dict(columns or {})
     sound = columns.pop("audio_path", None) or ("audio" if "audio" in data.column_names else "audio_path")
@@ -128,11 +129,28 @@ class DatasetSource(Sequence[Example]):
         return cell.get("bytes") if isinstance(cell, dict) else None
 
 
+def _is_plain_folder(folder: Path) -> bool:
+    """An audio folder: not what `datasets` has saved, and no Parquet dataset."""
+    if not folder.is_dir() or _is_saved(folder) or _holds_parquet(folder):
+        return False
+    return is_audio_folder(folder)
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def _holds_parquet(folder: Path) -> bool:
+    return any(
+        path.name not in METADATA for pattern in ("*.parquet", "*/*.parquet") for path in folder.glob(pattern)
+    )
+
+
 def _load(path: str, name: str | None, split: str) -> Any:
     import datasets
 
     try:
-        if Path(path, "state.json").is_file() or Path(path, "dataset_dict.json").is_file():
+        if _is_saved(Path(path)):
             saved = datasets.load_from_disk(path)
             return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
         return datasets.load_dataset(**_arguments(Path(path), path), name=name, split=split)
@@ -143,7 +161,9 @@ def _load(path: str, name: str | None, split: str) -> Any:
         KeyError,
         datasets.exceptions.DatasetsError,
     ) as error:
-        raise UserError(f"data.dataset: {path} (split {split!r}) cannot be loaded: {error}") from error
+        raise UserError(
+            f"data.dataset: {path} (split {split!r}) cannot be loaded: {error.__cause__ or error}"
+        ) from error
 
 
 def _arguments(local: Path, path: str) -> dict[str, Any]:
@@ -156,10 +176,8 @@ def _arguments(local: Path, path: str) -> dict[str, Any]:
         return {"path": "parquet", "data_files": {"train": path}}
     if not local.is_dir():
         return {"path": path}
-    if any(local.glob("*.parquet")) or any(local.glob("*/*.parquet")):
+    if _holds_parquet(local):
         return {"path": path}
-    if any(found.suffix.lower() in _AUDIO_SUFFIXES for found in local.rglob("*")):
-        return {"path": "audiofolder", "data_dir": path}
     raise UserError(f"data.dataset: {path}: the folder holds neither Parquet nor audio files")
 
 
