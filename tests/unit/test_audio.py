@@ -84,10 +84,14 @@ def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
     )
 
 
-def test_probe_reads_no_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_decodes_next_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, "flac", tone(3.5, 8000), 8000)
-    monkeypatch.setattr(soundfile.SoundFile, "read", None)
+    asked = []
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda self, frames=-1, **_: asked.append(frames) or [0.0]
+    )
     info = probe(path)
+    assert asked == [1]  # whether the last sample of a FLAC is there
     assert (info.duration, info.sample_rate, info.channels, info.frames) == (3.5, 8000, 1, 28_000)
     assert segment_duration(AudioRef(path=str(path), start=1.0), info) == 2.5
 
@@ -104,7 +108,7 @@ def test_trap_10_a_truncated_file_is_an_error_never_silence(
         load_audio(AudioRef(path=str(path)))
 
 
-@pytest.mark.parametrize("suffix", ["wav", "ogg", "mp3"])
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_trap_10_the_header_check_tells_truncated_files(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path, suffix, tone(4.0))
     path.write_bytes(path.read_bytes()[:-500])

@@ -167,7 +167,22 @@ def _probe_soundfile(handle: BinaryIO, name: str) -> AudioInfo:
     with _open_soundfile(handle, name) as sound:
         if sound.frames == 0:
             raise AudioError(name, "holds no samples")
+        if sound.format == "FLAC":
+            _require_last_sample(sound, name)
         return AudioInfo(sound.frames / sound.samplerate, sound.samplerate, sound.channels, sound.frames)
+
+
+def _require_last_sample(sound: soundfile.SoundFile, name: str) -> None:
+    """A FLAC file tells nowhere that its end is missing: look whether the last sample can be decoded."""
+    import soundfile
+
+    try:
+        sound.seek(sound.frames - 1)
+        found = len(sound.read(1, dtype="float32"))
+    except soundfile.LibsndfileError:
+        found = 0
+    if not found:
+        raise AudioError(name, f"truncated: the last of its {sound.frames} samples cannot be decoded")
 
 
 def _finish(samples: np.ndarray, rate: int, sample_rate: int, name: str) -> np.ndarray:
