@@ -345,6 +345,30 @@ def test_a_signal_reaches_the_task_once_and_none_of_its_workers(tmp_path: Path) 
     assert not (tmp_path / "worker").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of a POSIX system")
+def test_under_a_launcher_the_training_gets_the_signal(tmp_path: Path) -> None:
+    """`accelerate launch` would die of it before the training has saved."""
+    training = (
+        "import signal, sys, time\n"
+        "def stop(*_):\n    time.sleep(0.3); open('saved', 'w').close(); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, stop); open('ready', 'w').close(); time.sleep(20)\n"
+    )
+    launcher = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {training!r}]))"
+    driver = (
+        "from training.pipeline.process import run; import sys\n"
+        f"ended = run([sys.executable, '-c', {launcher!r}], launcher=True, started=lambda pid: None)\n"
+        "print(ended.status, ended.signal)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", driver], stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    )
+    until((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20)[0].split() == ["143", str(int(signal.SIGTERM))]
+    assert (tmp_path / "saved").exists()
+
+
 def test_a_task_stopped_by_somebody_else(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
     monkeypatch.setattr(plan, "module", lambda name, *rest: (sys.executable, "-c", code))
