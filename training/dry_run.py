@@ -6,12 +6,13 @@ tokenizer, data, the GPU) is named as not checked. The memory plan is for the pr
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class _Report:
         self.config, self.say = config, report
         self.data = _Data()
         self.unchecked: list[str] = []
-        self.failed: list[str] = []
+        self.built: dict[str, Bundle] = {}
 
     def run(self) -> int:
         self.settings()
@@ -304,14 +305,22 @@ class _Report:
         return plan.fits
 
     def plan(self, config: Config) -> memory.Plan:
-        """The plan of any configuration of this data: built anew, on the meta device where that is possible."""
-        try:
-            bundle = runs.build_bundle(config, self.context(meta=True))
-        except UserError:
-            bundle = runs.build_bundle(config, self.context(meta=False))
+        """The plan of any configuration of this data."""
+        bundle = self.pristine(config)
         model, _ = apply(config, bundle)
         assert self.data.known is not None
         return memory.make_plan(config, bundle, model, worst_case.load(config, bundle, self.data.known))
+
+    def pristine(self, config: Config) -> Bundle:
+        """A bundle whose model nothing is frozen in yet: on the meta device where that is possible, built once."""
+        assert config.model is not None
+        key = config.model.model_dump_json()
+        if key not in self.built:
+            try:
+                self.built[key] = runs.build_bundle(config, self.context(meta=True))
+            except UserError:
+                self.built[key] = runs.build_bundle(config, self.context(meta=False))
+        return replace(self.built[key], model=copy.deepcopy(self.built[key].model))
 
     def remedies(self, plan: memory.Plan) -> None:
         found = memory.remedies(self.config, plan, self.plan)
@@ -406,10 +415,9 @@ def longest_labels(bundle: Bundle, dataset: Any) -> int:
 def stand_in_texts(config: Config) -> Iterator[tuple[str, str | None, str]]:
     """Made-up syllables, many enough for a tokenizer from scratch to reach the size that it is given."""
     syllables = [onset + rime for onset, rime in product(ONSETS.split(), RIMES.split())]
-    rng = np.random.default_rng(0)
-    for _ in range(1500):
-        words = ["".join(rng.choice(syllables, rng.integers(1, 4))) for _ in range(8)]
-        yield "transcribe", None, " ".join(words)
+    drawn = np.random.default_rng(0).integers(0, len(syllables), (1500, 8, 2))
+    for line in drawn:
+        yield "transcribe", None, " ".join("".join(syllables[i] for i in word) for word in line)
 
 
 def _trainable_words(training: Any) -> str:

@@ -278,6 +278,8 @@ def remedies(config: Config, plan: Plan, replan: Replan) -> list[Remedy]:
     Changes are tried in the order of their price, each by planning anew.
     """
     found: list[Remedy] = []
+    if plan.items["weights"] > plan.budget and not _may_trim(config):
+        return found
     for options in candidates(config):
         for change in options:
             if change.for_evaluation and plan.moment != "evaluation":
@@ -343,13 +345,18 @@ def candidates(config: Config) -> Iterator[Sequence[Change]]:
     yield list(_smaller_evaluation(config))
     if device(config) == "cuda" and "8bit" not in optimiser(config) and training.trainable != "lora":
         yield [Change(("training.optim=adamw_bnb_8bit",), "needs bitsandbytes")]
-    if getattr(model, "trim_vocabulary", None) is False and getattr(model, "sizes", None) is None:
+    if _may_trim(config):
         yield [Change(("model.trim_vocabulary=true",), "unseen pieces of the vocabulary are gone")]
     if getattr(model, "full_context_share", 0) and getattr(model, "encoder_context", "") == "trimmed":
         yield [
             Change(("model.full_context_share=0",), "stock pipelines, which pad to 30 s, are not practised")
         ]
     yield from _fewer_parameters(config)
+
+
+def _may_trim(config: Config) -> bool:
+    model = config.model
+    return getattr(model, "trim_vocabulary", None) is False and getattr(model, "sizes", None) is None
 
 
 def _fewer_parameters(config: Config) -> Iterator[Sequence[Change]]:

@@ -213,7 +213,15 @@ class _Ledger(TorchDispatchMode):
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, FakeTensor):
                 self._see(func, args, tensor)
+        if func in _COPIES_INSIDE:
+            self._scratch(sum(_bytes(t) for t in args if isinstance(t, FakeTensor) and not t.is_contiguous()))
         return out
+
+    def _scratch(self, size: int) -> None:
+        """Bytes that live within one operation only."""
+        if self.live + size > self.peak:
+            self.peak = self.live + size
+            self.at_peak = {**self.by_kind, KINDS[3]: self.by_kind[KINDS[3]] + size}
 
     def _decide(self, scalar: FakeTensor) -> Any:
         if scalar.dtype is torch.bool:
@@ -250,6 +258,10 @@ class _Ledger(TorchDispatchMode):
         self.by_kind[entry.kind] -= entry.size
 
 
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
 def _everything(index: torch.Tensor | None) -> list[torch.Tensor | None]:
     """A boolean mask as the indices of all that it covers."""
     if index is None or index.dtype is not torch.bool:
@@ -270,6 +282,18 @@ def _ctc_backward(
 ) -> torch.Tensor:
     return torch.empty_like(log_probs)
 
+
+_COPIES_INSIDE = frozenset(
+    {
+        torch.ops.aten.native_layer_norm.default,
+        torch.ops.aten.native_layer_norm_backward.default,
+        torch.ops.aten.native_group_norm.default,
+        torch.ops.aten.native_group_norm_backward.default,
+        torch.ops.aten.convolution.default,
+        torch.ops.aten.convolution_backward.default,
+    }
+)
+"""Operations whose kernels copy an operand that does not lie in one piece."""
 
 _WITHOUT_VALUES: dict[Any, Any] = {
     torch.ops.aten._ctc_loss.Tensor: _ctc,

@@ -1,0 +1,67 @@
+"""Every shipped configuration, dry-run without network and without data, as it is typed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.config.load import load_config
+from training.dry_run import VALID, dry_run
+
+pytestmark = pytest.mark.recipe
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem != "base")
+LITERAL = ("dev_whisper", "dev_e2e")
+
+
+def command(config: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hub")}
+    line = [
+        sys.executable,
+        str(ROOT / "training/scripts/train.py"),
+        "--config",
+        str(ROOT / config),
+        *arguments,
+    ]
+    return subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+
+
+@pytest.mark.parametrize("name", LITERAL)
+def test_the_literal_command(name: str, tmp_path: Path) -> None:
+    done = command(f"configs/{name}.yaml", "--dry_run", folder=tmp_path)
+    assert done.returncode == VALID, done.stderr
+    assert "fits: " in done.stdout
+    assert "not checked    weights" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_is_named_with_its_place(tmp_path: Path) -> None:
+    done = command("configs/dev_whisper.yaml", "--dry_run", "training.lerning_rate=1e-4", folder=tmp_path)
+    assert done.returncode == 2
+    assert "command line: training.lerning_rate" in done.stderr
+    (tmp_path / "broken.yaml").write_text(
+        f"_base_: {ROOT}/configs/dev_whisper.yaml\n\ntraining:\n  batch_sise: 4\n"
+    )
+    done = command(str(tmp_path / "broken.yaml"), "--dry_run", folder=tmp_path)
+    assert done.returncode == 2
+    assert "broken.yaml:4: training.batch_sise" in done.stderr
+
+
+def test_a_card_that_is_too_small(tmp_path: Path) -> None:
+    # The weights of 318 M parameters alone take 1.2 GiB.
+    done = command("configs/dev_e2e.yaml", "--dry_run", "profile.memory_gb=1.5", folder=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "does not fit" in done.stdout
+
+
+@pytest.mark.parametrize("path", [p for p in SHIPPED if p.stem not in LITERAL], ids=lambda p: p.stem)
+def test_every_shipped_configuration(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines: list[str] = []
+    assert dry_run(load_config(path), lines.append) == VALID
+    assert any("fits: " in line for line in lines)
+    assert list(tmp_path.iterdir()) == []

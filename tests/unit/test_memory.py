@@ -1,0 +1,298 @@
+"""The memory plan against what real steps of small models hold, and against the public sizes of large ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import e2e_tiny
+import pytest
+import torch
+import whisper_assets
+
+from training import memory, trainable, worst_case
+from training.config.load import config_from, load_config
+from training.models import BuildContext, Bundle, load, model_inputs
+from training.phantom import NotCountable, Phantom
+
+torch.set_num_threads(1)
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def tiny_whisper(**options: Any) -> Bundle:
+    return whisper_assets.tiny(
+        sizes={"d_model": 64, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256}, **options
+    )
+
+
+def tiny_e2e(**options: Any) -> Bundle:
+    """With wav2vec2's own convolutions: what kernels use inside, which no plan sees, grows with their length."""
+    convolutions = {
+        "conv_dim": [32] * 7,
+        "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+        "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    }
+    encoder = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, **convolutions}
+    return e2e_tiny.tiny(encoder, **options)
+
+
+BUNDLES = {
+    "whisper": tiny_whisper,
+    "whisper with ctc": lambda: tiny_whisper(ctc_weight=0.3),
+    "e2e": tiny_e2e,
+    "e2e with ctc": lambda: tiny_e2e(ctc_weight=0.3),
+}
+
+
+def batch_of(bundle: Bundle, rows: int = 3, seconds: float = 4.0) -> dict[str, Any]:
+    return bundle.collate([worst_case.synthetic_features(bundle, seconds, 40)] * rows)
+
+
+def phantom_of(bundle: Bundle, **changes: Any) -> Phantom:
+    return Phantom(bundle.model, **{"cuda": False, "precision": "fp32", "checkpointing": False, **changes})
+
+
+def size_of(batch: dict[str, Any]) -> int:
+    """Bytes of the batch itself, which lies on the device too."""
+    return sum(t.numel() * t.element_size() for t in model_inputs(batch).values() if torch.is_tensor(t))
+
+
+def real_peak(bundle: Bundle, batch: dict[str, Any]) -> int:
+    """The most bytes that torch's CPU allocator had given out at once during a real step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    bundle.model.train()
+    bundle.model.zero_grad(set_to_none=True)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        bundle.model(**model_inputs(batch), num_items_in_batch=1).loss.backward()
+    bundle.model.zero_grad(set_to_none=True)
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(events) if e.name() == "[memory]")
+    live = peak = size_of(batch)
+    for _, _, size in changes:
+        live += size
+        peak = max(peak, live)
+    return peak
+
+
+def really_saved(bundle: Bundle, batch: dict[str, Any]) -> int:
+    """Bytes that autograd saves in a real forward pass, each storage once, without the weights; and the batch."""
+    inputs = [t for t in model_inputs(batch).values() if torch.is_tensor(t)]
+    left_out = {t.untyped_storage().data_ptr() for t in [*bundle.model.parameters(), *inputs]}
+    storages: dict[int, Any] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in left_out:
+            storages[storage.data_ptr()] = storage
+        return tensor
+
+    bundle.model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = bundle.model(**model_inputs(batch), num_items_in_batch=1).loss
+        saved = sum(storage.nbytes() for storage in storages.values())
+    del loss
+    return saved + size_of(batch)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_peak_of_a_step_is_that_of_the_real_one(name: str) -> None:
+    bundle = BUNDLES[name]()
+    batch = batch_of(bundle)
+    planned = phantom_of(bundle).step(batch, accumulated=False).peak
+    assert planned == pytest.approx(real_peak(bundle, batch), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["whisper", "e2e"])
+def test_what_the_forward_pass_keeps_is_what_autograd_saves(name: str) -> None:
+    bundle = BUNDLES[name]()
+    batch = batch_of(bundle)
+    kept = phantom_of(bundle).step(batch, accumulated=False).kept
+    assert kept == pytest.approx(really_saved(bundle, batch), rel=0.1)
+
+
+def test_checkpointing_is_counted_as_it_is() -> None:
+    bundle = tiny_whisper()
+    batch = batch_of(bundle)
+    planned = phantom_of(bundle, checkpointing=True).step(batch, accumulated=False)
+    plain = phantom_of(bundle).step(batch, accumulated=False)
+    bundle.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    assert planned.peak == pytest.approx(real_peak(bundle, batch), rel=0.1)
+    assert planned.kept < 0.5 * plain.kept
+    assert planned.flops > 1.2 * plain.flops
+
+
+def test_a_frozen_encoder_keeps_no_activations() -> None:
+    bundle = tiny_e2e()
+    batch = batch_of(bundle)
+    trained = phantom_of(bundle).step(batch, accumulated=False)
+    trainable.apply(bundle, freeze_encoder=True)
+    frozen = phantom_of(bundle).step(batch, accumulated=False)
+    assert frozen.kept == pytest.approx(
+        really_saved(bundle, batch), rel=0.15
+    )  # of so little, outputs are a tenth
+    assert frozen.kept < 0.3 * trained.kept
+
+
+def test_gradients_of_an_earlier_batch_are_there_while_accumulating() -> None:
+    bundle = tiny_whisper()
+    phantom = phantom_of(bundle)
+    batch = batch_of(bundle)
+    once, again = phantom.step(batch, accumulated=False), phantom.step(batch, accumulated=True)
+    gradients = sum(4 * p.numel() for p in bundle.model.parameters() if p.requires_grad)
+    assert again.parts["gradients"] == gradients
+    assert once.peak < again.peak <= once.peak + gradients + 4096
+
+
+def test_half_precision_copies_weights_and_halves_activations() -> None:
+    bundle = tiny_whisper()
+    batch = batch_of(bundle)
+    single = phantom_of(bundle, cuda=True).step(batch, accumulated=False)
+    half = phantom_of(bundle, cuda=True, precision="fp16").step(batch, accumulated=False)
+    linear = sum(
+        m.weight.numel() for m in bundle.model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv1d)
+    )
+    assert single.parts["half-precision weights"] == 0
+    assert 0 < half.parts["half-precision weights"] <= 2 * linear + 65536
+    assert 0.4 * single.kept < half.kept < 0.9 * single.kept
+
+
+def test_a_gpu_keeps_dropout_masks_as_bytes_and_no_attention_scores() -> None:
+    bundle = whisper_assets.tiny(sizes={"dropout": 0.1, "attention_dropout": 0.1})
+    batch = batch_of(bundle, seconds=20.0)
+    cpu, gpu = (phantom_of(bundle, cuda=cuda).step(batch, accumulated=False) for cuda in (False, True))
+    heads, layers, frames, rows = 2, 2, batch["input_features"].shape[-1] // 2, 3
+    scores = 4 * rows * heads * layers * frames**2
+    assert cpu.peak == pytest.approx(real_peak(bundle, batch), rel=0.1)
+    assert cpu.kept - gpu.kept > scores
+
+
+def test_the_model_is_neither_moved_nor_changed() -> None:
+    bundle = tiny_whisper()
+    before = {name: parameter.clone() for name, parameter in bundle.model.named_parameters()}
+    phantom = phantom_of(bundle)
+    phantom.step(batch_of(bundle), accumulated=True)
+    assert all(torch.equal(p, before[name]) for name, p in bundle.model.named_parameters())
+    assert all(p.grad is None for p in bundle.model.parameters())
+    assert type(bundle.model.proj_out.weight) is torch.nn.Parameter
+    fake = phantom.model
+    assert fake.proj_out.weight is fake.model.decoder.embed_tokens.weight
+    assert [p.requires_grad for p in fake.parameters()] == [
+        p.requires_grad for p in bundle.model.parameters()
+    ]
+
+
+def test_the_functions_that_stand_in_for_cuda_are_put_back() -> None:
+    from training.nn import losses
+
+    before = (
+        torch.nn.functional.dropout,
+        torch.nn.functional.layer_norm,
+        losses._product_dtype,
+        losses.CHUNK_BYTES,
+    )
+    bundle = tiny_whisper()
+    phantom_of(bundle, cuda=True, precision="bf16").step(batch_of(bundle), accumulated=False)
+    after = (
+        torch.nn.functional.dropout,
+        torch.nn.functional.layer_norm,
+        losses._product_dtype,
+        losses.CHUNK_BYTES,
+    )
+    assert all(one is other for one, other in zip(before, after, strict=True))
+
+
+def test_a_model_that_needs_values_says_so() -> None:
+    bundle = tiny_whisper()
+    forward = bundle.model.model.encoder.layers[0].forward
+    bundle.model.model.encoder.layers[0].forward = lambda hidden, *rest: (  # type: ignore[method-assign]
+        forward(hidden, *rest) * float(hidden.detach().sum())
+    )
+    with pytest.raises(NotCountable, match="real data"):
+        phantom_of(bundle).step(batch_of(bundle), accumulated=False)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_plan_counts_the_parameters_of_the_model(name: str) -> None:
+    bundle = BUNDLES[name]()
+    config = tiny_config()
+    model, _ = trainable.apply(bundle, freeze_encoder=True)
+    plan = memory.make_plan(config, bundle, model, memory.Load(train=batch_of(bundle)))
+    assert plan.parameters == sum(p.numel() for p in bundle.model.parameters())
+    assert plan.trainable == sum(p.numel() for p in bundle.model.parameters() if p.requires_grad)
+    assert plan.total == sum(plan.items.values()) == max(plan.moments.values())
+
+
+def tiny_config(**profile: Any) -> Any:
+    model = {"type": "whisper", "sizes": whisper_assets.SIZES}
+    return config_from({"model": model, "profile": {"device": "cuda", "memory_gb": 4, **profile}})
+
+
+@pytest.mark.parametrize(
+    ("config", "millions"),
+    [
+        ("dev_whisper", {"": 37.76}),
+        ("prod_whisper", {"": 763.86}),
+        ("dev_e2e", {"encoder": 94.37}),
+        ("prod_e2e", {"encoder": 315.44}),
+    ],
+)
+def test_parameters_of_the_public_models(config: str, millions: dict[str, float]) -> None:
+    options = load_config(CONFIGS / f"{config}.yaml").model
+    assert options is not None
+    model = load(options.type).build(options, BuildContext(meta=True)).model  # type: ignore[attr-defined]
+    for part, expected in millions.items():
+        module = model.get_submodule(part)
+        assert sum(p.numel() for p in module.parameters()) / 1e6 == pytest.approx(expected, abs=0.01)
+
+
+def test_optimiser_states_by_kind() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Embedding(100, 64), torch.nn.Linear(64, 128), torch.nn.Linear(128, 128)
+    )
+    model[2].requires_grad_(False)
+    embedding, weight, bias = 6400, 8192, 128
+    assert memory.optimiser_bytes(model, "adamw_torch_fused") == (8 * (embedding + weight + bias), 0)
+    assert memory.optimiser_bytes(model, "adamw_torch")[1] == 4 * (embedding + weight + bias)
+    assert memory.optimiser_bytes(model, "adamw_bnb_8bit") == (8 * embedding + 2 * weight + 8 * bias, 0)
+    assert memory.optimiser_bytes(model, "sgd") == (0, 0)
+    assert memory.optimiser_bytes(model, "adafactor")[0] == 4 * (100 + 64 + 128 + 64 + bias)
+
+
+def test_adam_states_are_those_of_torch() -> None:
+    model = torch.nn.Linear(64, 128)
+    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
+    model(torch.randn(2, 64)).sum().backward()
+    optimiser.step()
+    states = [t for s in optimiser.state.values() for k, t in s.items() if k != "step"]
+    real = sum(t.numel() * t.element_size() for t in states)
+    assert memory.optimiser_bytes(model, "adamw_torch_fused")[0] == real
+
+
+def test_the_budget_of_a_gpu_is_less_its_context() -> None:
+    assert memory.budget(tiny_config(memory_gb=4)) == pytest.approx(3.3 * memory.GIB, rel=1e-6)
+    assert memory.budget(tiny_config(device="cpu", memory_gb=4)) == 4 * memory.GIB
+
+
+def test_the_heaviest_batch_is_one_that_the_sampler_draws() -> None:
+    config = config_from(
+        {
+            "model": {"type": "whisper", "sizes": whisper_assets.SIZES},
+            "training": {"max_batch_seconds": 60, "batch_size": 20},
+        }
+    )
+    known = worst_case.assumed(config)
+    sampler = worst_case.make_sampler(config, known.train)
+    drawn = [(len(rows), float(known.train[rows].max())) for rows in sampler.batches()]
+    rows, seconds = worst_case.heaviest(config, known.train)
+    assert rows * seconds == pytest.approx(max(n * s for n, s in drawn), rel=0.02)
+    assert worst_case.heaviest(config, known.train, padded=True)[0] == max(n for n, _ in drawn)
+
+
+def test_batches_padded_to_30_seconds_count_as_such() -> None:
+    bundle = tiny_whisper(full_context_share=0.02)
+    config = tiny_config()
+    known = worst_case.Known(train=worst_case.assumed(config).train / 10, dev=None)
+    assert worst_case.load(config, bundle, known).train["input_features"].shape[-1] == 3000
+    bundle = tiny_whisper(full_context_share=0.0)
+    assert worst_case.load(config, bundle, known).train["input_features"].shape[-1] < 500
