@@ -13,7 +13,7 @@ from transformers import MBart50Tokenizer, Wav2Vec2FeatureExtractor
 
 from training.data.collators import IGNORED, collate_targets
 from training.data.example import TRANSCRIBE, Example
-from training.nn.ctc import check_feasible
+from training.nn.ctc import CtcCharacters, check_feasible
 from training.nn.mbart_tokenizer import TASK_TOKENS, language_codes, text_ids, token_id
 
 
@@ -56,7 +56,7 @@ class E2EEncode:
     languages: tuple[str, str]
     frames: Frames
     max_label_tokens: int = 256
-    ctc: bool = False
+    ctc: CtcCharacters | None = None
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
         frames = self.frames.of(len(waveform))
@@ -72,8 +72,9 @@ class E2EEncode:
             "prompt": {task: len(ids) for task, ids in prompts.items()},
             "unknown": sum(ids.count(self.tokenizer.unk_token_id) for ids in texts.values()),
         }
-        if self.ctc and TRANSCRIBE in example.texts:
-            features["ctc_labels"] = self.transcript(example, texts, frames)
+        if self.ctc is not None and TRANSCRIBE in example.texts:
+            features["ctc_labels"] = self.ctc.encode(example.texts[TRANSCRIBE])
+            check_feasible(frames, features["ctc_labels"])
         return features
 
     def values(self, waveform: np.ndarray) -> np.ndarray:
@@ -102,14 +103,6 @@ class E2EEncode:
         if len(labels) > self.max_label_tokens:
             raise ValueError(f"{task}: {len(labels)} label tokens, at most {self.max_label_tokens}")
         return labels
-
-    def transcript(self, example: Example, texts: dict[str, list[int]], frames: int) -> list[int]:
-        """Targets of the CTC loss, alignable."""
-        ids = (
-            texts[TRANSCRIBE] if TRANSCRIBE in texts else text_ids(self.tokenizer, example.texts[TRANSCRIBE])
-        )
-        check_feasible(frames, ids)
-        return ids
 
 
 @dataclass(frozen=True)

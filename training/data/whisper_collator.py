@@ -14,7 +14,7 @@ from transformers import WhisperProcessor
 
 from training.data.collators import IGNORED, collate_targets
 from training.data.example import TRANSCRIBE, Example
-from training.nn.ctc import check_feasible
+from training.nn.ctc import CtcCharacters, check_feasible
 
 FRAMES_PER_SECOND = 100
 MAX_FRAMES = 3000
@@ -36,7 +36,7 @@ class WhisperEncode:
     tasks: tuple[str, ...]
     language: str
     max_label_tokens: int = 448
-    ctc: bool = False
+    ctc: CtcCharacters | None = None
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
         labels = {task: self.labels(example, task) for task in self.tasks}
@@ -48,8 +48,8 @@ class WhisperEncode:
             "labels": labels,
             "prompt": dict.fromkeys(labels, 3),
         }
-        if self.ctc and TRANSCRIBE in example.texts:
-            targets = labels[TRANSCRIBE][3:-1]
+        if self.ctc is not None and TRANSCRIBE in example.texts:
+            targets = self.ctc.encode(example.texts[TRANSCRIBE])
             check_feasible(log_mel.shape[-1] // 2, targets)
             features["ctc_labels"] = targets
         return features
@@ -141,4 +141,3 @@ class WhisperCollator:
         """Each clip goes on with its own last frame: silence after that clip's normalisation."""
         rows = [np.pad(row, ((0, 0), (0, frames - row.shape[-1])), mode="edge") for row in log_mels]
         return torch.from_numpy(np.stack(rows))
-

@@ -23,6 +23,7 @@ from training.data.example import TASKS
 from training.errors import UserError
 from training.models import Batch, BuildContext, Bundle
 from training.nn import SETTINGS
+from training.nn.ctc import CtcCharacters, head_characters
 from training.nn.mbart_tokenizer import (
     TASK_TOKENS,
     extend_tokenizer,
@@ -43,7 +44,6 @@ from training.nn.speech_parts import (
 from training.nn.speech_processor import SpeechProcessor
 from training.nn.speech_translation import SpeechTranslationModel
 
-LARGEST_CTC_VOCABULARY = 60_000
 STAND_IN_TEXTS = 20_000
 STAND_IN_PIECES = 8_000
 ASSUMED_TRIMMED = 20_000
@@ -141,12 +141,13 @@ def build(options: Options, context: BuildContext) -> Bundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
         if context.source is not None:
-            return _bundle(options, *_restore(options, context.source))
+            return _bundle(options, *_restore(options, context, context.source))
         parts = (
             _from_scratch(options, context) if options.sizes is not None else _pretrained(options, context)
         )
+        characters = head_characters(options.ctc_weight, None, context.texts)
         processor = SpeechProcessor(parts.extractor, parts.tokenizer, parts.vocabulary_map)
-        return _bundle(options, _assemble(options, parts), processor, parts.notes)
+        return _bundle(options, _assemble(options, parts, characters), processor, parts.notes)
 
 
 def _bundle(
@@ -155,6 +156,7 @@ def _bundle(
     _check(options, model)
     encoder, tokenizer = model.config.encoder, processor.tokenizer
     frames = Frames(_convolutions(encoder))
+    ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
     return Bundle(
         model=model,
         processor=processor,
@@ -167,14 +169,14 @@ def _bundle(
             _languages(options, tokenizer),
             frames,
             options.max_label_tokens,
-            ctc=bool(options.ctc_weight),
+            ctc=ctc,
         ),
         collate=E2ECollator(
             options.tasks,
             start_id=tokenizer.eos_token_id,
             pad_id=tokenizer.pad_token_id,
             min_samples=frames.samples(getattr(encoder, "mask_time_length", 0) + 1),
-            ctc=bool(options.ctc_weight),
+            ctc=ctc is not None,
         ),
         generate=Generate(options.tasks),
         decode=Decode(tokenizer),
@@ -301,7 +303,7 @@ def _languages(options: Options, tokenizer: MBart50Tokenizer) -> tuple[str, str]
     return source, target
 
 
-def _assemble(options: Options, parts: _Parts) -> SpeechTranslationModel:
+def _assemble(options: Options, parts: _Parts, characters: str) -> SpeechTranslationModel:
     config: Any = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
         parts.encoder.config, parts.decoder.config
     )
@@ -310,7 +312,7 @@ def _assemble(options: Options, parts: _Parts) -> SpeechTranslationModel:
     config.eos_token_id = tokenizer.eos_token_id
     # mBART's decoder input starts with </s> and goes on with the language code; the code is part of the prompt.
     config.decoder_start_token_id = tokenizer.eos_token_id
-    setattr(config, SETTINGS, _settings(options, parts.extractor))
+    setattr(config, SETTINGS, _settings(options, parts.extractor, characters))
     with torch.device("meta" if parts.decoder.device.type == "meta" else "cpu"):
         model = SpeechTranslationModel(config, parts.encoder, parts.decoder)
     if parts.decoder.device.type == "meta":
@@ -324,7 +326,7 @@ def _assemble(options: Options, parts: _Parts) -> SpeechTranslationModel:
     return model
 
 
-def _settings(options: Options, extractor: Wav2Vec2FeatureExtractor) -> dict[str, Any]:
+def _settings(options: Options, extractor: Wav2Vec2FeatureExtractor, characters: str) -> dict[str, Any]:
     """What a checkpoint must remember and the stock configuration has no field for."""
     return {
         "type": "e2e",
@@ -332,14 +334,18 @@ def _settings(options: Options, extractor: Wav2Vec2FeatureExtractor) -> dict[str
         "language": options.languages[0],
         "target_language": options.languages[1],
         "ctc_weight": options.ctc_weight,
+        "ctc_characters": characters,
         "mask_encoder": bool(extractor.return_attention_mask),
     }
 
 
-def _restore(options: Options, source: Path) -> tuple[SpeechTranslationModel, SpeechProcessor]:
+def _restore(
+    options: Options, context: BuildContext, source: Path
+) -> tuple[SpeechTranslationModel, SpeechProcessor]:
     processor = SpeechProcessor.from_pretrained(source)
     config = SpeechEncoderDecoderConfig.from_pretrained(source)
-    setattr(config, SETTINGS, _settings(options, processor.feature_extractor))
+    characters = head_characters(options.ctc_weight, getattr(config, SETTINGS, None), context.texts)
+    setattr(config, SETTINGS, _settings(options, processor.feature_extractor, characters))
     return SpeechTranslationModel.from_pretrained(source, config=config, dtype=torch.float32), processor
 
 
@@ -368,9 +374,4 @@ def _check(options: Options, model: SpeechTranslationModel) -> None:
         raise UserError(
             f"model.max_label_tokens: {options.max_label_tokens}, but the decoder has "
             f"{decoder.max_position_embeddings} positions"
-        )
-    if options.ctc_weight and decoder.vocab_size > LARGEST_CTC_VOCABULARY:
-        raise UserError(
-            f"model.ctc_weight: a CTC head over {decoder.vocab_size:,} ids is too large (at most "
-            f"{LARGEST_CTC_VOCABULARY:,}); set trim_vocabulary: true or ctc_weight: 0"
         )

@@ -21,6 +21,7 @@ from training.data.whisper_collator import WhisperCollator, WhisperEncode
 from training.errors import UserError
 from training.models import Batch, BuildContext, Bundle
 from training.nn import SETTINGS
+from training.nn.ctc import CtcCharacters, head_characters
 from training.nn.sizes import SIZES
 from training.nn.whisper import MultitaskWhisper
 from training.nn.whisper_tokenizer import START, train_whisper_tokenizer
@@ -79,20 +80,19 @@ class Options(BaseModel):
 def build(options: Options, context: BuildContext) -> Bundle:
     """Model, processor and data functions of a Whisper run."""
     if context.source is not None:
-        processor, model = _load(str(context.source), options)
+        processor, model = _load(str(context.source), options, context)
     elif options.sizes is not None:
         processor = _scratch_processor(options, context)
         model = _scratch_model(options, processor, context)
     else:
         processor, model = _pretrained(options, context)
+    ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
     return Bundle(
         model=model,
         processor=processor,
         tasks=options.tasks,
         sample_rate=processor.feature_extractor.sampling_rate,
-        encode=WhisperEncode(
-            processor, options.tasks, options.language, options.max_label_tokens, ctc=bool(options.ctc_weight)
-        ),
+        encode=WhisperEncode(processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc),
         collate=WhisperCollator(
             tasks=options.tasks,
             start_id=model.config.decoder_start_token_id,
@@ -100,7 +100,7 @@ def build(options: Options, context: BuildContext) -> Bundle:
             context=options.encoder_context,
             margin=options.context_margin_seconds,
             full_share=options.full_context_share,
-            ctc=bool(options.ctc_weight),
+            ctc=ctc is not None,
         ),
         generate=Generate(options.tasks),
         decode=Decode(processor),
@@ -135,7 +135,9 @@ class Decode:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-def _settings(options: Options) -> dict[str, Any]:
+def _settings(
+    options: Options, context: BuildContext, saved: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What a checkpoint must remember and ``WhisperConfig`` has no field for."""
     return {
         "type": "whisper",
@@ -145,6 +147,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "encoder_context": options.encoder_context,
         "context_margin_seconds": options.context_margin_seconds,
         "ctc_weight": options.ctc_weight,
+        "ctc_characters": head_characters(options.ctc_weight, saved, context.texts),
     }
 
 
@@ -175,7 +178,7 @@ def _scratch_model(options: Options, processor: WhisperProcessor, context: Build
         begin_suppress_tokens=None,
         **{"max_target_positions": options.max_label_tokens, **sizes},
     )
-    setattr(config, SETTINGS, _settings(options))
+    setattr(config, SETTINGS, _settings(options, context))
     with torch.device("meta") if context.meta else torch.device("cpu"):
         model = MultitaskWhisper(config)
     model.generation_config = _generation_config(model, processor)
@@ -216,16 +219,16 @@ _NOT_LANGUAGES = {
 def _pretrained(options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
     assert options.name is not None
     if context.meta:
-        return _public(options)
-    return _load(options.name, options)
+        return _public(options, context)
+    return _load(options.name, options, context)
 
 
-def _load(name: str, options: Options) -> tuple[WhisperProcessor, MultitaskWhisper]:
+def _load(name: str, options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
     """A hub id or a folder, ours or stock; the settings are the options'."""
     try:
         processor = WhisperProcessor.from_pretrained(name)
         config = WhisperConfig.from_pretrained(name)
-        setattr(config, SETTINGS, _settings(options))
+        setattr(config, SETTINGS, _settings(options, context, getattr(config, SETTINGS, None)))
         model = MultitaskWhisper.from_pretrained(name, config=config, dtype=torch.float32)
     except OSError as error:
         raise UserError(
@@ -235,14 +238,14 @@ def _load(name: str, options: Options) -> tuple[WhisperProcessor, MultitaskWhisp
     return processor, model
 
 
-def _public(options: Options) -> tuple[WhisperProcessor, MultitaskWhisper]:
+def _public(options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
     """The shape of a public model without its weights, its tokenizer's place taken by an empty one."""
     if options.name not in SIZES:
         raise UserError(
             f"model.name: {options.name!r} is neither in reach nor among the known sizes {sorted(SIZES)}"
         )
     config = WhisperConfig(**SIZES[options.name]["config"])
-    setattr(config, SETTINGS, _settings(options))
+    setattr(config, SETTINGS, _settings(options, context))
     with torch.device("meta"):
         model = MultitaskWhisper(config)
     tokenizer = train_whisper_tokenizer([], 256, [options.language])

@@ -2,13 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from training.data.collators import IGNORED
+from training.data.example import TRANSCRIBE
+
+
+class CtcCharacters:
+    """The vocabulary of a CTC head: characters of the training transcripts, blank at 0.
+
+    Characters, not the decoder's pieces: each stands in many words, so that the encoder learns to tell them
+    apart within minutes, and a head over some hundred of them costs next to nothing. Case and punctuation
+    are not heard and are left out; letters keep their diacritics.
+    """
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        self._ids = {character: i for i, character in enumerate(characters, start=1)}
+
+    @classmethod
+    def of(cls, transcripts: Iterable[str]) -> CtcCharacters:
+        """Those that the transcripts consist of, in code-point order."""
+        seen: set[str] = set()
+        for text in transcripts:
+            seen.update(cls.audible(text))
+        return cls("".join(sorted(seen)))
+
+    @staticmethod
+    def audible(text: str) -> str:
+        """Letters, digits and marks in lower case, words parted by one space, NFC."""
+        text = unicodedata.normalize("NFC", text).lower()
+        kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
+        return " ".join(kept.split())
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text; a character that no training transcript has is left out, as it cannot be learnt."""
+        return [self._ids[c] for c in self.audible(text) if c in self._ids]
+
+    def __len__(self) -> int:
+        return len(self.characters) + 1
+
+
+def head_characters(
+    weight: float,
+    saved: Mapping[str, Any] | None,
+    texts: Callable[[], Iterable[tuple[str, str | None, str]]] | None,
+) -> str:
+    """The characters of a run's CTC head: those that the checkpoint was trained with, else the training texts'.
+
+    Empty where no CTC loss is asked for (``weight`` 0). ``texts`` gives ``(task, language, text)``.
+    """
+    if not weight:
+        return ""
+    if saved and saved.get("ctc_characters"):
+        return str(saved["ctc_characters"])
+    rows = texts() if texts is not None else ()
+    return CtcCharacters.of(text for task, _, text in rows if task == TRANSCRIBE).characters
 
 
 def frames_needed(targets: Sequence[int]) -> int:
@@ -29,7 +84,7 @@ def check_feasible(frames: int, targets: Sequence[int]) -> None:
 
 
 def ctc_loss(
-    logits: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor, *, blank: int
+    logits: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor, *, blank: int = 0
 ) -> torch.Tensor:
     """Sum over the batch of -log p(targets), in float32 whatever the autocast.
 

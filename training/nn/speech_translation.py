@@ -55,7 +55,7 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
         self.mask_encoder = bool(settings.get("mask_encoder", True))
         self.ctc_weight = float(settings.get("ctc_weight", 0.0))
         if self.ctc_weight:
-            self.ctc_head = nn.Linear(self.encoder_output_dim, self.decoder.config.vocab_size)
+            self.ctc_head = nn.Linear(self.encoder_output_dim, len(settings["ctc_characters"]) + 1)
 
     def encode(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -174,7 +174,7 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
     def _ctc(self, states: torch.Tensor, mask: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:
         rows, frames = states.shape[:2]
         lengths = torch.full((rows,), frames, device=states.device) if mask is None else mask.sum(dim=-1)
-        return ctc_loss(self.ctc_head(states), lengths, targets, blank=self.config.pad_token_id)
+        return ctc_loss(self.ctc_head(states), lengths, targets)
 
     @torch.no_grad()
     def generate_tasks(

@@ -50,7 +50,7 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         settings = getattr(config, SETTINGS, None) or {}
         self.ctc_weight = float(settings.get("ctc_weight", 0.0))
         if self.ctc_weight:
-            self.ctc_head = nn.Linear(config.d_model, config.vocab_size)
+            self.ctc_head = nn.Linear(config.d_model, len(settings["ctc_characters"]) + 1)
 
     def encode(self, input_features: torch.Tensor) -> torch.Tensor:
         """Encoder states; SpecAugment as the configuration has it, in training only."""
@@ -92,9 +92,7 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         items = num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum().clamp(min=1)
         if self.ctc_weight and ctc_labels is not None and frames is not None:
             lengths = torch.div(frames + 1, 2, rounding_mode="floor").clamp(max=states.shape[1])
-            loss = loss + self.ctc_weight * ctc_loss(
-                self.ctc_head(states), lengths, ctc_labels, blank=self.config.pad_token_id
-            )
+            loss = loss + self.ctc_weight * ctc_loss(self.ctc_head(states), lengths, ctc_labels)
         return Seq2SeqLMOutput(loss=loss / items, encoder_last_hidden_state=states)
 
     def generate_tasks(

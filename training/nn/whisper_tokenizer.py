@@ -13,10 +13,19 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 END = "<|endoftext|>"
 START = "<|startoftranscript|>"
-CONTROLS = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
+CONTROLS = (
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+)
 
 
-def train_whisper_tokenizer(texts: Iterable[str], vocab_size: int, languages: Iterable[str]) -> WhisperTokenizer:
+def train_whisper_tokenizer(
+    texts: Iterable[str], vocab_size: int, languages: Iterable[str]
+) -> WhisperTokenizer:
     """Byte-level BPE of ``vocab_size`` text tokens, followed by Whisper's control tokens in Whisper's order.
 
     Every byte is in the alphabet, so no text is out of reach. The stock tokenizer computes the id of a

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         predictions.examples,
         predictions.hypotheses,
         meta=meta,
-        train_texts=_train_texts(trained),
+        **_training_split(trained),
         resamples=_setting(trained, "resamples") or 1000,
         silence=_silence(trained, generation) if _setting(trained, "silence_probes") is not False else None,
     )
@@ -132,17 +132,23 @@ def _silence(trained: Trained, generation: dict[str, Any]) -> dict[str, list[str
     return said
 
 
-def _train_texts(trained: Trained) -> Iterable[str] | None:
-    """The training transcripts, for the baseline that answers with the nearest of them."""
+def _training_split(trained: Trained) -> dict[str, Any]:
+    """The training texts by task, for the baseline that answers with the nearest of them, and who spoke them."""
     from training.run import open_split
 
     if trained.config is None:
-        return None
+        return {}
     try:
         manifest = open_split(trained.config, "train")
-    except UserError:
-        return None
-    return [text for task, _, text in manifest.texts() if task == trained.bundle.tasks[0]]
+    except UserError as error:
+        print(f"no training split to compare with: {error}", file=sys.stderr)
+        return {}
+    texts: dict[str, list[str]] = {task: [] for task in trained.bundle.tasks}
+    for task, _, text in manifest.texts():
+        if task in texts:
+            texts[task].append(text)
+    speakers = manifest.column("speaker") if "speaker" in manifest.column_names else []
+    return {"train_texts": texts, "train_speakers": {speaker for speaker in speakers if speaker}}
 
 
 def _meta(

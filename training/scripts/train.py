@@ -59,9 +59,11 @@ def _train(config: object, args: argparse.Namespace) -> int:
     from training import checkpoint
     from training.config.schema import Config
     from training.fitting import Stopped
+    from training.inference.quiet import quiet
     from training.run import build, check_folder, fit
 
     assert isinstance(config, Config)
+    quiet()
     folder = config.output.dir
     resume = checkpoint.find(folder, args.resume or None, print) if args.resume is not None else None
     check_folder(folder, resume=resume, fresh=args.fresh)
