@@ -70,7 +70,7 @@ def step(arm: str, inputs: Inputs, smoothing: float) -> tuple[dict[str, float], 
     gc.collect()
     synchronise(inputs[0])
     start, cpu = time.perf_counter(), time.process_time()
-    loss = ARMS[arm](inputs, smoothing)
+    loss = ARMS[arm](inputs, smoothing) / len(inputs[2])  # as in training, where the factor is not one
     loss.backward()
     synchronise(inputs[0])
     times = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}

@@ -16,11 +16,14 @@ CHUNK_BYTES = {"cpu": 384 * 2**20, "cuda": 64 * 2**20}
 faster where memory is slow. On a CPU, with width 1,024, 128 MiB took longer than plain cross entropy, see
 benchmarks/large_vocabulary_loss.py."""
 
-_SOFTMAX_BYTES = 8 * 2**20
-"""Float32 probabilities made at once: what lies between softmax and the gradient stays in the cache."""
+_SOFTMAX_BYTES = 32 * 2**20
+"""Float32 probabilities made at once: a fraction of a chunk, yet enough that threads seldom wait for each other."""
 
 _HALF_SCALE = 2.0**15
 """Lifts a probability's gradient (at most 1) out of float16's subnormal numbers and stays below its largest."""
+
+_SMALL = 1e-30
+"""Above it a probability is far from float32's subnormal numbers, and its logarithm is exact."""
 
 _WEIGHT_ROWS = 2**14
 """Rows of a low-precision weight gradient that are multiplied at once before they go into the float32 sum."""
@@ -187,9 +190,7 @@ class _Pass:
         The uniform part of smoothed targets is in neither: `_uniform_part` and `_GradientSums` add it.
         """
         chances = torch.softmax(logits, 1, dtype=self.exact, out=self.probabilities[: len(logits)])
-        # The largest probability is at least 1 / vocabulary: its logarithm loses nothing.
-        normaliser = logits.amax(1).to(self.exact) - chances.amax(1).log()
-        self.loss += self._cross_entropy(logits, normaliser, labels)
+        self.loss += self._cross_entropy(logits, chances, labels)
         if any(self.plan.needs):
             chances[torch.arange(len(labels), device=labels.device), labels] -= 1 - self.plan.smoothing
             logits.copy_(chances if factor == 1 else chances.mul_(factor))
@@ -204,10 +205,16 @@ class _Pass:
         return -self.plan.smoothing / self.vocabulary * logits
 
     def _cross_entropy(
-        self, logits: torch.Tensor, normaliser: torch.Tensor, labels: torch.Tensor
+        self, logits: torch.Tensor, chances: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Without the `_uniform_part`."""
-        picked = logits.gather(1, labels[:, None]).squeeze(1).to(self.exact)
+        """Of rows with these probabilities, without the `_uniform_part`."""
+        picked = logits.gather(1, labels[:, None]).to(self.exact)
+        chance = chances.gather(1, labels[:, None])
+        if bool((chance < _SMALL).any()):
+            # The largest probability is at least 1 / vocabulary: its logarithm loses nothing.
+            normaliser = logits.amax(1, keepdim=True).to(self.exact) - chances.amax(1, keepdim=True).log()
+        else:
+            normaliser = picked - chance.log()
         return (normaliser - (1 - self.plan.smoothing) * picked).sum()
 
 
