@@ -277,57 +277,77 @@ def remedies(config: Config, plan: Plan, replan: Replan) -> list[Remedy]:
 
     Changes are tried in the order of their price, each by planning anew.
     """
-    found: list[Remedy] = []
     if plan.items["weights"] > plan.budget and not _may_trim(config):
-        return found
-    for options in candidates(config):
-        for change in options:
-            if change.for_evaluation and plan.moment != "evaluation":
-                continue
-            tried = _with(config, change, replan)
-            if tried is not None and tried.fits:
-                found.append(Remedy(change, tried))
-                break
-    return found or _together(config, plan, replan)
+        return []
+    search = _Search(config, plan, replan)
+    return search.singles() or search.together()
 
 
-def _together(config: Config, plan: Plan, replan: Replan) -> list[Remedy]:
-    """Add up changes that each save something until it fits; then leave out those that are not needed."""
-    chosen: list[Change] = []
-    for options in candidates(config):
-        best: Change | None = None
-        for option in options:
-            tried = _with(config, _sum([*chosen, option]), replan)
-            if tried is not None and tried.fits:
-                return [_pruned(config, [*chosen, option], tried, replan)]
-            if tried is not None and tried.total < plan.total:
-                best, plan = option, tried
-        chosen += [best] if best else []
-    return []
+class _Search:
+    """Plans of changed configurations, each made once."""
 
+    def __init__(self, config: Config, plan: Plan, replan: Replan) -> None:
+        self.config, self.first, self.replan = config, plan, replan
+        self.plans: dict[tuple[str, ...], Plan | None] = {(): plan}
 
-def _pruned(config: Config, chosen: list[Change], plan: Plan, replan: Replan) -> Remedy:
-    for change in chosen[:-1][::-1]:
-        rest = [other for other in chosen if other is not change]
-        tried = _with(config, _sum(rest), replan)
-        if tried is not None and tried.fits:
-            chosen, plan = rest, tried
-    return Remedy(_sum(chosen), plan)
+    def singles(self) -> list[Remedy]:
+        """Of each kind of change the mildest that is enough on its own."""
+        kinds = [options for options in candidates(self.config) if self.matters(options)]
+        found = [self.mildest([], options) for options in kinds]
+        return [self.remedy([change]) for change in found if change is not None]
+
+    def together(self) -> list[Remedy]:
+        """Changes that each save something, added up until it fits, less those that turn out not to be needed."""
+        chosen: list[Change] = []
+        least = self.first.total
+        for options in candidates(self.config):
+            enough = self.mildest(chosen, options)
+            if enough is not None:
+                return [self.pruned([*chosen, enough])]
+            furthest = self.plan([*chosen, options[-1]]) if options else None
+            if furthest is not None and furthest.total < least:
+                chosen, least = [*chosen, options[-1]], furthest.total
+        return []
+
+    def mildest(self, chosen: list[Change], options: Sequence[Change]) -> Change | None:
+        """The first of the options that is enough beside what is chosen; they go ever further, so the last decides."""
+        if not options or not self.fits([*chosen, options[-1]]):
+            return None
+        return next(option for option in options if self.fits([*chosen, option]))
+
+    def pruned(self, chosen: list[Change]) -> Remedy:
+        for change in chosen[:-1][::-1]:
+            rest = [other for other in chosen if other is not change]
+            chosen = rest if self.fits(rest) else chosen
+        return self.remedy(chosen)
+
+    def matters(self, options: Sequence[Change]) -> bool:
+        """What lightens evaluation alone cannot help a training step."""
+        return self.first.moment == "evaluation" or not all(option.for_evaluation for option in options)
+
+    def fits(self, chosen: Sequence[Change]) -> bool:
+        plan = self.plan(chosen)
+        return plan is not None and plan.fits
+
+    def remedy(self, chosen: Sequence[Change]) -> Remedy:
+        plan = self.plan(chosen)
+        assert plan is not None
+        return Remedy(_sum(chosen), plan)
+
+    def plan(self, chosen: Sequence[Change]) -> Plan | None:
+        """The plan under these changes; None where the configuration does not allow them."""
+        change = _sum(chosen)
+        if change.overrides not in self.plans:
+            try:
+                self.plans[change.overrides] = self.replan(_apply(self.config, change))
+            except UserError:
+                self.plans[change.overrides] = None
+        return self.plans[change.overrides]
 
 
 def _sum(changes: Sequence[Change]) -> Change:
-    return Change(
-        tuple(o for change in changes for o in change.overrides),
-        "; ".join(change.price for change in changes),
-    )
-
-
-def _with(config: Config, change: Change, replan: Replan) -> Plan | None:
-    """The plan under the change; None where the configuration does not allow it."""
-    try:
-        return replan(_apply(config, change))
-    except UserError:
-        return None
+    overrides = tuple(override for change in changes for override in change.overrides)
+    return Change(overrides, "; ".join(change.price for change in changes))
 
 
 def _apply(config: Config, change: Change) -> Config:

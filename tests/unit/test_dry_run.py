@@ -12,7 +12,7 @@ import soundfile
 import torch
 import whisper_assets
 
-from training import memory
+from training import memory, trial
 from training.config.load import config_from
 from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
@@ -167,12 +167,18 @@ def too_big(folder: Path) -> Config:
     return config(folder, "training.batch_size=64", "profile.memory_gb=2.2", *short, sizes=BIG)
 
 
+@pytest.fixture
+def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on which no trial is affordable."""
+    monkeypatch.setattr(trial, "flops_per_second", lambda: 1e6)
+
+
 def remedies(lines: list[str]) -> Iterator[list[str]]:
     for text in values_of(lines, "would fit"):
         yield text.split()
 
 
-def test_what_does_not_fit_is_told_with_changes_that_do_fit(folder: Path) -> None:
+def test_what_does_not_fit_is_told_with_changes_that_do_fit(folder: Path, slow_machine: None) -> None:
     settings = too_big(folder)
     status, lines = said(settings)
     assert status == DOES_NOT_FIT
@@ -186,7 +192,7 @@ def test_what_does_not_fit_is_told_with_changes_that_do_fit(folder: Path) -> Non
         assert said(mended)[0] == VALID
 
 
-def test_where_no_single_change_is_enough_several_are_added_up(folder: Path) -> None:
+def test_where_no_single_change_is_enough_several_are_added_up(folder: Path, slow_machine: None) -> None:
     settings = config_from(too_big(folder).as_dict(), ["profile.memory_gb=0.86"])
     status, lines = said(settings)
     assert status == DOES_NOT_FIT
@@ -195,16 +201,13 @@ def test_where_no_single_change_is_enough_several_are_added_up(folder: Path) -> 
     assert said(config_from(settings.as_dict(), overrides))[0] == VALID
 
 
-def test_where_nothing_helps_that_is_said(folder: Path) -> None:
+def test_where_nothing_helps_that_is_said(folder: Path, slow_machine: None) -> None:
     status, lines = said(config_from(too_big(folder).as_dict(), ["profile.memory_gb=0.705"]))
     assert status == DOES_NOT_FIT
     assert "smaller model" in values_of(lines, "remedy")[0]
 
 
-def test_a_trial_that_is_too_heavy_is_not_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import trial
-
-    monkeypatch.setattr(trial, "flops_per_second", lambda: 1e6)
+def test_a_trial_that_is_too_heavy_is_not_tried(folder: Path, slow_machine: None) -> None:
     status, lines = said(config(folder))
     assert status == VALID
     assert len(values_of(lines, "not tried")) == 2
