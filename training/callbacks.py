@@ -90,13 +90,21 @@ class LoggingCallback(TrainerCallback):
 class EncoderUnfreezeCallback(TrainerCallback):
     """Gives frozen parameters their gradient back when ``epochs`` have passed.
 
-    ``thaw`` is called once. The parameters were in the optimiser from the start, so that their states
-    begin when their gradients do.
+    ``freeze`` and ``thaw`` are called once each. The parameters are in the optimiser from the start, so that
+    their states begin when their gradients do.
     """
 
-    def __init__(self, epochs: float, thaw: Callable[[], int], report: Report = print) -> None:
-        self.epochs, self.thaw, self.report = epochs, thaw, report
+    def __init__(
+        self, epochs: float, freeze: Callable[[], int], thaw: Callable[[], int], report: Report = print
+    ) -> None:
+        self.epochs, self.freeze, self.thaw, self.report = epochs, freeze, thaw, report
         self.done = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if (state.epoch or 0.0) < self.epochs:
+            self.freeze()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -78,8 +78,15 @@ def add_callbacks(
         signals,
     ]
     if settings.freeze_encoder_epochs:
-        thaw = lambda: trainable.thaw(trainer.bundle.model, plan)  # noqa: E731
-        chosen.append(callbacks.EncoderUnfreezeCallback(settings.freeze_encoder_epochs, thaw, report))
+        model = trainer.bundle.model
+        chosen.append(
+            callbacks.EncoderUnfreezeCallback(
+                settings.freeze_encoder_epochs,
+                freeze=lambda: trainable.freeze_for_now(model, plan),
+                thaw=lambda: trainable.thaw(model, plan),
+                report=report,
+            )
+        )
     if settings.early_stopping_patience and run.dev is not None:
         chosen.append(EarlyStoppingCallback(settings.early_stopping_patience))
     for callback in chosen:

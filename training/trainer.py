@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,11 +70,21 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.generation = generation or {}
         self.audio_seconds = 0.0
         self._heard = (time.perf_counter(), 0.0)
+        self._loader: DataLoader[Any] | None = None
         self.last_predictions: list[Prediction] = []
         bundle.model.label_smoothing = label_smoothing  # type: ignore[assignment]
         # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base class; ends its workers whatever happens."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            iterator = getattr(self._loader, "_iterator", None)
+            if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+                iterator._shutdown_workers()
 
     # Batches
 
@@ -86,7 +99,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             world=self.args.world_size,
         )
         workers = self.args.dataloader_num_workers
-        return DataLoader(
+        self._loader = DataLoader(
             Supervised(self.train_dataset),
             batch_sampler=sampler,
             collate_fn=self.data_collator,
@@ -95,9 +108,11 @@ class SpeechTrainer(Seq2SeqTrainer):
             persistent_workers=bool(workers) and self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
+            worker_init_fn=leave_signals_to_the_trainer,
             # Its own, so that starting an iteration takes nothing from the draws that dropout depends on.
             generator=torch.Generator().manual_seed(self.args.seed),
         )
+        return self._loader
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """Count the audio of the accumulated batch on the way (for hours per second)."""
@@ -245,6 +260,25 @@ class SpeechTrainer(Seq2SeqTrainer):
     def _load_rng_state(self, folder: str | None) -> None:
         if folder is not None:
             checkpoint.load_rng(Path(folder), self.args.process_index)
+
+
+GRACE_SECONDS = 20.0
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C and SIGTERM may reach the whole process group: a worker that died of them would cost the last save.
+
+    Ctrl-C is the trainer's alone. After a SIGTERM a worker goes on for `GRACE_SECONDS`: long enough for the
+    step to end, and no reason for the interpreter to wait for ever when it ends its workers that way.
+    """
+
+    def end_later(number: int, frame: Any) -> None:
+        timer = threading.Timer(GRACE_SECONDS, os._exit, args=(128 + number,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_later)
 
 
 def save_processor(processor: Any, folder: Path) -> None:

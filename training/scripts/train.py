@@ -52,7 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return dry_run(config)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin while they wait take the cores from the workers that they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return _train(config, args)
+
+
+def say(text: str) -> None:
+    """Print at once, also into a file or a pipe: somebody is watching a long run."""
+    print(text, flush=True)
 
 
 def _train(config: object, args: argparse.Namespace) -> int:
@@ -65,13 +72,13 @@ def _train(config: object, args: argparse.Namespace) -> int:
     assert isinstance(config, Config)
     quiet()
     folder = config.output.dir
-    resume = checkpoint.find(folder, args.resume or None, print) if args.resume is not None else None
+    resume = checkpoint.find(folder, args.resume or None, say) if args.resume is not None else None
     check_folder(folder, resume=resume, fresh=args.fresh)
     # Adapters alone are in a LoRA checkpoint: its base is built as the first time.
     source = None if config.training.trainable == "lora" else resume
-    run = build(config, source=source)
+    run = build(config, source=source, report=say)
     try:
-        results = fit(run, resume=resume, fresh=args.fresh)
+        results = fit(run, resume=resume, fresh=args.fresh, report=say)
     except Stopped as stopped:
         print(f"{stopped}: saved in {folder}; go on with --resume")
         return 128 + stopped.number
