@@ -155,7 +155,8 @@ def test_no_supported_python_is_said(tmp_path: Path) -> None:
     (project / "training/scripts").mkdir(parents=True)
     for name in ("run_dev.sh", "training/scripts/environment.sh"):
         shutil.copy(ROOT / name, project / name)
-    done = call(project / "run_dev.sh", cwd=tmp_path, expect=2, PATH=str(tools))
+    bare = {"PATH": str(tools), "POLYVOX_VENV": "", "POLYVOX_PYTHON": ""}
+    done = call(project / "run_dev.sh", cwd=tmp_path, expect=2, **bare)
     assert "no Python 3.11, 3.12 or 3.13" in done.stderr
 
 
