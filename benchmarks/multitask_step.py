@@ -41,7 +41,9 @@ CLIPS, TOKENS_PER_SECOND, MARGIN = 4, 4, 1.0
 
 def main() -> None:
     """Run the timing or the quality gate and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", type=int, default=4, help="batches of 2-10 s clips per repeat")
     parser.add_argument("--quality", action="store_true")
@@ -97,7 +99,9 @@ def collate(bundle: Bundle, batch: int) -> dict[str, Any]:
     """The bundle's own collator over the batch's clips, with the drawn tokens as texts."""
     rows = []
     for i, (seconds, sound, tokens) in enumerate(clips(batch)):
-        features = bundle.encode(Example(id=f"{batch}-{i}", audio=AudioRef(path=""), duration=seconds, texts={}), sound)
+        features = bundle.encode(
+            Example(id=f"{batch}-{i}", audio=AudioRef(path=""), duration=seconds, texts={}), sound
+        )
         for task, ids in zip(TASKS, tokens, strict=True):
             features["labels"][task] += [*ids, 256]
         rows.append(features)
@@ -133,7 +137,10 @@ def check(full: Bundle, stock: Any) -> dict[str, float]:
     # The scale of a gradient is the largest of its tensor; keys' biases have none but rounding noise.
     largest = max(g.abs().max() for g in expected.values())
     worst = max(
-        float((got[name] - expected[name]).abs().max() / max(float(expected[name].abs().max()), 1e-4 * float(largest)))
+        float(
+            (got[name] - expected[name]).abs().max()
+            / max(float(expected[name].abs().max()), 1e-4 * float(largest))
+        )
         for name in expected
     )
     return {"loss": abs(ours.item() - theirs.item()) / theirs.item(), "gradient": worst}
@@ -146,7 +153,9 @@ def timing(repeats: int, batches: int) -> dict[str, Any]:
     stock = WhisperForConditionalGeneration(full.model.config)
     stock.load_state_dict(full.model.state_dict())
     difference = check(full, stock)
-    print(f"difference to stock: loss {difference['loss']:.1e}, gradients {difference['gradient']:.1e} (relative)")
+    print(
+        f"difference to stock: loss {difference['loss']:.1e}, gradients {difference['gradient']:.1e} (relative)"
+    )
     if max(difference.values()) > 1e-5:
         raise SystemExit("loss or gradients differ by more than 1e-5: no ratio is worth printing")
     arms: dict[str, tuple[Any, Callable[..., torch.Tensor], Bundle]] = {
@@ -171,7 +180,9 @@ def timing(repeats: int, batches: int) -> dict[str, Any]:
 
 def measure(arms: dict[str, Any], repeats: int, batches: int) -> list[dict[str, float]]:
     """Mean seconds per step of each arm in each repeat; arms take turns batch by batch."""
-    optimizers = {name: torch.optim.AdamW(model.parameters(), lr=1e-6) for name, (model, _, _) in arms.items()}
+    optimizers = {
+        name: torch.optim.AdamW(model.parameters(), lr=1e-6) for name, (model, _, _) in arms.items()
+    }
     rows = []
     for repeat in range(repeats + 1):
         spent = dict.fromkeys(arms, 0.0)
@@ -230,7 +241,9 @@ def small_bundle(context: str, seed: int, rows: list[tuple[str, str, np.ndarray]
         "decoder_ffn_dim": 192,
     }
     options = module.Options(
-        sizes=sizes, encoder_context=context, full_context_share=shipped_share() if context == "trimmed" else 0.0
+        sizes=sizes,
+        encoder_context=context,
+        full_context_share=shipped_share() if context == "trimmed" else 0.0,
     )
     texts = [(task, "vi", row[i]) for row in rows for i, task in enumerate(TASKS)]
     torch.manual_seed(seed)
@@ -242,7 +255,12 @@ def train(bundle: Bundle, rows: list[tuple[str, str, np.ndarray]], steps: int, s
     torch.manual_seed(seed)
     features = [
         bundle.encode(
-            Example(id=str(i), audio=AudioRef(path=""), duration=len(row[2]) / 16_000, texts=dict(zip(TASKS, row[:2]))),
+            Example(
+                id=str(i),
+                audio=AudioRef(path=""),
+                duration=len(row[2]) / 16_000,
+                texts=dict(zip(TASKS, row[:2], strict=True)),
+            ),
             row[2],
         )
         for i, row in enumerate(rows)
@@ -279,9 +297,12 @@ def our_hypotheses(bundle: Bundle, rows: list[tuple[str, str, np.ndarray]]) -> l
     said: list[str] = [""] * len(rows)
     for indices in longest_first([len(row[2]) / 16_000 for row in rows], 60.0):
         features = [
-            bundle.encode(Example(id=str(i), audio=AudioRef(path=""), duration=1, texts={}), rows[i][2]) for i in indices
+            bundle.encode(Example(id=str(i), audio=AudioRef(path=""), duration=1, texts={}), rows[i][2])
+            for i in indices
         ]
-        ids = bundle.generate(bundle.model, bundle.collate(features), max_new_tokens=60, do_sample=False)["transcribe"]
+        ids = bundle.generate(bundle.model, bundle.collate(features), max_new_tokens=60, do_sample=False)[
+            "transcribe"
+        ]
         for i, row in zip(indices, ids.tolist(), strict=True):
             said[i] = bundle.decode(row)
     return said
@@ -311,7 +332,9 @@ def quality(steps: int, seeds: int) -> dict[str, Any]:
     references = [row[0] for row in test]
     results = []
     print(f"{len(rows)} training strings, {len(test)} unseen ones, {steps} steps\n")
-    print(f"{'seed':<6}{'padded WER':>12}{'trimmed WER':>13}{'stock, 30 s':>13}{'padded s':>10}{'trimmed s':>11}")
+    print(
+        f"{'seed':<6}{'padded WER':>12}{'trimmed WER':>13}{'stock, 30 s':>13}{'padded s':>10}{'trimmed s':>11}"
+    )
     for seed in range(seeds):
         row: dict[str, float] = {}
         for context in ("full", "trimmed"):

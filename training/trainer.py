@@ -57,7 +57,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         super().__init__(
             model=model if model is not None else bundle.model,
             args=args,
-            data_collator=bundle.collate,
+            data_collator=bundle.train_collate or bundle.collate,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=bundle.processor,

@@ -46,9 +46,8 @@ def assumed(config: Config) -> Known:
 def load(config: Config, bundle: Bundle, known: Known) -> Load:
     """The heaviest training batch that the sampler can draw and the heaviest of evaluation, with made-up content."""
     # A share of Whisper's trimmed batches is padded to 30 s all the same: then the one of most clips is heaviest.
-    padded = (
-        bool(getattr(bundle.collate, "full_share", 0)) or getattr(bundle.collate, "context", "") == "full"
-    )
+    chosen = bundle.train_collate or bundle.collate
+    padded = bool(getattr(chosen, "full_share", 0)) or getattr(chosen, "context", "") == "full"
     collate: Any = dataclasses.replace(bundle.collate, context="full") if padded else bundle.collate  # type: ignore[type-var]
 
     def batch(rows: int, seconds: float) -> Batch:

@@ -23,12 +23,16 @@ from training.trainer import NotFiniteError
 durations = st.lists(st.floats(0.1, 30), min_size=4, max_size=80)
 
 
-@given(durations, st.integers(1, 4), st.integers(0, 3), st.sampled_from([None, 10.0, 60.0]), st.integers(1, 9))
+@given(
+    durations, st.integers(1, 4), st.integers(0, 3), st.sampled_from([None, 10.0, 60.0]), st.integers(1, 9)
+)
 @settings(max_examples=60, deadline=None)
 def test_every_utterance_once_per_epoch_over_all_ranks(seconds, world, epoch, max_seconds, rows):
     per_rank = []
     for rank in range(world):
-        sampler = DurationBatchSampler(seconds, max_seconds=max_seconds, batch_size=rows, rank=rank, world=world)
+        sampler = DurationBatchSampler(
+            seconds, max_seconds=max_seconds, batch_size=rows, rank=rank, world=world
+        )
         sampler.set_epoch(epoch)
         per_rank.append(list(sampler))
         assert len(per_rank[-1]) == len(sampler)
@@ -141,7 +145,9 @@ def test_the_older_checkpoint_is_deleted_only_when_the_new_one_is_whole(tmp_path
 
 def test_a_loss_that_is_not_finite_names_the_utterances(tmp_path):
     trainer = make_trainer(tmp_path, steps=8, batch_size=1)
-    trainer.train_dataset.rows[3]["input_features"] = trainer.train_dataset.rows[3]["input_features"] * float("nan")
+    trainer.train_dataset.rows[3]["input_features"] = trainer.train_dataset.rows[3]["input_features"] * float(
+        "nan"
+    )
     with pytest.raises(NotFiniteError, match=r"utterances u3;"):
         trainer.train()
 

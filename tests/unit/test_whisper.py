@@ -127,8 +127,8 @@ def test_full_batches_are_the_set_share_and_always_the_same_ones():
     lengths = []
     for i in range(400):
         rows[0]["id"] = f"u{i}"
-        lengths.append(bundle.collate.frames(rows))
-    again = [bundle.collate.frames([{**rows[0], "id": f"u{i}"}]) for i in range(400)]
+        lengths.append(bundle.train_collate.frames(rows))
+    again = [bundle.train_collate.frames([{**rows[0], "id": f"u{i}"}]) for i in range(400)]
     assert again == lengths
     assert 0.18 < lengths.count(3000) / 400 < 0.32
 

@@ -22,9 +22,11 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
@@ -49,7 +51,14 @@ _SHORTEST_MEAN = 1.55  # seconds an utterance: sentences are written ahead for c
 _PEAK = 0.9
 _PROCESSES = 8
 
+_ATTEMPTS = 4
+_GARBLED = b"Invalid instruction"
+
 Progress = Callable[[int, int], None]
+
+
+class GarbledError(RuntimeError):
+    """espeak complained about its phoneme tables: what it said is not to be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +211,19 @@ def _halves(sentences: list[Sentence]) -> list[tuple[Sentence, ...]]:
 
 
 def synthesise(videos: list[Video], folder: Path) -> list[Row]:
-    """Speak videos into ``folder/video_<id>``. For equal bytes call it once in a fresh process."""
-    return [row for video in videos for row in _speak(video, folder)]
+    """Speak the videos in order, in this process. Raises `GarbledError` where espeak complains about its data."""
+    with tempfile.TemporaryFile() as complaints:
+        kept = os.dup(2)
+        os.dup2(complaints.fileno(), 2)  # the C library writes to the descriptor, not to sys.stderr
+        try:
+            rows = [row for video in videos for row in _speak(video, folder)]
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        complaints.seek(0)
+        if _GARBLED in complaints.read():
+            raise GarbledError(f"espeak-ng misread its phonemes in {videos[0].id}")
+    return rows
 
 
 def _speak(video: Video, folder: Path) -> list[Row]:
@@ -310,8 +330,16 @@ def _synthesise_all(videos: list[Video], folder: Path, progress: Progress | None
 
 
 def _in_fresh_process(videos: list[Video], folder: Path) -> list[Row]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(synthesise, videos, folder).result()
+    """The same calls in the same order, so the same bytes; seen once in a while: espeak starts with broken tables
+    and crashes or babbles, and does not when it is started again."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                return process.submit(synthesise, videos, folder).result()
+        except (BrokenProcessPool, GarbledError):
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _cores() -> int:

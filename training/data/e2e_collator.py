@@ -73,8 +73,9 @@ class E2EEncode:
             "unknown": sum(ids.count(self.tokenizer.unk_token_id) for ids in texts.values()),
         }
         if self.ctc is not None and TRANSCRIBE in example.texts:
-            features["ctc_labels"] = self.ctc.encode(example.texts[TRANSCRIBE])
-            check_feasible(frames, features["ctc_labels"])
+            targets = self.ctc.encode(example.texts[TRANSCRIBE])
+            check_feasible(frames, targets)
+            features["ctc_labels"] = targets
         return features
 
     def values(self, waveform: np.ndarray) -> np.ndarray:

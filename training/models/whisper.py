@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -87,21 +87,22 @@ def build(options: Options, context: BuildContext) -> Bundle:
     else:
         processor, model = _pretrained(options, context)
     ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
+    collate = WhisperCollator(
+        tasks=options.tasks,
+        start_id=model.config.decoder_start_token_id,
+        pad_id=processor.tokenizer.eos_token_id,
+        context=options.encoder_context,
+        margin=options.context_margin_seconds,
+        ctc=ctc is not None,
+    )
     return Bundle(
         model=model,
         processor=processor,
         tasks=options.tasks,
         sample_rate=processor.feature_extractor.sampling_rate,
         encode=WhisperEncode(processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc),
-        collate=WhisperCollator(
-            tasks=options.tasks,
-            start_id=model.config.decoder_start_token_id,
-            pad_id=processor.tokenizer.eos_token_id,
-            context=options.encoder_context,
-            margin=options.context_margin_seconds,
-            full_share=options.full_context_share,
-            ctc=ctc is not None,
-        ),
+        collate=collate,
+        train_collate=replace(collate, full_share=options.full_context_share),
         generate=Generate(options.tasks),
         decode=Decode(processor),
         groups=GROUPS,

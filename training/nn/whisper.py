@@ -113,7 +113,7 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         if states is None:
             states = self.encode(input_features)
         sequences = GenerationMixin.generate(
-            self,
+            self,  # type: ignore[arg-type]
             decoder_input_ids=prompts.flatten(0, 1),
             encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(tasks, dim=0)),
             attention_mask=states.new_ones((len(states) * tasks, states.shape[1]), dtype=torch.long),
@@ -122,7 +122,9 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         )
         return sequences[:, prompts.shape[-1] :].unflatten(0, (-1, tasks))
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, **kwargs: Any
+    ) -> Any:
         """Write the folder so that stock transformers takes it for what it is: a Whisper."""
         result = super().save_pretrained(save_directory, **kwargs)
         self.config.architectures = [WhisperForConditionalGeneration.__name__]
