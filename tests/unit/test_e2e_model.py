@@ -257,7 +257,7 @@ def test_the_ctc_loss_is_added_with_its_weight_and_padding_left_out() -> None:
     with_ctc = bundle.model(**inputs(made)).loss
     without = bundle.model(**{k: v for k, v in inputs(made).items() if k != "ctc_labels"}).loss
     states, mask = bundle.model.encode(made["input_values"], made["attention_mask"])
-    ctc = ctc_loss(bundle.model.ctc_head(states), mask.sum(dim=1), made["ctc_labels"], blank=1)
+    ctc = ctc_loss(bundle.model.ctc_head(states), mask.sum(dim=1), made["ctc_labels"])
     supervised = (made["labels"] != IGNORED).sum()
     torch.testing.assert_close(with_ctc, without + 0.3 * ctc / supervised)
 
