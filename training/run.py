@@ -20,6 +20,7 @@ from training.data.manifest import load_manifest
 from training.data.source import load_source
 from training.errors import UserError
 from training.models import BuildContext, Bundle, load
+from training.trainable import optimizer_name
 
 RESULTS = "train_results.json"
 Split = Literal["train", "dev", "test"]
@@ -176,6 +177,9 @@ def arguments(run: Run) -> Any:
         raise UserError("profile.device: cuda, but this machine shows no GPU; use profile.device=cpu or auto")
     if not torch.cuda.is_available():
         values |= {"fp16": False}
+    device = "cuda" if torch.cuda.is_available() and run.config.profile.device != "cpu" else "cpu"
+    if "optim" in values:
+        values["optim"] = optimizer_name(str(values["optim"]), device)
     values["label_smoothing_factor"] = 0.0  # the model's own loss smooths
     values["logging_nan_inf_filter"] = False  # a loss that is not finite stops the run instead
     if run.dev is None:

@@ -70,7 +70,7 @@ class Bundle:
     decode: ``(token ids of one row) -> text``, special tokens removed. Never sees -100.
     groups: parameter-name patterns (``fnmatch``) by the name that a configuration uses for them: ``encoder``,
         ``feature_encoder``, ``decoder``, ``lna`` (layer norms and attention), ``lora`` (module-name suffixes
-        that adapters go to). An absent group cannot be asked for.
+        that adapters go to), ``lora_save`` (suffixes of modules trained in full beside them). An absent group cannot be asked for.
     frozen: patterns that never get a gradient, whatever the configuration says.
     notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
     """

@@ -55,6 +55,7 @@ GROUPS = {
     "decoder": ("decoder.*",),
     # LNA (Li et al., 2021): layer norms and attention; what has no pretrained weights must learn in any case.
     "lna": ("*layer_norm*", "*layernorm*", "*attention*", "*_attn.*", "enc_to_dec_proj.*", "ctc_head.*"),
+    "lora_save": ("enc_to_dec_proj", "ctc_head"),
     "lora": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "intermediate_dense", "output_dense"),
 }
 
