@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -170,6 +171,14 @@ def test_hypotheses_do_not_depend_on_the_batch_in_full_context(tmp_path):
     texts = [[(h.id, h.task, h.text) for h in result.hypotheses] for result in (together, alone)]
     assert texts[0] == texts[1]
     assert together.loss == pytest.approx(alone.loss, rel=1e-5)
+
+
+def test_trap_19_ignored_labels_never_reach_decode():
+    bundle = tiny(encoder_context="full")
+    seen: list[int] = []
+    listening = dataclasses.replace(bundle, decode=lambda ids: (seen.extend(ids), bundle.decode(ids))[1])
+    predict(listening, InMemory(bundle), generation={"max_new_tokens": 6}, batch_seconds=60.0)
+    assert seen and min(seen) >= 0
 
 
 def test_two_ranks_see_what_one_sees():
