@@ -98,9 +98,12 @@ def test_lna_learns_layer_norms_and_attention_only(make):
 
 @needs_peft
 @BOTH
-def test_lora_learns_adapters_only(make):
+def test_lora_learns_adapters_and_what_no_pretraining_has_seen(make):
     bundle, batch = make()
-    assert_learns(bundle, batch, lambda names: {name for name in names if ".lora_" in name}, mode="lora")
+    learnt = (".lora_", ".modules_to_save.")
+    assert_learns(
+        bundle, batch, lambda names: {n for n in names if any(part in n for part in learnt)}, mode="lora"
+    )
 
 
 @BOTH
