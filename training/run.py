@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -190,12 +189,6 @@ def arguments(run: Run) -> Any:
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """``train_results.json``: its presence says that the run is finished."""
     checkpoint.write_json(folder / RESULTS, results)
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """The results of a finished run; None when the folder holds none."""
-    path = folder / RESULTS
-    return json.loads(path.read_text(encoding="utf8")) if path.is_file() else None
 
 
 def _texts(manifest: Any) -> Iterator[tuple[str, str | None, str]]:

@@ -94,6 +94,12 @@ def model_inputs(batch: Batch) -> Batch:
     return {key: value for key, value in batch.items() if key not in ("ids", "seconds", "prompt_length")}
 
 
+def new_tokens(wanted: int | None, positions: int, prompt: int) -> int:
+    """``max_new_tokens`` that the decoder has positions for: what is wanted, or all that the prompt leaves."""
+    room = positions - prompt
+    return min(wanted or room, room)
+
+
 def available() -> tuple[str, ...]:
     """The values that ``model.type`` may take: the modules of this folder, sorted."""
     folder = Path(__file__).parent

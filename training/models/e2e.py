@@ -21,7 +21,7 @@ from transformers import (
 from training.data.e2e_collator import E2ECollator, E2EEncode, Frames
 from training.data.example import TASKS
 from training.errors import UserError
-from training.models import Batch, BuildContext, Bundle
+from training.models import Batch, BuildContext, Bundle, new_tokens
 from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters, head_characters
 from training.nn.mbart_tokenizer import (
@@ -196,6 +196,8 @@ class Generate:
         self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
     ) -> Mapping[str, torch.Tensor]:
         prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
+        wanted, positions = generation.get("max_new_tokens"), model.config.decoder.max_position_embeddings
+        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[-1])
         ids = model.generate_tasks(
             batch["input_values"],
             prompts,

@@ -19,7 +19,7 @@ from transformers import (
 from training.data.example import TASKS
 from training.data.whisper_collator import WhisperCollator, WhisperEncode
 from training.errors import UserError
-from training.models import Batch, BuildContext, Bundle
+from training.models import Batch, BuildContext, Bundle, new_tokens
 from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters, head_characters
 from training.nn.sizes import SIZES
@@ -120,8 +120,8 @@ class Generate:
         self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
     ) -> Mapping[str, torch.Tensor]:
         prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
-        room = model.config.max_target_positions - prompts.shape[-1]
-        generation["max_new_tokens"] = min(generation.get("max_new_tokens") or room, room)
+        wanted, positions = generation.get("max_new_tokens"), model.config.max_target_positions
+        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[-1])
         ids = model.generate_tasks(batch["input_features"], prompts, states=states, **generation)
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
 
