@@ -57,14 +57,26 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpokenWord:
+    """One word of a hypothesis: seconds from the start of the utterance, confidence from 0 to 1."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
     """What a model said about one utterance for one task.
 
     ``id`` is the `Example`'s. ``seconds`` is the wall time of its batch divided by the number of
-    hypotheses in it.
+    hypotheses in it. ``confidence`` (0 to 1) and ``words`` are there where the architecture knows them.
     """
 
     id: str
     task: str
     text: str
     seconds: float = 0.0
+    confidence: float | None = None
+    words: tuple[SpokenWord, ...] = ()

@@ -51,6 +51,22 @@ class BuildContext:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CtcFrames:
+    """What a decoder of frames (`training.inference.ctc_decoding`) takes from a model with a CTC output.
+
+    tokens: text of each id of the vocabulary; a word starts at ``▁…`` where there is such a token, else words are
+        parted by ``" "`` or ``"|"``. blank: id of the blank, whose text does not count.
+    seconds_per_frame: audio that one frame stands for.
+    log_probs: ``(model, batch) -> list of float32 [real frames, vocabulary]``, one per row, padding cut off.
+    """
+
+    tokens: tuple[str, ...]
+    blank: int
+    seconds_per_frame: float
+    log_probs: Callable[[Any, Batch], list[np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """All that one architecture contributes to a run.
 
@@ -73,6 +89,7 @@ class Bundle:
         that adapters go to), ``lora_save`` (suffixes of modules trained in full beside them). An absent group cannot be asked for.
     frozen: patterns that never get a gradient, whatever the configuration says.
     notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
+    ctc: the frames of a model that is decoded from CTC; None for all others. Its ``generate`` is the best path.
     """
 
     model: PreTrainedModel
@@ -87,6 +104,7 @@ class Bundle:
     train_collate: Callable[[list[Features]], Batch] | None = None
     frozen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    ctc: CtcFrames | None = None
 
 
 def model_inputs(batch: Batch) -> Batch:
