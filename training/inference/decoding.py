@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from training.data.example import Example, Hypothesis
+from training.data.example import TRANSCRIBE, Example, Hypothesis, SpokenWord
 from training.data.sampler import longest_first
+from training.inference.ctc_decoding import CtcDecoder
 from training.models import Bundle, model_inputs
 
 TOKENS_PER_SECOND = 25
@@ -87,6 +88,7 @@ def predict(
     batch_seconds: float = 60.0,
     batch_size: int | None = None,
     generation: Mapping[str, Any] | None = None,
+    decoder: CtcDecoder | None = None,
     with_loss: bool = True,
     rank: int = 0,
     world: int = 1,
@@ -99,8 +101,10 @@ def predict(
 
     Utterances are batched by length, longest first; the encoder runs once for the loss and all tasks.
     ``dataset[i]`` gives features, ``dataset.manifest[i]`` the example, ``dataset.durations`` seconds.
-    ``progress`` is told the audio seconds of each finished batch.
+    ``decoder`` reads the frames of a model with a CTC output, instead of its ``generate``, and adds words and
+    confidence. ``progress`` is told the audio seconds of each finished batch.
     """
+    assert decoder is None or bundle.ctc is not None
     model = bundle.model if model is None else model
     was_training = model.training
     model.eval()
@@ -117,7 +121,9 @@ def predict(
     try:
         for rows, batch in zip(batches, loader, strict=True):
             with autocast():
-                _predict_batch(bundle, model, dataset, rows, batch, generation or {}, with_loss, result)
+                _predict_batch(
+                    bundle, model, dataset, rows, batch, generation or {}, decoder, with_loss, result
+                )
             progress(batch["seconds"])
     finally:
         model.train(was_training)
@@ -132,6 +138,7 @@ def _predict_batch(
     rows: list[int],
     batch: dict[str, Any],
     generation: Mapping[str, Any],
+    decoder: CtcDecoder | None,
     with_loss: bool,
     result: Predictions,
 ) -> None:
@@ -144,17 +151,42 @@ def _predict_batch(
         states = output.encoder_last_hidden_state
         result.loss_sum += float(output.loss)
         result.items += int((batch["labels"] != -100).sum())
-    options = {"max_new_tokens": _bound(dataset, rows), **generation}
-    sequences = bundle.generate(model, batch, states=states, **options)
-    texts = {task: [bundle.decode(row) for row in ids.tolist()] for task, ids in sequences.items()}
-    seconds = (time.perf_counter() - started) / max(1, len(rows) * len(texts))
+    if decoder is not None:
+        said = _from_frames(bundle, model, batch, decoder)
+    else:
+        options = {"max_new_tokens": _bound(dataset, rows), **generation}
+        sequences = bundle.generate(model, batch, states=states, **options)
+        said = {task: [_Said(bundle.decode(row)) for row in ids.tolist()] for task, ids in sequences.items()}
+    seconds = (time.perf_counter() - started) / max(1, len(rows) * len(said))
     for i, row in enumerate(rows):
         example = dataset.manifest[row]
         hypotheses = {
-            task: Hypothesis(id=example.id, task=task, text=lines[i], seconds=seconds)
-            for task, lines in texts.items()
+            task: Hypothesis(
+                id=example.id,
+                task=task,
+                text=found[i].text,
+                seconds=seconds,
+                confidence=found[i].confidence,
+                words=found[i].words,
+            )
+            for task, found in said.items()
         }
         result.predictions.append(Prediction(row, example, hypotheses))
+
+
+@dataclass(frozen=True)
+class _Said:
+    text: str
+    confidence: float | None = None
+    words: tuple[SpokenWord, ...] = ()
+
+
+def _from_frames(
+    bundle: Bundle, model: Any, batch: dict[str, Any], decoder: CtcDecoder
+) -> dict[str, list[_Said]]:
+    assert bundle.ctc is not None
+    found = [decoder(frames) for frames in bundle.ctc.log_probs(model, batch)]
+    return {TRANSCRIBE: [_Said(one.text, one.confidence, one.words) for one in found]}
 
 
 def _bound(dataset: Any, rows: list[int]) -> int:

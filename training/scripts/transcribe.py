@@ -1,69 +1,90 @@
-"""``polyvox transcribe``: what a trained model says about clips of up to 30 seconds."""
+"""``polyvox transcribe``: what a trained model hears in recordings of any length."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.errors import UserError, exit_on_user_error
+from training.errors import USER_ERROR, UserError, exit_on_user_error
 
 if TYPE_CHECKING:
-    from training.data.example import Example
+    from training.inference.transcriber import Recording, Transcriber
+    from training.inference.transcript import Transcript
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
+FORMATS = ("txt", "json", "srt", "vtt", "tsv")
+SUBTITLES = ("srt", "vtt")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
+    from training.inference.ctc_setup import add_options
+
     result = argparse.ArgumentParser(prog="polyvox transcribe", description=__doc__)
-    result.add_argument("audio", nargs="+", type=Path, help="audio files, or folders of them")
+    result.add_argument("audio", nargs="*", type=Path, help="audio files, or folders of them")
+    result.add_argument("--audio_file", type=Path, action="append", default=[], help="the same, by name")
     result.add_argument(
-        "--model", "--model_dir", dest="model", type=Path, required=True, help="a trained model's folder"
+        "--model",
+        "--model_dir",
+        "--model_path",
+        dest="model",
+        type=Path,
+        required=True,
+        help="a trained model",
     )
     result.add_argument(
         "--task", choices=("transcribe", "translate", "both"), default=None, help="default: all it knows"
     )
     result.add_argument("--language", default=None, help="language of the speech; default: the model's")
     result.add_argument(
-        "--format", choices=("txt", "json", "tsv"), default="txt", help="one line per clip and task"
+        "--format", choices=FORMATS, default="txt", help="default: txt, a line for each file and task"
     )
-    result.add_argument("--num_beams", type=int, default=1, help="beam width")
+    result.add_argument(
+        "--output_dir", type=Path, default=None, help="write NAME.FORMAT there instead of printing"
+    )
+    result.add_argument("--overwrite", action="store_true", help="replace files in --output_dir")
     result.add_argument("--batch_seconds", type=float, default=60.0, help="audio per batch")
+    add_options(result)
+    group = result.add_argument_group("long recordings")
+    group.add_argument(
+        "--longest", type=float, default=None, help="seconds heard at once; default: the model's"
+    )
+    group.add_argument(
+        "--pack", type=float, default=None, help="join what pauses part, up to so many seconds"
+    )
+    group.add_argument("--always_cut", action="store_true", help="also cut what could be heard at once")
+    group.add_argument(
+        "--detector", choices=("auto", "energy", "silero"), default="auto", help="who finds the pauses"
+    )
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print hypotheses in the order of the arguments; status 2 where a clip cannot be heard."""
+    """Transcribe what can be read, name what cannot: then the status is 2."""
     args = parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    clips = find_clips(args.audio)
-    from training.data.example import TASKS
-    from training.inference.decoding import predict
-    from training.inference.loading import load_trained, with_tasks
-    from training.inference.quiet import quiet
-
-    quiet()
-    trained = load_trained(args.model)
-    if args.task is not None:
-        trained = with_tasks(trained, TASKS if args.task == "both" else (args.task,))
-    dataset = Clips(clips, trained.bundle, args.language)
-    generation = {"num_beams": args.num_beams, "do_sample": False}
-    result = predict(
-        trained.bundle, dataset, batch_seconds=args.batch_seconds, generation=generation, with_loss=False
-    )
-    for row in result.predictions:
-        texts = {task: hypothesis.text for task, hypothesis in row.hypotheses.items()}
-        print(line(clips[row.row], row.example.duration, texts, args.format))
-    return 0
+    files = find_clips([*args.audio, *args.audio_file])
+    outputs = _outputs(args, files)
+    transcriber = _transcriber(args)
+    recordings, broken = _planned(transcriber, files)
+    total = sum(window.seconds for one in recordings.values() for window in one.windows)
+    with _bar(total) as bar:
+        transcripts = transcriber.finish(list(recordings.values()), bar.update)
+    for place, transcript in zip(recordings, transcripts, strict=True):
+        _write(transcript, args, outputs.get(files[place]))
+    for message in broken:
+        print(f"error: {message}", file=sys.stderr)
+    return USER_ERROR if broken else 0
 
 
 def find_clips(paths: Sequence[Path]) -> list[Path]:
     """The files named, and those of the folders named, sorted; `UserError` where there are none."""
+    if not paths:
+        raise UserError("nothing to transcribe: name audio files, or folders of them")
     clips: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -78,51 +99,75 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
     return clips
 
 
-class Clips:
-    """Audio files as a dataset of encoded utterances, as `predict` takes it."""
-
-    def __init__(self, paths: Sequence[Path], bundle: Any, language: str | None) -> None:
-        import numpy as np
-
-        self.bundle = bundle
-        self.manifest = [_example(path, language) for path in paths]
-        self.durations = np.array([row.duration for row in self.manifest], dtype=np.float32)
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        from training.data.audio import load_audio
-
-        example = self.manifest[row]
-        try:
-            return self.bundle.encode(example, load_audio(example.audio, self.bundle.sample_rate))
-        except ValueError as error:
-            raise UserError(f"{example.audio.path}: {error}") from error
+def _outputs(args: argparse.Namespace, files: Sequence[Path]) -> dict[Path, Path]:
+    """Where each transcript goes; nothing that is there already is replaced unasked."""
+    if args.output_dir is None:
+        if args.format in SUBTITLES and len(files) > 1:
+            raise UserError(f"--format {args.format}: subtitles of {len(files)} files need --output_dir")
+        return {}
+    names = [path.stem for path in files]
+    outputs = {
+        path: args.output_dir / f"{path.stem if names.count(path.stem) == 1 else path.name}.{args.format}"
+        for path in files
+    }
+    if len(set(outputs.values())) < len(set(files)):
+        raise UserError("--output_dir: two files of the same name; transcribe their folders one by one")
+    there = [str(path) for path in outputs.values() if path.exists()]
+    if there and not args.overwrite:
+        raise UserError(f"{there[0]} exists ({len(there)} such files); --overwrite replaces them")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    return outputs
 
 
-def _example(path: Path, language: str | None) -> Example:
-    from training.data.audio import AudioError, probe
-    from training.data.example import AudioRef, Example
+def _transcriber(args: argparse.Namespace) -> Transcriber:
+    from training.data.example import TASKS
+    from training.inference.ctc_setup import from_arguments
+    from training.inference.quiet import quiet
+    from training.inference.transcriber import Transcriber
 
-    try:
-        seconds = probe(path).duration
-    except AudioError as error:
-        raise UserError(str(error)) from error
-    if seconds > 30:
-        raise UserError(f"{path}: {seconds:.1f} s long; clips of up to 30 s can be transcribed, cut it first")
-    return Example(
-        id=str(path), audio=AudioRef(path=str(path)), duration=seconds, texts={}, language=language
+    quiet()
+    tasks = TASKS if args.task == "both" else (args.task,) if args.task else None
+    return Transcriber(
+        args.model,
+        tasks=tasks,
+        language=args.language,
+        options=from_arguments(args),
+        longest=args.longest,
+        pack=args.pack,
+        always_cut=args.always_cut,
+        detector=args.detector,
+        batch_seconds=args.batch_seconds,
     )
 
 
-def line(path: Path, seconds: float, texts: dict[str, str], form: str) -> str:
-    """One clip's hypotheses as text, JSON or tab-separated values."""
-    if form == "json":
-        return json.dumps({"audio": str(path), "seconds": round(seconds, 3), **texts}, ensure_ascii=False)
-    if form == "tsv":
-        return "\t".join([str(path), *texts.values()])
-    return "\n".join(f"{path}\t{task}\t{text}" for task, text in texts.items())
+def _planned(transcriber: Transcriber, files: Sequence[Path]) -> tuple[dict[int, Recording], list[str]]:
+    """What can be read, by its place, and what is wrong with the others."""
+    recordings: dict[int, Recording] = {}
+    broken: list[str] = []
+    for place, path in enumerate(files):
+        try:
+            recordings[place] = transcriber.plan(path)
+        except UserError as error:
+            broken.append(str(error))
+    return recordings, broken
+
+
+def _write(transcript: Transcript, args: argparse.Namespace, output: Path | None) -> None:
+    from training.inference.transcript import FORMATS as WRITERS
+
+    if output is not None:
+        output.write_text(WRITERS[args.format](transcript), encoding="utf8")
+    elif args.format == "txt":
+        for task, text in transcript.texts.items():
+            print(f"{transcript.audio}\t{task}\t{text}")
+    else:
+        print(WRITERS[args.format](transcript), end="")
+
+
+def _bar(total: float) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=round(total), unit="s", desc="audio", disable=not sys.stderr.isatty())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,210 @@
+"""Recordings of any length to text, by any architecture of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.data.audio import AudioError, load_audio, probe
+from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord
+from training.errors import UserError
+from training.inference.ctc_decoding import mean_confidence
+from training.inference.ctc_setup import DecoderOptions
+from training.inference.decoding import predict
+from training.inference.loading import Trained, load_trained, with_tasks
+from training.inference.seams import TIMED_TOLERANCE, join
+from training.inference.speech_regions import Detector, make_detector, regions_of, track_of
+from training.inference.transcript import Segment, Transcript, spread
+from training.inference.windows import Cutting, Window, plan_windows
+
+LONGEST = 30.0
+SHORTEST = 0.1
+"""Seconds; a window is never shorter, however short the word in it."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file and the windows that its speech lies in."""
+
+    path: str
+    seconds: float
+    windows: tuple[Window, ...]
+
+
+class Transcriber:
+    """A trained model, ready for recordings.
+
+    model: a folder (a run's, one of its checkpoints, a stock model), or what `load_trained` made of it.
+    tasks: some of the model's, default all. language: of the speech, default the model's.
+    options: how the frames of a CTC model are read, and the beam width of all others.
+    longest: seconds that the model hears at once; default what it was trained on, at most 30. A recording that is no
+        longer is heard whole, unless ``always_cut``; a longer one is cut in pauses that ``detector`` finds
+        (``energy``, ``silero``, ``auto``: Silero's where it is installed, or one of your own).
+    pack: regions between pauses are heard together up to this many seconds. Default: ``longest`` for stock models,
+        0 for the library's own, which learnt from single utterances.
+
+    Raises `UserError` for a folder without a model and for options that the model cannot serve.
+    """
+
+    def __init__(
+        self,
+        model: Path | str | Trained,
+        *,
+        tasks: tuple[str, ...] | None = None,
+        language: str | None = None,
+        options: DecoderOptions | None = None,
+        longest: float | None = None,
+        pack: float | None = None,
+        always_cut: bool = False,
+        detector: str | Detector = "auto",
+        batch_seconds: float = 60.0,
+    ) -> None:
+        trained = model if isinstance(model, Trained) else load_trained(Path(model))
+        self.trained = with_tasks(trained, tasks) if tasks else trained
+        self.bundle = self.trained.bundle
+        self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
+        self.options = options or DecoderOptions()
+        self.decoder = self.options.decoder(self.bundle)
+        known = trained.config.audio.max_length_seconds if trained.config else LONGEST
+        self.longest = min(longest or known, LONGEST)
+        ours = trained.config is not None
+        packed = (0.0 if ours else self.longest) if pack is None else min(pack, self.longest)
+        self.cutting = Cutting(self.longest, min(3.0, self.longest / 4), packed)
+        self.detector: Detector | None = None if isinstance(detector, str) else detector
+        self._detector_name = detector if isinstance(detector, str) else ""
+
+    def transcribe(
+        self, audio: Sequence[Path | str], *, progress: Callable[[float], None] = lambda seconds: None
+    ) -> list[Transcript]:
+        """One `Transcript` for each file, in order. ``progress`` is told the audio seconds of each finished batch.
+
+        Raises `UserError` for a file that cannot be heard, before anything is transcribed.
+        """
+        return self.finish([self.plan(path) for path in audio], progress)
+
+    def plan(self, path: Path | str) -> Recording:
+        """Look at a file and cut it. Raises `UserError` where it cannot be read."""
+        try:
+            seconds = probe(path).duration
+            if seconds <= self.longest and not self.always_cut:
+                return Recording(str(path), seconds, (Window(0.0, seconds),))
+            return Recording(str(path), seconds, tuple(self._windows(Path(path), seconds)))
+        except AudioError as error:
+            raise UserError(str(error)) from error
+
+    def _windows(self, path: Path, seconds: float) -> list[Window]:
+        if self.detector is None:
+            self.detector = make_detector(self._detector_name)
+        track = track_of(path, seconds, self.detector)
+        regions = regions_of(self.detector.speech(track), self.detector.hop, seconds)
+        windows = plan_windows(regions, track, self.detector.hop, self.cutting)
+        return [_at_least(window, seconds) for window in windows]
+
+    def finish(
+        self, recordings: Sequence[Recording], progress: Callable[[float], None] = lambda seconds: None
+    ) -> list[Transcript]:
+        """Transcribe recordings that `plan` has cut, windows of all files in common batches."""
+        dataset = Windows(recordings, self.bundle, self.language)
+        heard: dict[tuple[int, int], Mapping[str, Hypothesis]] = {}
+        if len(dataset):
+            result = predict(
+                self.bundle,
+                dataset,
+                batch_seconds=self.batch_seconds,
+                generation={"num_beams": self.options.width, "do_sample": False},
+                decoder=self.decoder,
+                with_loss=False,
+                progress=progress,
+            )
+            heard = {dataset.places[row.row]: row.hypotheses for row in result.predictions}
+        return [
+            self._transcript(one, [heard[file, n] for n in range(len(one.windows))])
+            for file, one in enumerate(recordings)
+        ]
+
+    def _transcript(self, recording: Recording, heard: Sequence[Mapping[str, Hypothesis]]) -> Transcript:
+        task = TRANSCRIBE if TRANSCRIBE in self.bundle.tasks else self.bundle.tasks[0]
+        stitched = {
+            name: stitch(recording.windows, [said[name] for said in heard], timed=self.decoder is not None)
+            for name in self.bundle.tasks
+        }
+        segments = []
+        for n in range(len(recording.windows)):
+            texts = {name: " ".join(word.text for word in words[n]) for name, words in stitched.items()}
+            words = tuple(stitched[task][n]) if self.decoder is not None else ()
+            start, end = borders(recording.windows, n)
+            if any(texts.values()):
+                segments.append(Segment(start, end, texts, words, mean_confidence(words)))
+        every = [word for segment in segments for word in segment.words]
+        return Transcript(recording.path, recording.seconds, task, tuple(segments), mean_confidence(every))
+
+
+def stitch(windows: Sequence[Window], heard: Sequence[Hypothesis], *, timed: bool) -> list[list[SpokenWord]]:
+    """Words of each window, times in seconds of the recording; where windows overlap each word once.
+
+    Hypotheses without times get guessed ones, which only serve to join them.
+    """
+    placed = [
+        _shifted(said.words, window.start) if timed else spread(said.text, window.start, window.end)
+        for window, said in zip(windows, heard, strict=True)
+    ]
+    for n, window in enumerate(windows):
+        if window.seam is None:
+            continue
+        tolerance = TIMED_TOLERANCE if timed else 1.5 * (windows[n - 1].end - window.start)
+        both = join(placed[n - 1], placed[n], window.seam, tolerance)
+        kept = sum(1 for word in placed[n - 1] if any(word is other for other in both))
+        placed[n - 1], placed[n] = both[:kept], both[kept:]
+    return placed
+
+
+def borders(windows: Sequence[Window], n: int) -> tuple[float, float]:
+    """From where to where a window counts: seams instead of overlapping ends."""
+    start = windows[n].seam
+    end = windows[n + 1].seam if n + 1 < len(windows) else None
+    return windows[n].start if start is None else start, windows[n].end if end is None else end
+
+
+def _shifted(words: Sequence[SpokenWord], by: float) -> list[SpokenWord]:
+    return [replace(word, start=word.start + by, end=word.end + by) for word in words]
+
+
+def _at_least(window: Window, seconds: float) -> Window:
+    if window.seconds >= SHORTEST:
+        return window
+    start = max(0.0, min(window.start, seconds - SHORTEST))
+    return Window(start, min(seconds, start + SHORTEST), window.seam)
+
+
+class Windows:
+    """Windows of recordings as a dataset of encoded utterances, as `predict` takes it.
+
+    ``places[row]``: number of the recording, number of its window.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], bundle: Any, language: str | None) -> None:
+        self.bundle = bundle
+        self.places = [(f, n) for f, one in enumerate(recordings) for n in range(len(one.windows))]
+        self.manifest = [_example(recordings[f], f, n, language) for f, n in self.places]
+        self.durations = np.array([row.duration for row in self.manifest], dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        example = self.manifest[row]
+        try:
+            return self.bundle.encode(example, load_audio(example.audio, self.bundle.sample_rate))
+        except ValueError as error:
+            raise UserError(f"{example.audio.path}: {error}") from error
+
+
+def _example(recording: Recording, file: int, number: int, language: str | None) -> Example:
+    window = recording.windows[number]
+    whole = window.start == 0.0 and window.end >= recording.seconds
+    stretch = AudioRef(path=recording.path, start=window.start, end=None if whole else window.end)
+    return Example(id=f"{file}:{number}", audio=stretch, duration=window.seconds, texts={}, language=language)

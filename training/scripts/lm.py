@@ -1,0 +1,101 @@
+"""``polyvox lm``: n-gram models for beam search, from text or from the training split of a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from training.errors import UserError, exit_on_user_error
+
+TABLES = (".tsv", ".csv", ".jsonl", ".parquet")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="polyvox lm", description=__doc__)
+    commands = result.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="estimate a model (modified Kneser–Ney), write an ARPA file")
+    train.add_argument("--output", type=Path, required=True, help="the ARPA file; .arpa or .arpa.gz")
+    train.add_argument("--order", type=int, default=3, help="longest n-grams (default: 3)")
+    train.add_argument("--overwrite", action="store_true", help="replace the output file")
+    score = commands.add_parser("score", help="perplexity and unknown words of a text")
+    score.add_argument("--lm", type=Path, required=True, help="an ARPA file")
+    for command in (train, score):
+        command.add_argument(
+            "--text",
+            type=Path,
+            nargs="+",
+            required=True,
+            help=f"texts, one sentence a line (also .gz), or manifests ({', '.join(TABLES)}), whose transcripts count",
+        )
+        command.add_argument(
+            "--spelling",
+            choices=("audible", "as_written"),
+            default="audible",
+            help="audible (default): letters, digits and marks in lower case, as CTC models write",
+        )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the two."""
+    args = parser().parse_args(argv)
+    return _train(args) if args.command == "train" else _score(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from training.lm.arpa import write_arpa
+    from training.lm.kneser_ney import estimate
+
+    if not 1 <= args.order <= 6:
+        raise UserError(f"--order {args.order}: give 1 to 6")
+    if args.output.exists() and not args.overwrite:
+        raise UserError(f"{args.output} exists; --overwrite replaces it")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    found = estimate(_sentences(args), args.order)
+    write_arpa(found.model, args.output)
+    for note in found.notes:
+        print(note)
+    print(f"written: {args.output}")
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    from training.lm.arpa import read_arpa
+
+    model = read_arpa(args.lm)
+    texts = list(_sentences(args))
+    words = [word for sentence in texts for word in sentence]
+    if not words:
+        raise UserError("--text: no words in it")
+    unknown = sum(word not in model for word in words)
+    print(f"perplexity {model.perplexity(texts):.2f} over {len(words):,} words in {len(texts):,} sentences")
+    print(f"unknown words: {unknown:,} ({100 * unknown / len(words):.2f} %)")
+    return 0
+
+
+def _sentences(args: argparse.Namespace) -> Iterator[list[str]]:
+    from training.lm.text import SPELLINGS, sentences
+
+    return sentences(chain.from_iterable(map(_lines, args.text)), SPELLINGS[args.spelling])
+
+
+def _lines(path: Path) -> Iterable[str]:
+    from training.data.example import TRANSCRIBE
+    from training.lm.text import read_lines
+
+    if not path.is_file():
+        raise UserError(f"--text: {path}: no such file")
+    if path.suffix not in TABLES:
+        return read_lines(path)
+    from training.data.manifest import load_manifest
+
+    return (text for task, _, text in load_manifest(path).texts() if task == TRANSCRIBE)
+
+
+if __name__ == "__main__":
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+    exit_on_user_error(main)
