@@ -18,7 +18,8 @@ COMMANDS = {
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),
     "compare": ("training.scripts.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.scripts.export_charts", "draw the curves and scores of runs, write the report"),
-    "transcribe": ("training.scripts.transcribe", "clips to transcripts and translations"),
+    "transcribe": ("training.scripts.transcribe", "recordings of any length to text, subtitles, JSON"),
+    "lm": ("training.scripts.lm", "n-gram language models for beam search"),
     "pipeline": ("training.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
 }
 """Command → the module whose ``main(argv)`` it is, and what it does."""
