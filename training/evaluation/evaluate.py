@@ -11,6 +11,8 @@ from typing import Any
 
 from training.data.example import TRANSCRIBE, TRANSLATE, Example, Hypothesis
 from training.evaluation.baselines import NEAREST_RULE, nearest_training_sentences
+from training.evaluation.breakdown import accuracy as word_accuracy
+from training.evaluation.breakdown import by_domain, by_duration, by_vocabulary, drawing, worst
 from training.evaluation.codeswitch import by_word_language
 from training.evaluation.errors import confusions, degenerate, error_shares, inserted_without_speech, loops
 from training.evaluation.intervals import interval, units_of
@@ -124,7 +126,7 @@ def evaluate(
         "scores_raw": raw,
         "targets": _targets(scores),
         "speed": _speed(rows),
-        **_transcription(rows.get(TRANSCRIBE, []), draws),
+        **_transcription(rows.get(TRANSCRIBE, []), _texts_of(train_texts, TRANSCRIBE), draws),
         "degenerate": {task: degenerate(found) for task, found in rows.items()},
         "no_speech": inserted_without_speech(silence or {}, language),
         "translation": _translation(rows, draws),
@@ -192,14 +194,20 @@ def _speed(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     }
 
 
-def _transcription(rows: Sequence[Row], draws: _Draws) -> dict[str, Any]:
+def _transcription(rows: Sequence[Row], train_texts: Iterable[str], draws: _Draws) -> dict[str, Any]:
     if not rows:
         return {}
     alignments = align_words([row.reference for row in rows], [row.hypothesis for row in rows])
     tagged = [
         (row.raw_reference.split(), row.example.word_languages) for row in rows if row.example.word_languages
     ]
+    draw = drawing(draws.resamples, draws.seed)
     return {
+        "accuracy": word_accuracy(rows, alignments, draw),
+        "by_duration": by_duration(rows, draw),
+        "by_domain": by_domain(rows, draw),
+        "by_vocabulary": by_vocabulary(rows, alignments, train_texts, draw),
+        "worst": worst(rows, alignments),
         "errors": {**error_shares(alignments), "most_frequent": confusions(alignments)},
         "word_languages": by_word_language(rows, alignments, resamples=draws.resamples, seed=draws.seed),
         "word_language_tagger": {"method": DESCRIPTION, "against_gold": accuracy(tagged) if tagged else None},
@@ -214,11 +222,15 @@ def _translation(rows: Mapping[str, Sequence[Row]], draws: _Draws) -> dict[str, 
     )
 
 
-def _nearest(rows: Mapping[str, Sequence[Row]], texts: TrainTexts | None, draws: _Draws) -> dict[str, Any]:
+def _texts_of(texts: TrainTexts | None, task: str) -> Iterable[str]:
     by_task = texts if isinstance(texts, Mapping) else {TRANSCRIBE: texts or ()}
+    return by_task.get(task) or ()
+
+
+def _nearest(rows: Mapping[str, Sequence[Row]], texts: TrainTexts | None, draws: _Draws) -> dict[str, Any]:
     section: dict[str, Any] = {"rule": NEAREST_RULE}
     for task, found in rows.items():
-        nearest = nearest_training_sentences(found, by_task.get(task) or (), seed=draws.seed)
+        nearest = nearest_training_sentences(found, _texts_of(texts, task), seed=draws.seed)
         if nearest is None:
             continue
         recited = [

@@ -9,6 +9,8 @@ from training.data.example import TRANSCRIBE, TRANSLATE
 from training.evaluation.metrics import align_words
 from training.evaluation.stored import Result
 
+WORST = 10
+"""The worst utterances that are shown; the metrics file lists more."""
 EQUAL, SUBSTITUTED, DELETED, INSERTED = "equal", "substituted", "deleted", "inserted"
 Piece = tuple[str, str, str]
 """(kind, words of the reference, words of the hypothesis)."""
@@ -52,7 +54,7 @@ def diff(reference: str, hypothesis: str) -> list[Piece]:
 
 
 def choose(results: Sequence[Result]) -> list[Pick]:
-    """At most eight utterances of the first run that has predictions, with what every run said of them.
+    """At most sixteen utterances of the first run that has predictions, with what every run said of them.
 
     Ranked by that run's word errors per reference word (all tasks together), ties by id.
     """
@@ -60,7 +62,7 @@ def choose(results: Sequence[Result]) -> list[Pick]:
     leader = next((run for run in tables if tables[run]), None)
     if leader is None:
         return []
-    ranked = sorted(tables[leader], key=lambda name: (_rate(tables[leader][name].values()), name))
+    ranked = sorted(tables[leader], key=lambda name: _badness(tables[leader][name].values(), name))
     reasons = _reasons(ranked, tables[leader])
     return [_pick(name, why, tables, leader) for name, why in reasons.items()]
 
@@ -81,6 +83,11 @@ def _errors(row: dict[str, str]) -> int:
     return sum(_number(row, name) for name in ("substitutions", "deletions", "insertions"))
 
 
+def _badness(rows: Iterable[dict[str, str]], name: str) -> tuple[float, int, str]:
+    found = list(rows)
+    return _rate(found), sum(map(_errors, found)), name
+
+
 def _rate(rows: Iterable[dict[str, str]]) -> float:
     found = list(rows)
     return sum(map(_errors, found)) / max(sum(_number(row, "words") for row in found), 1)
@@ -95,7 +102,7 @@ def _reasons(ranked: Sequence[str], table: dict[str, dict[str, dict[str, str]]])
         *((name, "translation changes; worst") for name in changed[-1:]),
         *((name, "best") for name in ranked[:1]),
         *((name, "median") for name in ranked[middle : middle + 2]),
-        *((name, "worst") for name in ranked[-2:]),
+        *((name, "worst") for name in reversed(ranked[-WORST:])),
     ]
     reasons: dict[str, str] = {}
     for name, why in wanted:

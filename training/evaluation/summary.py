@@ -22,7 +22,7 @@ def score_text(score: Mapping[str, Any] | None, *, unit: str = "") -> str:
 
 def summarize(report: Mapping[str, Any]) -> str:
     """What a reader wants first: scores and targets, baselines, changed rows, the unheard voice."""
-    sections = (_scores, _languages, _translation, _nearest, _voices, _oddities, _speed)
+    sections = (_scores, _accuracy, _languages, _translation, _nearest, _voices, _oddities, _speed)
     return "\n".join(line for section in sections for line in section(report))
 
 
@@ -35,6 +35,23 @@ def _scores(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{_NAMES.get(name, name):5} {score_text(score)}{verdict}  raw {raw}"
     first = next(iter(report["scores"].values()))
     yield f"      95 % intervals over {first['units']} units ({first['unit']}), {first['rows']} rows"
+
+
+def _accuracy(report: Mapping[str, Any]) -> Iterator[str]:
+    found = report.get("accuracy")
+    if not found:
+        return
+    yield f"accuracy: {score_text(found['words'], unit=' %')} of words, {score_text(found['utterances'], unit=' %')} of utterances without an error"
+    groups = {**report["by_duration"], **report["by_domain"]}
+    if len(groups) > 1:
+        parts = [f"{name} {score_text(group['wer'])}" for name, group in groups.items()]
+        yield f"WER by group: {', '.join(parts)}"
+    known = report["by_vocabulary"]
+    if known:
+        parts = [
+            f"{name} {score_text(score)} ({score['of']})" for name, score in known["word_errors"].items()
+        ]
+        yield f"words missed, by how often training had them: {', '.join(parts)}"
 
 
 def _languages(report: Mapping[str, Any]) -> Iterator[str]:
