@@ -16,6 +16,7 @@ from tone_recogniser import GAP, RATE, WORD, WORDS, hear, recogniser, speak, wri
 from training.data.example import SpokenWord
 from training.errors import UserError
 from training.inference.ctc_setup import DecoderOptions
+from training.inference.loading import Trained
 from training.inference.seams import join
 from training.inference.speech_regions import EnergyDetector, Region, regions_of
 from training.inference.transcriber import Transcriber
@@ -239,3 +240,59 @@ def test_files_are_written_and_not_overwritten_unasked(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, extra: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         transcribe.main(arguments(tmp_path, *extra))
+
+
+@pytest.mark.usefixtures("tones")
+def test_guide_evaluate_command_transcribes_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.scripts import run_evaluation
+
+    path = write(tmp_path / "test_audio.wav", speak([7, 8]))
+    guide = [
+        "--model_path",
+        str(tmp_path),
+        "--audio_file",
+        str(path),
+        "--use_beam_search",
+        "--beam_width",
+        "10",
+    ]
+    assert run_evaluation.main([*guide, "--hot_words", "w7", "w8:3"]) == 0
+    assert capsys.readouterr().out == f"{path}\ttranscribe\tw7 w8\n"
+
+
+def test_options_survive_the_way_through_a_command_line() -> None:
+    import argparse
+
+    from training.inference.ctc_setup import add_options, from_arguments, to_arguments
+
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    for line in (
+        [],
+        ["--use_beam_search"],
+        ["--lm", "a.arpa", "--lm_weight", "0.3", "--hot_words", "x y", "z:2"],
+    ):
+        args = parser.parse_args(line)
+        assert from_arguments(parser.parse_args(to_arguments(args))) == from_arguments(args)
+    assert from_arguments(parser.parse_args(["--use_beam_search"])).width == 10
+    assert from_arguments(parser.parse_args([])).width == 1
+
+
+@pytest.mark.parametrize("architecture", ["whisper", "e2e"])
+def test_models_without_frames_take_long_recordings(tmp_path: Path, architecture: str) -> None:
+    import e2e_tiny
+    import whisper_assets
+
+    bundle = whisper_assets.tiny() if architecture == "whisper" else e2e_tiny.tiny()
+    sound = np.concatenate([whisper_assets.noise(33.0, 1), np.zeros(RATE), whisper_assets.noise(2.0, 2)])
+    path = write(tmp_path / "long.wav", sound.astype(np.float32))
+    ears = Transcriber(Trained(bundle, tmp_path, architecture, None), detector="energy", pack=0.0)
+    recording = ears.plan(path)
+    assert [window.seam is not None for window in recording.windows] == [False, True, False]
+    result = ears.finish([recording])[0]
+    assert list(result.texts) == ["transcribe", "translate"]
+    assert result.words == () and result.confidence is None
+    only = Transcriber(ears.trained, tasks=("translate",), detector="energy").transcribe([path])[0]
+    assert list(only.texts) == ["translate"]

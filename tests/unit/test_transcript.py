@@ -18,8 +18,8 @@ def word(text: str, start: float, end: float) -> SpokenWord:
     return SpokenWord(text=text, start=start, end=end, confidence=0.5)
 
 
-def transcript(*segments: Segment) -> Transcript:
-    return Transcript("a.wav", 4000.0, "transcribe", segments, 0.5)
+def transcript(*segments: Segment, tasks: int = 1) -> Transcript:
+    return Transcript("a.wav", 4000.0, ("transcribe", "translate")[:tasks], segments, 0.5)
 
 
 TWO = transcript(
@@ -30,6 +30,7 @@ TWO = transcript(
         (word("xin", 0.1, 0.4), word("chào", 0.5, 0.9)),
     ),
     Segment(3661.5, 3663.0, {"transcribe": "a < b & c", "translate": ""}),
+    tasks=2,
 )
 
 

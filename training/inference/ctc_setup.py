@@ -100,6 +100,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def to_arguments(args: argparse.Namespace) -> list[str]:
+    """The command line that `from_arguments` reads the same options from."""
+    options = from_arguments(args)
+    given = [f"--beam_width={options.beam_width}"] if options.beam_width is not None else []
+    given += [f"--lm={options.lm}"] if options.lm is not None else []
+    given += [f"--{name}={getattr(options, name)}" for name in ("lm_weight", "word_bonus", "unknown_penalty")]
+    return [*given, *(["--hot_words", *options.hot_words] if options.hot_words else [])]
+
+
 def from_arguments(args: argparse.Namespace) -> DecoderOptions:
     """The options of a parsed command line."""
     width = args.beam_width or (BEAM_WIDTH if args.use_beam_search else None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.data.audio import AudioError, load_audio, probe
-from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord
+from training.data.example import AudioRef, Example, Hypothesis, SpokenWord
 from training.errors import UserError
 from training.inference.ctc_decoding import mean_confidence
 from training.inference.ctc_setup import DecoderOptions
@@ -22,7 +22,7 @@ from training.inference.transcript import Segment, Transcript, spread
 from training.inference.windows import Cutting, Window, plan_windows
 
 LONGEST = 30.0
-SHORTEST = 0.1
+SHORTEST = 0.3
 """Seconds; a window is never shorter, however short the word in it."""
 
 
@@ -127,20 +127,20 @@ class Transcriber:
         ]
 
     def _transcript(self, recording: Recording, heard: Sequence[Mapping[str, Hypothesis]]) -> Transcript:
-        task = TRANSCRIBE if TRANSCRIBE in self.bundle.tasks else self.bundle.tasks[0]
+        tasks = self.bundle.tasks
         stitched = {
             name: stitch(recording.windows, [said[name] for said in heard], timed=self.decoder is not None)
-            for name in self.bundle.tasks
+            for name in tasks
         }
         segments = []
         for n in range(len(recording.windows)):
             texts = {name: " ".join(word.text for word in words[n]) for name, words in stitched.items()}
-            words = tuple(stitched[task][n]) if self.decoder is not None else ()
+            words = tuple(stitched[tasks[0]][n]) if self.decoder is not None else ()
             start, end = borders(recording.windows, n)
             if any(texts.values()):
                 segments.append(Segment(start, end, texts, words, mean_confidence(words)))
         every = [word for segment in segments for word in segment.words]
-        return Transcript(recording.path, recording.seconds, task, tuple(segments), mean_confidence(every))
+        return Transcript(recording.path, recording.seconds, tasks, tuple(segments), mean_confidence(every))
 
 
 def stitch(windows: Sequence[Window], heard: Sequence[Hypothesis], *, timed: bool) -> list[list[SpokenWord]]:

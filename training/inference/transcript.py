@@ -27,23 +27,22 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """All of one recording. ``task`` is the one that ``text`` is of."""
+    """All of one recording. ``tasks``: what was asked for; ``text`` is that of the first."""
 
     audio: str
     seconds: float
-    task: str
+    tasks: tuple[str, ...]
     segments: tuple[Segment, ...]
     confidence: float | None = None
 
     @property
     def texts(self) -> dict[str, str]:
         """By task."""
-        tasks = self.segments[0].texts if self.segments else {self.task: ""}
-        return {task: " ".join(s.texts[task] for s in self.segments if s.texts[task]) for task in tasks}
+        return {task: " ".join(s.texts[task] for s in self.segments if s.texts[task]) for task in self.tasks}
 
     @property
     def text(self) -> str:
-        return self.texts[self.task]
+        return self.texts[self.tasks[0]]
 
     @property
     def words(self) -> tuple[SpokenWord, ...]:
@@ -85,7 +84,7 @@ def cues(transcript: Transcript) -> list[Cue]:
     found: list[Cue] = []
     for segment in transcript.segments:
         words: Sequence[SpokenWord] = segment.words
-        text = segment.texts[transcript.task]
+        text = segment.texts[transcript.tasks[0]]
         if not words and text:
             words = spread(text, segment.start, segment.end)
         found += [_cue(group) for group in _groups(words)]

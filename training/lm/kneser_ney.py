@@ -32,6 +32,9 @@ class Discounts:
         return 0.0 if count == 0 else (self.once, self.twice, self.more)[min(count, 3) - 1]
 
 
+FALLBACK = Discounts(*FALLBACK_DISCOUNTS, estimated=False)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A model, and what a user wants to know of its making."""
@@ -75,12 +78,13 @@ def _discounts(counts: Iterable[int]) -> Discounts:
     """Chen and Goodman's closed form from the counts of counts; the fallback where it is undefined or out of range."""
     of = Counter(count for count in counts if count <= 4)
     if not all(of[n] for n in (1, 2, 3)):
-        return Discounts(*FALLBACK_DISCOUNTS, estimated=False)
+        return FALLBACK
     y = of[1] / (of[1] + 2 * of[2])
     found = [n - (n + 1) * y * of[n + 1] / of[n] for n in (1, 2, 3)]
     if any(not 0 < discount <= n for n, discount in enumerate(found, start=1)):
-        return Discounts(*FALLBACK_DISCOUNTS, estimated=False)
-    return Discounts(*found)
+        return FALLBACK
+    once, twice, more = found
+    return Discounts(once, twice, more)
 
 
 def _interpolate(counts: Counts, discounts: Sequence[Discounts]) -> NgramModel:

@@ -20,9 +20,16 @@ SPLITS = ("test", "dev", "train")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
+    from training.inference.ctc_setup import add_options
+
     result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__)
     result.add_argument(
-        "--model_dir", type=Path, required=True, help="a run's folder, a checkpoint, or a stock model"
+        "--model_dir",
+        "--model_path",
+        dest="model_dir",
+        type=Path,
+        required=True,
+        help="a run's folder, a checkpoint, or a stock model",
     )
     result.add_argument(
         "--model_type", default=None, help="inferred from the folder; refused where it contradicts it"
@@ -41,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--batch_seconds", type=float, default=None, help="audio per batch; default: the run's"
     )
-    result.add_argument("--num_beams", type=int, default=None, help="beam width; default: the run's")
+    result.add_argument(
+        "--audio_file", type=Path, nargs="+", default=None, help="transcribe these files, score nothing"
+    )
+    add_options(result)
     return result
 
 
@@ -49,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Load, decode, score, write ``{name}_metrics.json`` and ``{name}_predictions.csv``."""
     args = parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if args.audio_file:
+        return _transcribe(args)
     from training.evaluation.evaluate import evaluate
     from training.inference.decoding import predict
     from training.inference.loading import load_trained
@@ -59,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args.name or trained.name
     manifest, path = _manifest(trained, args)
     dataset, ledger = _dataset(trained, manifest)
-    generation = {"num_beams": args.num_beams or _setting(trained, "num_beams") or 1, "do_sample": False}
+    options = _decoding(trained, args)
+    decoder = options.decoder(trained.bundle)
+    generation: dict[str, Any] = {"num_beams": options.width, "do_sample": False}
     if limit := _setting(trained, "max_new_tokens"):
         generation["max_new_tokens"] = limit
     predictions = predict(
@@ -67,23 +81,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset,
         batch_seconds=args.batch_seconds or _setting(trained, "batch_seconds") or 60.0,
         generation=generation,
+        decoder=decoder,
         with_loss=False,
         progress=_progress(float(dataset.durations.sum())),
     )
-    meta = _meta(trained, args, path, manifest, generation, len(ledger))
+    settings = options.as_dict() if decoder else generation
+    meta = _meta(trained, args, path, manifest, settings, len(ledger))
     evaluation = evaluate(
         predictions.examples,
         predictions.hypotheses,
         meta=meta,
         **_training_split(trained),
         resamples=_setting(trained, "resamples") or 1000,
-        silence=_silence(trained, generation) if _setting(trained, "silence_probes") is not False else None,
+        silence=_silence(trained, generation, decoder)
+        if _setting(trained, "silence_probes") is not False
+        else None,
     )
     ledger.write(args.output / f"{name}_dropped.tsv") if len(ledger) else None
     written = evaluation.write(args.output, name)
     print(evaluation.summary())
     print(f"written: {', '.join(map(str, written))}")
     return 0
+
+
+def _transcribe(args: argparse.Namespace) -> int:
+    """The same model on files of no split: `polyvox transcribe`."""
+    from training.inference.ctc_setup import to_arguments
+    from training.scripts import transcribe
+
+    files = [str(path) for path in args.audio_file]
+    return transcribe.main([*files, "--model", str(args.model_dir), *to_arguments(args)])
+
+
+def _decoding(trained: Trained, args: argparse.Namespace) -> Any:
+    """The command line's options; the run's own beam width where none is given."""
+    from dataclasses import replace
+
+    from training.inference.ctc_setup import from_arguments
+
+    options = from_arguments(args)
+    if options.beam_width is None and not (options.lm or options.hot_words):
+        return replace(options, beam_width=_setting(trained, "num_beams") or 1)
+    return options
 
 
 def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | None]:
@@ -119,7 +158,7 @@ def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
     return dataset.select(kept), ledger
 
 
-def _silence(trained: Trained, generation: dict[str, Any]) -> dict[str, list[str]]:
+def _silence(trained: Trained, generation: dict[str, Any], decoder: Any) -> dict[str, list[str]]:
     """What the model transcribes on clips without speech, by kind."""
     from training.inference.decoding import predict
     from training.inference.probes import KINDS, Probes
@@ -127,7 +166,8 @@ def _silence(trained: Trained, generation: dict[str, Any]) -> dict[str, list[str
     probes = Probes(trained.bundle.encode, trained.bundle.sample_rate)
     task = trained.bundle.tasks[0]
     said: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for row in predict(trained.bundle, probes, generation=generation, with_loss=False).predictions:
+    found = predict(trained.bundle, probes, generation=generation, decoder=decoder, with_loss=False)
+    for row in found.predictions:
         said[probes.kind(row.row)].append(row.hypotheses[task].text)
     return said
 
