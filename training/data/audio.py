@@ -12,6 +12,7 @@ import math
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -72,6 +73,31 @@ def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
 def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
     """`load_audio` for a file that lies in memory (a Parquet cell); ``ref.path`` only names it in messages."""
     return _load_soundfile(io.BytesIO(data), ref.path, ref, sample_rate)
+
+
+def stream(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndarray, int]]:
+    """The same stretch in blocks ``(float32 [time, channels], sample rate)`` as the file has them.
+
+    For files of hours: one block at a time is in memory (formats that ffmpeg decodes come in one, as mono).
+    Raises `AudioError` like `load_audio`, for an end that is missing after the last block.
+    """
+    path = Path(ref.path)
+    _require_file(path)
+    if path.suffix.lower() not in SOUNDFILE_SUFFIXES:
+        rate = _probe_ffmpeg(path).sample_rate
+        yield _load_ffmpeg(path, ref, rate)[:, None], rate
+        return
+    with path.open("rb") as handle, _open_soundfile(handle, str(path)) as sound:
+        start, stop = _frame_range(ref, sound.frames, sound.samplerate)
+        missing, block = stop - start, max(1, round(block_seconds * sound.samplerate))
+        samples = _read_first(sound, start, min(block, missing), str(path))
+        while len(samples):
+            _require_numbers(samples, str(path))
+            missing -= len(samples)
+            yield samples, sound.samplerate
+            samples = _read(sound, min(block, missing), str(path))
+        if missing > _uncertain_frames(sound) or missing == stop - start:
+            raise AudioError(path, f"truncated: {missing} of {stop - start} samples could not be read")
 
 
 def probe(path: str | Path) -> AudioInfo:
@@ -138,17 +164,9 @@ def _reason(error: Exception) -> str:
 
 
 def _load_soundfile(handle: BinaryIO, name: str, ref: AudioRef, sample_rate: int) -> np.ndarray:
-    import soundfile
-
     with _open_soundfile(handle, name) as sound:
         start, stop = _frame_range(ref, sound.frames, sound.samplerate)
-        try:
-            lead = min(start, _MP3_LEAD * sound.samplerate) if sound.format == "MP3" else 0
-            if start:
-                sound.seek(start - lead)
-            samples = sound.read(stop - start + lead, dtype="float32", always_2d=True)[lead:]
-        except soundfile.LibsndfileError as error:
-            raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
+        samples = _read_first(sound, start, stop - start, name)
         if len(samples) < max(1, stop - start - _uncertain_frames(sound)):
             raise AudioError(
                 name,
@@ -156,6 +174,28 @@ def _load_soundfile(handle: BinaryIO, name: str, ref: AudioRef, sample_rate: int
             )
         rate = sound.samplerate
     return _finish(samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0], rate, sample_rate, name)
+
+
+def _read_first(sound: soundfile.SoundFile, start: int, frames: int, name: str) -> np.ndarray:
+    """``frames`` from ``start`` on; in an MP3 by way of the frames before them, in one call."""
+    import soundfile
+
+    lead = min(start, _MP3_LEAD * sound.samplerate) if sound.format == "MP3" else 0
+    if start:
+        try:
+            sound.seek(start - lead)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
+    return _read(sound, frames + lead, name)[lead:]
+
+
+def _read(sound: soundfile.SoundFile, frames: int, name: str) -> np.ndarray:
+    import soundfile
+
+    try:
+        return sound.read(frames, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
 
 
 def _uncertain_frames(sound: soundfile.SoundFile) -> int:
@@ -185,9 +225,13 @@ def _require_last_sample(sound: soundfile.SoundFile, name: str) -> None:
         raise AudioError(name, f"truncated: the last of its {sound.frames} samples cannot be decoded")
 
 
-def _finish(samples: np.ndarray, rate: int, sample_rate: int, name: str) -> np.ndarray:
+def _require_numbers(samples: np.ndarray, name: str) -> None:
     if not np.isfinite(samples).all():
         raise AudioError(name, "holds samples that are no numbers (NaN or infinite)")
+
+
+def _finish(samples: np.ndarray, rate: int, sample_rate: int, name: str) -> np.ndarray:
+    _require_numbers(samples, name)
     if rate != sample_rate:
         import soxr
 

@@ -92,8 +92,11 @@ def with_length(table: pa.Table) -> pa.Table:
     return table.append_column("duration", pa.nulls(len(table), pa.string()))
 
 
-def with_numbers(table: pa.Table, problems: Problems) -> pa.Table:
-    """Durations and times as float64; a cell that is no number, or an impossible one, is a problem."""
+def with_numbers(table: pa.Table, problems: Problems, *, need_duration: bool = True) -> pa.Table:
+    """Durations and times as float64; a cell that is no number, or an impossible one, is a problem.
+
+    Without ``need_duration`` a row may leave its duration to the file's header.
+    """
     for name in NUMBERS:
         if name in table.column_names:
             at = table.column_names.index(name)
@@ -109,15 +112,16 @@ def with_numbers(table: pa.Table, problems: Problems) -> pa.Table:
         table = table.set_column(at, "duration", pc.coalesce(table.column("duration"), length))
     if "start" in table.column_names:
         problems.add_rows(pc.less(table.column("start"), 0.0), lambda row: "start: less than 0 s")
-    _check_durations(table, problems)
+    _check_durations(table, problems, need_duration)
     return table
 
 
-def _check_durations(table: pa.Table, problems: Problems) -> None:
+def _check_durations(table: pa.Table, problems: Problems, need_duration: bool) -> None:
     duration = table.column("duration")
-    problems.add_rows(
-        pc.is_null(duration, nan_is_null=False), lambda row: "duration: no number of seconds in this row"
-    )
+    if need_duration:
+        problems.add_rows(
+            pc.is_null(duration, nan_is_null=False), lambda row: "duration: no number of seconds in this row"
+        )
     problems.add_rows(
         pc.less_equal(duration, 0.0), lambda row: f"duration: {duration[row].as_py():g} s; it must be above 0"
     )

@@ -152,10 +152,15 @@ def _raise_rows(manifest: Manifest, rows: Sequence[int], describe: Any) -> None:
     raise_problems(problems, more=len(rows) - len(shown))
 
 
+def part_name(cell: str | None) -> str:
+    """What a cell of the column ``split`` calls a part, under our name (``val`` is ``dev``); "" for an empty one."""
+    name = (cell or "").strip().lower()
+    return _ALIASES.get(name, name)
+
+
 def _by_column(manifest: Manifest, rest: np.ndarray) -> dict[str, np.ndarray]:
     """The parts that the column ``split`` names."""
-    names = [(name or "").strip().lower() for name in manifest.column("split")]
-    names = [_ALIASES.get(name, name) for name in names]
+    names = [part_name(name) for name in manifest.column("split")]
     wrong = [int(i) for i in rest if names[i] not in PARTS]
     _raise_rows(manifest, wrong, lambda i: f"split: {names[i]!r} is none of {', '.join(PARTS)}")
     return {part: np.array([i for i in rest if names[i] == part], dtype=np.int64) for part in PARTS}

@@ -33,14 +33,25 @@ _CELL_LIMIT = 1 << 24
 _QUOTED = r'^"(?:[^"]|"")*""(?:[^"]|"")*"$'
 
 
-def read_table(path: Path) -> pa.Table:
+Broken = list[tuple[int, str]]
+
+
+def read_table(path: Path, broken: Broken | None = None) -> pa.Table:
     """All cells as strings (null where JSON or Parquet has none), plus the int32 column `LINE`.
 
     TSV is read without quoting: a quote is a character like any other, and a tab or a line break always ends a
     cell. Only a cell that a CSV writer has certainly quoted (quotes around it, those inside it doubled, at least
     one of them) is unquoted afterwards. CSV is quoted as in RFC 4180. Raises `UserError` with ``file:line`` for what cannot be read.
+
+    With a list ``broken``, rows of the wrong number of cells (in JSONL: that are no object) are left out of the
+    table, and their lines and what is wrong put there, in place of refusing the file.
     """
-    readers = {".tsv": _read_text, ".csv": _read_text, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    readers: dict[str, Callable[[Path, Broken | None], pa.Table]] = {
+        ".tsv": _read_text,
+        ".csv": _read_text,
+        ".jsonl": _read_jsonl,
+        ".parquet": _read_parquet,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UserError(
@@ -49,7 +60,7 @@ def read_table(path: Path) -> pa.Table:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        return reader(path)
+        return reader(path, broken)
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -68,7 +79,7 @@ def _is_tsv(path: Path) -> bool:
     return path.suffix.lower() == ".tsv"
 
 
-def _read_text(path: Path) -> pa.Table:
+def _read_text(path: Path, broken: Broken | None) -> pa.Table:
     from pyarrow import csv as arrow_csv
 
     quote: str | bool = False if _is_tsv(path) else '"'
@@ -85,6 +96,7 @@ def _read_text(path: Path) -> pa.Table:
                 delimiter="\t" if _is_tsv(path) else ",",
                 quote_char=quote,
                 newlines_in_values=not _is_tsv(path),
+                invalid_row_handler=None if broken is None else lambda row: "skip",
             ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
@@ -95,7 +107,7 @@ def _read_text(path: Path) -> pa.Table:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if _is_tsv(path):
         table = _unquoted(table)
-    return table.append_column(LINE, pa.array(_line_numbers(path, table.num_rows)))
+    return table.append_column(LINE, pa.array(_line_numbers(path, table.num_rows, len(header), broken)))
 
 
 def _unquoted(table: pa.Table) -> pa.Table:
@@ -195,20 +207,26 @@ def _diagnose(path: Path, width: int) -> None:
     raise_problems(problems)
 
 
-def _line_numbers(path: Path, rows: int) -> np.ndarray:
+def _line_numbers(path: Path, rows: int, width: int, broken: Broken | None) -> np.ndarray:
     """Line of each row, int32 ``[rows]``: counted up where no blank line or line break in a cell can be there."""
     with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
         lines = _count(content, b"\n") + (content[-1:] != b"\n")
     if lines == rows + 1:
         return np.arange(2, rows + 2, dtype=np.int32)
-    starts = (number for number, _ in itertools.islice(_rows(path), 1, None))
-    return np.fromiter(starts, dtype=np.int32, count=rows)
+    starts = []
+    for number, cells in itertools.islice(_rows(path), 1, None):
+        if broken is None or len(cells) == width:
+            starts.append(number)
+        else:
+            broken.append((number, f"{len(cells)} cells, the header names {width} columns"))
+    assert len(starts) == rows, (len(starts), rows)
+    return np.array(starts, dtype=np.int32)
 
 
 # -- JSONL -----------------------------------------------------------------------------------------------------
 
 
-def _read_jsonl(path: Path) -> pa.Table:
+def _read_jsonl(path: Path, broken: Broken | None) -> pa.Table:
     """With Arrow's reader where the rows are plain, else in blocks, so that only a block is ever Python objects."""
     plain = _read_plain_jsonl(path)
     if plain is not None:
@@ -217,7 +235,7 @@ def _read_jsonl(path: Path) -> pa.Table:
     names: dict[str, None] = {}
     rows: list[dict[str, str | None]] = []
     numbers: list[int] = []
-    for number, row in _json_rows(path):
+    for number, row in _json_rows(path, broken):
         rows.append(row)
         numbers.append(number)
         names.update(dict.fromkeys(row))
@@ -267,8 +285,8 @@ def _chunk(rows: list[dict[str, str | None]], numbers: list[int], names: list[st
     return pa.table({**columns, LINE: pa.array(numbers, pa.int32())})
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    problems: list[str] = []
+def _json_rows(path: Path, broken: Broken | None) -> Iterator[tuple[int, dict[str, str | None]]]:
+    problems: Broken = [] if broken is None else broken
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -277,12 +295,13 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
             if isinstance(row, dict):
                 yield number, {name: _as_text(value, name) for name, value in row.items()}
                 continue
-            problems.append(f"{path}:{number}: a JSON object is expected, this is {type(row).__name__}")
+            problems.append((number, f"a JSON object is expected, this is {type(row).__name__}"))
         except json.JSONDecodeError as error:
-            problems.append(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}")
-        if len(problems) == MAX_PROBLEMS:
+            problems.append((number, f"not JSON: {error.msg} at column {error.colno}"))
+        if broken is None and len(problems) == MAX_PROBLEMS:
             break
-    raise_problems(problems)
+    if broken is None:
+        raise_problems([f"{path}:{number}: {problem}" for number, problem in problems])
 
 
 def _as_text(value: Any, name: str) -> str | None:
@@ -297,7 +316,7 @@ def _as_text(value: Any, name: str) -> str | None:
 # -- Parquet ---------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path, broken: Broken | None) -> pa.Table:
     from pyarrow import parquet
 
     try:
