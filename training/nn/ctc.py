@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 
 from training.data.collators import IGNORED
 from training.data.example import TRANSCRIBE
+from training.data.spelling import audible, frames_needed
 
 
 class CtcCharacters:
@@ -34,12 +33,7 @@ class CtcCharacters:
             seen.update(cls.audible(text))
         return cls("".join(sorted(seen)))
 
-    @staticmethod
-    def audible(text: str) -> str:
-        """Letters, digits and marks in lower case, words parted by one space, NFC."""
-        text = unicodedata.normalize("NFC", text).lower()
-        kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
-        return " ".join(kept.split())
+    audible = staticmethod(audible)
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text; a character that no training transcript has is left out, as it cannot be learnt."""
@@ -64,11 +58,6 @@ def head_characters(
         return str(saved["ctc_characters"])
     rows = texts() if texts is not None else ()
     return CtcCharacters.of(text for task, _, text in rows if task == TRANSCRIBE).characters
-
-
-def frames_needed(targets: Sequence[int]) -> int:
-    """Frames that the shortest alignment takes: one for each token, and a blank between equal neighbours."""
-    return len(targets) + sum(a == b for a, b in pairwise(targets))
 
 
 def check_feasible(frames: int, targets: Sequence[int]) -> None:
