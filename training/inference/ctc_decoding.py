@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Aligned:
 class CtcDecoder:
     """``log_probs [frames, vocabulary] -> Decoded``: the best path, or a beam search where ``pruning`` is given.
 
+    ``search`` takes the place of the own beam search: ``log_probs -> beams``, best first.
     Times and confidence come from the frames alone: from the best alignment of what was decoded, whatever a
     language model or hot words had to do with it.
     """
@@ -44,11 +45,15 @@ class CtcDecoder:
     vocabulary: CtcVocabulary
     seconds_per_frame: float
     pruning: Pruning | None = None
-    scorer: WordScorer | None = field(default=None)
+    scorer: WordScorer | None = None
+    search: Callable[[np.ndarray], list[Beam]] | None = None
 
     def __call__(self, log_probs: np.ndarray) -> Decoded:
         beams: Sequence[Beam] = ()
-        if self.pruning is None:
+        if self.search is not None:
+            beams = self.search(log_probs)
+            ids = feasible(beams, len(log_probs))
+        elif self.pruning is None:
             ids = tuple(greedy(log_probs, self.vocabulary.blank))
         else:
             beams = prefix_beam_search(log_probs, self.vocabulary, self.pruning, self.scorer)

@@ -32,6 +32,7 @@ class DecoderOptions:
     word_bonus: float = Fusion.beta
     unknown_penalty: float = Fusion.unknown
     hot_words: tuple[str, ...] = ()
+    search: str = "own"
 
     @property
     def width(self) -> int:
@@ -48,8 +49,18 @@ class DecoderOptions:
                 raise UserError("--lm and --hot_words need a model with a CTC output; this one has none")
             return None
         vocabulary = CtcVocabulary(tuple(bundle.ctc.tokens), bundle.ctc.blank)
+        seconds = bundle.ctc.seconds_per_frame
+        if self.search == "flashlight":
+            return CtcDecoder(vocabulary, seconds, search=self._lexicon(vocabulary))
         pruning = Pruning(self.width) if self.width > 1 else None
-        return CtcDecoder(vocabulary, bundle.ctc.seconds_per_frame, pruning, self._scorer())
+        return CtcDecoder(vocabulary, seconds, pruning, self._scorer())
+
+    def _lexicon(self, vocabulary: CtcVocabulary) -> Any:
+        from training.inference.flashlight_beam import LexiconSearch
+
+        if self.lm is None or self.hot_words:
+            raise UserError("--search flashlight reads a language model (--lm) and takes no --hot_words")
+        return LexiconSearch(self.lm, vocabulary, Pruning(self.width), self.lm_weight, self.word_bonus)
 
     def _scorer(self) -> Any:
         parts: list[Any] = []
@@ -93,6 +104,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"for a word that the model has not seen; default: {Fusion.unknown}",
     )
     group.add_argument(
+        "--search",
+        choices=("own", "flashlight"),
+        default="own",
+        help="flashlight (extra beam): fast, says only words of --lm; own (default): spells any word",
+    )
+    group.add_argument(
         "--hot_words",
         nargs="+",
         default=(),
@@ -106,6 +123,7 @@ def to_arguments(args: argparse.Namespace) -> list[str]:
     given = [f"--beam_width={options.beam_width}"] if options.beam_width is not None else []
     given += [f"--lm={options.lm}"] if options.lm is not None else []
     given += [f"--{name}={getattr(options, name)}" for name in ("lm_weight", "word_bonus", "unknown_penalty")]
+    given.append(f"--search={options.search}")
     return [*given, *(["--hot_words", *options.hot_words] if options.hot_words else [])]
 
 
@@ -120,4 +138,5 @@ def from_arguments(args: argparse.Namespace) -> DecoderOptions:
         word_bonus=args.word_bonus,
         unknown_penalty=args.unknown_penalty,
         hot_words=tuple(hot_words),
+        search=args.search,
     )
