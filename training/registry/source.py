@@ -1,0 +1,85 @@
+"""A split of a version as a source of utterances, with the interface of every manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from training.data.manifest import Manifest, from_table
+from training.data.tables import LINE
+from training.errors import UserError
+from training.registry import versions
+from training.registry.store import Registry, open_registry
+
+_CELLS = {
+    "id": "utterance", "start": "start_s", "end": "end_s", "duration": "duration", "transcript": "text",
+    "translation": "translation", "language": "language", "target_language": "target_language", "domain": "domain",
+    "speaker": "speaker", "group": "recording_group", "words": "words", "word_languages": "word_languages",
+}  # fmt: skip
+"""Column of a manifest → column of the registry."""
+
+
+class VersionSplit(Manifest):
+    """The utterances of one split. It holds no connection: workers read sound, not the database."""
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> VersionSplit:
+        """The rows ``indices``, in that order."""
+        chosen = super().select(indices)
+        return VersionSplit(chosen.table, self.path, self.audio_root)
+
+    def sha256(self) -> str:
+        """A fingerprint of the rows: texts, times and paths."""
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, self.table.schema) as writer:
+            writer.write_table(self.table.combine_chunks())
+        return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def load_version(where: str, version: str, split: str) -> VersionSplit:
+    """Split ``train``, ``dev`` or ``test`` of a version, in the order in which it was imported.
+
+    ``where`` is a SQLite file or a URL (`training.registry.store.open_registry`). Copies that the import converted
+    are read in place of the originals. Raises `UserError` where there is no such version or split, and for
+    recordings whose file holds something else now.
+    """
+    with open_registry(where) as registry:
+        found = versions.rows(registry, version, split, key="data.version:")
+        if not found:
+            raise UserError(
+                f"data.version: {version} of {registry.name} has no {split} utterances (see polyvox data stats)"
+            )
+        label = Path(f"{registry.name}[{version}/{split}]")
+        made = from_table(_table(registry, found), label)
+    return VersionSplit(made.table, label)
+
+
+def _table(registry: Registry, found: Sequence[Any]) -> pa.Table:
+    lost = [row.utterance for row in found if row.path is None and row.converted_path is None]
+    if lost:
+        raise UserError(
+            f"{registry.name}: {len(lost):,} recordings of this version are no longer where they were imported, such as "
+            f"that of {lost[0]!r}: another content lies under their path; put them back and import them again"
+        )
+    columns = {ours: _strings(getattr(row, theirs) for row in found) for ours, theirs in _CELLS.items()}
+    columns["audio_path"] = _strings(str(sound_path(registry, row)) for row in found)
+    others = [json.loads(row.extra) if row.extra else {} for row in found]
+    for name in dict.fromkeys(name for other in others for name in other):
+        columns.setdefault(name, _strings(other.get(name) for other in others))
+    kept = {name: cells for name, cells in columns.items() if cells.null_count < len(cells)}
+    return pa.table({**kept, LINE: pa.array(range(1, len(found) + 1), pa.int32())})
+
+
+def sound_path(registry: Registry, row: Any) -> Path:
+    """Where the sound of a row of `versions.rows` is read: the converted copy, else the original."""
+    return registry.resolve(row.converted_path or row.path)
+
+
+def _strings(values: Any) -> pa.Array:
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
