@@ -18,9 +18,9 @@ from training.errors import UserError
 from training.inference.ctc_setup import DecoderOptions
 from training.inference.loading import Trained
 from training.inference.seams import join
-from training.inference.speech_regions import EnergyDetector, Region, regions_of
+from training.inference.speech_regions import EnergyDetector, Region, padded, regions_of
 from training.inference.transcriber import Transcriber
-from training.inference.windows import Cutting, plan_windows
+from training.inference.windows import Cutting, group, plan_windows
 from training.scripts import transcribe
 
 TEN_MINUTES = 600.0
@@ -120,7 +120,7 @@ def test_noise_between_words_is_no_speech_and_quiet_words_are() -> None:
     sound += 0.002 * rng.standard_normal(len(sound)).astype(np.float32)
     detector = EnergyDetector()
     track = detector.track(sound)
-    found = regions_of(detector.speech(track), detector.hop, len(sound) / RATE, pause=0.5, pad=0.2)
+    found = padded(regions_of(detector.speech(track), detector.hop, least_pause=0.5), len(sound) / RATE, 0.2)
     assert len(found) == 3
     begin = len(loud) / RATE + 2 + 0.4
     assert found[1].start < begin and found[1].end > begin + 2 * (WORD + GAP) - GAP
@@ -147,7 +147,7 @@ def test_windows_cover_all_speech_and_are_short_enough(
         regions.append(Region(now, now + length))
         now += length + pause
     level = np.random.default_rng(seed).random(int(now / 0.01) + 1).astype(np.float32)
-    windows = plan_windows(regions, level, 0.01, Cutting(15.0, 3.0, pack))
+    windows = plan_windows(regions, level, 0.01, now, Cutting(15.0, pack=pack))
     assert all(0 < window.seconds <= 15.0 + 1e-6 for window in windows)
     for region in regions:
         for point in np.linspace(region.start, region.end, 50):
@@ -157,6 +157,35 @@ def test_windows_cover_all_speech_and_are_short_enough(
             assert window.start >= before.end
         else:
             assert window.start < window.seam < before.end
+
+
+def test_the_longest_pauses_part_first() -> None:
+    regions = [Region(0.0, 1.0), Region(1.2, 2.0), Region(2.5, 3.0), Region(3.3, 4.0), Region(6.0, 6.5)]
+    assert group(regions, 10.0, 0.7) == [Region(0.0, 4.0), Region(6.0, 6.5)]
+    assert group(regions, 2.5, 0.7) == [Region(0.0, 2.0), Region(2.5, 4.0), Region(6.0, 6.5)]
+    assert group(regions, 0.9, 0.7) == regions
+    assert group([], 1.0, 0.7) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.1, 3.0), st.floats(0.15, 2.0)), min_size=1, max_size=12),
+    st.floats(0.5, 9.0),
+)
+def test_cuts_do_not_depend_on_what_is_far_away(pieces: list[tuple[float, float]], longest: float) -> None:
+    """What stands between two long pauses is cut the same alone and in company, and wherever it stands."""
+
+    def placed(pieces: list[tuple[float, float]], now: float) -> list[Region]:
+        regions = []
+        for length, gap in pieces:
+            regions.append(Region(now, now + length))
+            now += length + gap
+        return regions
+
+    alone = group(placed(pieces, 0.0), longest, 0.7)
+    before = placed([(1.0, 0.3), (2.0, 0.2)], -100.0)
+    company = group([*before, *placed(pieces, 0.0)], longest, 0.7)
+    assert [r for r in company if r.start >= 0] == alone
 
 
 def word(text: str, start: float) -> SpokenWord:

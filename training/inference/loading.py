@@ -26,6 +26,15 @@ class Trained:
     config: Config | None
 
     @property
+    def longest_seconds(self) -> float | None:
+        """The longest utterance that it was trained on, where the run's results say so."""
+        for place in (self.folder, self.folder.resolve().parent):
+            path = place / "train_results.json"
+            if path.is_file():
+                return json.loads(path.read_text(encoding="utf8")).get("longest_seconds")
+        return self.config.audio.max_length_seconds if self.config else None
+
+    @property
     def name(self) -> str:
         """Name of the run in result files: its folder's, or its parent's for a checkpoint."""
         parent = self.folder.resolve()

@@ -6,7 +6,7 @@ yes or no. The recording itself is never held in memory as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from training.errors import UserError
 
 SAMPLE_RATE = 16_000
 BLOCK_SECONDS = 240.0
+DETECTORS = ("energy", "silero")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class EnergyDetector:
     `FLAT` dB all is speech, unless it is below `SILENT` dB of full scale.
     """
 
-    SHARE = 0.25
-    LEAST, MOST, FLAT = 3.0, 12.0, 6.0
+    SHARE = 0.15
+    LEAST, MOST, FLAT = 2.0, 10.0, 6.0
     SILENT = -60.0
     AROUND = 15.0
 
@@ -127,15 +128,9 @@ class SileroDetector:
 
 
 def make_detector(name: str) -> Detector:
-    """``energy``, ``silero``, or ``auto``: Silero's where it is installed."""
-    if name == "energy":
-        return EnergyDetector()
-    if name == "silero":
-        return SileroDetector()
-    try:
-        return SileroDetector()
-    except UserError:
-        return EnergyDetector()
+    """``energy`` or ``silero``."""
+    assert name in DETECTORS
+    return EnergyDetector() if name == "energy" else SileroDetector()
 
 
 def track_of(path: Path, seconds: float, detector: Detector) -> np.ndarray:
@@ -154,26 +149,23 @@ def blocks(path: Path, seconds: float, hop: float) -> Iterator[np.ndarray]:
             yield load_audio(stretch, SAMPLE_RATE)
 
 
-def regions_of(
-    speech: np.ndarray, hop: float, seconds: float, *, pause: float = 0.5, pad: float = 0.25
-) -> list[Region]:
-    """Stretches of speech in a bool track, parted by at least ``pause`` seconds, and ``pad`` more on either side.
-
-    Two regions never overlap: where there is less than twice ``pad`` between them it is shared.
-    """
+def regions_of(speech: np.ndarray, hop: float, *, least_pause: float = 0.15) -> list[Region]:
+    """Stretches of speech in a bool track, parted by at least ``least_pause`` seconds."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], speech.astype(np.int8), [0]])))
-    found: list[list[float]] = []
+    found: list[Region] = []
     for start, end in zip(edges[::2] * hop, edges[1::2] * hop, strict=True):
-        if found and start - found[-1][1] < pause:
-            found[-1][1] = end
+        if found and start - found[-1].end < least_pause:
+            found[-1] = Region(found[-1].start, float(end))
         else:
-            found.append([start, end])
-    if not found:
-        return []
-    middles = [(a[1] + b[0]) / 2 for a, b in pairwise(found)]
+            found.append(Region(float(start), float(end)))
+    return found
+
+
+def padded(regions: Sequence[Region], seconds: float, pad: float) -> list[Region]:
+    """The regions with ``pad`` seconds more on either side, sharing what lies between them where it is less."""
+    middles = [(a.end + b.start) / 2 for a, b in pairwise(regions)]
     lows, highs = [0.0, *middles], [*middles, seconds]
     return [
-        Region(max(low, start - pad), min(high, end + pad))
-        for (start, end), low, high in zip(found, lows, highs, strict=True)
-        if min(high, end + pad) > max(low, start - pad)
+        Region(max(low, one.start - pad), min(high, one.end + pad))
+        for one, low, high in zip(regions, lows, highs, strict=False)
     ]

@@ -41,10 +41,11 @@ class Transcriber:
     model: a folder (a run's, one of its checkpoints, a stock model), or what `load_trained` made of it.
     tasks: some of the model's, default all. language: of the speech, default the model's.
     options: how the frames of a CTC model are read, and the beam width of all others.
-    longest: seconds that the model hears at once; default what it was trained on, at most 30. A recording that is no
-        longer is heard whole, unless ``always_cut``; a longer one is cut in pauses that ``detector`` finds
-        (``energy``, ``silero``, ``auto``: Silero's where it is installed, or one of your own).
-    pack: regions between pauses are heard together up to this many seconds. Default: ``longest`` for stock models,
+    longest: seconds that the model hears at once, at most 30; default: the longest utterance of its training where
+        the run says that, else 30. A recording that is no longer is heard whole, unless ``always_cut``; a longer one is
+        cut in pauses (see `Cutting`; those of ``pause`` seconds always) that ``detector`` finds (
+        ``energy``, ``silero``, or one of your own).
+    pack: what pauses part is heard together up to this many seconds. Default: ``longest`` for stock models,
         0 for the library's own, which learnt from single utterances.
 
     Raises `UserError` for a folder without a model and for options that the model cannot serve.
@@ -58,9 +59,10 @@ class Transcriber:
         language: str | None = None,
         options: DecoderOptions | None = None,
         longest: float | None = None,
+        pause: float = Cutting.pause,
         pack: float | None = None,
         always_cut: bool = False,
-        detector: str | Detector = "auto",
+        detector: str | Detector = "energy",
         batch_seconds: float = 60.0,
     ) -> None:
         trained = model if isinstance(model, Trained) else load_trained(Path(model))
@@ -69,11 +71,12 @@ class Transcriber:
         self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
         self.options = options or DecoderOptions()
         self.decoder = self.options.decoder(self.bundle)
-        known = trained.config.audio.max_length_seconds if trained.config else LONGEST
-        self.longest = min(longest or known, LONGEST)
+        self.longest = min(longest or trained.longest_seconds or LONGEST, LONGEST)
         ours = trained.config is not None
         packed = (0.0 if ours else self.longest) if pack is None else min(pack, self.longest)
-        self.cutting = Cutting(self.longest, min(3.0, self.longest / 4), packed)
+        self.cutting = Cutting(
+            self.longest, pause, min(0.25, self.longest / 8), min(3.0, self.longest / 4), packed
+        )
         self.detector: Detector | None = None if isinstance(detector, str) else detector
         self._detector_name = detector if isinstance(detector, str) else ""
 
@@ -100,8 +103,8 @@ class Transcriber:
         if self.detector is None:
             self.detector = make_detector(self._detector_name)
         track = track_of(path, seconds, self.detector)
-        regions = regions_of(self.detector.speech(track), self.detector.hop, seconds)
-        windows = plan_windows(regions, track, self.detector.hop, self.cutting)
+        regions = regions_of(self.detector.speech(track), self.detector.hop)
+        windows = plan_windows(regions, track, self.detector.hop, seconds, self.cutting)
         return [_at_least(window, seconds) for window in windows]
 
     def finish(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.inference.speech_regions import Region
+from training.inference.speech_regions import Region, padded
 
 CUT_FROM = 0.55
 """A region without pauses is cut where it is quietest in the last part of the window, from this share on."""
@@ -29,10 +29,15 @@ class Window:
 
 @dataclass(frozen=True)
 class Cutting:
-    """longest: seconds of a window. overlap: seconds that windows share at a seam. pack: regions are joined, pauses
-    and all, up to this length; 0 leaves each region a window of its own."""
+    """longest: seconds of a window. pause: a silence of so many seconds always ends a window (unless ``pack``); shorter
+    ones end one where it would be too long otherwise, the longest of them first. pad: seconds of silence kept around
+    speech. overlap: seconds that windows share where nobody pauses. pack: what pauses part is heard together, up to so
+    many seconds.
+    """
 
     longest: float = 30.0
+    pause: float = 0.7
+    pad: float = 0.25
     overlap: float = 3.0
     pack: float = 0.0
 
@@ -40,12 +45,36 @@ class Cutting:
         assert 0 < 3 * self.overlap <= self.longest and self.pack <= self.longest
 
 
-def plan_windows(regions: Sequence[Region], level: np.ndarray, hop: float, cutting: Cutting) -> list[Window]:
-    """Windows that cover all regions. ``level [frames]`` is low where a cut does least harm."""
+def plan_windows(
+    regions: Sequence[Region], level: np.ndarray, hop: float, seconds: float, cutting: Cutting
+) -> list[Window]:
+    """Windows that cover all regions of a recording. ``level [frames]`` is low where a cut does least harm."""
     windows: list[Window] = []
-    for region in _packed(regions, cutting.pack):
+    groups = group(regions, cutting.longest - 2 * cutting.pad, cutting.pause)
+    for region in _packed(padded(groups, seconds, cutting.pad), cutting.pack):
         windows += _cut(region, level, hop, cutting)
     return windows
+
+
+def group(regions: Sequence[Region], longest: float, pause: float) -> list[Region]:
+    """Neighbours joined across the shortest pauses first, while the result is no longer than ``longest``.
+
+    So what is too long for one window falls apart where the pause is longest. Where the cuts are depends on what is
+    near alone, not on where in the recording it stands.
+    """
+    starts, ends = [r.start for r in regions], [r.end for r in regions]
+    first, last = (
+        list(range(len(regions))),
+        list(range(len(regions))),
+    )  # of the group that ends, starts at each region
+    parted = set(range(1, len(regions)))
+    for gap, n in sorted((starts[n] - ends[n - 1], n) for n in parted):
+        left, right = first[n - 1], last[n]
+        if gap < pause and ends[right] - starts[left] <= longest:
+            parted.remove(n)
+            first[right], last[left] = left, right
+    heads = [0, *sorted(parted)] if regions else []
+    return [Region(starts[head], ends[last[head]]) for head in heads]
 
 
 def _packed(regions: Sequence[Region], pack: float) -> list[Region]:

@@ -53,12 +53,16 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--longest", type=float, default=None, help="seconds heard at once; default: the model's"
     )
+    group.add_argument("--pause", type=float, default=0.7, help="seconds of silence that always part (0.7)")
     group.add_argument(
         "--pack", type=float, default=None, help="join what pauses part, up to so many seconds"
     )
     group.add_argument("--always_cut", action="store_true", help="also cut what could be heard at once")
     group.add_argument(
-        "--detector", choices=("auto", "energy", "silero"), default="auto", help="who finds the pauses"
+        "--detector",
+        choices=("energy", "silero"),
+        default="energy",
+        help="who finds the pauses: the level of the sound (default), or Silero's network (extra vad)",
     )
     return result
 
@@ -133,6 +137,7 @@ def _transcriber(args: argparse.Namespace) -> Transcriber:
         language=args.language,
         options=from_arguments(args),
         longest=args.longest,
+        pause=args.pause,
         pack=args.pack,
         always_cut=args.always_cut,
         detector=args.detector,
