@@ -13,6 +13,7 @@ from training.errors import USER_ERROR, UserError
 COMMANDS = {
     "demo-data": ("training.data.demo", "synthesise a code-switched corpus with espeak-ng"),
     "preprocess": ("training.data.preprocess_manifest", "clean an exported manifest"),
+    "data": ("training.registry.command", "the data registry: prepare, stats, list, diff, export"),
     "split": ("training.data.split_data", "split a manifest into train, dev and test"),
     "train": ("training.scripts.train", "train the model that a configuration describes"),
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),

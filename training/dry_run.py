@@ -120,7 +120,7 @@ class _Report:
             if split == "dev" and self.config.training.eval_strategy == "no":
                 continue
             path = getattr(self.config.data, split)
-            if self.config.data.dataset is None and (path is None or not Path(path).is_file()):
+            if self.config.data.from_files and (path is None or not Path(path).is_file()):
                 self.missing(split, path)
                 continue
             setattr(self.data, split, runs.open_split(self.config, split))

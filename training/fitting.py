@@ -77,6 +77,10 @@ def add_callbacks(
         callbacks.HypothesisCallback(lambda: trainer.last_predictions),
         signals,
     ]
+    if run.config.data.registry is not None:
+        from training.registry.recorder import RegistryCallback
+
+        chosen.append(RegistryCallback(run.config, lambda: signals.received is not None, report))
     if settings.freeze_encoder_epochs:
         model = trainer.bundle.model
         chosen.append(
@@ -114,6 +118,7 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
         "best_checkpoint": trainer.state.best_model_checkpoint,
         "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
         "utterances": len(run.train),
+        "longest_seconds": float(run.train.durations.max()),
         "resumed_from": str(resume) if resume else None,
         "versions": versions(),
     }

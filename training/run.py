@@ -45,6 +45,10 @@ class Run:
 def open_split(config: Config, split: Split) -> Any:
     """The manifest of ``train``, ``dev`` or ``test``; None where the configuration names none."""
     data = config.data
+    if data.registry is not None:
+        from training.registry.source import load_version
+
+        return load_version(data.registry, data.version, split)
     if data.dataset is not None:
         return load_source(
             data.dataset.path,

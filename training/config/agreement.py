@@ -108,11 +108,10 @@ def _checkpoints(training: Training) -> list[Problem]:
 
 
 def _dev_split(config: Config) -> list[Problem]:
-    if (
-        config.data.dev is not None
-        or config.data.dataset is not None
-        or config.training.eval_strategy == "no"
-    ):
+    if config.data.registry is not None and config.data.dataset is not None:
+        message = "data.dataset is set too; choose one of them"
+        return [Problem(("data", "registry"), message, (("data", "dataset"),))]
+    if config.data.dev is not None or not config.data.from_files or config.training.eval_strategy == "no":
         return []
     message = "there is no dev split to score (data.dev is null); set it to no"
     return [Problem(_key("eval_strategy"), message, (("data", "dev"),))]

@@ -117,10 +117,19 @@ class Data(Block):
     """Our column → the manifest's column, where the names differ (`transcript: sentence`)."""
     dataset: DatasetSource | None = None
     """A `datasets` dataset in place of `train`, `dev` and `test`."""
+    registry: str | None = None
+    """A data registry (SQLite file or SQLAlchemy URL, see `docs/registry.md`) in place of `train`, `dev`, `test`."""
+    version: str = "v1"
+    """Which frozen version of the registry."""
     max_dropped_share: Share = 0.02
     """A run refuses to start when more than this share of a split cannot be used."""
     min_seconds: NonNegative = 0.1
     """Shorter clips are dropped into the ledger."""
+
+    @property
+    def from_files(self) -> bool:
+        """Whether `train`, `dev` and `test` are read."""
+        return self.dataset is None and self.registry is None
 
 
 class Audio(Block):

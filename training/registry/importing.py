@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from training.data.audio import AudioError, segment_duration
 from training.data.columns import COLUMNS
-from training.data.example import AudioRef, Example
+from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.manifest import Manifest
 from training.data.tables import LINE

@@ -36,7 +36,7 @@ class Settings:
     extend: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     audio_root: Path | None = None
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     conversion: Conversion | None = None
     auto_split: bool = False
     strategy: str = "speaker"

@@ -84,10 +84,11 @@ def read_metadata(
 
 def _aliases(table: pa.Table, given: Mapping[str, str]) -> dict[str, str]:
     there = set(table.column_names) - set(given.values())
-    found = {}
+    found: dict[str, str] = {}
     for ours, others in ALIASES.items():
         if ours not in there and ours not in given:
-            found.update({ours: name for name in others[::-1] if name in there})
+            named = [name for name in others if name in there]
+            found |= {ours: named[0]} if named else {}
     return found
 
 

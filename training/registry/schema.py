@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timezone
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -36,7 +37,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {float: Double()}  # noqa: RUF012 - SQLAlchemy reads it from the class
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double()}
 
 
 class AudioFile(Base):

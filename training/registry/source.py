@@ -55,9 +55,13 @@ def load_version(where: str, version: str, split: str) -> VersionSplit:
             raise UserError(
                 f"data.version: {version} of {registry.name} has no {split} utterances (see polyvox data stats)"
             )
-        label = Path(f"{registry.name}[{version}/{split}]")
-        made = from_table(_table(registry, found), label)
-    return VersionSplit(made.table, label)
+        return manifest_of(registry, found, f"{version}/{split}")
+
+
+def manifest_of(registry: Registry, found: Sequence[Any], name: str) -> VersionSplit:
+    """Rows of `versions.rows` as a manifest called ``registry[name]``; `UserError` where their sound is gone."""
+    label = Path(f"{registry.name}[{name}]")
+    return VersionSplit(from_table(_table(registry, found), label).table, label)
 
 
 def _table(registry: Registry, found: Sequence[Any]) -> pa.Table:

@@ -38,7 +38,7 @@ def assign(
             held[PARTS.index(part)] += length
         else:
             loads[place[group]] += length
-    parts = partition(loads, ratios, seed, taken=held) if names else np.zeros(0, dtype=np.int64)
+    parts = partition(loads, ratios, seed, taken=held.tolist()) if names else np.zeros(0, dtype=np.int64)
     chosen = {**settled, **{name: PARTS[parts[i]] for name, i in place.items()}}
     return [part or chosen[group] for part, group in zip(given, groups, strict=True)]
 

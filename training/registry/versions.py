@@ -100,7 +100,8 @@ def _freeze(registry: Registry, items: Sequence[Item], name: str | None, row: di
             )
         name = name or _next([v.name for v in there])
         made = connection.execute(insert(_VERSIONS).values(name=name, **row))
-        (version_id,) = made.inserted_primary_key
+        assert made.inserted_primary_key is not None
+        version_id = made.inserted_primary_key[0]
         for block in chunks(enumerate(items), _INSERT):
             connection.execute(insert(_ITEMS), [_item_row(version_id, i, item) for i, item in block])
     return Frozen(name, True)

@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     written = evaluation.write(args.output, name)
     print(evaluation.summary())
     print(f"written: {', '.join(map(str, written))}")
+    _into_registry(trained, args, predictions.examples, predictions.hypotheses)
     return 0
 
 
@@ -138,7 +139,26 @@ def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | N
     manifest = open_split(config, args.split)
     if manifest is None:
         raise UserError(f"--split {args.split}: the run names no data.{args.split}; give --test_csv")
+    if config.data.registry is not None:
+        return manifest, manifest.path
     return manifest, getattr(config.data, args.split) if config.data.dataset is None else None
+
+
+def _into_registry(trained: Trained, args: argparse.Namespace, examples: Any, hypotheses: Any) -> None:
+    """What was said about a split of a registry is kept there too; a database that refuses spoils no evaluation."""
+    config = trained.config
+    if args.test_csv is not None or config is None or config.data.registry is None:
+        return
+    from training.registry.recording import store_predictions
+    from training.registry.store import open_registry
+
+    try:
+        with open_registry(config.data.registry) as registry:
+            count = store_predictions(registry, config.output.dir, args.split, examples, hypotheses)
+    except UserError as error:
+        print(f"warning: the registry does not take the predictions: {error}", file=sys.stderr)
+        return
+    print(f"{config.data.registry}: {count:,} predictions stored")
 
 
 def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
