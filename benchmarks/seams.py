@@ -61,6 +61,7 @@ def main() -> int:
                     options=from_arguments(args),
                     longest=args.longest,
                     pause=args.pause,
+                    pad=args.pad,
                     pack=args.pack,
                     always_cut=args.cut_parts,
                     detector=detector,
@@ -93,6 +94,7 @@ def _arguments() -> argparse.Namespace:
         "--longest", type=float, default=None, help="seconds of a window: short ones make seams"
     )
     parser.add_argument("--pause", type=float, default=0.7, help="silence that always parts (0.7)")
+    parser.add_argument("--pad", type=float, default=0.1, help="silence kept around speech (0.1)")
     parser.add_argument("--pack", type=float, default=None)
     parser.add_argument("--cut_parts", action="store_true", help="cut the parts too, as the joined file is")
     parser.add_argument("--language", default=None)

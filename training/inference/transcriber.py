@@ -43,7 +43,7 @@ class Transcriber:
     options: how the frames of a CTC model are read, and the beam width of all others.
     longest: seconds that the model hears at once, at most 30; default: the longest utterance of its training where
         the run says that, else 30. A recording that is no longer is heard whole, unless ``always_cut``; a longer one is
-        cut in pauses (see `Cutting`; those of ``pause`` seconds always) that ``detector`` finds (
+        cut in pauses (see `Cutting`; those of ``pause`` seconds always, and ``pad`` seconds of silence stay) that ``detector`` finds (
         ``energy``, ``silero``, or one of your own).
     pack: what pauses part is heard together up to this many seconds. Default: ``longest`` for stock models,
         0 for the library's own, which learnt from single utterances.
@@ -60,6 +60,7 @@ class Transcriber:
         options: DecoderOptions | None = None,
         longest: float | None = None,
         pause: float = Cutting.pause,
+        pad: float = Cutting.pad,
         pack: float | None = None,
         always_cut: bool = False,
         detector: str | Detector = "energy",
@@ -75,7 +76,7 @@ class Transcriber:
         ours = trained.config is not None
         packed = (0.0 if ours else self.longest) if pack is None else min(pack, self.longest)
         self.cutting = Cutting(
-            self.longest, pause, min(0.25, self.longest / 8), min(3.0, self.longest / 4), packed
+            self.longest, pause, min(pad, self.longest / 8), min(3.0, self.longest / 4), packed
         )
         self.detector: Detector | None = None if isinstance(detector, str) else detector
         self._detector_name = detector if isinstance(detector, str) else ""

@@ -37,7 +37,7 @@ class Cutting:
 
     longest: float = 30.0
     pause: float = 0.7
-    pad: float = 0.25
+    pad: float = 0.1
     overlap: float = 3.0
     pack: float = 0.0
 

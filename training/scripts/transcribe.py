@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--longest", type=float, default=None, help="seconds heard at once; default: the model's"
     )
     group.add_argument("--pause", type=float, default=0.7, help="seconds of silence that always part (0.7)")
+    group.add_argument("--pad", type=float, default=0.1, help="seconds of silence kept around speech (0.1)")
     group.add_argument(
         "--pack", type=float, default=None, help="join what pauses part, up to so many seconds"
     )
@@ -138,6 +139,7 @@ def _transcriber(args: argparse.Namespace) -> Transcriber:
         options=from_arguments(args),
         longest=args.longest,
         pause=args.pause,
+        pad=args.pad,
         pack=args.pack,
         always_cut=args.always_cut,
         detector=args.detector,
