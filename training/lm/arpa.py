@@ -108,12 +108,13 @@ def read_arpa(path: Path) -> NgramModel:
     """Read an ARPA file (also ``.gz``). Raises `UserError` with the line that is wrong."""
     tables: list[dict[Ngram, tuple[float, float]]] = []
     stated: list[int] = []
-    ended = False
+    begun = ended = False
     try:
         with _open(path, "rt") as file:
             for number, line in enumerate(file, start=1):
                 text = line.strip(" \r\n")
-                if not text or text == "\\data\\":
+                if not begun or not text:  # what stands before the mark is a comment
+                    begun = begun or text == "\\data\\"
                     continue
                 if text == "\\end\\":
                     ended = True
