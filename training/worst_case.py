@@ -120,6 +120,8 @@ def encoded(bundle: Bundle, text: str, seconds: float = 1.0) -> Features:
 def label_length(bundle: Bundle, seconds: float, longest: int | None) -> int:
     """Label ids of a clip: counted ones where they are known, else as many as speech needs, within the limit."""
     wanted = longest or EXTRA_TOKENS + math.ceil(seconds * TOKENS_PER_SECOND)
+    room = getattr(bundle.encode, "room", None)  # CTC cannot align more labels than frames
+    wanted = min(wanted, room(seconds) - 1) if room is not None else wanted
     return min(wanted, getattr(bundle.encode, "max_label_tokens", wanted) - 1)
 
 

@@ -107,6 +107,8 @@ def _options(model_type: str, folder: Path, settings: dict[str, Any]) -> Any:
     """Options for a folder without a run: what its ``config.json`` remembers, else those of the stock model."""
     schema = load(model_type).Options
     known = {key: value for key, value in settings.items() if key in schema.model_fields}
+    if model_type == "ctc":
+        return schema(**known)
     if model_type == "whisper":
         return schema(**{"name": str(folder), "encoder_context": "full", **known})
     return schema(**{"encoder": str(folder), "decoder": str(folder), **known})

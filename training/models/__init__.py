@@ -90,6 +90,8 @@ class Bundle:
     frozen: patterns that never get a gradient, whatever the configuration says.
     notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
     ctc: the frames of a model that is decoded from CTC; None for all others. Its ``generate`` is the best path.
+    spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
+        SpecAugment in the data workers may mask.
     """
 
     model: PreTrainedModel
@@ -105,6 +107,7 @@ class Bundle:
     frozen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ctc: CtcFrames | None = None
+    spectrogram: bool = False
 
 
 def model_inputs(batch: Batch) -> Batch:
