@@ -45,7 +45,7 @@ class Pruning:
 
     width: int = 10
     gap: float = 14.0
-    floor: float = -6.0
+    floor: float = -9.0
 
     @classmethod
     def none(cls, width: int) -> Pruning:

@@ -28,7 +28,7 @@ class Fusion:
     model: NgramModel
     alpha: float = 0.6
     beta: float = 1.0
-    unknown: float = -6.0
+    unknown: float = -12.0
     _sorted: list[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
