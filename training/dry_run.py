@@ -119,8 +119,9 @@ class _Report:
         for split in ("train", "dev"):
             if split == "dev" and self.config.training.eval_strategy == "no":
                 continue
-            path = getattr(self.config.data, split)
-            if self.config.data.from_files and (path is None or not Path(path).is_file()):
+            data = self.config.data
+            path = data.manifest or getattr(data, split)
+            if (data.from_files or data.manifest) and (path is None or not Path(path).is_file()):
                 self.missing(split, path)
                 continue
             setattr(self.data, split, runs.open_split(self.config, split))

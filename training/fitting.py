@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from training import callbacks, trainable
+from training import averaging, callbacks, checkpoint, trainable
 from training import run as runs
 from training.evaluation.metrics import corpus_scores
 from training.trainer import SpeechTrainer, save_processor
@@ -57,6 +57,8 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
         score=corpus_scores,
         generation=generation,
         label_smoothing=settings.label_smoothing_factor,
+        one_cycle=settings.lr_scheduler_type == "onecycle",
+        ema_decay=settings.ema_decay,
     )
     return trainer, plan
 
@@ -107,6 +109,7 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
     if signals.received is not None:
         raise Stopped(signals.received)
     seconds = time.perf_counter() - started
+    average_last(run, trainer, report)
     export(run, trainer)
     results = {
         "train_loss": output.training_loss,
@@ -125,6 +128,26 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
     if trainer.args.should_save:
         runs.write_results(run.folder, results)
     return results
+
+
+def average_last(run: Run, trainer: SpeechTrainer, report: Report) -> None:
+    """The mean of the newest checkpoints instead of the best one, where the dev split says that it is no worse."""
+    wanted, best = run.config.training.average_checkpoints, trainer.state.best_metric
+    folders = [path for path in checkpoint.checkpoints(run.folder) if not checkpoint.why_incomplete(path)]
+    if not wanted or best is None or len(folders) < 2:
+        return
+    metric = str(trainer.args.metric_for_best_model)
+    stays, found = averaging.settle(
+        trainer.bare_model,
+        folders[:wanted],
+        lambda: trainer.evaluate()[metric],
+        best,
+        greater_is_better=bool(trainer.args.greater_is_better),
+    )
+    report(
+        f"the mean of the last {len(folders[:wanted])} checkpoints has {metric} {found:.4f}, the best one {best:.4f}: "
+        f"{'the mean' if stays else 'the best one'} is kept"
+    )
 
 
 def export(run: Run, trainer: SpeechTrainer) -> None:

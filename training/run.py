@@ -13,6 +13,7 @@ from training import checkpoint
 from training.config.arguments import environment, training_arguments
 from training.config.load import save_resolved
 from training.config.schema import Config
+from training.data.augment import make_augment
 from training.data.dataset import SpeechDataset, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
@@ -22,6 +23,8 @@ from training.models import BuildContext, Bundle, load
 from training.trainable import optimizer_name
 
 RESULTS = "train_results.json"
+SPLIT_SEED = 42
+"""Draws the dev rows of a manifest that names none: the same in every run, so that seeds can be compared."""
 Split = Literal["train", "dev", "test"]
 Report = Callable[[str], None]
 
@@ -56,6 +59,17 @@ def open_split(config: Config, split: Split) -> Any:
             split=data.dataset.split[split],
             columns=data.dataset.columns,
         )
+    if data.manifest is not None:
+        from training.data.split_column import open_part
+
+        return open_part(
+            data.manifest,
+            split,
+            dev_share=data.dev_share,
+            seed=SPLIT_SEED,
+            audio_root=data.audio_root,
+            columns=data.columns,
+        )
     path: Path | None = getattr(data, split)
     if path is None:
         return None
@@ -81,12 +95,19 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
         raise UserError(
             f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {bundle.sample_rate} samples a second"
         )
+    augment = make_augment(
+        config.augmentation,
+        sample_rate=bundle.sample_rate,
+        seed=config.training.seed,
+        spectrogram=bundle.spectrogram,
+    )
     for note in bundle.notes:
         report(note)
     datasets, dropped = {}, {}
     for name, manifest in (("train", train), ("dev", dev)):
         if manifest is not None:
             datasets[name], dropped[name] = usable(config, bundle, manifest, name, report)
+    datasets["train"].augment = augment
     limit = config.evaluation.max_utterances
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))

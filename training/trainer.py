@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallba
 from transformers.trainer_utils import rotate_checkpoints
 
 from training import checkpoint
-from training.data.sampler import DurationBatchSampler, Supervised
+from training.averaging import MovingAverage, MovingAverageCallback, save_raw
+from training.data.sampler import DurationBatchSampler, EpochBatches, Supervised
 from training.errors import UserError
 from training.inference.decoding import Prediction, predict
 from training.models import Bundle, model_inputs
@@ -51,6 +53,8 @@ class SpeechTrainer(Seq2SeqTrainer):
         score: Any,
         generation: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
+        one_cycle: bool = False,
+        ema_decay: float | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         model: torch.nn.Module | None = None,
     ) -> None:
@@ -76,15 +80,51 @@ class SpeechTrainer(Seq2SeqTrainer):
         # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+        self.one_cycle = one_cycle
+        self.average: MovingAverage | None = None
+        if ema_decay is not None:
+            self.average = MovingAverage(self.bare_model, ema_decay)
+            self.add_callback(MovingAverageCallback(self.average, lambda: self.bare_model))
+
+    @property
+    def bare_model(self) -> torch.nn.Module:
+        """The model without what spreads it over processes."""
+        return self.accelerator.unwrap_model(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the base class; ends its workers whatever happens."""
+        """As the base class; ends its workers whatever happens, and ends with the averaged weights where asked for."""
         try:
-            return super().train(*args, **kwargs)
+            output = super().train(*args, **kwargs)
+            if self.average is not None and not self._best_is_loaded():
+                self.average.copy_to(self.bare_model)
+            self.average = None  # checkpoints hold averaged weights: the best one is one already
+            return output
         finally:
             iterator = getattr(self._loader, "_iterator", None)
             if iterator is not None and hasattr(iterator, "_shutdown_workers"):
                 iterator._shutdown_workers()
+
+    def _best_is_loaded(self) -> bool:
+        return bool(self.args.load_best_model_at_end and self.state.best_model_checkpoint)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As the base class, or one cycle (Smith and Topin, 2018): up over the warm-up (three tenths of the
+        steps where none is set), down to nothing over the rest, along cosines. The momentum stays."""
+        if not self.one_cycle or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        chosen = optimizer if optimizer is not None else self.optimizer
+        warmup = self.args.get_warmup_steps(num_training_steps) / max(1, num_training_steps)
+        self._created_lr_scheduler = True
+        self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            chosen,
+            max_lr=[group["lr"] for group in chosen.param_groups],
+            total_steps=num_training_steps + 1,
+            pct_start=warmup or 0.3,
+            cycle_momentum=False,
+        )
+        return self.lr_scheduler
 
     # Batches
 
@@ -98,10 +138,11 @@ class SpeechTrainer(Seq2SeqTrainer):
             rank=self.args.process_index,
             world=self.args.world_size,
         )
+        changed = getattr(self.train_dataset, "augment", None) is not None
         workers = self.args.dataloader_num_workers
         self._loader = DataLoader(
             Supervised(self.train_dataset),
-            batch_sampler=sampler,
+            batch_sampler=EpochBatches(sampler) if changed else sampler,
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
@@ -169,20 +210,20 @@ class SpeechTrainer(Seq2SeqTrainer):
         """Loss and scores over the whole set, each utterance once, whatever the number of ranks."""
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         started = time.perf_counter()
-        model = self.accelerator.unwrap_model(self.model)
-        result = predict(
-            self.bundle,
-            dataset,
-            model=model,
-            batch_seconds=self.eval_batch_seconds,
-            batch_size=self.eval_batch_size,
-            generation=self.generation,
-            rank=self.args.process_index,
-            world=self.args.world_size,
-            workers=self.args.dataloader_num_workers,
-            context=self.args.dataloader_multiprocessing_context,
-            autocast=self.compute_loss_context_manager,
-        )
+        with self._averaged():
+            result = predict(
+                self.bundle,
+                dataset,
+                model=self.bare_model,
+                batch_seconds=self.eval_batch_seconds,
+                batch_size=self.eval_batch_size,
+                generation=self.generation,
+                rank=self.args.process_index,
+                world=self.args.world_size,
+                workers=self.args.dataloader_num_workers,
+                context=self.args.dataloader_multiprocessing_context,
+                autocast=self.compute_loss_context_manager,
+            )
         result = result.gathered(self.args.world_size)
         self.last_predictions = result.predictions
         metrics = {
@@ -195,6 +236,10 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _averaged(self) -> AbstractContextManager[dict[str, torch.Tensor]]:
+        """The model as it is judged and kept: with averaged weights, where there is an average."""
+        return nullcontext({}) if self.average is None else self.average.applied(self.bare_model)
+
     # Checkpoints
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -203,8 +248,17 @@ class SpeechTrainer(Seq2SeqTrainer):
         if not self.args.should_save:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        with self._averaged() as raw:
+            self.bare_model.save_pretrained(folder, state_dict=state_dict)  # type: ignore[operator]
+        if raw:
+            save_raw(raw, folder)
         save_processor(self.bundle.processor, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As the base class; the moving average and the weights that it averages go each to its place."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.restore(self.bare_model, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Mark the new checkpoint as whole before an older one is deleted."""

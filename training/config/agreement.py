@@ -20,6 +20,8 @@ def contradictions(config: Config) -> list[Problem]:
         *_warmup(training),
         *_checkpoints(training),
         *_dev_split(config),
+        *_augmentation(config),
+        *_averages(training),
         *_trainable(training),
         *_lengths(config),
     ]
@@ -108,13 +110,48 @@ def _checkpoints(training: Training) -> list[Problem]:
 
 
 def _dev_split(config: Config) -> list[Problem]:
-    if config.data.registry is not None and config.data.dataset is not None:
-        message = "data.dataset is set too; choose one of them"
-        return [Problem(("data", "registry"), message, (("data", "dataset"),))]
+    named = [name for name in ("registry", "manifest", "dataset") if getattr(config.data, name) is not None]
+    if len(named) > 1:
+        message = f"data.{named[1]} is set too; choose one of them"
+        return [Problem(("data", named[0]), message, (("data", named[1]),))]
     if config.data.dev is not None or not config.data.from_files or config.training.eval_strategy == "no":
         return []
     message = "there is no dev split to score (data.dev is null); set it to no"
     return [Problem(_key("eval_strategy"), message, (("data", "dev"),))]
+
+
+def _augmentation(config: Config) -> list[Problem]:
+    settings = config.augmentation
+    if not settings.enabled:
+        return []
+    key: KeyPath = ("augmentation",)
+    problems = []
+    if settings.reverb.prob and settings.reverb.folder is None:
+        message = "rooms need impulse responses; name their folder in augmentation.reverb.folder"
+        problems.append(Problem((*key, "reverb", "prob"), message, ((*key, "reverb", "folder"),)))
+    bounds = (("speed", "low", "high"), ("volume", "low_db", "high_db"), ("noise", "snr_low", "snr_high"))
+    for name, low, high in bounds:
+        change = getattr(settings, name)
+        if getattr(change, low) > getattr(change, high):
+            message = f"is more than {high} ({getattr(change, high):g})"
+            problems.append(Problem((*key, name, low), message, ((*key, name, high),)))
+    return problems
+
+
+def _averages(training: Training) -> list[Problem]:
+    wanted, kept = training.average_checkpoints, training.save_total_limit
+    if wanted is None:
+        return []
+    if training.trainable == "lora":
+        message = "adapters are not averaged; leave it out or set trainable to all"
+        return [Problem(_key("average_checkpoints"), message, (_key("trainable"),))]
+    if not keeps_best(training):
+        message = "the dev split decides whether the average is kept: it needs load_best_model_at_end"
+        return [Problem(_key("average_checkpoints"), message, (_key("load_best_model_at_end"),))]
+    if kept is not None and kept < wanted:
+        message = f"of {wanted} checkpoints only {kept} are kept; raise save_total_limit"
+        return [Problem(_key("average_checkpoints"), message, (_key("save_total_limit"),))]
+    return []
 
 
 def _multiples(training: Training) -> list[Problem]:

@@ -42,6 +42,8 @@ def training_arguments(config: Config, *, cpu_trial: bool = False) -> dict[str, 
     """
     training = config.training
     arguments = {name: getattr(training, name) for name in SAME_NAME}
+    if training.lr_scheduler_type == "onecycle":  # transformers has none: the trainer makes torch's
+        arguments["lr_scheduler_type"] = "constant"
     arguments |= _batches(training) | _schedule(training) | _choice(config) | _loader(config)
     arguments |= _device(config, cpu_trial)
     arguments |= {

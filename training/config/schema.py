@@ -32,6 +32,7 @@ Schedule = Literal[
     "cosine_warmup_with_min_lr",
     "warmup_stable_decay",
     "greedy",
+    "onecycle",
 ]
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -105,6 +106,11 @@ class DatasetSource(Block):
 class Data(Block):
     """Which utterances a run reads."""
 
+    manifest: Path | None = None
+    """One manifest whose column `split` says train, dev or test, in place of `train`, `dev` and `test`."""
+    dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """With `manifest`: share of the training rows that checkpoints are chosen on, where the column names no dev
+    rows. Whole speakers, where the test rows' speakers are not those of training; else utterances."""
     train: Path | None = Path("${paths.splits_dir}/train.csv")
     """Manifest (TSV, CSV or JSONL) to train on."""
     dev: Path | None = Path("${paths.splits_dir}/dev.csv")
@@ -129,7 +135,7 @@ class Data(Block):
     @property
     def from_files(self) -> bool:
         """Whether `train`, `dev` and `test` are read."""
-        return self.dataset is None and self.registry is None
+        return self.dataset is None and self.registry is None and self.manifest is None
 
 
 class Audio(Block):
@@ -150,6 +156,92 @@ class Lora(Block):
     """Scale: the update is multiplied by alpha / r."""
     dropout: Share = 0.05
     """Dropout in front of the adapters."""
+
+
+class Change(Block):
+    """One change of the training clips."""
+
+    prob: Share = 0.0
+    """Share of the clips that it is made of."""
+
+
+class Speed(Change):
+    """Faster or slower, pitch and all (Ko et al. 2015)."""
+
+    low: Positive = 0.9
+    """Slowest."""
+    high: Positive = 1.1
+    """Fastest."""
+
+
+class Volume(Change):
+    """Louder or softer."""
+
+    low_db: float = -10.0
+    """Softest, in decibels."""
+    high_db: float = 6.0
+    """Loudest, in decibels."""
+
+
+class Shift(Change):
+    """Silence in front and behind: nothing is cut off."""
+
+    seconds: NonNegative = 0.2
+    """The longest silence at either end."""
+
+
+class Noise(Change):
+    """Noise beneath the speech."""
+
+    folder: Path | None = None
+    """Recordings of noise (WAV, FLAC, …); null: made-up noise from white to brown."""
+    snr_low: float = 5.0
+    """Loudest: decibels of the speech above it."""
+    snr_high: float = 25.0
+    """Softest."""
+
+
+class Reverb(Change):
+    """Rooms: the clip is convolved with a recorded impulse response."""
+
+    folder: Path | None = None
+    """Impulse responses (WAV, FLAC, …)."""
+
+
+class SpecMasks(Change):
+    """SpecAugment (Park et al. 2019): stretches of bands and of frames are masked."""
+
+    freq_masks: Annotated[int, Field(ge=0)] = 2
+    """Masks over bands."""
+    freq_width: Share = 0.2
+    """The widest of them, as a share of the bands."""
+    time_masks: Annotated[int, Field(ge=0)] = 2
+    """Masks over frames."""
+    time_width: Share = 0.1
+    """The widest of them, as a share of the clip's frames."""
+
+
+class Augmentation(Block):
+    """Changes of the training clips, drawn anew for every clip and epoch; evaluation hears clips as they are."""
+
+    enabled: bool = True
+    """false: no changes, whatever stands below."""
+    speed: Speed = Speed()
+    shift: Shift = Shift()
+    reverb: Reverb = Reverb()
+    noise: Noise = Noise()
+    volume: Volume = Volume()
+    spec: SpecMasks = SpecMasks()
+
+    @property
+    def changes(self) -> dict[str, Change]:
+        """Every change by its name, in the order in which they are made."""
+        return {name: value for name, value in self if isinstance(value, Change)}
+
+    @property
+    def active(self) -> bool:
+        """Whether any clip is changed."""
+        return self.enabled and any(change.prob > 0 for change in self.changes.values())
 
 
 class Training(Block):
@@ -213,6 +305,12 @@ class Training(Block):
     """Where curves go: tensorboard, wandb, a list of both, none."""
     seed: int = 42
     """Seed of the weights, the batches and the dropout."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Score, choose and keep the moving average of the weights with this decay (0.999: over some thousand steps);
+    null: the weights themselves."""
+    average_checkpoints: Annotated[int, Field(ge=2)] | None = None
+    """When the run ends, average the weights of this many newest checkpoints, and keep the average where the dev
+    split says that it is no worse than the best; null: never."""
     trainable: Literal["all", "lna", "lora"] = "all"
     """all: everything that is not frozen; lna: layer norms and attention only (Li et al. 2021); lora: adapters
     only."""
@@ -291,6 +389,7 @@ class Config(Block):
     data: Data = Data()
     paths: Paths = Paths()
     audio: Audio = Audio()
+    augmentation: Augmentation = Augmentation()
     training: SerializeAsAny[Training] = Training()
     dataloader: Dataloader = Dataloader()
     evaluation: Evaluation = Evaluation()

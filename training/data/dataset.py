@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from training.data.augment import Augment
 from training.data.checks import Rows, check_audio, length_problem
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
@@ -29,8 +31,8 @@ class DataError(UserError):
 class SpeechDataset(Dataset):
     """``dataset[i]`` loads the sound of row ``i`` and encodes it; picklable, so that spawned workers can hold it.
 
-    ``encode(example, waveform) -> Features`` is the architecture's; ``augment(waveform) -> waveform`` runs
-    before it. Clips of ``max_seconds`` and more than that, or shorter than ``min_seconds``, are for `validate`
+    ``encode(example, waveform) -> Features`` is the architecture's; ``augment`` changes what `drawn` gives, and
+    nothing else. Clips of ``max_seconds`` and more than that, or shorter than ``min_seconds``, are for `validate`
     to drop: nothing is ever cut.
 
     Raises `DataError` for a row whose sound cannot be read, is not as long as stated, or cannot be encoded. No
@@ -43,7 +45,7 @@ class SpeechDataset(Dataset):
         encode: Encode,
         sample_rate: int,
         *,
-        augment: Callable[[np.ndarray], np.ndarray] | None = None,
+        augment: Augment | None = None,
         min_seconds: float = 0.0,
         max_seconds: float = 30.0,
     ) -> None:
@@ -74,17 +76,48 @@ class SpeechDataset(Dataset):
         )
 
     def __getitem__(self, index: int) -> Features:
+        """The clip as it is."""
+        return self._features(index, self.encode)
+
+    def drawn(self, index: int, epoch: int) -> Features:
+        """The clip as this epoch's draws change it; as it is where there is no ``augment``."""
+        if self.augment is None:
+            return self[index]
+        return self._features(
+            index, _Changed(self.encode, self.augment, self.augment.generator(epoch, index))
+        )
+
+    def _features(self, index: int, encode: Encode) -> Features:
         example = self.manifest[index]
         try:
             waveform = self.manifest.waveform(index, self.sample_rate)
             problem = length_problem(example, len(waveform) / self.sample_rate)
             if problem:
                 raise ValueError(problem)
-            if self.augment is not None:
-                waveform = self.augment(waveform)
-            return self.encode(example, waveform)
+            return encode(example, waveform)
         except ValueError as error:
             raise DataError(f"{example.source}: utterance {example.id!r}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """An ``encode`` behind the changes of one draw.
+
+    A clip that cannot be encoded once it is changed (sped up, it has fewer frames than its text needs) keeps
+    its own sound.
+    """
+
+    encode: Encode
+    augment: Augment
+    draw: np.random.Generator
+
+    def __call__(self, example: Example, waveform: np.ndarray) -> Features:
+        changed = self.augment.sound(waveform, self.draw)
+        try:
+            features = self.encode(example, changed)
+        except ValueError:
+            features = self.encode(example, waveform)
+        return self.augment.features(features, self.draw)
 
 
 def validate(

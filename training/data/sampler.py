@@ -83,13 +83,41 @@ class DurationBatchSampler(Sampler[list[int]]):
         return -(-total // self.world)
 
 
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """The batches of a `DurationBatchSampler` with the epoch beside each index: ``(index, epoch)``.
+
+    Workers that outlive an epoch hold a copy of the dataset; so the epoch that augmentation draws from reaches
+    them with the index.
+    """
+
+    def __init__(self, sampler: DurationBatchSampler) -> None:
+        self.sampler = sampler
+
+    @property
+    def batch_sampler(self) -> EpochBatches:
+        """Itself, see `DurationBatchSampler.batch_sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives."""
+        self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.sampler.epoch
+        for batch in self.sampler:
+            yield [(index, epoch) for index in batch]
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
 def filler(index: int) -> int:
     """The number that stands for "this clip, without its labels"; its own inverse."""
     return -1 - index
 
 
 class Supervised(Dataset[Any]):
-    """A dataset of encoded examples that understands `filler` indices."""
+    """A dataset of encoded examples that understands `filler` indices and those of `EpochBatches`."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -97,9 +125,10 @@ class Supervised(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Any]:
+        index, epoch = item if isinstance(item, tuple) else (item, None)
         if index >= 0:
-            return self.dataset[index]
+            return self.dataset[index] if epoch is None else self.dataset.drawn(index, epoch)
         features = dict(self.dataset[filler(index)])
         features["labels"] = {
             task: ids[: features["prompt"][task]] for task, ids in features["labels"].items()

@@ -83,7 +83,9 @@ class Options(BaseModel):
     @model_validator(mode="after")
     def _agree(self) -> Options:
         if self.encoder == "transformer" and self.sizes:
-            raise ValueError("sizes: the Transformer has d_model, num_encoder_layers, num_heads and d_ff alone")
+            raise ValueError(
+                "sizes: the Transformer has d_model, num_encoder_layers, num_heads and d_ff alone"
+            )
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})")
         return self
@@ -228,9 +230,7 @@ class Generate:
             lengths = model.lengths(batch["attention_mask"], states)
         paths = model.to_logits(states).argmax(dim=-1)
         rows = [collapsed(path[:n]) for path, n in zip(paths, lengths.tolist(), strict=True)]
-        return {
-            TRANSCRIBE: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=BLANK_ID)
-        }
+        return {TRANSCRIBE: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=BLANK_ID)}
 
 
 def collapsed(path: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
-from tokenizers import decoders
+from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
@@ -20,9 +19,7 @@ WORD_START = "▁"
 FILE = "tokenizer.json"
 
 _PLAIN = "abcdefghijklmnopqrstuvwxyz"
-_VIETNAMESE = (
-    "aàáảãạăằắẳẵặâầấẩẫậbcdđeèéẻẽẹêềếểễệfghiìíỉĩịjklmnoòóỏõọôồốổỗộơờớởỡợpqrstuùúủũụưừứửữựvwxyỳýỷỹỵz"
-)
+_VIETNAMESE = "aàáảãạăằắẳẵặâầấẩẫậbcdđeèéẻẽẹêềếểễệfghiìíỉĩịjklmnoòóỏõọôồốổỗộơờớởỡợpqrstuùúủũụưừứửữựvwxyỳýỷỹỵz"
 LETTERS = {"en": _PLAIN, "vi": _VIETNAMESE}
 """Letters that a vocabulary holds whatever the training texts are: Vietnamese texts alone may lack f, j, w, z,
 and English words would lose letters."""

@@ -139,7 +139,7 @@ def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | N
     manifest = open_split(config, args.split)
     if manifest is None:
         raise UserError(f"--split {args.split}: the run names no data.{args.split}; give --test_csv")
-    if config.data.registry is not None:
+    if config.data.registry is not None or config.data.manifest is not None:
         return manifest, manifest.path
     return manifest, getattr(config.data, args.split) if config.data.dataset is None else None
 

@@ -10,6 +10,16 @@ from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
 
+SHORT = {
+    "num_epochs": "training.num_train_epochs",
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "d_model": "model.d_model",
+    "checkpoint_dir": "output.dir",
+    "pretrained_model": "model.pretrained",
+}
+"""Options that stand for a key of the configuration."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -31,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--fresh", action="store_true", help="remove what an earlier run left in output.dir first"
     )
+    short = result.add_argument_group("short names of keys")
+    for name, key in SHORT.items():
+        short.add_argument(f"--{name}", metavar="VALUE", help=f"the same as {key}=VALUE")
     result.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.learning_rate=1e-5")
     return result
 
@@ -44,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--resume and --fresh contradict each other")
     from training.config.load import load_config
 
-    config = load_config(args.config, args.overrides)
+    given = [f"{key}={getattr(args, name)}" for name, key in SHORT.items() if getattr(args, name) is not None]
+    config = load_config(args.config, [*given, *args.overrides])
     if config.model is None:
         raise UserError(f"{args.config}: no model: block; see docs/configuration.md")
     if args.dry_run:

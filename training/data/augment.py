@@ -1,0 +1,153 @@
+"""Changed copies of the training clips, drawn anew in every epoch: speed, noise, rooms, volume, shift, SpecAugment.
+
+Everything is drawn in the data workers from a generator of (seed, epoch, row), so that a run can be repeated
+and resumed whatever the number of workers and processes. Evaluation never comes through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.data.audio import SOUNDFILE_SUFFIXES, load_audio, probe
+from training.data.example import AudioRef
+from training.errors import UserError
+
+if TYPE_CHECKING:
+    from training.config.schema import Augmentation
+
+_QUIETEST = 1e-8
+_ROOMS_KEPT = 256
+
+
+@dataclass(frozen=True)
+class Augment:
+    """The changes of one run; picklable. ``noises`` and ``rooms`` are files, sorted by name."""
+
+    settings: Augmentation
+    sample_rate: int
+    seed: int
+    noises: tuple[str, ...] = ()
+    rooms: tuple[str, ...] = ()
+
+    def generator(self, epoch: int, index: int) -> np.random.Generator:
+        """The draws of row ``index`` in this epoch."""
+        return np.random.default_rng([self.seed, epoch, index])
+
+    def sound(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """The clip changed, float32 ``[samples]``; each change with its own probability."""
+        steps: tuple[tuple[Any, Callable[[np.ndarray, np.random.Generator], np.ndarray]], ...] = (
+            (self.settings.speed, self._speed),
+            (self.settings.shift, self._shift),
+            (self.settings.reverb, self._reverb),
+            (self.settings.noise, self._noise),
+            (self.settings.volume, self._volume),
+        )
+        for settings, change in steps:
+            if settings.prob and draw.random() < settings.prob:
+                waveform = change(waveform, draw)
+        return waveform.astype(np.float32, copy=False)
+
+    def features(self, features: dict[str, Any], draw: np.random.Generator) -> dict[str, Any]:
+        """SpecAugment on ``input_features`` ``[frames, bands]``, whose mean is 0."""
+        spec = self.settings.spec
+        if not spec.prob or draw.random() >= spec.prob:
+            return features
+        masked = features["input_features"].copy()
+        frames, bands = masked.shape
+        for start, stop in _spans(draw, bands, spec.freq_masks, spec.freq_width):
+            masked[:, start:stop] = 0.0
+        for start, stop in _spans(draw, frames, spec.time_masks, spec.time_width):
+            masked[start:stop] = 0.0
+        return {**features, "input_features": masked}
+
+    def _speed(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        import soxr
+
+        factor = float(draw.uniform(self.settings.speed.low, self.settings.speed.high))
+        return soxr.resample(waveform, self.sample_rate * factor, self.sample_rate, quality="MQ")
+
+    def _shift(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        silence = draw.integers(0, round(self.settings.shift.seconds * self.sample_rate) + 1, size=2)
+        return np.pad(waveform, (int(silence[0]), int(silence[1])))
+
+    def _reverb(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        from scipy.signal import fftconvolve
+
+        response = impulse_response(self.rooms[int(draw.integers(len(self.rooms)))], self.sample_rate)
+        wet = fftconvolve(waveform, response)[: len(waveform)]
+        return wet * (_rms(waveform) / max(_rms(wet), _QUIETEST))
+
+    def _noise(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        settings = self.settings.noise
+        noise = self._recorded(len(waveform), draw) if self.noises else coloured_noise(len(waveform), draw)
+        ratio = 10 ** (float(draw.uniform(settings.snr_low, settings.snr_high)) / 20)
+        return waveform + noise * (_rms(waveform) / max(_rms(noise), _QUIETEST) / ratio)
+
+    def _recorded(self, samples: int, draw: np.random.Generator) -> np.ndarray:
+        """A stretch of a file of the noise folder, repeated where it is shorter than the clip."""
+        path = self.noises[int(draw.integers(len(self.noises)))]
+        total, wanted = probe(path).duration, samples / self.sample_rate
+        start = float(draw.uniform(0.0, max(0.0, total - wanted)))
+        stretch = AudioRef(path=path, start=start, end=min(total, start + wanted))
+        return np.resize(load_audio(stretch, self.sample_rate), samples)
+
+    def _volume(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        settings = self.settings.volume
+        return waveform * 10 ** (float(draw.uniform(settings.low_db, settings.high_db)) / 20)
+
+
+def make_augment(settings: Augmentation, *, sample_rate: int, seed: int, spectrogram: bool) -> Augment | None:
+    """The changes that a configuration asks for; None where it asks for none.
+
+    Raises `UserError` for a folder without sound, and for SpecAugment on a model that has no spectrogram.
+    """
+    if not settings.active:
+        return None
+    if settings.spec.prob and not spectrogram:
+        raise UserError(
+            "augmentation.spec.prob: this model makes no spectrogram in the data workers; set it to 0 (Whisper and "
+            "wav2vec2 mask within the model: mask_time_prob in model.sizes)"
+        )
+    noise, reverb = settings.noise, settings.reverb
+    noises = _sounds("augmentation.noise.folder", noise.folder) if noise.prob and noise.folder else ()
+    rooms = _sounds("augmentation.reverb.folder", reverb.folder) if reverb.prob and reverb.folder else ()
+    return Augment(settings, sample_rate, seed, noises, rooms)
+
+
+def coloured_noise(samples: int, draw: np.random.Generator) -> np.ndarray:
+    """Noise whose power falls with the frequency to the power of 0 to 2 (white, pink, brown and between)."""
+    spectrum = np.fft.rfft(draw.standard_normal(samples))
+    frequencies = np.maximum(np.arange(len(spectrum)), 1)
+    return np.fft.irfft(spectrum * frequencies ** (-draw.uniform(0.0, 2.0) / 2), n=samples)
+
+
+@lru_cache(maxsize=_ROOMS_KEPT)
+def impulse_response(path: str, sample_rate: int) -> np.ndarray:
+    """A room's response from its direct sound on: what comes before would delay the words."""
+    response = load_audio(AudioRef(path=path), sample_rate)
+    return response[int(np.abs(response).argmax()) :]
+
+
+def _sounds(key: str, folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise UserError(f"{key}: {folder} is not a folder")
+    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in SOUNDFILE_SUFFIXES)
+    if not found:
+        raise UserError(f"{key}: {folder} holds no sound ({', '.join(sorted(SOUNDFILE_SUFFIXES))})")
+    return tuple(found)
+
+
+def _spans(draw: np.random.Generator, length: int, count: int, share: float) -> list[tuple[int, int]]:
+    """``count`` stretches, each of up to ``share`` of the length (Park et al., 2019; widths as in 2020)."""
+    widths = draw.integers(0, int(share * length) + 1, size=count).tolist()
+    return [(start := int(draw.integers(0, length - width + 1)), start + width) for width in widths]
+
+
+def _rms(waveform: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))) if len(waveform) else 0.0
