@@ -41,7 +41,12 @@ def table(path: Path, lines: Sequence[str]) -> Path:
 
 def settings(source: Path, **changes: object) -> Settings:
     """Into ``registry.db`` beside the table; rows are split by sentence."""
-    values = {"database": str(source.parent / "registry.db"), "auto_split": True, "strategy": "text", "workers": 1}
+    values = {
+        "database": str(source.parent / "registry.db"),
+        "auto_split": True,
+        "strategy": "text",
+        "workers": 1,
+    }
     return Settings(table=source, **{**values, **changes})  # type: ignore[arg-type]
 
 

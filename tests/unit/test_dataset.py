@@ -33,8 +33,17 @@ def collate(features: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return features
 
 
-def louder(waveform: np.ndarray) -> np.ndarray:
-    return waveform * 2
+class Louder:
+    """Twice as loud; writes the draw that it was asked for into the features."""
+
+    def generator(self, epoch: int, index: int) -> Any:
+        return (epoch, index)
+
+    def sound(self, waveform: np.ndarray, draw: Any) -> np.ndarray:
+        return waveform * 2
+
+    def features(self, features: dict[str, Any], draw: Any) -> dict[str, Any]:
+        return {**features, "drawn_for": (draw[0], draw[1])}
 
 
 def dataset(folder: Path, rows: list[dict[str, Any]], **options: Any) -> SpeechDataset:
@@ -58,10 +67,11 @@ def test_items_are_the_decoded_and_encoded_rows(tmp_path: Path) -> None:
     assert data.select([1])[0]["id"] == "b"
 
 
-def test_augmentation_runs_before_encoding(tmp_path: Path) -> None:
-    rows = [row(tmp_path, "a", 1.0)]
-    plain, loud = dataset(tmp_path, rows)[0], dataset(tmp_path, rows, augment=louder).select([0])[0]
-    np.testing.assert_allclose(loud["wave"], 2 * plain["wave"])
+def test_augmentation_runs_before_encoding_and_only_where_it_is_drawn(tmp_path: Path) -> None:
+    data = dataset(tmp_path, [row(tmp_path, "a", 1.0)], augment=Louder()).select([0])
+    np.testing.assert_allclose(data.drawn(0, 3)["wave"], 2 * data[0]["wave"])
+    assert data.drawn(0, 3)["drawn_for"] == (3, 0)
+    assert "drawn_for" not in data[0]
 
 
 def broken(folder: Path) -> list[dict[str, Any]]:
@@ -204,7 +214,7 @@ def test_trap_10_the_error_comes_through_a_worker(tmp_path: Path) -> None:
 
 
 def test_spawned_workers_read_the_same(tmp_path: Path) -> None:
-    data = dataset(tmp_path, [row(tmp_path, name, 1.0) for name in "abc"], augment=louder)
+    data = dataset(tmp_path, [row(tmp_path, name, 1.0) for name in "abc"], augment=Louder())
     context = multiprocessing.get_context("spawn")
     loader = DataLoader(
         data, batch_size=2, num_workers=1, multiprocessing_context=context, collate_fn=collate

@@ -27,7 +27,8 @@ from training.scripts import prepare_data
 def counts(source: Path) -> tuple[int, int]:
     with opened(source) as registry, registry.read() as connection:
         return tuple(
-            connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (AudioFile, Transcript)
+            connection.execute(select(func.count()).select_from(t)).scalar_one()
+            for t in (AudioFile, Transcript)
         )  # type: ignore[return-value]
 
 
@@ -60,7 +61,9 @@ def test_second_import_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_table_of_the_guide(tmp_path: Path) -> None:
     lines = ["file_path,transcript,duration,split,speaker_id"]
-    for i, (text, split) in enumerate([("xin chào việt nam", "train"), ("tôi là sinh viên", "val"), ("đẹp", "test")]):
+    for i, (text, split) in enumerate(
+        [("xin chào việt nam", "train"), ("tôi là sinh viên", "val"), ("đẹp", "test")]
+    ):
         noise(tmp_path / "raw" / f"audio{i}.wav", 2.0, seed=i)
         lines.append(f"raw/audio{i}.wav,{text},,{split},speaker_0{i}")
     source = table(tmp_path / "metadata.csv", lines)
@@ -83,7 +86,9 @@ def broken_rows(folder: Path) -> Path:
     noise(raw / "slow_rate.wav", rate=4000, seed=4)
     soundfile.write(raw / "silent.wav", np.zeros(8000), 8000)
     soundfile.write(raw / "offset.wav", np.full(8000, 0.5), 8000)
-    soundfile.write(raw / "clipped.wav", np.clip(np.random.default_rng(5).normal(0, 5, 8000), -1, 1).repeat(3), 8000)
+    soundfile.write(
+        raw / "clipped.wav", np.clip(np.random.default_rng(5).normal(0, 5, 8000), -1, 1).repeat(3), 8000
+    )
     soundfile.write(raw / "nan.wav", np.full(8000, np.nan, np.float32), 8000, subtype="FLOAT")
     for name in ("copy", "wrong_length", "no_text", "tag_only", "bad_number", "bad_split"):
         (raw / f"{name}.wav").write_bytes(good.read_bytes())
@@ -94,7 +99,10 @@ def broken_rows(folder: Path) -> Path:
             "raw/good.wav,hello,1.0,train,a",
             "raw/copy.wav,hello,1.0,train,a",
             "raw/missing.wav,hello,1.0,train,a",
-            *(f"raw/{n}.wav,hello,,train,a" for n in ("empty", "truncated", "text", "samples0", "short", "slow_rate")),
+            *(
+                f"raw/{n}.wav,hello,,train,a"
+                for n in ("empty", "truncated", "text", "samples0", "short", "slow_rate")
+            ),
             "raw/quick.wav,a transcript that is far too long,,train,a",
             *(f"raw/{n}.wav,hello,,train,a" for n in ("silent", "offset", "clipped", "nan")),
             "raw/wrong_length.wav,hello,5.0,train,a",
@@ -132,7 +140,9 @@ def test_every_broken_row_has_its_reason_and_stops_nothing(tmp_path: Path) -> No
         "metadata": "bad_row",  # the stray comma: metadata.csv:21 names it
     }
     assert all(f"{tmp_path / 'metadata.csv'}:" in drop.detail for drop in done.ledger)
-    assert "metadata.csv:21: 6 cells, the header names 5" in [d for d in done.ledger if "21" in d.id][0].detail
+    assert (
+        "metadata.csv:21: 6 cells, the header names 5" in [d for d in done.ledger if "21" in d.id][0].detail
+    )
     assert len(done.ledger) + 1 == done.total == 20
 
 
@@ -149,7 +159,14 @@ def test_ledger_is_written_with_its_lines(tmp_path: Path, capsys: pytest.Capture
 def test_dry_run_stores_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = corpus(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    options = ["--csv_path", str(source), "--database", str(tmp_path / "registry.db"), "--auto_split", "--dry_run"]
+    options = [
+        "--csv_path",
+        str(source),
+        "--database",
+        str(tmp_path / "registry.db"),
+        "--auto_split",
+        "--dry_run",
+    ]
     assert prepare_data.main(options) == 0
     said = capsys.readouterr().out
     assert "12 of 12 rows can be used" in said and "nothing was stored" in said
@@ -159,7 +176,12 @@ def test_dry_run_stores_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def three_hours(path: Path, rate: int = 8000) -> Path:
     """A sparse WAV of three hours; its last ten seconds are noise."""
     size = 3 * 3600 * rate * 2
-    riff = b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, rate, rate * 2, 2, 16)
+    riff = (
+        b"RIFF"
+        + struct.pack("<I", 36 + size)
+        + b"WAVEfmt "
+        + struct.pack("<IHHIIHH", 16, 1, 1, rate, rate * 2, 2, 16)
+    )
     loud = np.random.default_rng(0).integers(-9000, 9000, 10 * rate).astype("<i2").tobytes()
     with path.open("wb") as handle:
         handle.write(riff + b"data" + struct.pack("<I", size))
@@ -171,7 +193,9 @@ def three_hours(path: Path, rate: int = 8000) -> Path:
 def test_three_hour_file_is_refused_whole_and_taken_in_stretches(tmp_path: Path) -> None:
     three_hours(tmp_path / "talk.wav")
     rows = ["audio_path,start,end,transcript,split", "talk.wav,10793,10796,hello there,train"]
-    done = imported(table(tmp_path / "cut.csv", [*rows, "talk.wav,60,63,nothing here,train"]), auto_split=False)
+    done = imported(
+        table(tmp_path / "cut.csv", [*rows, "talk.wav,60,63,nothing here,train"]), auto_split=False
+    )
     assert [drop.reason for drop in done.ledger] == ["silent"]
     example = load_version(str(tmp_path / "registry.db"), "v1", "train")[0]
     assert (example.audio.start, example.audio.end, example.duration) == (10793.0, 10796.0, 3.0)
@@ -216,9 +240,13 @@ def test_bad_tables_name_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"y.csv:1: the column 'audio_path' is missing"):
         prepare(settings(table(tmp_path / "y.csv", ["wav_name,transcript", "a.wav,hello"])))
     with pytest.raises(UserError, match=r"z.csv:1: no row names its split; add --auto_split"):
-        prepare(settings(table(tmp_path / "z.csv", ["file_path,transcript", "a.wav,hello"]), auto_split=False))
+        prepare(
+            settings(table(tmp_path / "z.csv", ["file_path,transcript", "a.wav,hello"]), auto_split=False)
+        )
     with pytest.raises(UserError, match=r"n.csv:2: no speaker in this row"):
-        prepare(settings(table(tmp_path / "n.csv", ["file_path,transcript", "a.wav,hello"]), strategy="speaker"))
+        prepare(
+            settings(table(tmp_path / "n.csv", ["file_path,transcript", "a.wav,hello"]), strategy="speaker")
+        )
     assert not (tmp_path / "registry.db").exists()
 
 
@@ -241,7 +269,9 @@ def test_files_that_swap_names_are_followed(tmp_path: Path) -> None:
     a, b, spare = (tmp_path / "raw" / name for name in ("0.wav", "1.wav", "spare.wav"))
     wanted = {row: soundfile.read(tmp_path / "raw" / f"{row}.wav")[0] for row in (0, 1)}
     a.rename(spare), b.rename(a), spare.rename(b)
-    lines = source.read_text().replace("raw/0.", "raw/x.").replace("raw/1.", "raw/0.").replace("raw/x.", "raw/1.")
+    lines = (
+        source.read_text().replace("raw/0.", "raw/x.").replace("raw/1.", "raw/0.").replace("raw/x.", "raw/1.")
+    )
     source.write_text(lines)
     assert imported(source).imported.added_files == 0
     with opened(source) as registry:
@@ -267,7 +297,9 @@ def test_split_reads_like_the_manifest_it_came_from(tmp_path: Path) -> None:
     source = table(tmp_path / "m.tsv", lines)
     imported(source, auto_split=False)
     split = load_version(str(tmp_path / "registry.db"), "v1", "train")
-    expected = load_manifest(table(tmp_path / "n.tsv", [*lines[:2], lines[2].replace("a.wav\t\t", "a.wav\t3.0\t")]))
+    expected = load_manifest(
+        table(tmp_path / "n.tsv", [*lines[:2], lines[2].replace("a.wav\t\t", "a.wav\t3.0\t")])
+    )
     for got, want in zip(split, expected, strict=True):
         for name in ("id", "audio", "duration", "texts", "language", "speaker", "group", "words"):
             assert getattr(got, name) == getattr(want, name), name
@@ -284,7 +316,9 @@ def test_frozen_version_is_not_changed(tmp_path: Path) -> None:
     assert imported(source).version == versions.Frozen("v2", True)
     with opened(source) as registry:
         found = versions.diff(registry, "v1", "v2")
-    assert [(a, b) for _, a, b in found.changed] == [("one one", "one more")] and not found.added + found.removed
+    assert [(a, b) for _, a, b in found.changed] == [
+        ("one one", "one more")
+    ] and not found.added + found.removed
 
 
 def test_extending_keeps_splits_and_takes_corrections(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def test_registry_of_a_newer_library_is_refused(tmp_path: Path) -> None:
             open_registry(tmp_path / "r.db", create=create)
 
 
-def test_registry_of_an_older_library_asks_for_the_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_of_an_older_library_asks_for_the_upgrade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_registry(tmp_path / "r.db", create=True).close()
     monkeypatch.setattr(migrate, "HEAD", "0002")
     with pytest.raises(UserError, match="polyvox data upgrade"):

@@ -35,7 +35,9 @@ def test_clipping_counts_runs_and_not_single_peaks(tmp_path: Path) -> None:
     assert measured(tmp_path / "a.wav", samples).clipped_share == 0.0
     samples[100:140] = 1.0
     samples[200:210] = -1.0
-    assert measured(tmp_path / "b.wav", samples).clipped_share == pytest.approx((40 + 10) / 8000, abs=4 / 8000)
+    assert measured(tmp_path / "b.wav", samples).clipped_share == pytest.approx(
+        (40 + 10) / 8000, abs=4 / 8000
+    )
 
 
 def test_blocks_measure_what_the_whole_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +50,11 @@ def test_blocks_measure_what_the_whole_does(tmp_path: Path, monkeypatch: pytest.
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["", "", "", *PARTS]), st.sampled_from("abcdefghij")), min_size=1, max_size=60),
+    st.lists(
+        st.tuples(st.sampled_from(["", "", "", *PARTS]), st.sampled_from("abcdefghij")),
+        min_size=1,
+        max_size=60,
+    ),
     st.integers(0, 5),
 )
 def test_no_group_is_torn_apart_and_given_splits_stay(rows: list[tuple[str, str]], seed: int) -> None:
@@ -58,7 +64,9 @@ def test_no_group_is_torn_apart_and_given_splits_stay(rows: list[tuple[str, str]
     assert all(got == want for got, want in zip(parts, given_parts, strict=True) if want)
     assert set(parts) <= set(PARTS)
     for group in set(groups):
-        new = {part for part, g, want in zip(parts, groups, given_parts, strict=True) if g == group and not want}
+        new = {
+            part for part, g, want in zip(parts, groups, given_parts, strict=True) if g == group and not want
+        }
         fixed = {want for g, want in zip(groups, given_parts, strict=True) if g == group and want}
         assert len(new) <= 1 and (not fixed or new <= fixed)
     assert parts == assign(given_parts, seconds, groups, seed=seed)

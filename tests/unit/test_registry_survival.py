@@ -51,7 +51,17 @@ exit_on_user_error(lambda: prepare_data.main(sys.argv[3:]))
 
 def options(source: Path) -> list[str]:
     database = str(source.parent / "registry.db")
-    return ["--csv_path", str(source), "--database", database, "--auto_split", "--split_strategy", "text", "--workers", "1"]
+    return [
+        "--csv_path",
+        str(source),
+        "--database",
+        database,
+        "--auto_split",
+        "--split_strategy",
+        "text",
+        "--workers",
+        "1",
+    ]
 
 
 def driven(source: Path, *, limit: int = 0, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
@@ -64,7 +74,10 @@ def state(source: Path) -> tuple[str, int, int, list[str]]:
     with sqlite3.connect(source.parent / "registry.db") as connection:
         whole = connection.execute("PRAGMA integrity_check").fetchone()[0]
         broken = connection.execute("PRAGMA foreign_key_check").fetchall()
-        count = [connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("audio_files", "transcripts")]
+        count = [
+            connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0]
+            for t in ("audio_files", "transcripts")
+        ]
         names = [row[0] for row in connection.execute("SELECT name FROM dataset_versions")]
     assert not broken
     return whole, count[0], count[1], names
@@ -88,7 +101,12 @@ def test_kill_in_the_middle_leaves_whole_batches_and_the_next_import_goes_on(
 ) -> None:
     source = corpus(tmp_path, ROWS)
     assert driven(source, kill_at=3).returncode == -signal.SIGKILL
-    assert state(source) == ("ok", 16, 16, [])  # two batches of eight; the third left no trace, and no version
+    assert state(source) == (
+        "ok",
+        16,
+        16,
+        [],
+    )  # two batches of eight; the third left no trace, and no version
     done = imported(source)
     assert done.imported.added_files == ROWS - 16
     assert state(source) == ("ok", ROWS, ROWS, ["v1"])
@@ -106,7 +124,9 @@ def test_full_disk_is_said_and_leaves_the_database_whole(tmp_path: Path, undistu
     assert content(source) == undisturbed
 
 
-def test_locked_database_is_said_and_what_was_stored_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_locked_database_is_said_and_what_was_stored_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = corpus(tmp_path)
     imported(source)
     holder = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)
@@ -144,7 +164,10 @@ def test_writer_waits_for_another_one(tmp_path: Path) -> None:
 def test_parallel_imports_lose_and_double_nothing(tmp_path: Path, undisturbed: str) -> None:
     source = corpus(tmp_path, ROWS)
     command = [sys.executable, "-c", DRIVER, "0", "0", *options(source)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert state(source) == ("ok", ROWS, ROWS, ["v1"])
@@ -189,7 +212,10 @@ def test_server_takes_the_same_import_from_two_processes_at_once(
     source = corpus(tmp_path, ROWS)
     chosen = [server if value.endswith("registry.db") else value for value in options(source)]
     command = [sys.executable, "-c", DRIVER, "0", "0", *chosen]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     again = prepare(settings(source, database=server))
@@ -197,15 +223,22 @@ def test_server_takes_the_same_import_from_two_processes_at_once(
     with open_registry(server) as registry:
         assert versions.content_hash(versions.items(registry, "v1")) == undisturbed
         with registry.read() as connection:
-            stored = [connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (AudioFile, Transcript)]
+            stored = [
+                connection.execute(select(func.count()).select_from(t)).scalar_one()
+                for t in (AudioFile, Transcript)
+            ]
     assert stored == [ROWS, ROWS]
     assert len(load_version(server, "v1", "train").waveform(0, 16_000)) == 16_000
 
 
-def test_kill_in_the_middle_leaves_whole_batches_on_a_server(tmp_path: Path, server: str, undisturbed: str) -> None:
+def test_kill_in_the_middle_leaves_whole_batches_on_a_server(
+    tmp_path: Path, server: str, undisturbed: str
+) -> None:
     source = corpus(tmp_path, ROWS)
     chosen = [server if value.endswith("registry.db") else value for value in options(source)]
-    killed = subprocess.run([sys.executable, "-c", DRIVER, "0", "3", *chosen], capture_output=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", DRIVER, "0", "3", *chosen], capture_output=True, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert prepare(settings(source, database=server)).imported.added_files == ROWS - 16
     with open_registry(server) as registry:

@@ -46,9 +46,10 @@ def make_trainer(
     lengths: tuple[float, ...] = LENGTHS,
     callbacks: tuple[Any, ...] = (),
     bundle: Any = None,
+    options: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> SpeechTrainer:
-    """Deterministic on CPU; records its losses in ``state.log_history``."""
+    """Deterministic on CPU; records its losses in ``state.log_history``. ``options``: further ones of the trainer."""
     set_seed(1)
     bundle = bundle or tiny(encoder_context=context, full_context_share=0.0, sizes={"dropout": dropout})
     args = Seq2SeqTrainingArguments(
@@ -75,6 +76,7 @@ def make_trainer(
         eval_batch_seconds=4.0,
         score=corpus_scores,
         callbacks=callbacks,
+        **(options or {}),
     )
 
 

@@ -74,7 +74,11 @@ def logging_folder(config: Config) -> Path:
 
 def environment(config: Config) -> dict[str, str]:
     """Variables to set before the trainer starts: transformers 5 reads TensorBoard's folder from one."""
-    return {"TENSORBOARD_LOGGING_DIR": str(logging_folder(config))}
+    wandb = {"WANDB_PROJECT": config.output.wandb_project, "WANDB_ENTITY": config.output.wandb_entity}
+    return {
+        "TENSORBOARD_LOGGING_DIR": str(logging_folder(config)),
+        **{name: value for name, value in wandb.items() if value},
+    }
 
 
 def best_metric(config: Config) -> str:

@@ -364,6 +364,12 @@ class Output(Block):
     """The run's folder: checkpoints, logs, the resolved configuration, results of training."""
     experiment_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")] = "run"
     """Name in charts and result files; without one, the name of the configuration's file."""
+    log_file: Path | None = None
+    """What the run prints is added to this file too."""
+    wandb_project: str | None = None
+    """Project on wandb, with `training.report_to: wandb`; null: what the variable WANDB_PROJECT says."""
+    wandb_entity: str | None = None
+    """Team or user on wandb."""
 
 
 class Profile(Block):

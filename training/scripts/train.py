@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
@@ -76,6 +76,20 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def reporter(log_file: Path | None) -> Callable[[str], None]:
+    """`say`, and into the file where there is one."""
+    if log_file is None:
+        return say
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+
+    def both(text: str) -> None:
+        say(text)
+        with log_file.open("a", encoding="utf8") as file:
+            file.write(f"{text}\n")
+
+    return both
+
+
 def _train(config: object, args: argparse.Namespace) -> int:
     from training import checkpoint
     from training.config.schema import Config
@@ -85,14 +99,14 @@ def _train(config: object, args: argparse.Namespace) -> int:
 
     assert isinstance(config, Config)
     quiet()
-    folder = config.output.dir
-    resume = checkpoint.find(folder, args.resume or None, say) if args.resume is not None else None
+    folder, report = config.output.dir, reporter(config.output.log_file)
+    resume = checkpoint.find(folder, args.resume or None, report) if args.resume is not None else None
     check_folder(folder, resume=resume, fresh=args.fresh)
     # Adapters alone are in a LoRA checkpoint: its base is built as the first time.
     source = None if config.training.trainable == "lora" else resume
-    run = build(config, source=source, report=say)
+    run = build(config, source=source, report=report)
     try:
-        results = fit(run, resume=resume, fresh=args.fresh, report=say)
+        results = fit(run, resume=resume, fresh=args.fresh, report=report)
     except Stopped as stopped:
         print(f"{stopped}: saved in {folder}; go on with --resume")
         return 128 + stopped.number

@@ -1,0 +1,259 @@
+"""CTC models of every encoder: loss, frames, padding, folders, fine-tuning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ctc_assets import ENCODERS, TEXTS, context, example, noise, options, rows, saved, tiny
+from transformers import AutoModelForCTC
+
+from training.data.collators import IGNORED
+from training.data.example import TRANSCRIBE
+from training.errors import UserError
+from training.inference.ctc_decoding import CtcDecoder
+from training.inference.ctc_vocabulary import CtcVocabulary
+from training.models import ctc, model_inputs
+
+every_encoder = pytest.mark.parametrize("encoder", ENCODERS)
+
+
+def output(bundle, features):
+    bundle.model.eval()
+    with torch.no_grad():
+        return bundle.model(**model_inputs(bundle.collate(features)))
+
+
+@every_encoder
+def test_the_loss_is_ctc_over_the_real_frames_divided_by_the_items(encoder):
+    bundle = tiny(encoder)
+    features = rows(bundle)
+    batch, result = bundle.collate(features), output(bundle, features)
+    wanted = 0.0
+    for i, row in enumerate(features):
+        labels = torch.tensor(row["labels"][TRANSCRIBE])
+        frames = result.logits[i, : int(result.lengths[i])].log_softmax(-1)[:, None]
+        wanted += torch.nn.functional.ctc_loss(
+            frames, labels[None], torch.tensor([len(frames)]), torch.tensor([len(labels)]), reduction="sum"
+        )
+    tokens = int((batch["labels"] != IGNORED).sum())
+    assert tokens == sum(len(row["labels"][TRANSCRIBE]) for row in features)
+    torch.testing.assert_close(result.loss, wanted / tokens)
+    given = bundle.model(**model_inputs(batch), num_items_in_batch=torch.tensor(7)).loss
+    torch.testing.assert_close(given, wanted / 7)
+
+
+@every_encoder
+def test_trap_07_accumulated_losses_are_those_of_the_whole_batch(encoder):
+    """Different numbers of tokens in each clip: a mean of batch means would differ."""
+    bundle = tiny(encoder)
+    features = rows(bundle)
+    items = sum(len(row["labels"][TRANSCRIBE]) for row in features)
+    bundle.model.eval()
+    parts = [
+        bundle.model(**model_inputs(bundle.collate([row])), num_items_in_batch=items).loss for row in features
+    ]
+    torch.testing.assert_close(sum(parts), output(bundle, features).loss, rtol=1e-5, atol=1e-5)
+
+
+@every_encoder
+def test_a_clip_gives_the_same_in_any_batch_and_as_many_frames_as_were_counted(encoder):
+    bundle = tiny(encoder)
+    features = rows(bundle)
+    together = bundle.ctc.log_probs(bundle.model.eval(), bundle.collate(features))
+    for row, frames, seconds in zip(features, together, (0.8, 1.33, 1.0), strict=True):
+        (alone,) = bundle.ctc.log_probs(bundle.model, bundle.collate([row]))
+        assert len(alone) == len(frames) == bundle.encode.frames.of(round(seconds * 16000))
+        np.testing.assert_allclose(alone, frames, atol=1e-5)
+        assert len(frames) * bundle.ctc.seconds_per_frame == pytest.approx(seconds, abs=0.05)
+        np.testing.assert_allclose(np.exp(frames).sum(axis=-1), 1.0, atol=1e-5)
+
+
+@every_encoder
+def test_generating_is_the_best_path_of_the_frames(encoder):
+    bundle = tiny(encoder)
+    batch = bundle.collate(rows(bundle))
+    with torch.no_grad():
+        states = bundle.model.eval()(**model_inputs(batch)).encoder_last_hidden_state
+        ids = bundle.generate(bundle.model, batch, states=states, max_new_tokens=3)[TRANSCRIBE]
+        assert torch.equal(ids, bundle.generate(bundle.model, batch)[TRANSCRIBE])
+    decoder = CtcDecoder(CtcVocabulary(bundle.ctc.tokens, bundle.ctc.blank), bundle.ctc.seconds_per_frame)
+    frames = bundle.ctc.log_probs(bundle.model, batch)
+    assert [bundle.decode(row) for row in ids.tolist()] == [decoder(one).text for one in frames]
+
+
+def test_a_path_is_merged_before_its_blanks_go():
+    path = torch.tensor([0, 3, 3, 0, 3, 5, 5, 0])
+    assert ctc.collapsed(path).tolist() == [3, 3, 5]
+
+
+@every_encoder
+def test_trap_09_a_text_that_the_frames_cannot_hold_is_refused_by_name(encoder):
+    """And its loss would be infinite, not hidden as zero."""
+    bundle = tiny(encoder)
+    long = "ha " * 100
+    for refused in (
+        lambda: bundle.encode(example(text=long), noise(1.0)),
+        lambda: bundle.encode.check(example(text=long), 1.0),
+    ):
+        with pytest.raises(ValueError, match=r"CTC cannot align \d+ tokens \(needs \d+ frames\) with \d+"):
+            refused()
+    fits = bundle.encode(example(text="ha"), noise(1.0))
+    fits["labels"] = {TRANSCRIBE: bundle.encode.tokenizer.encode(long)}
+    assert torch.isinf(output(bundle, [fits]).loss)
+
+
+def test_the_last_text_that_fits_is_taken_and_has_a_finite_loss():
+    bundle = tiny(subsampling=4)
+    frames = bundle.encode.frames.of(16000)
+    features = bundle.encode(example(text="a" * ((frames + 1) // 2)), noise(1.0))
+    assert len(features["labels"][TRANSCRIBE]) == (frames + 1) // 2
+    assert torch.isfinite(output(bundle, [features]).loss)
+    with pytest.raises(ValueError, match="cannot align"):
+        bundle.encode(example(text="a" * ((frames + 1) // 2 + 1)), noise(1.0))
+
+
+def test_texts_that_cannot_be_heard_and_clips_without_sound_are_refused():
+    bundle = tiny()
+    with pytest.raises(ValueError, match="no transcript"):
+        bundle.encode.check(example(text=None), 1.0)
+    with pytest.raises(ValueError, match="nothing in the transcript can be heard"):
+        bundle.encode.check(example(text="?!"), 1.0)
+    with pytest.raises(ValueError, match="less than two frames"):
+        bundle.encode(example(text="a"), noise(0.015))
+    assert bundle.encode(example(text=None), noise(1.0))["labels"] == {TRANSCRIBE: []}
+
+
+def test_a_clip_without_text_adds_nothing_to_the_loss():
+    bundle = tiny()
+    features = rows(bundle)
+    silent = bundle.encode(example("silent", text=None), noise(1.1, 9))
+    torch.testing.assert_close(output(bundle, [*features, silent]).loss, output(bundle, features).loss)
+
+
+def test_label_smoothing_draws_the_frames_to_equal_probabilities():
+    bundle = tiny()
+    features = rows(bundle)
+    plain = output(bundle, features)
+    bundle.model.label_smoothing = 0.25
+    smoothed = output(bundle, features).loss
+    tokens = sum(len(row["labels"][TRANSCRIBE]) for row in features)
+    spread = sum(
+        -frames[: int(n)].log_softmax(-1).mean(-1).sum()
+        for frames, n in zip(plain.logits, plain.lengths, strict=True)
+    )
+    torch.testing.assert_close(smoothed, 0.75 * plain.loss + 0.25 * spread / tokens)
+
+
+@every_encoder
+def test_a_few_steps_on_one_clip_learn_it(encoder):
+    torch.manual_seed(0)
+    bundle = tiny(encoder, d_model=32)
+    row = bundle.encode(example(text="ha no"), noise(0.6))
+    batch = model_inputs(bundle.collate([row]))
+    optimiser = torch.optim.AdamW(bundle.model.parameters(), lr=5e-3)
+    bundle.model.train()
+    for _ in range(150):
+        loss = bundle.model(**batch).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if loss < 0.05:
+            break
+    ids = bundle.generate(bundle.model.eval(), bundle.collate([row]))[TRANSCRIBE]
+    assert bundle.decode(ids[0].tolist()) == "ha no"
+
+
+@pytest.mark.parametrize("encoder", [*ENCODERS, "batch"])
+def test_a_folder_gives_the_model_back_and_stock_transformers_takes_it(encoder, tmp_path):
+    changed = {"conv_norm": "batch"} if encoder == "batch" else {}
+    encoder = "fastconformer" if encoder == "batch" else encoder
+    bundle = tiny(encoder, **changed)
+    wanted = output(bundle, rows(bundle)).logits
+    again = ctc.build(options(encoder, **changed), context((), source=saved(bundle, tmp_path)))
+    assert again.encode.tokenizer.tokens == bundle.encode.tokenizer.tokens
+    assert torch.equal(output(again, rows(again)).logits, wanted)
+    if encoder == "wav2vec2" or changed:
+        stock = AutoModelForCTC.from_pretrained(tmp_path).eval()
+        inputs = model_inputs(bundle.collate(rows(bundle)))
+        inputs.pop("labels")
+        with torch.no_grad():
+            torch.testing.assert_close(stock(**inputs).logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_of_another_encoder_is_refused(tmp_path):
+    saved(tiny("fastconformer"), tmp_path)
+    with pytest.raises(UserError, match=r"model.encoder: wav2vec2, but .* holds a fastconformer"):
+        ctc.build(options("wav2vec2"), context(source=tmp_path))
+
+
+@every_encoder
+def test_fine_tuning_with_the_same_vocabulary_keeps_the_head(encoder, tmp_path):
+    before = tiny(encoder)
+    tuned = ctc.build(options(encoder, pretrained=str(saved(before, tmp_path))), context())
+    assert "the output layer is kept" in tuned.notes[-1]
+    for name, value in before.model.state_dict().items():
+        assert torch.equal(tuned.model.state_dict()[name], value), name
+
+
+@every_encoder
+def test_fine_tuning_with_another_vocabulary_makes_the_head_anew_and_says_so(encoder, tmp_path):
+    before = tiny(encoder, languages=())
+    tuned = ctc.build(options(encoder, pretrained=str(saved(before, tmp_path))), context())
+    old, new = before.encode.tokenizer.tokens, tuned.encode.tokenizer.tokens
+    assert set(old) < set(new)
+    note = tuned.notes[-1]
+    assert f"({len(old)} tokens there, {len(new)} here)" in note
+    assert "made anew" in note
+    assert f"{len(old)} of its rows carried over" in note
+    head = "lm_head" if encoder == "wav2vec2" else "ctc_head"
+    for part in ("weight", "bias"):
+        was, now = (getattr(getattr(one.model, head), part) for one in (before, tuned))
+        for token in old:
+            assert torch.equal(now[new.index(token)], was[old.index(token)])
+    for name, value in before.model.state_dict().items():
+        if not name.startswith(head):
+            assert torch.equal(tuned.model.state_dict()[name], value), name
+
+
+def test_sizes_that_contradict_the_checkpoint_are_refused_by_key(tmp_path):
+    saved(tiny(), tmp_path)
+    with pytest.raises(UserError, match=r"model.d_model: 32, but .* has 16"):
+        ctc.build(options(pretrained=str(tmp_path), d_model=32), context())
+    named_nothing = ctc.Options(pretrained=str(tmp_path), n_mels=16)
+    assert ctc.build(named_nothing, context()).model.config.encoder_config.hidden_size == 16
+
+
+def test_a_run_without_transcripts_has_no_vocabulary():
+    with pytest.raises(UserError, match=r"model.vocabulary"):
+        tiny(texts=())
+
+
+def test_impossible_sizes_are_the_users_mistake():
+    with pytest.raises(ValueError, match="must be a multiple of num_heads"):
+        options(num_heads=3)
+    with pytest.raises(UserError, match=r"model.sizes.conv_sizes"):
+        tiny("wav2vec2", sizes={"conv_sizes": [1]})
+    with pytest.raises(ValueError, match="sizes: the Transformer has"):
+        options("transformer", sizes={"layerdrop": 0.1})
+
+
+@every_encoder
+def test_groups_name_parameters_that_are_there(encoder):
+    from training.trainable import apply
+
+    bundle = tiny(encoder)
+    _, plan = apply(bundle, freeze_encoder=True, freeze_feature_encoder=True)
+    left = {name for name, value in bundle.model.named_parameters() if value.requires_grad}
+    head = "lm_head" if encoder == "wav2vec2" else "ctc_head"
+    assert left == {f"{head}.weight", f"{head}.bias"}
+    assert plan.frozen
+
+
+def test_the_vocabulary_is_that_of_the_training_texts_and_the_languages():
+    assert set(tiny(languages=("en",), texts=("đá",)).encode.tokenizer.tokens) == {
+        *"abcdefghijklmnopqrstuvwxyzđá",
+        "▁",
+        "<blank>",
+    }
+    assert len(TEXTS) == 3
