@@ -13,7 +13,7 @@ from training import checkpoint
 from training.config.arguments import environment, training_arguments
 from training.config.load import save_resolved
 from training.config.schema import Config
-from training.data.dataset import SpeechDataset, validate
+from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
 from training.data.source import load_source
@@ -51,6 +51,7 @@ def open_split(config: Config, split: Split) -> Any:
             name=data.dataset.name,
             split=data.dataset.split[split],
             columns=data.dataset.columns,
+            audio_root=data.audio_root,
         )
     path: Path | None = getattr(data, split)
     if path is None:
@@ -116,7 +117,14 @@ def usable(
     if len(ledger):
         report(f"{name}: {len(ledger)} of {len(manifest)} utterances cannot be used\n{ledger.summary()}")
     ledger.check_share(len(manifest), config.data.max_dropped_share)
-    return dataset.select(kept), ledger
+    chosen = dataset.select(kept)
+    pieces, rows = unwritable(chosen)
+    if pieces:
+        report(
+            f"{name}: {pieces} pieces of text in {rows} utterances are not in the model's vocabulary; they read as "
+            "unknown, and no hypothesis can contain them"
+        )
+    return chosen, ledger
 
 
 def fit(

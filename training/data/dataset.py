@@ -110,6 +110,18 @@ def validate(
     return np.array(kept, dtype=np.int64), ledger
 
 
+def unwritable(dataset: SpeechDataset) -> tuple[int, int]:
+    """``(pieces, utterances)``: pieces of text without an id in the model's vocabulary, and the rows that have any.
+
+    Asks the encoder's method ``unwritable(example)``; zeros where it has none (a vocabulary of bytes writes all).
+    """
+    count = getattr(dataset.encode, "unwritable", None)
+    if count is None:
+        return 0, 0
+    found = [count(dataset.manifest[index]) for index in range(len(dataset))]
+    return sum(found), sum(1 for pieces in found if pieces)
+
+
 def _looked_at(dataset: SpeechDataset, workers: int) -> Iterator[tuple[Example, float | Drop]]:
     """`check_audio` of every row, in order; in threads, because it waits for the disk."""
 

@@ -72,10 +72,14 @@ class Predictions:
 class PromptsOnly:
     """An ``encode`` that leaves the references out: no label of a test set is too long to be heard."""
 
-    encode: Callable[[Example, np.ndarray], dict[str, Any]]
+    encode: Any
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
         return self.encode(replace(example, texts={}), waveform)
+
+    def check(self, example: Example, seconds: float) -> None:
+        """The encoder's own check of what is left (see `training.data.dataset.validate`)."""
+        self.encode.check(replace(example, texts={}), seconds)
 
 
 @torch.no_grad()

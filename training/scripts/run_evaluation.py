@@ -104,7 +104,7 @@ def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | N
 
 def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
     """Every utterance that can be read; the others are listed, and are not scored as if they were silent."""
-    from training.data.dataset import SpeechDataset, validate
+    from training.data.dataset import SpeechDataset, unwritable, validate
     from training.inference.decoding import PromptsOnly
 
     dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
@@ -116,6 +116,13 @@ def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
         )
     if not len(kept):
         raise UserError("no utterance can be scored; see the list above")
+    pieces, rows = unwritable(SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate))
+    if pieces:
+        print(
+            f"{pieces} pieces of the references, in {rows} utterances, are not in the model's vocabulary: it cannot "
+            "write them, and they count as errors",
+            file=sys.stderr,
+        )
     return dataset.select(kept), ledger
 
 
