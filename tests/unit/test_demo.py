@@ -152,9 +152,9 @@ def test_a_grammar_that_runs_out_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_vocabulary_is_wide_and_every_term_is_frequent() -> None:
-    """Over the first 150 sentences of each video: about as many as there is time for."""
+    """Over the first 180 sentences of each video: about as many as there is time for."""
     videos = demo.plan(demo.DEFAULT_MINUTES, seed=42)
-    heard = [sentence for video in videos if not video.split_hint for sentence in video.sentences[:150]]
+    heard = [sentence for video in videos if not video.split_hint for sentence in video.sentences[:180]]
     assert len({word for sentence in heard for word in normalised_words(sentence.transcript)}) >= 300
     padded = [f" {' '.join(normalised_words(s.transcript))} " for s in heard if s.kind != "vietnamese"]
     counts = {term: sum(f" {term} " in text for text in padded) for term in lexicon()}

@@ -39,7 +39,7 @@ from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
 
 SAMPLE_RATE = 16000
-DEFAULT_MINUTES = 128.0
+DEFAULT_MINUTES = 156.0
 DEFAULT_OUTPUT = Path("data/export")
 UNHEARD = "unheard"
 MANIFEST = "manifest.tsv"
