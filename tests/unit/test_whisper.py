@@ -183,7 +183,7 @@ def test_loss_and_gradients_equal_stock_on_doubled_rows(full):
             assert (parameter.grad - expected[name]).abs().max() <= 1e-5 * scale, name
 
 
-def test_encoder_runs_once_for_both_tasks(full, monkeypatch):
+def test_trap_27_the_encoder_runs_once_for_both_tasks(full, monkeypatch):
     calls = []
     encode = type(full.model).encode
     monkeypatch.setattr(
