@@ -74,7 +74,7 @@ def add_callbacks(
         callbacks.LoggingCallback(report),
         callbacks.MetricsSaveCallback(metrics, run.config.output.experiment_name),
         callbacks.ConvergenceMonitorCallback(report=report),
-        callbacks.HypothesisCallback(lambda: trainer.last_predictions),
+        callbacks.HypothesisCallback(lambda: trainer.last_predictions, report=report),
         signals,
     ]
     if settings.freeze_encoder_epochs:

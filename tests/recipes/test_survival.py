@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import tiny_project
 
@@ -67,6 +68,55 @@ def test_sigterm_saves_first_and_the_run_goes_on(tmp_path, group):
     resumed = tiny_project.train(config, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert sorted(tiny_project.losses(tmp_path)) == list(range(1, 13))
+
+
+def test_sigterm_in_an_evaluation_ends_it_saves_and_stops(tmp_path):
+    """Its workers, and the idle ones of the training, get the signal too; none may die of it."""
+    config = tiny_project.make(tmp_path, clips=40, workers=1)
+    evaluates = (
+        f"data.dev={tmp_path / 'train.csv'}",
+        "training.eval_strategy=steps",
+        "training.eval_steps=2",
+        "training.save_steps=2",
+        "evaluation.batch_seconds=5",
+        "audio.max_length_seconds=4.7",
+        "evaluation.max_new_tokens=60",
+    )
+    printed = run_until(tmp_path, config, 2, *evaluates, number=signal.SIGTERM, group=True)
+    assert "saving after this step" in printed and "saved in" in printed, printed
+    assert max(tiny_project.losses(tmp_path)) == 2
+    assert [row["step"] for row in tiny_project.history(tmp_path) if "eval_loss" in row] == [2]
+    assert (tmp_path / "run" / "checkpoint-2").is_dir()
+
+
+def test_two_processes_stop_together_when_one_is_told(tmp_path):
+    config = tiny_project.make(tmp_path, clips=8)
+    process = subprocess.Popen(
+        tiny_project.command(config, "training.max_steps=4000", "training.save_steps=4000", ranks=2),
+        env=tiny_project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while max(tiny_project.losses(tmp_path), default=0) < 3:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        ranks = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "train.py" in " ".join(child.cmdline())
+        ]
+        assert len(ranks) == 2
+        ranks[1].send_signal(signal.SIGTERM)
+        printed = process.communicate(timeout=120)[0]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "saved in" in printed, printed
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
 
 
 def test_two_processes_give_the_losses_of_one_with_an_uneven_last_batch(tmp_path):

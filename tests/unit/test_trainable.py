@@ -106,6 +106,19 @@ def test_lora_learns_adapters_and_what_no_pretraining_has_seen(make):
     )
 
 
+@needs_peft
+@pytest.mark.parametrize("mode", ["lna", "lora"])
+@pytest.mark.parametrize("architecture", ["whisper", "e2e"])
+def test_a_new_ctc_head_learns_whatever_is_frozen(architecture, mode):
+    assets = {"whisper": whisper_assets, "e2e": e2e_tiny}[architecture]
+    bundle = assets.tiny(ctc_weight=0.3)
+    rows = bundle.collate(whisper_assets.features(bundle, (0.9, 1.2))) if architecture == "whisper" else None
+    batch = model_inputs(rows or e2e_tiny.batch(bundle, (0.9, 1.2)))
+    model, _ = trainable.apply(bundle, mode=mode)
+    changed, _ = changed_by_two_steps(model, batch)
+    assert any("ctc_head" in name and name.endswith("weight") for name in changed), sorted(changed)
+
+
 @BOTH
 def test_frozen_encoder(make):
     bundle, batch = make()

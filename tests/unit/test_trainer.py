@@ -110,12 +110,12 @@ def test_trap_27_checkpointing_below_frozen_parts_loses_no_gradient(tmp_path):
 
 
 def test_golden_losses_of_four_steps(tmp_path):
-    """The first loss is that of a uniform guess over the vocabulary; the rest falls from there."""
+    """The first loss is near that of a uniform guess; all four are what they were when this was written."""
     trainer = make_trainer(tmp_path)
     trainer.train()
     guess = math.log(trainer.model.config.vocab_size)
-    assert losses(trainer)[0] == pytest.approx(guess, rel=0.02)
-    assert losses(trainer)[3] < losses(trainer)[0]
+    assert losses(trainer)[0] == pytest.approx(guess, rel=0.05)
+    assert losses(trainer) == pytest.approx([6.0353789, 5.8639622, 5.7831836, 5.7429976], rel=1e-3)
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4, 5])
@@ -265,7 +265,8 @@ def test_speed_and_history_are_in_the_log(tmp_path):
     trainer.train()
     rows = [row for row in trainer.state.log_history if "loss" in row]
     assert all(row["audio_hours_per_second"] > 0 and row["learning_rate"] >= 0 for row in rows)
-    assert trainer.audio_seconds == pytest.approx(sum(LENGTHS[i] for i in range(4)), abs=8)
+    batches = list(DurationBatchSampler(LENGTHS, batch_size=2, seed=1))[:2]
+    assert trainer.audio_seconds == pytest.approx(sum(LENGTHS[i] for batch in batches for i in batch))
 
 
 def test_scheduler_and_optimizer_survive_as_json_and_safetensors(tmp_path):

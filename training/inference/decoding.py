@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from training.data.example import Example, Hypothesis
 from training.data.sampler import longest_first
+from training.data.workers import leave_signals_to_the_run
 from training.models import Bundle, model_inputs
 
 TOKENS_PER_SECOND = 25
@@ -115,6 +116,7 @@ def predict(
         collate_fn=bundle.collate,
         num_workers=workers,
         multiprocessing_context=context if workers else None,
+        worker_init_fn=leave_signals_to_the_run,
         generator=torch.Generator(),  # its own, so that evaluating leaves the training's draws as they were
     )
     result = Predictions()

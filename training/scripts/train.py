@@ -58,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def say(text: str) -> None:
-    """Print at once, also into a file or a pipe: somebody is watching a long run."""
-    print(text, flush=True)
+    """Print at once, also into a file or a pipe: somebody is watching a long run. Of several ranks the first speaks."""
+    from training.run import first_rank
+
+    if first_rank():
+        print(text, flush=True)
 
 
 def _train(config: object, args: argparse.Namespace) -> int:
