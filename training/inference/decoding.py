@@ -150,7 +150,8 @@ def _predict_batch(
         states = output.encoder_last_hidden_state
         result.loss_sum += float(output.loss)
         result.items += int((batch["labels"] != -100).sum())
-    options = {"max_new_tokens": _bound(dataset, rows), **generation}
+    longest = max(float(dataset.durations[row]) for row in rows)
+    options = {"max_new_tokens": longest_hypothesis(longest), **generation}
     sequences = bundle.generate(model, batch, states=states, **options)
     texts = {task: [bundle.decode(row) for row in ids.tolist()] for task, ids in sequences.items()}
     seconds = (time.perf_counter() - started) / max(1, len(rows) * len(texts))
@@ -163,6 +164,6 @@ def _predict_batch(
         result.predictions.append(Prediction(row, example, hypotheses))
 
 
-def _bound(dataset: Any, rows: list[int]) -> int:
-    longest = max(float(dataset.durations[row]) for row in rows)
-    return EXTRA_TOKENS + int(TOKENS_PER_SECOND * longest)
+def longest_hypothesis(seconds: float) -> int:
+    """Tokens after which generation ends for clips of this length, where the configuration sets no bound."""
+    return EXTRA_TOKENS + int(TOKENS_PER_SECOND * seconds)
