@@ -6,13 +6,13 @@ import ast
 import importlib
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import tomllib
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "from-the-guides.md"

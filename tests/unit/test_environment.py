@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import tomllib
 
 from training.errors import UserError
 from training.scripts import environment
