@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
+from training.folders import writable
+from training.scripts.options import count
 
 if TYPE_CHECKING:
+    from training.config.schema import Evaluation
     from training.inference.loading import Trained
 
 SPLITS = ("test", "dev", "train")
@@ -41,13 +44,21 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--batch_seconds", type=float, default=None, help="audio per batch; default: the run's"
     )
-    result.add_argument("--num_beams", type=int, default=None, help="beam width; default: the run's")
+    result.add_argument("--num_beams", type=count, default=None, help="beam width; default: the run's")
+    result.add_argument(
+        "--evaluation",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="settings of the evaluation: block other than the run's, e.g. resamples=200",
+    )
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, decode, score, write ``{name}_metrics.json`` and ``{name}_predictions.csv``."""
     args = parser().parse_args(argv)
+    writable(args.output, "--output")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from training.evaluation.evaluate import evaluate
     from training.inference.decoding import predict
@@ -55,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.inference.quiet import quiet
 
     quiet()
-    trained = load_trained(args.model_dir, args.model_type)
+    trained = _with_settings(load_trained(args.model_dir, args.model_type), args.evaluation)
     name = args.name or trained.name
     manifest, path = _manifest(trained, args)
     dataset, ledger = _dataset(trained, manifest)
@@ -84,6 +95,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(evaluation.summary())
     print(f"written: {', '.join(map(str, written))}")
     return 0
+
+
+def _with_settings(trained: Trained, given: Sequence[str]) -> Trained:
+    from dataclasses import replace
+
+    if not given:
+        return trained
+    if trained.config is None:
+        raise UserError(f"--evaluation: {trained.folder} is no run of ours and has no such settings")
+    changed = {"evaluation": rescored(trained.config.evaluation, given)}
+    return replace(trained, config=trained.config.model_copy(update=changed))
+
+
+def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
+    """The run's settings with ``key=value`` ones in their place; `UserError` for one that is not there or wrong."""
+    import yaml
+    from pydantic import ValidationError
+
+    values = evaluation.model_dump()
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in values:
+            raise UserError(f"--evaluation {pair}: must be key=value, of {', '.join(values)}")
+        values[key] = yaml.safe_load(text)
+    try:
+        return type(evaluation).model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        raise UserError(f"--evaluation {key}={wrong['input']}: {wrong['msg']}") from error
 
 
 def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
+from training.scripts.options import count
 
 if TYPE_CHECKING:
     from training.data.example import Example
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--format", choices=("txt", "json", "tsv"), default="txt", help="one line per clip and task"
     )
-    result.add_argument("--num_beams", type=int, default=1, help="beam width")
+    result.add_argument("--num_beams", type=count, default=1, help="beam width")
     result.add_argument("--batch_seconds", type=float, default=60.0, help="audio per batch")
     return result
 
