@@ -14,13 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainer_assets import LENGTHS, InMemory, losses, make_trainer, weights
-from whisper_assets import tiny
+from whisper_assets import TRANSCRIPT, TRANSLATION, tiny
 
 from training import checkpoint, trainable
 from training.config.arguments import training_arguments
 from training.config.load import config_from
 from training.data.sampler import DurationBatchSampler, Supervised, filler, longest_first
 from training.errors import UserError
+from training.evaluation.evaluate import evaluate
 from training.inference.decoding import predict
 from training.trainer import NotFiniteError
 
@@ -244,7 +245,27 @@ def test_trap_19_ignored_labels_never_reach_decode():
     result = predict(listening, dataset, generation={"max_new_tokens": 6}, batch_seconds=4.0)
     assert min(min(ids) for ids in decoded) >= 0
     assert decoded == generated
-    assert result.examples == dataset.manifest
+    assert [row.id for row in result.examples] == [row.id for row in dataset.manifest]
+
+
+def test_rows_without_a_language_are_scored_in_the_models():
+    """An annotation system exports no such column: normalisation, tags and replaced words need the language."""
+    bundle = tiny(encoder_context="full")
+    dataset = InMemory(bundle)
+    dataset.manifest = [
+        dataclasses.replace(row, language=None, target_language=None, word_languages=())
+        for row in dataset.manifest
+    ]
+    whole = {"transcribe": TRANSCRIPT, "translate": TRANSLATION}
+    dataset.manifest[0] = dataclasses.replace(dataset.manifest[0], texts=whole)
+    dataset.manifest[1] = dataclasses.replace(dataset.manifest[1], language="en")
+    result = predict(bundle, dataset, generation={"max_new_tokens": 4})
+    spoken = [(row.language, row.target_language) for row in result.examples]
+    assert spoken == [("en", "en") if i == 1 else ("vi", "vi") for i in range(len(LENGTHS))]
+    report = evaluate(result.examples, result.hypotheses, meta={}, resamples=50).report
+    assert set(report["normalisation"]["transcribe"]) == {"vi", "en"}
+    assert report["word_languages"] is not None
+    assert report["translation"]["words_replaced"] is not None
 
 
 def test_two_ranks_see_what_one_sees():

@@ -156,12 +156,22 @@ def _predict_batch(
     texts = {task: [bundle.decode(row) for row in ids.tolist()] for task, ids in sequences.items()}
     seconds = (time.perf_counter() - started) / max(1, len(rows) * len(texts))
     for i, row in enumerate(rows):
-        example = dataset.manifest[row]
+        example = in_languages(dataset.manifest[row], bundle.languages)
         hypotheses = {
             task: Hypothesis(id=example.id, task=task, text=lines[i], seconds=seconds)
             for task, lines in texts.items()
         }
         result.predictions.append(Prediction(row, example, hypotheses))
+
+
+def in_languages(example: Example, languages: tuple[str, str]) -> Example:
+    """The example with the model's languages where it names none: texts are normalised and tagged by them.
+
+    A row that names the speech's language alone, another than the model's, keeps it for its translation.
+    """
+    spoken = example.language or languages[0]
+    written = example.target_language or (languages[1] if spoken == languages[0] else spoken)
+    return replace(example, language=spoken, target_language=written)
 
 
 def longest_hypothesis(seconds: float) -> int:

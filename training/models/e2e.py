@@ -164,6 +164,7 @@ def _bundle(
         processor=processor,
         tasks=options.tasks,
         sample_rate=processor.feature_extractor.sampling_rate,
+        languages=options.languages,
         encode=E2EEncode(
             processor.feature_extractor,
             tokenizer,

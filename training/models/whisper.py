@@ -103,6 +103,7 @@ def build(options: Options, context: BuildContext) -> Bundle:
         processor=processor,
         tasks=options.tasks,
         sample_rate=processor.feature_extractor.sampling_rate,
+        languages=(options.language, options.target_language or options.language),
         encode=WhisperEncode(processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc),
         collate=collate,
         train_collate=replace(collate, full_share=options.full_context_share),
