@@ -17,6 +17,7 @@ from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
 from training.data.source import load_source
+from training.data.tasks import check_tasks
 from training.errors import UserError
 from training.models import BuildContext, Bundle, load
 from training.trainable import optimizer_name
@@ -83,6 +84,7 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     datasets, dropped = {}, {}
     for name, manifest in (("train", train), ("dev", dev)):
         if manifest is not None:
+            check_tasks(manifest, bundle.tasks, f"data.{name}", every=name == "train")
             datasets[name], dropped[name] = usable(config, bundle, manifest, name, report)
     limit = config.evaluation.max_utterances
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
@@ -117,6 +119,8 @@ def usable(
     if len(ledger):
         report(f"{name}: {len(ledger)} of {len(manifest)} utterances cannot be used\n{ledger.summary()}")
     ledger.check_share(len(manifest), config.data.max_dropped_share)
+    if not len(kept):
+        raise UserError(f"data.{name}: none of {len(manifest)} utterances can be used; see the list above")
     chosen = dataset.select(kept)
     pieces, rows = unwritable(chosen)
     if pieces:

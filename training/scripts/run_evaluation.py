@@ -146,8 +146,10 @@ def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | N
 def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
     """Every utterance that can be read; the others are listed, and are not scored as if they were silent."""
     from training.data.dataset import SpeechDataset, unwritable, validate
+    from training.data.tasks import check_tasks
     from training.inference.decoding import PromptsOnly
 
+    check_tasks(manifest, trained.bundle.tasks, "the test split", every=False)
     dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
     kept, ledger = validate(dataset, workers=0)
     if len(ledger):
