@@ -11,7 +11,7 @@ from typing import Any
 
 from training.errors import UserError
 from training.pipeline.attempt import RESULTS, Start, decide
-from training.pipeline.machine import is_demo
+from training.pipeline.machine import DEMO_VIDEO, is_demo
 from training.pipeline.resolve import Resolved
 from training.pipeline.state import State, file_hash, fingerprint
 from training.pipeline.weights import of_scores, of_weights
@@ -193,7 +193,9 @@ def demo_task(settings: Settings, state: State, say: Callable[[str], None]) -> T
         say(f"{manifest}: changed since it was synthesised, kept as it is")
         return None
     minutes = ("--minutes", str(settings.minutes)) if settings.minutes else ()
-    replace = ("--force",) if manifest.exists() else ()
+    # A manifest that is here is the demo's; clips that lost theirs are known by their folders' names.
+    there = manifest.exists() or any(manifest.parent.glob(f"video_{DEMO_VIDEO}*"))
+    replace = ("--force",) if there else ()
     return Task(
         key="synthesise",
         command=module("training.data.demo", "--output", manifest.parent, *minutes, *replace),
