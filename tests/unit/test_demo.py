@@ -290,3 +290,29 @@ def test_any_three_videos_of_the_default_corpus_make_a_test_split(tmp_path: Path
     assert sum(sorted(counts.values())[:3]) >= 200
     assert sum(sorted(changed.values())[:3]) >= 60
     assert summary.unheard == 60
+
+
+def test_a_kill_while_the_corpus_is_replaced_loses_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, partial = tmp_path / "export", tmp_path / "partial"
+    for folder, text in ((output, "old"), (partial, "new")):
+        (folder / "video_demo01").mkdir(parents=True)
+        (folder / "video_demo01/segment_0001.wav").write_text(text)
+        (folder / demo.MANIFEST).write_text(text)
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.parent == partial:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        demo._publish(partial, output)
+    assert [path.read_text() for path in demo._ours(output) if path.is_file()] == ["old"]
+    assert (output / "video_demo01/segment_0001.wav").read_text() == "old"
+    monkeypatch.undo()
+    demo._publish(partial, output)
+    assert (output / demo.MANIFEST).read_text() == "new"
+    assert sorted(path.name for path in output.iterdir()) == [demo.MANIFEST, "video_demo01"]

@@ -296,6 +296,18 @@ def test_own_manifest_is_never_replaced(house: House) -> None:
     assert house.manifest.read_text(encoding="utf8").startswith("id\taudio_path\n1")
 
 
+@pytest.mark.parametrize("clips", [["video_demo01"], ["video_demo01", "video_77"], [".replaced"]])
+def test_the_demos_clips_without_their_manifest_are_replaced(house: House, clips: list[str]) -> None:
+    """`rm manifest.tsv`, or a call that was killed while it put the corpus in its place."""
+    house.run()
+    house.manifest.unlink()
+    for name in clips:
+        (house.manifest.parent / name).mkdir()
+    made = house.run()
+    assert names(made)[0] == "demo"
+    assert ("--force" in made[0]) == (clips != [".replaced"])
+
+
 def test_an_edited_demo_manifest_is_kept(house: House) -> None:
     house.run()
     edited = DEMO.replace("xin chào", "chào xin")
