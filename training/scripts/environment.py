@@ -382,8 +382,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        exit_on_user_error(main)
-    except KeyboardInterrupt:
-        print("\nstopped; the next call goes on", file=sys.stderr)
-        sys.exit(130)
+    exit_on_user_error(main, stopped="\nstopped; the next call goes on")
