@@ -100,8 +100,7 @@ def _measured(entry: dict[str, Any]) -> dict[str, float]:
 def show(run: str, found: dict[str, Any]) -> None:
     """One line a score, one line a point of the curve."""
     for name, score in found["scores"].items():
-        low, high = score["interval"]
-        print(f"{run}  {name:5s} {score['value']:6.1f}  [{low:.1f}, {high:.1f}]")
+        print(f"{run}  {name:5s} {score['value']:6.1f}  [{score['low']:.1f}, {score['high']:.1f}]")
     for point in found["curve"]:
         print(
             f"{run}  dev, epoch {point['epoch']:5.1f}: "
