@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(args.config, args.overrides)
     if config.model is None:
         raise UserError(f"{args.config}: no model: block; see docs/configuration.md")
+    check_reporters(config.training.report_to)
     if args.dry_run:
         from training.dry_run import dry_run
 
@@ -55,6 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait take the cores from the workers that they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return _train(config, args)
+
+
+def check_reporters(named: str | Sequence[str]) -> None:
+    """`UserError` for a tool that is to draw curves and is not installed (a finished run needs none)."""
+    asked = {named} if isinstance(named, str) else set(named)
+    if not (asked := asked - {"none", "all"}):
+        return
+    from transformers import integrations
+
+    missing = sorted(asked - set(integrations.get_available_reporting_integrations()))
+    if missing:
+        raise UserError(
+            f"training.report_to: {missing[0]} is not installed, or switched off in the environment; "
+            f"pip install {missing[0]}, or leave it out"
+        )
 
 
 def say(text: str) -> None:
