@@ -19,6 +19,7 @@ from training.data.manifest import load_manifest
 from training.data.source import load_source
 from training.data.tasks import check_tasks
 from training.errors import UserError
+from training.folders import writable
 from training.models import BuildContext, Bundle, load
 from training.trainable import optimizer_name
 
@@ -151,8 +152,15 @@ def fit(
 
 
 def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
-    """`UserError` where writing into the run's folder is not what the user asked for."""
-    if resume is not None or not first_rank() or not folder.exists() or not any(folder.iterdir()):
+    """`UserError` where writing into the run's folder is impossible, or not what the user asked for."""
+    if not first_rank():
+        return
+    there = folder.exists()
+    writable(folder, "output.dir")
+    if not there:
+        folder.rmdir()  # made again when there is something to write
+        return
+    if resume is not None or not any(folder.iterdir()):
         return
     if not fresh:
         raise UserError(
