@@ -28,7 +28,7 @@ from training.data.example import TRANSCRIBE
 from training.data.manifest import load_manifest
 from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
-from training.inference.ctc_setup import add_options, from_arguments
+from training.scripts.options import add_options, from_arguments
 from training.inference.loading import load_trained
 from training.inference.quiet import quiet
 from training.inference.transcriber import Transcriber

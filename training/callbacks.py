@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -143,6 +144,14 @@ class ConvergenceMonitorCallback(TrainerCallback):
         self.smoothed: float | None = None
         self.warnings = 0
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A resumed run goes on counting: what it logged before is looked at again, without a word."""
+        for record in state.log_history:
+            if "loss" in record:
+                self._look(record["loss"], int(record["step"]))
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -151,57 +160,80 @@ class ConvergenceMonitorCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not logs or "loss" not in logs:
-            return
-        loss = logs["loss"]
-        self.smoothed = loss if self.smoothed is None else 0.7 * self.smoothed + 0.3 * loss
-        if self.smoothed < self.best - self.minimum:
-            self.best, self.best_step = self.smoothed, state.global_step
-        elif state.global_step - self.best_step >= self.patience:
+        stalled = self._look(logs["loss"], state.global_step) if logs and "loss" in logs else 0
+        if stalled:
             self.warnings += 1
             self.report(
-                f"warning: the training loss has not improved on {self.best:.4f} for "
-                f"{state.global_step - self.best_step} steps; look at the learning rate and at the data"
+                f"warning: the training loss has not improved on {self.best:.4f} for {stalled} steps; look at the "
+                "learning rate and at the data"
             )
-            self.best_step = state.global_step
+
+    def _look(self, loss: float, step: int) -> int:
+        """Steps without improvement when a stretch of ``patience`` is over, else 0."""
+        self.smoothed = loss if self.smoothed is None else 0.7 * self.smoothed + 0.3 * loss
+        if self.smoothed < self.best - self.minimum:
+            self.best, self.best_step = self.smoothed, step
+            return 0
+        stalled = step - self.best_step
+        if stalled < self.patience:
+            return 0
+        self.best_step = step
+        return stalled
 
 
 class HypothesisCallback(TrainerCallback):
-    """Some hypotheses beside their references, into TensorBoard's text page and the log."""
+    """Some hypotheses beside their references: one utterance in the log, ``rows`` on TensorBoard's text page."""
 
-    def __init__(self, predictions: Callable[[], list[Any]], rows: int = 5) -> None:
-        self.predictions, self.rows = predictions, rows
+    def __init__(self, predictions: Callable[[], list[Any]], rows: int = 5, report: Report = print) -> None:
+        self.predictions, self.rows, self.report = predictions, rows, report
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         predictions = self.predictions()[: self.rows]
-        if not predictions or not state.is_world_process_zero or "tensorboard" not in (args.report_to or ()):
+        if not predictions or not state.is_world_process_zero:
             return
+        for _, task, reference, hypothesis in _beside(predictions[:1]):
+            self.report(f"  {task}: {reference!r} → {hypothesis!r}")
+        if "tensorboard" in (args.report_to or ()):
+            self._show(Path(str(args.output_dir)) / "logs", _beside(predictions), state.global_step)
+
+    def _show(self, folder: Path, rows: list[tuple[str, str, str, str]], step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        lines = ["| id | task | reference | hypothesis |", "| --- | --- | --- | --- |"]
-        for row in predictions:
-            for task, hypothesis in row.hypotheses.items():
-                reference = row.example.texts.get(task, "").replace("|", "/")
-                lines.append(
-                    f"| {row.example.id} | {task} | {reference} | {hypothesis.text.replace('|', '/')} |"
-                )
-        with SummaryWriter(str(Path(str(args.output_dir)) / "logs")) as writer:
-            writer.add_text("hypotheses", "\n".join(lines), state.global_step)
+        table = [("id", "task", "reference", "hypothesis"), ("---",) * 4, *rows]
+        lines = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in table]
+        with SummaryWriter(str(folder)) as writer:
+            writer.add_text("hypotheses", "\n".join(lines), step)
+
+
+def _beside(predictions: list[Any]) -> list[tuple[str, str, str, str]]:
+    """Id, task, reference and hypothesis of each."""
+    return [
+        (row.example.id, task, row.example.texts.get(task, ""), hypothesis.text)
+        for row in predictions
+        for task, hypothesis in row.hypotheses.items()
+    ]
 
 
 class StopSignalCallback(TrainerCallback):
-    """SIGTERM and Ctrl-C finish the step, save and stop; a second Ctrl-C stops at once."""
+    """SIGTERM and Ctrl-C finish the step, or the evaluation, save and stop; a second one stops at once.
+
+    Several ranks agree on it, over a group of their own on the CPU (the GPU is not waited for): a rank that stopped
+    by itself would leave the others in their next exchange for ever.
+    """
 
     def __init__(self, report: Report = print) -> None:
         self.report = report
         self.received: int | None = None
         self.previous: dict[int, Any] = {}
+        self.ranks: Any = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if args.world_size > 1:
+            self.ranks = torch.distributed.new_group(backend="gloo")
         for number in (signal.SIGTERM, signal.SIGINT):
             self.previous[number] = signal.signal(number, self._receive)
 
@@ -214,9 +246,21 @@ class StopSignalCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.received is not None:
+        if self._agreed():
             control.should_save = True
             control.should_training_stop = True
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.on_step_end(args, state, control)
+
+    def _agreed(self) -> bool:
+        if self.ranks is not None:
+            number = torch.tensor(self.received or 0)
+            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, group=self.ranks)
+            self.received = int(number) or None
+        return self.received is not None
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from training import __version__
-from training.errors import USER_ERROR, UserError
+from training.errors import USER_ERROR, UserError, status_of
 
 COMMANDS = {
     "demo-data": ("training.data.demo", "synthesise a code-switched corpus with espeak-ng"),
@@ -24,7 +24,6 @@ COMMANDS = {
     "pipeline": ("training.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
 }
 """Command → the module whose ``main(argv)`` it is, and what it does."""
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,14 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"polyvox {__version__}")
         return 0
-    try:
-        return run(arguments[0], arguments[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return INTERRUPTED
+    return status_of(lambda: run(arguments[0], arguments[1:]))
 
 
 def run(name: str, arguments: Sequence[str]) -> int:

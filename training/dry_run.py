@@ -24,6 +24,7 @@ from training import run as runs
 from training.config.agreement import precision
 from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
+from training.data.tasks import check_tasks
 from training.errors import UserError
 from training.models import Batch, BuildContext, Bundle, Features
 from training.phantom import NotCountable
@@ -150,8 +151,7 @@ class _Report:
             rows = _spread(len(manifest), SAMPLE)
             sample = manifest if len(rows) == len(manifest) else manifest.select(rows)
             what = f"{len(manifest):,} utterances, {hours:.2f} h"
-            if not len(sample):
-                raise UserError(f"data.{split}: {manifest.path} holds no utterances")
+            check_tasks(manifest, bundle.tasks, f"data.{split}", every=split == "train")
             dataset, ledger = runs.usable(self.config, bundle, sample, split, lambda text: None)
             looked = "all read" if sample is manifest else f"{len(sample):,} of them read"
             self.row(split, f"{what}; {looked}, {len(ledger)} cannot be used")

@@ -41,6 +41,8 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
         lora=settings.lora,
     )
     arguments = runs.arguments(run)
+    if settings.fp16 and not arguments.fp16:
+        report("training.fp16: there is no GPU here, training goes on in fp32")
     generation: dict[str, Any] = {"num_beams": config.evaluation.num_beams, "do_sample": False}
     if config.evaluation.max_new_tokens:
         generation["max_new_tokens"] = config.evaluation.max_new_tokens
@@ -76,7 +78,7 @@ def add_callbacks(
         callbacks.LoggingCallback(report),
         callbacks.MetricsSaveCallback(metrics, run.config.output.experiment_name),
         callbacks.ConvergenceMonitorCallback(report=report),
-        callbacks.HypothesisCallback(lambda: trainer.last_predictions),
+        callbacks.HypothesisCallback(lambda: trainer.last_predictions, report=report),
         signals,
     ]
     if run.config.data.registry is not None:

@@ -50,6 +50,7 @@ class Load:
     train: Batch
     evaluation: Batch | None = None
     new_tokens: int = 0
+    beams: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,21 +207,25 @@ def _evaluation(phantom: Phantom, load: Load) -> dict[str, int]:
     """The forward pass with the loss, or the generation that follows it, whichever takes more."""
     assert load.evaluation is not None
     forward = phantom.forward(load.evaluation)
-    cache = generation_bytes(phantom, load.evaluation, load.new_tokens, forward.states)
+    if not load.new_tokens:
+        return _parts(forward)
+    cache = generation_bytes(phantom, load, forward.states)
     if cache > forward.peak:
         return {"keys and values of generation": cache}
     return _parts(forward)
 
 
-def generation_bytes(phantom: Phantom, batch: Batch, new_tokens: int, states: tuple[int, ...]) -> int:
-    """Encoder states of every row and task, the keys and values that attention keeps, and logits of one token.
+def generation_bytes(phantom: Phantom, load: Load, states: tuple[int, ...]) -> int:
+    """Encoder states of every row, task and beam, the keys and values that attention keeps, and logits of one token.
 
     ``states``: shape of the encoder's states, ``[rows, frames, width]``.
     """
+    assert load.evaluation is not None
     decoder = getattr(phantom.model.config, "decoder", None) or phantom.model.config
-    rows = states[0] * batch["labels"].shape[1]
-    positions = states[1] + batch["prompt_length"] + new_tokens
-    layers, width = decoder.decoder_layers, decoder.d_model
+    rows = states[0] * load.evaluation["labels"].shape[1] * load.beams
+    positions = states[1] + load.evaluation["prompt_length"] + load.new_tokens
+    layers = getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers
+    width = getattr(decoder, "d_model", None) or decoder.hidden_size
     cached = 2 * layers * rows * positions * width * phantom.dtype.itemsize
     # generate copies the encoder's states for every task, and takes logits to float32 before it compares them.
     return cached + rows * states[1] * width * 4 + rows * phantom.vocabulary * (4 + phantom.dtype.itemsize)

@@ -14,11 +14,13 @@ from training.config.arguments import environment, training_arguments
 from training.config.load import save_resolved
 from training.config.schema import Config
 from training.data.augment import make_augment
-from training.data.dataset import SpeechDataset, validate
+from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
 from training.data.source import load_source
+from training.data.tasks import check_tasks
 from training.errors import UserError
+from training.folders import writable
 from training.models import BuildContext, Bundle, load
 from training.trainable import optimizer_name
 
@@ -58,6 +60,7 @@ def open_split(config: Config, split: Split) -> Any:
             name=data.dataset.name,
             split=data.dataset.split[split],
             columns=data.dataset.columns,
+            audio_root=data.audio_root,
         )
     if data.manifest is not None:
         from training.data.split_column import open_part
@@ -106,6 +109,7 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     datasets, dropped = {}, {}
     for name, manifest in (("train", train), ("dev", dev)):
         if manifest is not None:
+            check_tasks(manifest, bundle.tasks, f"data.{name}", every=name == "train")
             datasets[name], dropped[name] = usable(config, bundle, manifest, name, report)
     datasets["train"].augment = augment
     limit = config.evaluation.max_utterances
@@ -141,7 +145,16 @@ def usable(
     if len(ledger):
         report(f"{name}: {len(ledger)} of {len(manifest)} utterances cannot be used\n{ledger.summary()}")
     ledger.check_share(len(manifest), config.data.max_dropped_share)
-    return dataset.select(kept), ledger
+    if not len(kept):
+        raise UserError(f"data.{name}: none of {len(manifest)} utterances can be used; see the list above")
+    chosen = dataset.select(kept)
+    pieces, rows = unwritable(chosen)
+    if pieces:
+        report(
+            f"{name}: {pieces} pieces of text in {rows} utterances are not in the model's vocabulary; they read as "
+            "unknown, and no hypothesis can contain them"
+        )
+    return chosen, ledger
 
 
 def fit(
@@ -164,8 +177,15 @@ def fit(
 
 
 def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
-    """`UserError` where writing into the run's folder is not what the user asked for."""
-    if resume is not None or not first_rank() or not folder.exists() or not any(folder.iterdir()):
+    """`UserError` where writing into the run's folder is impossible, or not what the user asked for."""
+    if not first_rank():
+        return
+    there = folder.exists()
+    writable(folder, "output.dir")
+    if not there:
+        folder.rmdir()  # made again when there is something to write
+        return
+    if resume is not None or not any(folder.iterdir()):
         return
     if not fresh:
         raise UserError(

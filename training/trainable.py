@@ -173,7 +173,7 @@ def optimizer_name(requested: str, device: str | torch.device) -> str:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             f"training.optim: {requested} needs bitsandbytes, which is not installed; "
-            "pip install 'polyvox[bnb]', or choose adamw_torch"
+            "pip install -e '.[bnb]' in Polyvox's folder, or choose adamw_torch"
         )
     if torch.device(device).type != "cuda":
         raise UserError(
@@ -278,7 +278,7 @@ def _with_adapters(bundle: Bundle, frozen: set[str], options: LoraOptions) -> Pr
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise UserError(
-            f"training.trainable: lora needs peft ({error}); pip install 'polyvox[lora]', "
+            f"training.trainable: lora needs peft ({error}); pip install -e '.[lora]' in Polyvox's folder, "
             "or choose trainable: lna"
         ) from error
     targets = _modules(bundle.model, bundle.groups.get("lora", ()), frozen)

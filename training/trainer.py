@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +17,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from training import checkpoint
 from training.averaging import MovingAverage, MovingAverageCallback, save_raw
 from training.data.sampler import DurationBatchSampler, EpochBatches, Supervised
+from training.data.workers import leave_signals_to_the_run
 from training.errors import UserError
 from training.inference.decoding import Prediction, predict
 from training.models import Bundle, model_inputs
@@ -149,7 +147,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             persistent_workers=bool(workers) and self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
-            worker_init_fn=leave_signals_to_the_trainer,
+            worker_init_fn=leave_signals_to_the_run,
             # Its own, so that starting an iteration takes nothing from the draws that dropout depends on.
             generator=torch.Generator().manual_seed(self.args.seed),
         )
@@ -314,25 +312,6 @@ class SpeechTrainer(Seq2SeqTrainer):
     def _load_rng_state(self, folder: str | None) -> None:
         if folder is not None:
             checkpoint.load_rng(Path(folder), self.args.process_index)
-
-
-GRACE_SECONDS = 20.0
-
-
-def leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and SIGTERM may reach the whole process group: a worker that died of them would cost the last save.
-
-    Ctrl-C is the trainer's alone. After a SIGTERM a worker goes on for `GRACE_SECONDS`: long enough for the
-    step to end, and no reason for the interpreter to wait for ever when it ends its workers that way.
-    """
-
-    def end_later(number: int, frame: Any) -> None:
-        timer = threading.Timer(GRACE_SECONDS, os._exit, args=(128 + number,))
-        timer.daemon = True
-        timer.start()
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, end_later)
 
 
 def save_processor(processor: Any, folder: Path) -> None:

@@ -14,8 +14,9 @@ from training.config.arguments import DEFAULT_BATCH
 from training.config.schema import Config
 from training.data.example import AudioRef, Example
 from training.data.sampler import DurationBatchSampler, longest_first
+from training.inference.decoding import longest_hypothesis
 from training.memory import EVALUATION_SECONDS, Load
-from training.models import Batch, Bundle, Features
+from training.models import Batch, Bundle, Features, new_tokens
 
 TOKENS_PER_SECOND = 10
 """Label tokens in a second of fast Vietnamese or English speech, where no tokenizer can count them: five
@@ -45,20 +46,34 @@ def assumed(config: Config) -> Known:
 
 def load(config: Config, bundle: Bundle, known: Known) -> Load:
     """The heaviest training batch that the sampler can draw and the heaviest of evaluation, with made-up content."""
-    # A share of Whisper's trimmed batches is padded to 30 s all the same: then the one of most clips is heaviest.
-    chosen = bundle.train_collate or bundle.collate
-    padded = bool(getattr(chosen, "full_share", 0)) or getattr(chosen, "context", "") == "full"
-    collate: Any = dataclasses.replace(bundle.collate, context="full") if padded else bundle.collate  # type: ignore[type-var]
+    # A share of Whisper's trimmed batches is padded to 30 s in training: then the one of most clips is heaviest.
+    always = getattr(bundle.collate, "context", "") == "full"
+    sometimes = always or bool(getattr(bundle.train_collate, "full_share", 0))
+    full: Any = dataclasses.replace(bundle.collate, context="full") if sometimes else bundle.collate  # type: ignore[type-var]
 
-    def batch(rows: int, seconds: float) -> Batch:
+    def batch(collate: Any, rows: int, seconds: float) -> Batch:
         return collate([synthetic_features(bundle, seconds, known.longest_labels)] * rows)
 
-    train = batch(*heaviest(config, known.train, padded=padded))
+    train = batch(full, *heaviest(config, known.train, padded=sometimes))
     if known.dev is None or not len(known.dev):
         return Load(train=train)
-    evaluation = batch(*evaluation_batch(config, known.dev, padded=padded))
-    tokens = config.evaluation.max_new_tokens or evaluation["labels"].shape[-1]
-    return Load(train=train, evaluation=evaluation, new_tokens=tokens)
+    rows, seconds = evaluation_batch(config, known.dev, padded=always)
+    evaluation = batch(bundle.collate, rows, seconds)
+    if bundle.ctc is not None:  # nothing is generated: the frames of the forward pass are read
+        return Load(train=train, evaluation=evaluation)
+    settings = config.evaluation
+    tokens = new_tokens(
+        settings.max_new_tokens or longest_hypothesis(seconds),
+        _positions(bundle),
+        evaluation["prompt_length"],
+    )
+    return Load(train=train, evaluation=evaluation, new_tokens=tokens, beams=settings.num_beams)
+
+
+def _positions(bundle: Bundle) -> int:
+    """Positions of the decoder, over all architectures' names for them."""
+    decoder = getattr(bundle.model.config, "decoder", None) or bundle.model.config
+    return int(getattr(decoder, "max_target_positions", None) or decoder.max_position_embeddings)
 
 
 def heaviest(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:

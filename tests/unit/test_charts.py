@@ -124,6 +124,20 @@ def test_undefined_losses_do_not_break_the_chart(tmp_path):
     assert not charts.training_loss([History("r", "r", [])], tmp_path / "b.png")
 
 
+@pytest.mark.parametrize(("last", "between"), [(0.5, True), (0.001, False)])
+def test_figures_of_the_loss_axis_do_not_lie_on_each_other(tmp_path, monkeypatch, last, between):
+    labels = []
+
+    def save(figure, path, **options):
+        figure.canvas.draw()
+        labels.extend(tick.get_text() for tick in figure.axes[0].get_yticklabels(minor=True))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
+    records = [{"step": 1, "loss": 5.0}, {"step": 2, "loss": last}]
+    assert charts.training_loss([History("r", "r", records)], tmp_path / "a.png")
+    assert any(labels) == between
+
+
 def test_figure_axis_and_marks():
     scale = Scale(0, 80, 300, 20)
     assert scale(0) == 300 and scale(80) == 20

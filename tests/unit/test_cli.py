@@ -67,3 +67,16 @@ def test_ctrl_c_leaves_without_a_traceback(
     monkeypatch.setitem(cli.COMMANDS, "fake", ("fake_command", ""))
     assert cli.main(["fake"]) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_curves_for_a_tool_that_is_not_installed_are_refused_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import integrations
+
+    monkeypatch.setattr(integrations, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    command = ["train", "--config", "configs/demo_whisper.yaml", "training.report_to=[tensorboard,wandb]"]
+    for dry in ([], ["--dry_run"]):
+        assert cli.main([*command, *dry]) == 2
+        shown = capsys.readouterr().err
+        assert "training.report_to: wandb is not installed" in shown and "pip install" in shown

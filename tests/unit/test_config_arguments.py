@@ -13,12 +13,14 @@ import pytest
 from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import SchedulerType
 
+from training import run
 from training.config import verbatim
 from training.config.arguments import training_arguments
 from training.config.load import config_from
 from training.config.merge import ALIASES
 from training.config.schema import Config, Schedule, Training
 from training.errors import UserError
+from training.scripts.run_evaluation import parser
 
 FIELDS = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
 
@@ -60,6 +62,7 @@ def test_trap_22_names_that_are_gone_are_refused_with_the_reason() -> None:
             config(**{name: True})
     assert "warmup_ratio" not in FIELDS
     assert "warmup_ratio" not in training_arguments(config(warmup_ratio=0.1))
+    assert set(training_arguments(config(warmup_ratio=0.1))) <= FIELDS
 
 
 def test_every_argument_is_a_field_of_the_installed_transformers() -> None:
@@ -107,6 +110,26 @@ def test_trap_20_checkpoints_are_chosen_by_the_score_not_the_loss() -> None:
     assert best(metric_for_best_model="chrf") == ("eval_chrf", True)
     assert best(metric_for_best_model="eval_loss") == ("eval_loss", False)
     assert best(metric_for_best_model="chrf", greater_is_better=False) == ("eval_chrf", False)
+    assert training_arguments(config())["load_best_model_at_end"] is True
+
+
+def test_trap_20_training_opens_the_selection_set_and_never_the_test_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+
+    class Opened(Exception):
+        pass
+
+    def stop(*arguments: Any) -> None:
+        raise Opened
+
+    monkeypatch.setattr(run, "open_split", lambda config, split: opened.append(split) or [])
+    monkeypatch.setattr(run, "build_bundle", stop)
+    with pytest.raises(Opened):
+        run.build(config())
+    assert opened == ["train", "dev"]
+    assert parser().parse_args(["--model_dir", "x"]).split == "test"
 
 
 @pytest.mark.parametrize(

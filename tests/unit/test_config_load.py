@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.config.agreement import REPORTERS
 from training.config.load import config_from, load_config, save_resolved
 from training.config.schema import Config
 from training.errors import UserError
@@ -238,6 +239,46 @@ def test_contradictions_inside_training(tmp_path: Path, block: str, key: str) ->
 def test_contradictions_between_blocks(tmp_path: Path, text: str, key: str) -> None:
     (line,) = mistakes(write(tmp_path, a=text))
     assert f": {key}: " in line
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("training: {metric_for_best_model: eval_wre}", "metric_for_best_model", "did you mean eval_wer?"),
+        ("training: {metric_for_best_model: accuracy}", "metric_for_best_model", "eval_loss, eval_wer"),
+        ("training: {report_to: tensorbord}", "report_to", "did you mean tensorboard?"),
+        ("training: {report_to: [none, paper]}", "report_to", "paper"),
+    ],
+)
+def test_names_that_the_trainer_does_not_know(tmp_path: Path, text: str, line: str, said: str) -> None:
+    (found,) = mistakes(write(tmp_path, a=text))
+    assert found.startswith(f"a.yaml:1: training.{line}: ") and said in found
+
+
+@pytest.mark.parametrize("metric", ["wer", "eval_cer", "loss", "eval_loss", "eval_bleu", "chrf", None])
+@pytest.mark.parametrize("task", ["transcribe", "translate", "both"])
+def test_the_best_checkpoint_is_chosen_by_a_score_of_the_models_tasks(metric: str | None, task: str) -> None:
+    given = {
+        "model": {"type": "whisper", "name": "x", "task": task},
+        "training": {"metric_for_best_model": metric},
+    }
+    scores = {
+        "transcribe": ("wer", "cer"),
+        "translate": ("bleu", "chrf"),
+        "both": ("wer", "cer", "bleu", "chrf"),
+    }
+    name = (metric or "loss").removeprefix("eval_")
+    if name in ("loss", *scores[task]):
+        assert config_from(given).training.metric_for_best_model == metric
+    else:
+        with pytest.raises(UserError, match=rf"training\.metric_for_best_model: .*{metric}.*model\.task"):
+            config_from(given)
+
+
+def test_every_curve_that_transformers_can_write_is_known() -> None:
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    assert set(REPORTERS) == {"all", "none", *INTEGRATION_TO_CALLBACK}
 
 
 # Two places for one key

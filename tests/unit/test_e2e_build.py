@@ -209,6 +209,20 @@ def test_trimming_changes_no_logit_of_a_kept_id(public: dict[str, str]) -> None:
     assert "vocabulary trimmed from" in trimmed.notes[-1]
 
 
+def test_new_tokens_are_as_long_and_as_far_apart_as_their_neighbours(public: dict[str, str]) -> None:
+    """Under LNA and LoRA the embeddings stay frozen: attention has only these vectors to tell the tasks by."""
+    bundle = from_public(public)
+    rows = bundle.model.decoder.model.decoder.embed_tokens.weight.detach()
+    new = rows[
+        ids := [token_id(bundle.processor.tokenizer, token) for token in ("<2transcribe>", "<2translate>")]
+    ]
+    kept = rows[: min(ids)]
+    kept = kept[kept.norm(dim=-1) > 0]
+    apart = torch.pdist(kept).median()
+    assert ((new.norm(dim=-1) / kept.norm(dim=-1).median() - 1).abs() < 0.5).all()
+    assert torch.pdist(new).item() > 0.5 * apart
+
+
 def test_the_vocabulary_map_is_saved_and_restored_with_the_checkpoint(
     public: dict[str, str], tmp_path: Path
 ) -> None:

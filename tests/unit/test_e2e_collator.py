@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from training.data.collators import IGNORED
-from training.data.e2e_collator import Frames
+from training.data.e2e_collator import E2EEncode, Frames
 from training.models import Bundle
 from training.nn.ctc import check_feasible, ctc_loss, frames_needed
 from training.nn.mbart_tokenizer import text_ids, token_id
@@ -105,6 +107,27 @@ def test_what_the_tokenizer_cannot_write_is_counted(bundle: Bundle) -> None:
     assert bundle.encode(example(), clip())["unknown"] == 0
     unknown = example(texts={"transcribe": "em 火 em 你", "translate": "em"})
     assert bundle.encode(unknown, clip())["unknown"] == 2
+    assert bundle.encode.unwritable(unknown) == 2
+
+
+def test_the_check_before_training_refuses_what_encoding_refuses(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = example(texts={"transcribe": "em " * 80})
+    cases = [(example(), 1.0), (example(), 0.005), (example(language="xyz"), 1.0), (long, 1.0)]
+    encoded = [problem_of(bundle.encode, row, clip(seconds=seconds)) for row, seconds in cases]
+    monkeypatch.setattr(E2EEncode, "values", lambda *args: pytest.fail("the check needs no sound"))
+    checked = [problem_of(bundle.encode.check, row, seconds) for row, seconds in cases]
+    assert checked == encoded
+    assert [bool(problem) for problem in encoded] == [False, True, True, True]
+
+
+def problem_of(act: Callable[..., Any], *arguments: Any) -> str | None:
+    try:
+        act(*arguments)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def test_encode_and_collate_travel_to_spawned_workers(bundle: Bundle) -> None:

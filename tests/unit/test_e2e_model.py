@@ -130,7 +130,7 @@ def test_cross_attention_never_looks_at_padding(norm: str, monkeypatch: pytest.M
     torch.testing.assert_close(bundle.model(**made).loss, clean, rtol=1e-6, atol=0)
 
 
-def test_the_encoder_runs_once_for_both_tasks(bundle: Bundle) -> None:
+def test_trap_27_the_encoder_runs_once_for_both_tasks(bundle: Bundle) -> None:
     calls: list[int] = []
     handle = bundle.model.encoder.register_forward_hook(lambda *a: calls.append(1))
     made = batch(bundle)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import tomllib
 
 from training.errors import UserError
 from training.scripts import environment
@@ -209,3 +209,61 @@ def test_an_active_environment_is_mentioned_and_left_alone(
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "other"))
     _, said = prepare(wanted(tmp_path))
     assert str(tmp_path / "other") in said[0] and "POLYVOX_VENV" in said[0]
+
+
+SECRET_INDEX = "https://user:s3cret-token@index.example/simple"
+
+
+def test_the_stamp_and_the_messages_hold_no_password_of_the_index(
+    tmp_path: Path, pip: type[FakePip], monkeypatch: Any
+) -> None:
+    want = wanted(tmp_path, torch_index=SECRET_INDEX)
+    assert prepare(want)[0] == 0
+    call = torch_call(pip)
+    assert call[call.index("--index-url") + 1] == SECRET_INDEX
+    assert "s3cret" not in (want.venv / environment.STAMP).read_text() + repr(want)
+    assert prepare(want)[0] == 0 and len(pip.calls) == 3  # the same index: nothing to do
+    assert prepare(wanted(tmp_path, torch_index=SECRET_INDEX.replace("s3cret", "n3w")))[0] == 0
+    assert len(pip.calls) == 6  # another password is another index
+    pip.works = False
+    monkeypatch.setattr(environment, "pinned", lambda path: {"pip": "1", "torch": "2"})
+    said: list[str] = []
+    environment.install_torch(pip(tmp_path, tmp_path, said.append), "2", want)  # type: ignore[arg-type]
+    assert "s3cret" not in " ".join(said) and "index.example" in " ".join(said)
+
+
+def test_pips_log_and_words_hold_no_password_of_an_index(tmp_path: Path) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\necho Looking in indexes: {SECRET_INDEX}\nexit 1\n")
+    stand_in.chmod(0o755)
+    said: list[str] = []
+    real = environment.Pip(stand_in, tmp_path / environment.LOG, said.append)
+    assert not real.install(["--index-url", SECRET_INDEX, "torch"], "torch")
+    written = (tmp_path / environment.LOG).read_text() + "\n".join(said)
+    assert "s3cret" not in written and "user" not in written
+    assert written.count("https://***@index.example/simple") == 3
+    with pytest.raises(UserError) as refused:
+        environment.Pip(stand_in, tmp_path / environment.LOG, said.append).accelerator_packages("torch==2")
+    assert "s3cret" not in str(refused.value)
+
+
+def test_an_old_stamp_with_a_password_is_cleaned(tmp_path: Path, pip: type[FakePip]) -> None:
+    prepare(wanted(tmp_path))
+    stamp = environment.read_stamp(wanted(tmp_path).venv)
+    environment.write_stamp(wanted(tmp_path).venv, stamp | {"torch_index": SECRET_INDEX})
+    prepare(wanted(tmp_path))
+    assert "s3cret" not in (wanted(tmp_path).venv / environment.STAMP).read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://index.example/cu", "https://index.example/cu"),
+        ("see https://a:b@h/x, http://tok@h2/y", "see https://***@h/x, http://***@h2/y"),
+        ("https://a:p@ss@h/x", "https://***@h/x"),
+        ("name@host.example", "name@host.example"),
+        ("https://h/a@b", "https://h/a@b"),
+    ],
+)
+def test_credentials_are_taken_out_of_addresses(text: str, shown: str) -> None:
+    assert environment.without_credentials(text) == shown

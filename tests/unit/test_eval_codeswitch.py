@@ -50,6 +50,11 @@ def test_english_only_rows_have_no_embedded_words():
     assert (found["embedded_word_recall"]["count"], found["embedded_word_recall"]["of"]) == (1, 1)
 
 
+def test_numbers_and_fillers_are_no_embedded_english():
+    found = languages([("em mua 20 file", "em mua file")], [["vi", "vi", "other", "en"]])
+    assert (found["embedded_word_recall"]["count"], found["embedded_word_recall"]["of"]) == (1, 1)
+
+
 def test_tags_follow_words_through_normalisation():
     row = make_row(
         example("a", "Dùng Wi-Fi – nhé!", tags=["vi", "en", "other", "vi"]),

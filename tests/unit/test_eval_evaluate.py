@@ -8,7 +8,7 @@ import sys
 import pytest
 from eval_assets import corpus, example, said
 
-from training.data.example import TRANSCRIBE, TRANSLATE
+from training.data.example import TASKS, TRANSCRIBE, TRANSLATE, AudioRef, Example, Hypothesis
 from training.evaluation.baselines import nearest_training_sentences
 from training.evaluation.evaluate import evaluate
 from training.evaluation.metrics import align_words, corpus_scores
@@ -60,6 +60,24 @@ def test_speed_counts_both_tasks_once_per_clip(found):
     assert speed["audio_seconds"] == pytest.approx(60 * 2.0)
     assert speed["rtf"] == pytest.approx(60 * 0.2 / 120)
     assert speed["mean_latency_seconds"] == pytest.approx(0.2)
+
+
+def test_speed_counts_hypotheses_without_a_reference():
+    """Four clips of 2 s, two tasks of 0.5 s each: as much work where three have no translation to compare with."""
+    rows = [
+        Example(
+            id=str(i),
+            audio=AudioRef(path="x"),
+            duration=2.0,
+            texts={"transcribe": "một"} | ({"translate": "một"} if i == 0 else {}),
+            language="vi",
+        )
+        for i in range(4)
+    ]
+    said = [Hypothesis(id=row.id, task=task, text="một", seconds=0.5) for row in rows for task in TASKS]
+    speed = evaluate(rows, said, meta={}, resamples=20).report["speed"]
+    assert speed["rtf"] == pytest.approx(8 * 0.5 / 8.0)
+    assert speed["mean_latency_seconds"] == pytest.approx(1.0)
 
 
 def test_unheard_voices_are_scored_apart(found):

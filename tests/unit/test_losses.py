@@ -6,9 +6,11 @@ import copy
 from collections.abc import Iterator
 from datetime import timedelta
 
+import e2e_tiny
 import pytest
 import torch
 import torch.nn.functional as F
+import whisper_assets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from training.data.collators import IGNORED
+from training.models import model_inputs
 from training.nn.losses import CHUNK_BYTES, token_loss
 
 
@@ -114,17 +117,23 @@ def test_gradcheck(smoothing, chunk):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor that any operation allocates (views of its inputs do not count)."""
+    """Elements of the largest tensor that any operation allocates (views of its inputs do not count).
 
-    def __init__(self) -> None:
+    ``columns``: of those only whose last axis is as long as that.
+    """
+
+    def __init__(self, columns: int | None = None) -> None:
         super().__init__()
+        self.columns = columns
         self.elements = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if torch.is_tensor(t)}
         for tensor in tree_leaves(out):
-            if torch.is_tensor(tensor) and tensor.untyped_storage().data_ptr() not in known:
+            if not torch.is_tensor(tensor) or self.columns not in (None, *tensor.shape[-1:]):
+                continue
+            if tensor.untyped_storage().data_ptr() not in known:
                 self.elements = max(self.elements, tensor.numel())
         return out
 
@@ -140,6 +149,29 @@ def test_trap_08_smoothing_keeps_the_chunks_and_ignored_positions_cost_nothing(s
     with LargestTensor() as seen:
         token_loss(hidden, weight, labels, smoothing=smoothing).backward()
     assert seen.elements == max(3 * vocabulary, weight.numel())
+
+
+def whisper():
+    bundle = whisper_assets.tiny()
+    return bundle.model, bundle.collate(whisper_assets.features(bundle))
+
+
+def e2e():
+    bundle = e2e_tiny.tiny()
+    return bundle.model, e2e_tiny.batch(bundle)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("make", [whisper, e2e])
+def test_trap_08_no_model_holds_all_its_logits(make, smoothing, monkeypatch):
+    model, batch = make()
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 4 * vocabulary * 3)
+    model.label_smoothing = smoothing
+    with LargestTensor(columns=vocabulary) as seen:
+        model.train()(**model_inputs(batch)).loss.backward()
+    assert (batch["labels"] != IGNORED).sum() > 9
+    assert 0 < seen.elements <= 3 * vocabulary
 
 
 def test_default_chunk_is_bounded_in_bytes(monkeypatch):

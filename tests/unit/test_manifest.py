@@ -21,6 +21,8 @@ from training.data.manifest import Manifest, load_manifest
 from training.data.tables import LINE, row_writer
 from training.errors import UserError
 
+NAN = float("nan")
+
 GUIDE_COLUMNS = ("id", "video_id", "audio_path", "duration", "transcript", "translation")
 
 
@@ -152,6 +154,24 @@ def test_trap_13_missing_is_absent_and_the_word_nan_is_a_word(tmp_path: Path, te
         (TRANSCRIBE, None, "a"),
     ]
     assert manifest.column("translation") == [text, None, None]
+
+
+@pytest.mark.parametrize(("suffix", "first"), [(".jsonl", "b"), (".jsonl", NAN), (".parquet", NAN)])
+def test_trap_13_a_number_that_is_none_is_no_text(tmp_path: Path, suffix: str, first: str | float) -> None:
+    """``json.dumps`` writes what pandas leaves for a missing text as NaN; a column of such is one of floats."""
+    rows = [
+        {"audio_path": f"{i}.wav", "duration": 1.0, "transcript": "a", "translation": text}
+        for i, text in enumerate((first, NAN))
+    ]
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".jsonl":
+        write(path, *map(json.dumps, rows))
+    else:
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    expected = first if isinstance(first, str) else None
+    manifest = load_manifest(path)
+    assert manifest.column("translation") == [expected, None]
+    assert TRANSLATE not in manifest[1].texts
 
 
 def test_trap_13_a_duration_of_nan_is_a_mistake(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import whisper_assets
 
 from training import memory, trainable, worst_case
 from training.config.load import config_from, load_config
+from training.inference.decoding import longest_hypothesis
 from training.models import BuildContext, Bundle, load, model_inputs
 from training.phantom import NotCountable, Phantom
 
@@ -296,3 +298,28 @@ def test_batches_padded_to_30_seconds_count_as_such() -> None:
     assert worst_case.load(config, bundle, known).train["input_features"].shape[-1] == 3000
     bundle = tiny_whisper(full_context_share=0.0)
     assert worst_case.load(config, bundle, known).train["input_features"].shape[-1] < 500
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02])
+def test_full_batches_are_of_training_and_evaluation_stays_trimmed(share: float) -> None:
+    bundle, config = tiny_whisper(encoder_context="trimmed", full_context_share=share), tiny_config()
+    short = worst_case.assumed(config).train / 10
+    made = worst_case.load(config, bundle, worst_case.Known(train=short, dev=short))
+    assert (made.train["input_features"].shape[-1] == 3000) == bool(share)
+    assert made.evaluation is not None and made.evaluation["input_features"].shape[-1] < 500
+
+
+@pytest.mark.parametrize("make", [tiny_whisper, tiny_e2e])
+def test_generation_is_planned_with_its_beams_and_for_as_many_tokens_as_it_may_write(make: Any) -> None:
+    bundle, config = make(), tiny_config()
+    known = worst_case.assumed(config)
+    made = worst_case.load(config, bundle, known)
+    assert made.evaluation is not None and made.beams == 1
+    longest = worst_case.evaluation_batch(config, known.train)[1]
+    decoder = getattr(bundle.model.config, "decoder", bundle.model.config)
+    positions = getattr(decoder, "max_target_positions", None) or decoder.max_position_embeddings
+    assert made.new_tokens == min(positions - made.evaluation["prompt_length"], longest_hypothesis(longest))
+    phantom = phantom_of(bundle)
+    states = phantom.forward(made.evaluation).states
+    one = memory.generation_bytes(phantom, made, states)
+    assert memory.generation_bytes(phantom, replace(made, beams=4), states) == 4 * one

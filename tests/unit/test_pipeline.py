@@ -221,6 +221,42 @@ def test_other_settings_keep_the_old_model(house: House) -> None:
     assert (house.folder / "outputs/old/demo_whisper-1/train_results.json").read_text() == old
 
 
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [
+        ({"dataloader": {"num_workers": 4}}, []),
+        ({"profile": {"name": "other", "memory_gb": 8}}, []),
+        ({"training": {"max_steps": 10, "report_to": "none", "save_total_limit": 1}}, []),
+        ({"evaluation": {"num_beams": 5, "resamples": 10}}, ["run_evaluation"] * 4),
+        ({"training": {"max_steps": 11}}, ["train"] * 2 + ["run_evaluation"] * 4 + ["export_charts"]),
+        ({"evaluation": {"max_utterances": 9}}, ["train"] * 2 + ["run_evaluation"] * 4 + ["export_charts"]),
+        ({"model": {"type": "x"}}, ["train"] * 2 + ["run_evaluation"] * 4 + ["export_charts"]),
+    ],
+)
+def test_only_what_changes_the_weights_trains_again(
+    house: House, changed: dict[str, Any], again: list[str]
+) -> None:
+    house.run()
+    house.options = {"training": {"max_steps": 10}} | changed
+    made = house.run()
+    assert names(made) == again
+    if changed == {"evaluation": {"num_beams": 5, "resamples": 10}}:
+        # The run's own config.yaml still has the old settings: the evaluation is told the new ones.
+        told = made[0][made[0].index("--evaluation") + 1 :]
+        assert told == ["num_beams=5", "resamples=10"]
+
+
+def test_an_interrupted_run_goes_on_with_other_workers(house: House) -> None:
+    (house.folder / "fail").touch()
+    assert house.pipeline().run() == 3
+    (house.folder / "fail").unlink()
+    whole = house.folder / "outputs/demo_whisper/checkpoint-7/complete.json"
+    whole.parent.mkdir()
+    whole.write_text("{}")
+    house.options |= {"dataloader": {"num_workers": 0}}
+    assert next(call for call in house.run() if call[0] == TRAIN)[-1] == "--resume"
+
+
 def test_fresh_does_everything_again(house: House) -> None:
     house.run()
     made = house.run(fresh=True)
@@ -258,6 +294,18 @@ def test_own_manifest_is_never_replaced(house: House) -> None:
     made = house.run(fresh=True)
     assert "demo" not in names(made)
     assert house.manifest.read_text(encoding="utf8").startswith("id\taudio_path\n1")
+
+
+@pytest.mark.parametrize("clips", [["video_demo01"], ["video_demo01", "video_77"], [".replaced"]])
+def test_the_demos_clips_without_their_manifest_are_replaced(house: House, clips: list[str]) -> None:
+    """`rm manifest.tsv`, or a call that was killed while it put the corpus in its place."""
+    house.run()
+    house.manifest.unlink()
+    for name in clips:
+        (house.manifest.parent / name).mkdir()
+    made = house.run()
+    assert names(made)[0] == "demo"
+    assert ("--force" in made[0]) == (clips != [".replaced"])
 
 
 def test_an_edited_demo_manifest_is_kept(house: House) -> None:

@@ -13,6 +13,7 @@ from speech_files import manifest, sound
 
 from training.data.manifest import load_manifest
 from training.data.preprocess_manifest import main, preprocess
+from training.data.split_data import split
 from training.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "training" / "data" / "preprocess_manifest.py"
@@ -172,6 +173,32 @@ def test_columns_of_others_are_renamed(tmp_path: Path) -> None:
     arguments = ["--input", str(source), "--output", str(tmp_path / "clean.tsv")]
     assert main([*arguments, "--column", "audio_path=path", "--column", "transcript=sentence"]) == 0
     assert load_manifest(tmp_path / "clean.tsv")[0].texts == {"transcribe": "ok"}
+
+
+def test_one_mapping_of_columns_serves_the_export_and_what_was_made_from_it(tmp_path: Path) -> None:
+    """The pipeline cleans, splits and trains with the same ``data.columns``."""
+    columns = {"transcript": "sentence", "translation": "meaning"}
+    rows = [row(tmp_path, name, video_id=name) for name in "abc"]
+    theirs = [
+        {columns.get(name, name): value for name, value in cells.items()} | {"meaning": "nghĩa"}
+        for cells in rows
+    ]
+    source, clean = manifest(tmp_path / "m.tsv", theirs), tmp_path / "clean.tsv"
+    preprocess(source, clean, columns=columns)
+    split(clean, tmp_path / "splits")
+    expected = {"transcribe": "nói a", "translate": "nghĩa"}
+    for path in (source, clean, *sorted((tmp_path / "splits").glob("*.csv"))):
+        found = {example.id: example.texts for example in load_manifest(path, columns=columns)}
+        assert all(texts["translate"] == "nghĩa" for texts in found.values())
+        assert found.get("a", expected) == expected
+
+
+def test_a_mapping_that_a_file_of_the_users_lacks_is_an_error_although_our_name_is_there(
+    tmp_path: Path,
+) -> None:
+    source = export(tmp_path, row(tmp_path, "a"))
+    with pytest.raises(UserError, match="'transcrypt' is missing; did you mean 'transcript'"):
+        load_manifest(source, columns={"transcript": "transcrypt"})
 
 
 def test_audio_root_is_where_paths_start_and_the_output_needs_none(tmp_path: Path) -> None:

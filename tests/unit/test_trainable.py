@@ -106,6 +106,19 @@ def test_lora_learns_adapters_and_what_no_pretraining_has_seen(make):
     )
 
 
+@needs_peft
+@pytest.mark.parametrize("mode", ["lna", "lora"])
+@pytest.mark.parametrize("architecture", ["whisper", "e2e"])
+def test_a_new_ctc_head_learns_whatever_is_frozen(architecture, mode):
+    assets = {"whisper": whisper_assets, "e2e": e2e_tiny}[architecture]
+    bundle = assets.tiny(ctc_weight=0.3)
+    rows = bundle.collate(whisper_assets.features(bundle, (0.9, 1.2))) if architecture == "whisper" else None
+    batch = model_inputs(rows or e2e_tiny.batch(bundle, (0.9, 1.2)))
+    model, _ = trainable.apply(bundle, mode=mode)
+    changed, _ = changed_by_two_steps(model, batch)
+    assert any("ctc_head" in name and name.endswith("weight") for name in changed), sorted(changed)
+
+
 @BOTH
 def test_frozen_encoder(make):
     bundle, batch = make()
@@ -360,7 +373,7 @@ def test_lora_options_reach_the_adapters():
 
 def test_lora_without_peft_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"polyvox\[lora\]"):
+    with pytest.raises(UserError, match=r"\.\[lora\]"):
         trainable.apply(whisper()[0], mode="lora")
 
 
@@ -434,7 +447,7 @@ def test_other_optimisers_run_anywhere(name):
 )
 def test_bitsandbytes_needs_its_package_and_cuda(name, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    with pytest.raises(UserError, match=r"training\.optim: .*polyvox\[bnb\]"):
+    with pytest.raises(UserError, match=r"training\.optim: .*\.\[bnb\]"):
         trainable.optimizer_name(name, "cuda")
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: object())
     with pytest.raises(UserError, match="CUDA"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainer_assets import LENGTHS, InMemory, losses, make_trainer, weights
-from whisper_assets import tiny
+from whisper_assets import TRANSCRIPT, TRANSLATION, tiny
 
-from training import checkpoint
+from training import checkpoint, trainable
+from training.config.arguments import training_arguments
+from training.config.load import config_from
 from training.data.sampler import DurationBatchSampler, Supervised, filler, longest_first
 from training.errors import UserError
+from training.evaluation.evaluate import evaluate
 from training.inference.decoding import predict
 from training.trainer import NotFiniteError
 
@@ -81,13 +85,38 @@ def test_trap_07_accumulating_one_by_four_is_four_by_one(tmp_path):
         torch.testing.assert_close(weights(parts)[name], value, rtol=1e-3, atol=1e-5)
 
 
+def test_trap_22_the_trainer_holds_the_processor(tmp_path):
+    trainer = make_trainer(tmp_path)
+    assert trainer.processing_class is trainer.bundle.processor
+
+
+def test_trap_27_checkpointing_below_frozen_parts_loses_no_gradient(tmp_path):
+    """The encoder's first layer gets an input without a gradient: re-entrant checkpoints stop there."""
+    settings = training_arguments(config_from({"training": {"gradient_checkpointing": True}}))
+    chosen = {name: settings[name] for name in settings if name.startswith("activation_checkpointing")}
+    trained = []
+    for arguments in ({}, chosen):
+        torch.manual_seed(0)
+        bundle = tiny(encoder_context="full")
+        start = {name: value.detach().clone() for name, value in bundle.model.named_parameters()}
+        trainable.apply(bundle, freeze_feature_encoder=True)
+        trainer = make_trainer(tmp_path, steps=2, bundle=bundle, **arguments)
+        trainer.train()
+        trained.append(weights(trainer))
+    assert bundle.model.is_gradient_checkpointing
+    name = "model.encoder.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(trained[1][name], start[name])
+    for name, value in trained[0].items():
+        torch.testing.assert_close(trained[1][name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_golden_losses_of_four_steps(tmp_path):
-    """The first loss is that of a uniform guess over the vocabulary; the rest falls from there."""
+    """The first loss is near that of a uniform guess; all four are what they were when this was written."""
     trainer = make_trainer(tmp_path)
     trainer.train()
     guess = math.log(trainer.model.config.vocab_size)
-    assert losses(trainer)[0] == pytest.approx(guess, rel=0.02)
-    assert losses(trainer)[3] < losses(trainer)[0]
+    assert losses(trainer)[0] == pytest.approx(guess, rel=0.05)
+    assert losses(trainer) == pytest.approx([6.0353789, 5.8639622, 5.7831836, 5.7429976], rel=1e-3)
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4, 5])
@@ -108,6 +137,29 @@ def test_trap_28_checkpoints_hold_no_pickles(tmp_path):
     trainer.train()
     suffixes = {path.suffix for path in (tmp_path / "checkpoint-1").rglob("*") if path.is_file()}
     assert suffixes <= {".json", ".safetensors"}
+
+
+class Trace:
+    """A pickle that leaves a file behind when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_trap_28_no_pickle_beside_a_checkpoint_is_loaded(tmp_path):
+    options = {"steps": 2, "save_strategy": "steps", "save_steps": 1}
+    whole = make_trainer(tmp_path, **options)
+    whole.train()
+    names = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state.pth", "rng_state_0.pth")
+    for name in (*names, "training_args.bin", "pytorch_model.bin"):
+        (tmp_path / "checkpoint-1" / name).write_bytes(pickle.dumps(Trace(tmp_path / name)))
+    again = make_trainer(tmp_path, **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
+    assert losses(again) == losses(whole)
 
 
 def test_half_written_checkpoints_are_passed_over_with_the_reason(tmp_path):
@@ -174,11 +226,46 @@ def test_hypotheses_do_not_depend_on_the_batch_in_full_context(tmp_path):
 
 
 def test_trap_19_ignored_labels_never_reach_decode():
+    """What is decoded is what was generated, id by id: a -100 made 0 on the way would read as "!"."""
     bundle = tiny(encoder_context="full")
-    seen: list[int] = []
-    listening = dataclasses.replace(bundle, decode=lambda ids: (seen.extend(ids), bundle.decode(ids))[1])
-    predict(listening, InMemory(bundle), generation={"max_new_tokens": 6}, batch_seconds=60.0)
-    assert seen and min(seen) >= 0
+    dataset = InMemory(bundle)
+    generated: list[list[int]] = []
+    decoded: list[list[int]] = []
+
+    def generate(*args, **options):
+        said = bundle.generate(*args, **options)
+        generated.extend(row for ids in said.values() for row in ids.tolist())
+        return said
+
+    def decode(ids):
+        decoded.append(list(ids))
+        return bundle.decode(ids)
+
+    listening = dataclasses.replace(bundle, generate=generate, decode=decode)
+    result = predict(listening, dataset, generation={"max_new_tokens": 6}, batch_seconds=4.0)
+    assert min(min(ids) for ids in decoded) >= 0
+    assert decoded == generated
+    assert [row.id for row in result.examples] == [row.id for row in dataset.manifest]
+
+
+def test_rows_without_a_language_are_scored_in_the_models():
+    """An annotation system exports no such column: normalisation, tags and replaced words need the language."""
+    bundle = tiny(encoder_context="full")
+    dataset = InMemory(bundle)
+    dataset.manifest = [
+        dataclasses.replace(row, language=None, target_language=None, word_languages=())
+        for row in dataset.manifest
+    ]
+    whole = {"transcribe": TRANSCRIPT, "translate": TRANSLATION}
+    dataset.manifest[0] = dataclasses.replace(dataset.manifest[0], texts=whole)
+    dataset.manifest[1] = dataclasses.replace(dataset.manifest[1], language="en")
+    result = predict(bundle, dataset, generation={"max_new_tokens": 4})
+    spoken = [(row.language, row.target_language) for row in result.examples]
+    assert spoken == [("en", "en") if i == 1 else ("vi", "vi") for i in range(len(LENGTHS))]
+    report = evaluate(result.examples, result.hypotheses, meta={}, resamples=50).report
+    assert set(report["normalisation"]["transcribe"]) == {"vi", "en"}
+    assert report["word_languages"] is not None
+    assert report["translation"]["words_replaced"] is not None
 
 
 def test_two_ranks_see_what_one_sees():
@@ -199,7 +286,8 @@ def test_speed_and_history_are_in_the_log(tmp_path):
     trainer.train()
     rows = [row for row in trainer.state.log_history if "loss" in row]
     assert all(row["audio_hours_per_second"] > 0 and row["learning_rate"] >= 0 for row in rows)
-    assert trainer.audio_seconds == pytest.approx(sum(LENGTHS[i] for i in range(4)), abs=8)
+    batches = list(DurationBatchSampler(LENGTHS, batch_size=2, seed=1))[:2]
+    assert trainer.audio_seconds == pytest.approx(sum(LENGTHS[i] for batch in batches for i in batch))
 
 
 def test_scheduler_and_optimizer_survive_as_json_and_safetensors(tmp_path):

@@ -294,7 +294,7 @@ def test_guide_evaluate_command_transcribes_a_file(
 def test_options_survive_the_way_through_a_command_line() -> None:
     import argparse
 
-    from training.inference.ctc_setup import add_options, from_arguments, to_arguments
+    from training.scripts.options import add_options, from_arguments, to_arguments
 
     parser = argparse.ArgumentParser()
     add_options(parser)

@@ -103,6 +103,20 @@ def test_trap_11_a_clip_over_30_seconds_is_refused_not_cut(full):
         full.encode(example("a", 30.5, transcribe="x"), noise(30.5))
 
 
+def test_the_check_before_training_refuses_what_encoding_refuses_and_makes_no_log_mel(full, monkeypatch):
+    monkeypatch.setattr(type(full.encode), "log_mel", lambda *args: pytest.fail("the check needs no sound"))
+    full.encode.check(example("a", 1.0, transcribe="x"), 1.0)
+    with pytest.raises(ValueError, match="label tokens, at most 64"):
+        full.encode.check(example("a", 1.0, transcribe="chào " * 80), 1.0)
+    with pytest.raises(ValueError, match=r"30\.5 s of audio, at most 30 s"):
+        full.encode.check(example("a", 30.5, transcribe="x"), 30.5)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.95, 1.001, 2.2, 29.99, 30.0])
+def test_the_frames_that_the_check_counts_are_those_of_the_log_mel(full, seconds):
+    assert full.encode.frames(len(noise(seconds))) == full.encode.log_mel(noise(seconds)).shape[-1]
+
+
 def test_log_mels_are_the_stock_ones_cut_after_the_clip(full):
     waveform = noise(2.3)
     stock = full.processor.feature_extractor(waveform, sampling_rate=16000, return_tensors="np")[
@@ -169,7 +183,7 @@ def test_loss_and_gradients_equal_stock_on_doubled_rows(full):
             assert (parameter.grad - expected[name]).abs().max() <= 1e-5 * scale, name
 
 
-def test_encoder_runs_once_for_both_tasks(full, monkeypatch):
+def test_trap_27_the_encoder_runs_once_for_both_tasks(full, monkeypatch):
     calls = []
     encode = type(full.model).encode
     monkeypatch.setattr(

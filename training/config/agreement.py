@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from training.config.schema import KeyPath, Problem
@@ -10,6 +12,13 @@ if TYPE_CHECKING:
     from training.config.schema import Config, Training
 
 RATIO_SCALE = 1_000_000
+SCORES = {"transcribe": ("wer", "cer"), "translate": ("bleu", "chrf")}
+"""Task → the scores that an evaluation during training gives for it, beside the loss."""
+REPORTERS = (
+    *("none", "all", "tensorboard", "wandb", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub"),
+    *("dvclive", "flyte", "kubeflow", "mlflow", "neptune", "swanlab", "trackio"),
+)
+"""What `training.report_to` may name: the integrations of transformers."""
 
 
 def contradictions(config: Config) -> list[Problem]:
@@ -24,6 +33,8 @@ def contradictions(config: Config) -> list[Problem]:
         *_averages(training),
         *_trainable(training),
         *_lengths(config),
+        *_best_metric(config),
+        *_reporters(training),
     ]
 
 
@@ -194,3 +205,36 @@ def _lengths(config: Config) -> list[Problem]:
             message = f"a clip of audio.max_length_seconds ({config.audio.max_length_seconds:g}) does not fit"
             problems.append(Problem(key, f"{message} (got {seconds:g})", (longest,)))
     return problems
+
+
+def _best_metric(config: Config) -> list[Problem]:
+    named = config.training.metric_for_best_model
+    if named is None:
+        return []
+    task = getattr(config.model, "task", "both")
+    all_scores = [name for names in SCORES.values() for name in names]
+    name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
+    if name in known:
+        return []
+    key = _key("metric_for_best_model")
+    scores = ", ".join(f"eval_{score}" for score in known)
+    if name in all_scores:
+        message = f"{named} is no score of model.task {task}, which has {scores}"
+        return [Problem(key, message, (("model", "task"),))]
+    return [Problem(key, f"no score is called {named}; there are {scores}{_near(name, known, 'eval_')}")]
+
+
+def _reporters(training: Training) -> list[Problem]:
+    named = [training.report_to] if isinstance(training.report_to, str) else training.report_to
+    return [
+        Problem(_key("report_to"), f"nothing called {name!r} draws curves{_near(name, REPORTERS)}")
+        for name in named
+        if name not in REPORTERS
+    ]
+
+
+def _near(name: str, known: Sequence[str], prefix: str = "") -> str:
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {prefix}{near[0]}?"
+    return "" if prefix else f"; choose of {', '.join(known)}"

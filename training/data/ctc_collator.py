@@ -69,7 +69,7 @@ class CtcEncode:
             name: values,
             "labels": {TRANSCRIBE: labels},
             "prompt": {TRANSCRIBE: 0},
-            "unknown": len(self.tokenizer.unknown(example.texts.get(TRANSCRIBE, ""))),
+            "unknown": self.unwritable(example),
         }
 
     def labels(self, example: Example, samples: int) -> list[int]:
@@ -87,6 +87,10 @@ class CtcEncode:
             raise ValueError("no transcript")
         if not self.labels(example, round(seconds * self.feature_extractor.sampling_rate)):
             raise ValueError("nothing in the transcript can be heard: no letters and no digits")
+
+    def unwritable(self, example: Example) -> int:
+        """Characters of the transcript that this vocabulary has no token for."""
+        return len(self.tokenizer.unknown(example.texts.get(TRANSCRIBE, "")))
 
     def room(self, seconds: float) -> int:
         """Labels that fit a clip of that length whatever repeats."""

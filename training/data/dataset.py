@@ -15,6 +15,7 @@ from training.data.augment import Augment
 from training.data.checks import Rows, check_audio, length_problem
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
+from training.data.manifest import TEXT_COLUMNS
 from training.errors import UserError
 
 Features = dict[str, Any]
@@ -126,7 +127,7 @@ def validate(
     """Look at every row before training: ``(indices that can be used, ledger of the others)``.
 
     Reads headers, in ``workers`` threads: the file is there, is whole, and lasts as long as stated, between
-    ``dataset.min_seconds`` and ``dataset.max_seconds``. Some text is there. ``check(example)`` may name a further
+    ``dataset.min_seconds`` and ``dataset.max_seconds``. A text for one of the encoder's tasks is there. ``check(example)`` may name a further
     reason. With ``encodable`` the example is put through the encoder's own check of its labels: its method
     ``check(example, seconds)`` where it has one, else a silence of that length is encoded.
 
@@ -141,6 +142,18 @@ def validate(
         else:
             ledger.add(drop.id, drop.reason, drop.detail)
     return np.array(kept, dtype=np.int64), ledger
+
+
+def unwritable(dataset: SpeechDataset) -> tuple[int, int]:
+    """``(pieces, utterances)``: pieces of text without an id in the model's vocabulary, and the rows that have any.
+
+    Asks the encoder's method ``unwritable(example)``; zeros where it has none (a vocabulary of bytes writes all).
+    """
+    count = getattr(dataset.encode, "unwritable", None)
+    if count is None:
+        return 0, 0
+    found = [count(dataset.manifest[index]) for index in range(len(dataset))]
+    return sum(found), sum(1 for pieces in found if pieces)
 
 
 def _looked_at(dataset: SpeechDataset, workers: int) -> Iterator[tuple[Example, float | Drop]]:
@@ -169,8 +182,11 @@ def _text_drop(
     dataset: SpeechDataset, example: Example, seconds: float, check: Check | None, encodable: bool
 ) -> Drop | None:
     """Why the texts of a row whose sound is sound cannot be used; None when they can."""
-    if not example.texts:
-        return Drop(example.id, "empty_text", f"{example.source}: neither transcript nor translation")
+    tasks = getattr(dataset.encode, "tasks", None) or TEXT_COLUMNS
+    if not any(task in example.texts for task in tasks):
+        columns = [TEXT_COLUMNS[task] for task in tasks]
+        lacking = f"no {columns[0]}" if len(columns) == 1 else f"neither {' nor '.join(columns)}"
+        return Drop(example.id, "empty_text", f"{example.source}: {lacking}")
     problem = check(example) if check is not None else None
     if problem:
         return Drop(example.id, "rejected", f"{example.source}: {problem}")

@@ -39,10 +39,11 @@ from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
 
 SAMPLE_RATE = 16000
-DEFAULT_MINUTES = 64.0
+DEFAULT_MINUTES = 156.0
 DEFAULT_OUTPUT = Path("data/export")
 UNHEARD = "unheard"
 MANIFEST = "manifest.tsv"
+_ASIDE = ".replaced"
 
 VIDEOS_PER_SPEAKER = 5
 _UNHEARD_VIDEOS, _UNHEARD_UTTERANCES = 2, 60
@@ -370,18 +371,38 @@ def _ours(output: Path) -> list[Path]:
 
 
 def _publish(partial: Path, output: Path) -> None:
-    """Move the finished corpus to its place, the manifest last; other files in ``output`` stay."""
+    """Move the finished corpus to its place, the manifest last; other files in ``output`` stay.
+
+    What it replaces is renamed aside first, put back where the new one cannot be moved, and removed at the end.
+    """
     if not output.exists():
         partial.rename(output)
         return
-    for old in _ours(output):
-        if old.is_dir():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
-    for new in sorted(partial.glob("video_*")):
-        new.rename(output / new.name)
-    (partial / MANIFEST).rename(output / MANIFEST)
+    aside = output / _ASIDE
+    _put_back(aside, output)
+    aside.mkdir()
+    try:
+        for old in _ours(output):
+            if old.exists():
+                old.rename(aside / old.name)
+        for new in (*sorted(partial.glob("video_*")), partial / MANIFEST):
+            new.rename(output / new.name)
+    except BaseException:
+        _put_back(aside, output)
+        raise
+    shutil.rmtree(aside)
+
+
+def _put_back(aside: Path, output: Path) -> None:
+    """Undo a replacement that ended halfway: in this call, or in one that was killed."""
+    if not aside.is_dir():
+        return
+    for old in aside.iterdir():
+        half = output / old.name
+        if half.is_dir():
+            shutil.rmtree(half)
+        old.replace(half)
+    aside.rmdir()
 
 
 def _summary(manifest: Path, rows: list[Row], videos: int, wall_seconds: float) -> DemoSummary:

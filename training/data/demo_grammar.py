@@ -434,6 +434,13 @@ ENGLISH: tuple[tuple[str, str], ...] = (
     ("my {person} is at the {place} {nowadays}.", "{person} của tôi đang ở {place} {nowadays}."),
     ("my {device} is at the {place} {nowadays}.", "{device} của tôi đang ở {place} {nowadays}."),
     ("my {person} will {event_verb} the {event} {day}.", "{person} của tôi sẽ {event_verb} {event} {day}."),
+    ("please {event_verb} the {event} with my {person}.", "hãy {event_verb} {event} với {person} của tôi."),
+    ("can you {event_verb} the {event} {day}?", "bạn có thể {event_verb} {event} {day} không?"),
+    ("I will {event_verb} the {event} at the {place}.", "tôi sẽ {event_verb} {event} ở {place}."),
+    (
+        "we need to {document_verb} the {media} with my {person}.",
+        "chúng ta cần {document_verb} {media} với {person} của tôi.",
+    ),
     (
         "please {document_verb} the {media} with my {person}.",
         "hãy {document_verb} {media} với {person} của tôi.",

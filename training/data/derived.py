@@ -107,6 +107,12 @@ class DerivedFiles:
         _write_record(self.record, content, hashes)
 
 
+def is_derived(path: Path) -> bool:
+    """Whether a command of ours made this file as it is: a record beside it notes its hash."""
+    noted = [_recorded(record).get(path.name, []) for record in path.parent.glob("*.json")]
+    return any(noted) and any(sha256(path) in hashes for hashes in noted)
+
+
 def _recorded(record: Path) -> dict[str, list[str]]:
     """``{file name: hashes that it may have}``; empty where there is no record of this kind."""
     try:

@@ -59,24 +59,42 @@ class E2EEncode:
     ctc: CtcCharacters | None = None
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
-        frames = self.frames.of(len(waveform))
-        if frames < 1:
-            raise ValueError(f"{len(waveform)} samples of audio, one frame takes {self.frames.samples(1)}")
-        prompts = {task: self.prompt(example, task) for task in self.tasks}
-        texts = {t: text_ids(self.tokenizer, example.texts[t]) for t in self.tasks if t in example.texts}
-        features = {
+        return {
             "id": example.id,
             "seconds": len(waveform) / self.feature_extractor.sampling_rate,
+            **self.targets(example, len(waveform)),
             "input_values": self.values(waveform),
+        }
+
+    def check(self, example: Example, seconds: float) -> None:
+        """Raise what encoding ``seconds`` of sound with these texts would raise, without any sound."""
+        self.targets(example, round(seconds * self.feature_extractor.sampling_rate))
+
+    def targets(self, example: Example, samples: int) -> dict[str, Any]:
+        """Labels and prompt per task, the count of the unwritable, and the CTC targets, of a clip of so many samples."""
+        frames = self.frames.of(samples)
+        if frames < 1:
+            raise ValueError(f"{samples} samples of audio, one frame takes {self.frames.samples(1)}")
+        prompts = {task: self.prompt(example, task) for task in self.tasks}
+        texts = self.texts(example)
+        found: dict[str, Any] = {
             "labels": {task: self.labels(prompts[task], texts.get(task), task) for task in self.tasks},
             "prompt": {task: len(ids) for task, ids in prompts.items()},
             "unknown": sum(ids.count(self.tokenizer.unk_token_id) for ids in texts.values()),
         }
         if self.ctc is not None and TRANSCRIBE in example.texts:
-            targets = self.ctc.encode(example.texts[TRANSCRIBE])
-            check_feasible(frames, targets)
-            features["ctc_labels"] = targets
-        return features
+            spelled = self.ctc.encode(example.texts[TRANSCRIBE])
+            check_feasible(frames, spelled)
+            found["ctc_labels"] = spelled
+        return found
+
+    def texts(self, example: Example) -> dict[str, list[int]]:
+        """The ids of each text of the example that is among the tasks."""
+        return {t: text_ids(self.tokenizer, example.texts[t]) for t in self.tasks if t in example.texts}
+
+    def unwritable(self, example: Example) -> int:
+        """Characters and pieces of the texts that this vocabulary, trimmed perhaps, has no id for."""
+        return sum(ids.count(self.tokenizer.unk_token_id) for ids in self.texts(example).values())
 
     def values(self, waveform: np.ndarray) -> np.ndarray:
         """What the feature extractor makes of the clip: float32 ``[samples]``."""

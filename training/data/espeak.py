@@ -96,7 +96,7 @@ def _load() -> tuple[ctypes.CDLL, str]:
     except ImportError as error:
         raise UserError(
             "the demo corpus is spoken by espeak-ng, which is not installed. "
-            "Install the extra: pip install 'polyvox[demo]'"
+            "Install the extra: pip install -e '.[demo]' in Polyvox's folder"
         ) from error
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())

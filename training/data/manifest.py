@@ -24,7 +24,7 @@ from training.data.columns import (
     with_length,
     with_numbers,
 )
-from training.data.derived import sha256
+from training.data.derived import is_derived, sha256
 from training.data.example import TRANSCRIBE, TRANSLATE, AudioRef, Example, Word
 from training.data.tables import LINE, read_table
 from training.errors import UserError
@@ -46,15 +46,17 @@ def load_manifest(
     """Read a manifest: TSV, CSV (RFC 4180), JSONL or Parquet, told by the suffix.
 
     Relative audio paths start from the manifest's folder; with ``audio_root`` they are looked up there first.
-    ``columns`` maps our names to the file's. ``require`` names columns that must be there beside the audio
+    ``columns`` maps our names to the file's; a file that a command of ours made has our names already, so that
+    one configuration serves the export and its splits. ``require`` names columns that must be there beside the audio
     path and the duration. ``check_files`` looks whether every audio file is there. ``check_words`` refuses
     ``word_languages`` that do not count as many words as their transcript.
 
     Raises `UserError` with up to 20 problems, each as ``file:line: what is wrong``.
     """
     path = Path(path)
+    table = read_table(path)
     manifest = from_table(
-        rename(read_table(path), columns or {}, path),
+        rename(table, _not_yet_ours(table, columns or {}, path), path),
         path,
         audio_root=audio_root,
         check_files=check_files,
@@ -63,6 +65,15 @@ def load_manifest(
     )
     pa.default_memory_pool().release_unused()  # what reading took beside the table
     return manifest
+
+
+def _not_yet_ours(table: pa.Table, columns: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The pairs of ``columns`` that are still to be renamed."""
+    there = set(table.column_names)
+    renamed = {ours for ours, theirs in columns.items() if theirs not in there and ours in there}
+    if renamed and not is_derived(path):
+        renamed = set()
+    return {ours: theirs for ours, theirs in columns.items() if ours not in renamed}
 
 
 def from_table(

@@ -10,6 +10,7 @@ import codecs
 import csv
 import itertools
 import json
+import math
 import mmap
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -260,10 +261,7 @@ def _read_plain_jsonl(path: Path) -> pa.Table | None:
     )  # text that looks like a date comes as a timestamp: not here
     if not simple or not _one_row_a_line(path, table.num_rows):
         return None
-    numbers = pa.array(np.arange(1, table.num_rows + 1, dtype=np.int32))
-    return table.cast(pa.schema([(name, pa.string()) for name in table.column_names])).append_column(
-        LINE, numbers
-    )
+    return stringify(table)
 
 
 def _one_row_a_line(path: Path, rows: int) -> bool:
@@ -305,9 +303,11 @@ def _json_rows(path: Path, broken: Broken | None) -> Iterator[tuple[int, dict[st
 
 
 def _as_text(value: Any, name: str) -> str | None:
-    """A JSON value as the cell that a TSV would hold."""
+    """A JSON value as the cell that a TSV would hold. NaN, as pandas leaves it for what is missing, is none."""
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, float) and math.isnan(value):
+        return None
     if name == "word_languages" and isinstance(value, list):
         return " ".join(map(str, value))
     return json.dumps(value, ensure_ascii=False)
@@ -342,6 +342,8 @@ def _string_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | pa.A
         raise UserError(
             f"column {name!r} holds bytes; read such a dataset with data.dataset, not as a manifest"
         )
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
     return column.cast(pa.string())
 
 

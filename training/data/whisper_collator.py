@@ -39,20 +39,39 @@ class WhisperEncode:
     ctc: CtcCharacters | None = None
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
-        labels = {task: self.labels(example, task) for task in self.tasks}
-        log_mel = self.log_mel(waveform)
-        features = {
+        return {
             "id": example.id,
             "seconds": len(waveform) / self.processor.feature_extractor.sampling_rate,
-            "input_features": log_mel,
-            "labels": labels,
-            "prompt": dict.fromkeys(labels, 3),
+            **self.targets(example, len(waveform)),
+            "input_features": self.log_mel(waveform),
         }
+
+    def check(self, example: Example, seconds: float) -> None:
+        """Raise what encoding ``seconds`` of sound with these texts would raise, without any sound."""
+        self.targets(example, round(seconds * self.processor.feature_extractor.sampling_rate))
+
+    def targets(self, example: Example, samples: int) -> dict[str, Any]:
+        """Labels and prompt per task, and the CTC targets, of a clip of so many samples."""
+        self._check_length(samples)
+        labels = {task: self.labels(example, task) for task in self.tasks}
+        found: dict[str, Any] = {"labels": labels, "prompt": dict.fromkeys(labels, 3)}
         if self.ctc is not None and TRANSCRIBE in example.texts:
-            targets = self.ctc.encode(example.texts[TRANSCRIBE])
-            check_feasible(log_mel.shape[-1] // 2, targets)
-            features["ctc_labels"] = targets
-        return features
+            spelled = self.ctc.encode(example.texts[TRANSCRIBE])
+            check_feasible(self.frames(samples) // 2, spelled)
+            found["ctc_labels"] = spelled
+        return found
+
+    def frames(self, samples: int) -> int:
+        """Log-mel frames of a clip and the silence after it."""
+        extractor = self.processor.feature_extractor
+        return min(samples + TAIL, extractor.n_samples) // extractor.hop_length
+
+    def _check_length(self, samples: int) -> None:
+        extractor = self.processor.feature_extractor
+        if samples > extractor.n_samples:
+            raise ValueError(
+                f"{samples / extractor.sampling_rate:.1f} s of audio, at most {extractor.chunk_length} s"
+            )
 
     def labels(self, example: Example, task: str) -> list[int]:
         """Ids after the start token: prompt, text, EOS; the prompt alone where the example has no text."""
@@ -80,11 +99,8 @@ class WhisperEncode:
         Equal to the stock extractor's 30 s, cut after the clip: the last frame is pure silence, so that the
         collator can go on with it.
         """
+        self._check_length(len(waveform))
         extractor = self.processor.feature_extractor
-        if len(waveform) > extractor.n_samples:
-            raise ValueError(
-                f"{len(waveform) / extractor.sampling_rate:.1f} s of audio, at most {extractor.chunk_length} s"
-            )
         padded = np.pad(waveform, (0, TAIL))[: extractor.n_samples]
         result = extractor(
             padded,

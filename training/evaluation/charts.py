@@ -27,15 +27,18 @@ def training_loss(histories: Sequence[History], path: Path) -> bool:
     if not drawn:
         return False
 
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     def draw(axes: Axes) -> None:
         for number, history in enumerate(drawn):
             colour, style = COLOURS[number % len(COLOURS)], _STYLES[number % len(_STYLES)]
             _loss_curve(axes, history, colour, style, _MARKERS[number % len(_MARKERS)])
         axes.set(xlabel="optimiser step", ylabel="loss per target token (log scale)", yscale="log")
-        for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            axis_part(FuncFormatter(lambda value, _: f"{value:g}"))
+        plain = FuncFormatter(lambda value, _: f"{value:g}")
+        lowest, highest = axes.get_ylim()
+        axes.yaxis.set_major_formatter(plain)
+        # Over more than a decade and a half the figures between the powers of ten would lie on each other.
+        axes.yaxis.set_minor_formatter(plain if highest < 30 * lowest else NullFormatter())
         axes.legend(frameon=False)
 
     _figure(path, "Training loss", draw)

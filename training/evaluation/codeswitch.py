@@ -17,7 +17,7 @@ import numpy as np
 from training.data.example import Example
 from training.errors import UserError
 from training.evaluation.intervals import interval, units_of
-from training.evaluation.language import tag_words
+from training.evaluation.language import OTHER, tag_words
 from training.evaluation.metrics import Alignments, Statistic, align_words, percent
 from training.evaluation.normalize import primary_language
 from training.evaluation.rows import Row
@@ -153,9 +153,9 @@ class Tagged:
         return [len(hits) - sum(hits) + self.insertions(language), len(hits)]
 
     def recalled(self, matrix: str) -> list[int]:
-        """Hits and words of other languages, in rows that also have words of the matrix language."""
+        """Hits and words of other named languages (numbers and fillers are none), in rows that also have words of the matrix language."""
         pairs = zip(self.tags, self.hit, strict=True)
-        embedded = [hit for tag, hit in pairs if tag != matrix and matrix in self.tags]
+        embedded = [hit for tag, hit in pairs if tag not in (matrix, OTHER) and matrix in self.tags]
         return [sum(embedded), len(embedded)]
 
     def switch_errors(self, *, at: bool) -> list[int]:
@@ -203,7 +203,11 @@ def spans(transcript: Row, translation: Row) -> list[Span]:
     return [
         Span(foreign, start, end)
         for first, last, start, end in found
-        if (foreign := tuple(words[i] for i in range(first, last) if tags[i] != translation.language))
+        if (
+            foreign := tuple(
+                words[i] for i in range(first, last) if tags[i] not in (translation.language, OTHER)
+            )
+        )
     ]
 
 

@@ -125,7 +125,7 @@ def evaluate(
         "scores": scores,
         "scores_raw": raw,
         "targets": _targets(scores),
-        "speed": _speed(rows),
+        "speed": _speed(examples, hypotheses),
         **_transcription(rows.get(TRANSCRIBE, []), _texts_of(train_texts, TRANSCRIBE), draws),
         "degenerate": {task: degenerate(found) for task, found in rows.items()},
         "no_speech": inserted_without_speech(silence or {}, language),
@@ -179,9 +179,11 @@ def _targets(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _speed(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    durations = {row.example.id: row.example.duration for found in rows.values() for row in found}
-    seconds = sum(row.seconds for found in rows.values() for row in found)
+def _speed(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:
+    """Of all that was generated: a hypothesis without a reference took its time too."""
+    spoken = {hypothesis.id for hypothesis in hypotheses}
+    durations = {example.id: example.duration for example in examples if example.id in spoken}
+    seconds = sum(hypothesis.seconds for hypothesis in hypotheses)
     audio = sum(durations.values())
     measured = seconds > 0
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from training.inference.prefix_beam import Pruning
 from training.inference.word_scores import Fusion, HotWords, Together, parse_hot_words
 
 if TYPE_CHECKING:
-    import argparse
-
     from training.models import Bundle
 
 BEAM_WIDTH = 10
@@ -76,67 +73,3 @@ class DecoderOptions:
         """For the record of an evaluation."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**values, "beam_width": self.width, "lm": str(self.lm) if self.lm else None}
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The command-line options that `from_arguments` reads."""
-    group = parser.add_argument_group("beam search")
-    group.add_argument(
-        "--beam_width", "--num_beams", type=int, default=None, help="hypotheses kept; 1: the best path"
-    )
-    group.add_argument(
-        "--use_beam_search", action="store_true", help=f"the same as --beam_width {BEAM_WIDTH}"
-    )
-    group.add_argument(
-        "--lm", type=Path, default=None, help="n-gram model (ARPA) of polyvox lm train; CTC only"
-    )
-    group.add_argument("--lm_weight", type=float, default=Fusion.alpha, help=f"default: {Fusion.alpha}")
-    group.add_argument(
-        "--word_bonus",
-        type=float,
-        default=Fusion.beta,
-        help=f"for each word, with --lm; default: {Fusion.beta}",
-    )
-    group.add_argument(
-        "--unknown_penalty",
-        type=float,
-        default=Fusion.unknown,
-        help=f"for a word that the model has not seen; default: {Fusion.unknown}",
-    )
-    group.add_argument(
-        "--search",
-        choices=("own", "flashlight"),
-        default="own",
-        help="flashlight (extra beam): fast, says only words of --lm; own (default): spells any word",
-    )
-    group.add_argument(
-        "--hot_words",
-        nargs="+",
-        default=(),
-        help="words or phrases that are likely here, WORD[:WEIGHT] or @FILE",
-    )
-
-
-def to_arguments(args: argparse.Namespace) -> list[str]:
-    """The command line that `from_arguments` reads the same options from."""
-    options = from_arguments(args)
-    given = [f"--beam_width={options.beam_width}"] if options.beam_width is not None else []
-    given += [f"--lm={options.lm}"] if options.lm is not None else []
-    given += [f"--{name}={getattr(options, name)}" for name in ("lm_weight", "word_bonus", "unknown_penalty")]
-    given.append(f"--search={options.search}")
-    return [*given, *(["--hot_words", *options.hot_words] if options.hot_words else [])]
-
-
-def from_arguments(args: argparse.Namespace) -> DecoderOptions:
-    """The options of a parsed command line."""
-    width = args.beam_width or (BEAM_WIDTH if args.use_beam_search else None)
-    hot_words: Sequence[str] = args.hot_words
-    return DecoderOptions(
-        beam_width=width,
-        lm=args.lm,
-        lm_weight=args.lm_weight,
-        word_bonus=args.word_bonus,
-        unknown_penalty=args.unknown_penalty,
-        hot_words=tuple(hot_words),
-        search=args.search,
-    )

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from training.data.example import TRANSCRIBE, Example, Hypothesis, SpokenWord
 from training.data.sampler import longest_first
+from training.data.workers import leave_signals_to_the_run
 from training.inference.ctc_decoding import CtcDecoder
 from training.models import Bundle, model_inputs
 
@@ -73,10 +74,14 @@ class Predictions:
 class PromptsOnly:
     """An ``encode`` that leaves the references out: no label of a test set is too long to be heard."""
 
-    encode: Callable[[Example, np.ndarray], dict[str, Any]]
+    encode: Any
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
         return self.encode(replace(example, texts={}), waveform)
+
+    def check(self, example: Example, seconds: float) -> None:
+        """The encoder's own check of what is left (see `training.data.dataset.validate`)."""
+        self.encode.check(replace(example, texts={}), seconds)
 
 
 @torch.no_grad()
@@ -115,6 +120,7 @@ def predict(
         collate_fn=bundle.collate,
         num_workers=workers,
         multiprocessing_context=context if workers else None,
+        worker_init_fn=leave_signals_to_the_run,
         generator=torch.Generator(),  # its own, so that evaluating leaves the training's draws as they were
     )
     result = Predictions()
@@ -154,12 +160,13 @@ def _predict_batch(
     if decoder is not None:
         said = _from_frames(bundle, model, batch, decoder)
     else:
-        options = {"max_new_tokens": _bound(dataset, rows), **generation}
+        longest = max(float(dataset.durations[row]) for row in rows)
+        options = {"max_new_tokens": longest_hypothesis(longest), **generation}
         sequences = bundle.generate(model, batch, states=states, **options)
         said = {task: [_Said(bundle.decode(row)) for row in ids.tolist()] for task, ids in sequences.items()}
     seconds = (time.perf_counter() - started) / max(1, len(rows) * len(said))
     for i, row in enumerate(rows):
-        example = dataset.manifest[row]
+        example = in_languages(dataset.manifest[row], bundle.languages)
         hypotheses = {
             task: Hypothesis(
                 id=example.id,
@@ -172,6 +179,16 @@ def _predict_batch(
             for task, found in said.items()
         }
         result.predictions.append(Prediction(row, example, hypotheses))
+
+
+def in_languages(example: Example, languages: tuple[str, str]) -> Example:
+    """The example with the model's languages where it names none: texts are normalised and tagged by them.
+
+    A row that names the speech's language alone, another than the model's, keeps it for its translation.
+    """
+    spoken = example.language or languages[0]
+    written = example.target_language or (languages[1] if spoken == languages[0] else spoken)
+    return replace(example, language=spoken, target_language=written)
 
 
 @dataclass(frozen=True)
@@ -189,6 +206,6 @@ def _from_frames(
     return {TRANSCRIBE: [_Said(one.text, one.confidence, one.words) for one in found]}
 
 
-def _bound(dataset: Any, rows: list[int]) -> int:
-    longest = max(float(dataset.durations[row]) for row in rows)
-    return EXTRA_TOKENS + int(TOKENS_PER_SECOND * longest)
+def longest_hypothesis(seconds: float) -> int:
+    """Tokens after which generation ends for clips of this length, where the configuration sets no bound."""
+    return EXTRA_TOKENS + int(TOKENS_PER_SECOND * seconds)

@@ -92,7 +92,15 @@ def _stock_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints"
         )
-    return json.loads(path.read_text(encoding="utf8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged, not JSON ({error}); save the model again or take a checkpoint"
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: no model's configuration")
+    return found
 
 
 def _run_config(folder: Path) -> Config | None:

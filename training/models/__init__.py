@@ -74,6 +74,7 @@ class Bundle:
         token losses over all tasks divided by ``num_items_in_batch`` (supervised tokens of the whole
         accumulated batch), or by its own supervised tokens when that is None.
     processor: what stock transformers calls the processor; ``save_pretrained`` writes it beside the weights.
+    languages: of the speech and of its translation, where an utterance names none (ISO 639 codes).
     encode: ``(example, waveform) -> Features``; picklable (it travels to spawned workers). The waveform is
         float32 mono at ``sample_rate``. Raises ``ValueError`` with the reason when the example cannot be
         used (too many label tokens, say); the caller writes it into the drop ledger.
@@ -97,6 +98,7 @@ class Bundle:
     model: PreTrainedModel
     processor: ProcessorMixin | Any
     tasks: tuple[str, ...]
+    languages: tuple[str, str]
     sample_rate: int
     encode: Callable[[Example, np.ndarray], Features]
     collate: Callable[[list[Features]], Batch]

@@ -50,8 +50,9 @@ class Options(BaseModel):
     """Tokens: characters, or byte-pair pieces learnt from the training split."""
     vocab_size: int = Field(500, ge=2)
     """Pieces, with ``vocabulary: bpe``."""
-    languages: tuple[str, ...] = ("vi", "en")
-    """Languages whose letters the vocabulary holds, whether the training split has them or not."""
+    languages: tuple[str, ...] = Field(("vi", "en"), min_length=1)
+    """Languages whose letters the vocabulary holds, whether the training split has them or not. The first is taken
+    for that of utterances that name none."""
     d_model: int = Field(256, ge=8)
     """Width of the encoder."""
     num_encoder_layers: int = Field(6, ge=1)
@@ -156,6 +157,7 @@ def _bundle(options: Options, model: Any, processor: CtcProcessor, notes: tuple[
         model=model,
         processor=processor,
         tasks=options.tasks,
+        languages=(options.languages[0], options.languages[0]),
         sample_rate=extractor.sampling_rate,
         encode=CtcEncode(extractor, tokenizer, frames),
         collate=CtcCollator(shortest=frames.samples(spans + 1) if spans else 1),

@@ -43,6 +43,7 @@ from training.nn.speech_parts import (
 )
 from training.nn.speech_processor import SpeechProcessor
 from training.nn.speech_translation import SpeechTranslationModel
+from training.nn.weights import load_whole
 
 STAND_IN_TEXTS = 20_000
 STAND_IN_PIECES = 8_000
@@ -163,6 +164,7 @@ def _bundle(
         processor=processor,
         tasks=options.tasks,
         sample_rate=processor.feature_extractor.sampling_rate,
+        languages=options.languages,
         encode=E2EEncode(
             processor.feature_extractor,
             tokenizer,
@@ -342,6 +344,10 @@ def _settings(options: Options, extractor: Wav2Vec2FeatureExtractor, characters:
     }
 
 
+_NEW = ("ctc_head.*", "enc_to_dec_proj.*", "*masked_spec_embed")
+"""Parameters that a folder of this shape may do without: they are made when the configuration asks for them."""
+
+
 def _restore(
     options: Options, context: BuildContext, source: Path
 ) -> tuple[SpeechTranslationModel, SpeechProcessor]:
@@ -349,7 +355,10 @@ def _restore(
     config = SpeechEncoderDecoderConfig.from_pretrained(source)
     characters = head_characters(options.ctc_weight, getattr(config, SETTINGS, None), context.texts)
     setattr(config, SETTINGS, _settings(options, processor.feature_extractor, characters))
-    return SpeechTranslationModel.from_pretrained(source, config=config, dtype=torch.float32), processor
+    model = load_whole(
+        SpeechTranslationModel, str(source), "model", new=_NEW, config=config, dtype=torch.float32
+    )
+    return model, processor
 
 
 def _convolutions(encoder: Any) -> tuple[tuple[int, int], ...]:

@@ -23,6 +23,7 @@ from training.models import Batch, BuildContext, Bundle, new_tokens
 from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters, head_characters
 from training.nn.sizes import SIZES
+from training.nn.weights import load_whole
 from training.nn.whisper import MultitaskWhisper
 from training.nn.whisper_tokenizer import START, train_whisper_tokenizer
 
@@ -30,7 +31,9 @@ GROUPS = {
     "encoder": ("model.encoder.*",),
     "feature_encoder": ("model.encoder.conv1.*", "model.encoder.conv2.*"),
     "decoder": ("model.decoder.*",),
-    "lna": ("*layer_norm*", "*self_attn*", "*encoder_attn*"),
+    # LNA (Li et al., 2021): layer norms and attention; what has no pretrained weights must learn in any case.
+    "lna": ("*layer_norm*", "*self_attn*", "*encoder_attn*", "ctc_head.*"),
+    "lora_save": ("ctc_head",),
     "lora": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
 }
 
@@ -100,6 +103,7 @@ def build(options: Options, context: BuildContext) -> Bundle:
         processor=processor,
         tasks=options.tasks,
         sample_rate=processor.feature_extractor.sampling_rate,
+        languages=(options.language, options.target_language or options.language),
         encode=WhisperEncode(processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc),
         collate=collate,
         train_collate=replace(collate, full_share=options.full_context_share),
@@ -230,7 +234,9 @@ def _load(name: str, options: Options, context: BuildContext) -> tuple[WhisperPr
         processor = WhisperProcessor.from_pretrained(name)
         config = WhisperConfig.from_pretrained(name)
         setattr(config, SETTINGS, _settings(options, context, getattr(config, SETTINGS, None)))
-        model = MultitaskWhisper.from_pretrained(name, config=config, dtype=torch.float32)
+        model = load_whole(
+            MultitaskWhisper, name, "model.name", new=("ctc_head.*",), config=config, dtype=torch.float32
+        )
     except OSError as error:
         raise UserError(
             f"model.name: {name} cannot be loaded ({str(error).splitlines()[0]}); give a folder that transformers' "

@@ -25,6 +25,7 @@ from transformers import (
 from training.errors import UserError
 from training.nn.mbart_tokenizer import read_mbart_tokenizer
 from training.nn.sizes import SIZES
+from training.nn.weights import load_whole
 
 T = TypeVar("T")
 
@@ -33,6 +34,8 @@ def fetch(key: str, name: str, load: Callable[[], T]) -> T:
     """What ``load`` gives; a `UserError` that names the key where the hub or the folder does not have it."""
     try:
         return load()
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -44,7 +47,11 @@ def fetch(key: str, name: str, load: Callable[[], T]) -> T:
 def load_encoder(name: str) -> tuple[PreTrainedModel, Wav2Vec2FeatureExtractor]:
     """A pretrained encoder of raw waveforms, and its feature extractor alone: xlsr-53 has no tokenizer."""
     extractor = fetch("model.encoder", name, lambda: AutoFeatureExtractor.from_pretrained(name))
-    encoder = fetch("model.encoder", name, lambda: AutoModel.from_pretrained(name, dtype=torch.float32))
+    encoder = fetch(
+        "model.encoder",
+        name,
+        lambda: load_whole(AutoModel, name, "model.encoder", new=("masked_spec_embed",), dtype=torch.float32),
+    )
     if not hasattr(encoder, "_get_feature_vector_attention_mask") or not hasattr(
         encoder.config, "conv_stride"
     ):
@@ -69,12 +76,14 @@ def load_decoder(name: str) -> MBartForCausalLM:
         )
     if not config.is_encoder_decoder:
         return fetch(
-            "model.decoder", name, lambda: MBartForCausalLM.from_pretrained(name, dtype=torch.float32)
+            "model.decoder",
+            name,
+            lambda: load_whole(MBartForCausalLM, name, "model.decoder", dtype=torch.float32),
         )
     whole = fetch(
         "model.decoder",
         name,
-        lambda: MBartForConditionalGeneration.from_pretrained(name, dtype=torch.float32),
+        lambda: load_whole(MBartForConditionalGeneration, name, "model.decoder", dtype=torch.float32),
     )
     if whole.final_logits_bias.any():
         raise UserError(
@@ -155,8 +164,9 @@ def _config(kind: type[Any], fields: Mapping[str, Any], key: str) -> Any:
 def set_vocabulary(decoder: MBartForCausalLM, old_ids: Sequence[int | None]) -> None:
     """Give the decoder the rows ``old_ids`` of its embedding; a None is a new token.
 
-    New rows are drawn around the mean of the kept ones (Hewitt, 2021), so that a new token starts neither
-    likelier nor less likely than the rest. Tied embeddings stay tied.
+    New rows are drawn from the normal distribution of the kept ones: as long, and as far from each other, as
+    those. Where embeddings stay frozen (LNA, LoRA) a task token is only ever this vector, and attention must be able
+    to tell it from the others. Tied embeddings stay tied.
     """
     embedding, head = decoder.model.decoder.embed_tokens, decoder.lm_head
     tied = head.weight is embedding.weight
@@ -174,7 +184,7 @@ def _rows(weight: torch.Tensor, old_ids: Sequence[int | None]) -> torch.Tensor:
     rows[known] = weight[torch.tensor([old for old in old_ids if old is not None])]
     fresh = torch.tensor([new for new, old in enumerate(old_ids) if old is None], dtype=torch.long)
     mean, spread = rows[known].mean(dim=0), rows[known].std(dim=0)
-    rows[fresh] = mean + 0.1 * spread * torch.randn(len(fresh), weight.shape[1])
+    rows[fresh] = mean + spread * torch.randn(len(fresh), weight.shape[1])
     return rows
 
 

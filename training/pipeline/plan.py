@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import Any
 
 from training.errors import UserError
 from training.pipeline.attempt import RESULTS, Start, decide
-from training.pipeline.machine import is_demo
+from training.pipeline.machine import DEMO_VIDEO, is_demo
 from training.pipeline.resolve import Resolved
 from training.pipeline.state import State, file_hash, fingerprint
+from training.pipeline.weights import of_scores, of_weights
 
 LEADER_ONLY = ("Evaluate on the test split", "Charts and report")
 """Steps of one machine, where several train together."""
@@ -191,7 +193,9 @@ def demo_task(settings: Settings, state: State, say: Callable[[str], None]) -> T
         say(f"{manifest}: changed since it was synthesised, kept as it is")
         return None
     minutes = ("--minutes", str(settings.minutes)) if settings.minutes else ()
-    replace = ("--force",) if manifest.exists() else ()
+    # A manifest that is here is the demo's; clips that lost theirs are known by their folders' names.
+    there = manifest.exists() or any(manifest.parent.glob(f"video_{DEMO_VIDEO}*"))
+    replace = ("--force",) if there else ()
     return Task(
         key="synthesise",
         command=module("training.data.demo", "--output", manifest.parent, *minutes, *replace),
@@ -217,7 +221,7 @@ def training_task(settings: Settings, run: Run, state: State, say: Callable[[str
     return Task(
         key=run.key,
         command=command,
-        values=run.resolved.values,
+        values=of_weights(run.resolved.values),
         reads=tuple(Path(data[name]) for name in ("train", "dev") if data[name]),
         writes=(folder / RESULTS, folder / "config.yaml"),
         start=start,
@@ -240,14 +244,17 @@ def evaluations(settings: Settings, run: Run) -> list[Task]:
 
 def _evaluation(settings: Settings, run: Run, name: str, manifests: Sequence[Path]) -> Task:
     folder, results = run.resolved.folder, settings.results
+    # The run's own config.yaml keeps the settings that it was trained with.
+    scoring = [f"{key}={json.dumps(value)}" for key, value in of_scores(run.resolved.values).items()]
+    told = ("--evaluation", *scoring) if scoring else ()
     which = [argument for path in manifests for argument in ("--test_csv", path)]
     return Task(
         key=f"evaluate {name}",
         command=module(
             "training.scripts.run_evaluation",
-            *("--model_dir", folder, *which, "--output", results, "--name", name),
+            *("--model_dir", folder, *which, "--output", results, "--name", name, *told),
         ),
-        values=run.resolved.values,
+        values=of_scores(run.resolved.values),
         reads=(folder / RESULTS, *manifests),
         writes=(results / f"{name}_metrics.json", results / f"{name}_predictions.csv"),
     )

@@ -11,13 +11,14 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 import venv
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 STAMP, LOG = "polyvox.json", "install.log"
 ACCELERATOR_PACKAGES = ("nvidia", "cuda", "triton", "pytorch-triton")
 INPUTS = ("pyproject.toml", "constraints.txt")
+CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s?#]+@", re.IGNORECASE)
 Say = Callable[[str], None]
 
 
@@ -39,7 +41,7 @@ class Wanted:
 
     venv: Path
     extras: frozenset[str]
-    torch_index: str | None
+    torch_index: str | None = field(repr=False)
     assume_yes: bool
 
 
@@ -108,6 +110,7 @@ def read_stamp(folder: Path) -> dict[str, Any]:
 
 def write_stamp(folder: Path, stamp: dict[str, Any]) -> None:
     """Written last and by renaming: an interrupted installation has no stamp that vouches for it."""
+    stamp = stamp | {"torch_index": known_index(stamp.get("torch_index"))}
     partial = folder / f"{STAMP}.part"
     partial.write_text(json.dumps(stamp, indent=1), encoding="utf8")
     partial.replace(folder / STAMP)
@@ -120,8 +123,22 @@ def new_stamp(old: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
         "root": str(ROOT),
         "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
         "extras": sorted(wanted.extras | set(old.get("extras", ()))),
-        "torch_index": wanted.torch_index or old.get("torch_index"),
+        "torch_index": known_index(wanted.torch_index) or old.get("torch_index"),
     }
+
+
+def known_index(address: str | None) -> str | None:
+    """How the stamp knows an index: without its user and password, of which it keeps a hash."""
+    if address is None or (shown := without_credentials(address)) == address:
+        return address
+    return (
+        f"{shown}#{hashlib.sha256(address.encode()).hexdigest()[:16]}" if "***@" not in address else address
+    )
+
+
+def without_credentials(text: str) -> str:
+    """Addresses in the text show ``***`` in place of user, password or token."""
+    return CREDENTIALS.sub(r"\1***@", text)
 
 
 def is_current(stamp: dict[str, Any], wanted: Wanted) -> bool:
@@ -130,7 +147,7 @@ def is_current(stamp: dict[str, Any], wanted: Wanted) -> bool:
         stamp.get("inputs") == fingerprint()
         and stamp.get("root") == str(ROOT)
         and wanted.extras <= set(stamp.get("extras", ()))
-        and wanted.torch_index in (None, stamp.get("torch_index"))
+        and known_index(wanted.torch_index) in (None, stamp.get("torch_index"))
         and python_of(wanted.venv).exists()
     )
 
@@ -158,7 +175,7 @@ def install(wanted: Wanted, stamp: dict[str, Any], say: Say) -> bool:
     pip = Pip(python_of(wanted.venv), wanted.venv / LOG, say)
     if not pip.install([f"pip=={pins['pip']}"], "pip"):
         return False
-    switched = wanted.torch_index not in (None, stamp.get("torch_index"))
+    switched = known_index(wanted.torch_index) not in (None, stamp.get("torch_index"))
     if (switched or not pip.has("torch", pins["torch"])) and not install_torch(pip, pins["torch"], wanted):
         return False
     extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
@@ -183,7 +200,9 @@ def install_torch(pip: Pip, version: str, wanted: Wanted) -> bool:
     if pip.install(["--no-deps", *replace, *source, f"torch=={version}"], f"torch {version}"):
         return True
     if index:
-        pip.say(f"torch was looked for on {index}; another index can be named in TORCH_INDEX_URL")
+        pip.say(
+            f"torch was looked for on {without_credentials(index)}; another index can be named in TORCH_INDEX_URL"
+        )
     return False
 
 
@@ -248,7 +267,7 @@ class Pip:
         command = [str(self.python), "-m", "pip", "install", "--progress-bar", "off", *arguments]
         status, lines = Status(what, self.say), []
         with self.log.open("a", encoding="utf8") as log:
-            log.write(f"\n$ {subprocess.list2cmdline(command)}\n")
+            log.write(f"\n$ {without_credentials(subprocess.list2cmdline(command))}\n")
             process = subprocess.Popen(
                 command,
                 env=self.environment,
@@ -260,7 +279,7 @@ class Pip:
                 errors="replace",
             )
             assert process.stdout is not None
-            for line in process.stdout:
+            for line in map(without_credentials, process.stdout):
                 log.write(line)
                 lines.append(line.rstrip())
                 status.line(line.strip())
@@ -287,7 +306,8 @@ class Pip:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(
-                f"pip finds no {requirement} here; is there a network?\n{done.stderr.strip()[-600:]}"
+                f"pip finds no {requirement} here; is there a network?\n"
+                f"{without_credentials(done.stderr).strip()[-600:]}"
             )
         found = json.loads(report.read_text(encoding="utf8"))["install"]
         report.unlink()
@@ -362,8 +382,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        exit_on_user_error(main)
-    except KeyboardInterrupt:
-        print("\nstopped; the next call goes on", file=sys.stderr)
-        sys.exit(130)
+    exit_on_user_error(main, stopped="\nstopped; the next call goes on")

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
+from training.folders import writable
+from training.scripts.options import add_options, from_arguments, to_arguments
 
 if TYPE_CHECKING:
+    from training.config.schema import Evaluation
     from training.inference.loading import Trained
 
 SPLITS = ("test", "dev", "train")
@@ -20,8 +23,6 @@ SPLITS = ("test", "dev", "train")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    from training.inference.ctc_setup import add_options
-
     result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__)
     result.add_argument(
         "--model_dir",
@@ -52,12 +53,20 @@ def parser() -> argparse.ArgumentParser:
         "--audio_file", type=Path, nargs="+", default=None, help="transcribe these files, score nothing"
     )
     add_options(result)
+    result.add_argument(
+        "--evaluation",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="settings of the evaluation: block other than the run's, e.g. resamples=200",
+    )
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, decode, score, write ``{name}_metrics.json`` and ``{name}_predictions.csv``."""
     args = parser().parse_args(argv)
+    writable(args.output, "--output")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if args.audio_file:
         return _transcribe(args)
@@ -67,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.inference.quiet import quiet
 
     quiet()
-    trained = load_trained(args.model_dir, args.model_type)
+    trained = _with_settings(load_trained(args.model_dir, args.model_type), args.evaluation)
     name = args.name or trained.name
     manifest, path = _manifest(trained, args)
     dataset, ledger = _dataset(trained, manifest)
@@ -107,7 +116,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _transcribe(args: argparse.Namespace) -> int:
     """The same model on files of no split: `polyvox transcribe`."""
-    from training.inference.ctc_setup import to_arguments
     from training.scripts import transcribe
 
     files = [str(path) for path in args.audio_file]
@@ -118,12 +126,40 @@ def _decoding(trained: Trained, args: argparse.Namespace) -> Any:
     """The command line's options; the run's own beam width where none is given."""
     from dataclasses import replace
 
-    from training.inference.ctc_setup import from_arguments
-
     options = from_arguments(args)
     if options.beam_width is None and not (options.lm or options.hot_words):
         return replace(options, beam_width=_setting(trained, "num_beams") or 1)
     return options
+
+
+def _with_settings(trained: Trained, given: Sequence[str]) -> Trained:
+    from dataclasses import replace
+
+    if not given:
+        return trained
+    if trained.config is None:
+        raise UserError(f"--evaluation: {trained.folder} is no run of ours and has no such settings")
+    changed = {"evaluation": rescored(trained.config.evaluation, given)}
+    return replace(trained, config=trained.config.model_copy(update=changed))
+
+
+def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
+    """The run's settings with ``key=value`` ones in their place; `UserError` for one that is not there or wrong."""
+    import yaml
+    from pydantic import ValidationError
+
+    values = evaluation.model_dump()
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in values:
+            raise UserError(f"--evaluation {pair}: must be key=value, of {', '.join(values)}")
+        values[key] = yaml.safe_load(text)
+    try:
+        return type(evaluation).model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        raise UserError(f"--evaluation {key}={wrong['input']}: {wrong['msg']}") from error
 
 
 def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | None]:
@@ -163,9 +199,11 @@ def _into_registry(trained: Trained, args: argparse.Namespace, examples: Any, hy
 
 def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
     """Every utterance that can be read; the others are listed, and are not scored as if they were silent."""
-    from training.data.dataset import SpeechDataset, validate
+    from training.data.dataset import SpeechDataset, unwritable, validate
+    from training.data.tasks import check_tasks
     from training.inference.decoding import PromptsOnly
 
+    check_tasks(manifest, trained.bundle.tasks, "the test split", every=False)
     dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
     kept, ledger = validate(dataset, workers=0)
     if len(ledger):
@@ -175,6 +213,13 @@ def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
         )
     if not len(kept):
         raise UserError("no utterance can be scored; see the list above")
+    pieces, rows = unwritable(SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate))
+    if pieces:
+        print(
+            f"{pieces} pieces of the references, in {rows} utterances, are not in the model's vocabulary: it cannot "
+            "write them, and they count as errors",
+            file=sys.stderr,
+        )
     return dataset.select(kept), ledger
 
 

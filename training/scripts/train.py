@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(args.config, [*given, *args.overrides])
     if config.model is None:
         raise UserError(f"{args.config}: no model: block; see docs/configuration.md")
+    check_reporters(config.training.report_to)
     if args.dry_run:
         from training.dry_run import dry_run
 
@@ -71,9 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _train(config, args)
 
 
+def check_reporters(named: str | Sequence[str]) -> None:
+    """`UserError` for a tool that is to draw curves and is not installed (a finished run needs none)."""
+    asked = {named} if isinstance(named, str) else set(named)
+    if not (asked := asked - {"none", "all"}):
+        return
+    from transformers import integrations
+
+    missing = sorted(asked - set(integrations.get_available_reporting_integrations()))
+    if missing:
+        raise UserError(
+            f"training.report_to: {missing[0]} is not installed, or switched off in the environment; "
+            f"pip install {missing[0]}, or leave it out"
+        )
+
+
 def say(text: str) -> None:
-    """Print at once, also into a file or a pipe: somebody is watching a long run."""
-    print(text, flush=True)
+    """Print at once, also into a file or a pipe: somebody is watching a long run. Of several ranks the first speaks."""
+    from training.run import first_rank
+
+    if first_rank():
+        print(text, flush=True)
 
 
 def reporter(log_file: Path | None) -> Callable[[str], None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import USER_ERROR, UserError, exit_on_user_error
+from training.scripts.options import add_options, from_arguments
 
 if TYPE_CHECKING:
     from training.inference.transcriber import Recording, Transcriber
@@ -22,8 +23,6 @@ SUBTITLES = ("srt", "vtt")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    from training.inference.ctc_setup import add_options
-
     result = argparse.ArgumentParser(prog="polyvox transcribe", description=__doc__)
     result.add_argument("audio", nargs="*", type=Path, help="audio files, or folders of them")
     result.add_argument("--audio_file", type=Path, action="append", default=[], help="the same, by name")
@@ -126,7 +125,6 @@ def _outputs(args: argparse.Namespace, files: Sequence[Path]) -> dict[Path, Path
 
 def _transcriber(args: argparse.Namespace) -> Transcriber:
     from training.data.example import TASKS
-    from training.inference.ctc_setup import from_arguments
     from training.inference.quiet import quiet
     from training.inference.transcriber import Transcriber
 

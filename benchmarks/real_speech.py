@@ -1,0 +1,140 @@
+"""The demo's own commands on real speech: a corpus with transcripts and translations, models from scratch.
+
+    python benchmarks/real_speech.py [--speech DIR] [--corpus mboshi_french] [--epochs 20] [key=value …]
+
+``DIR`` (or the variable ``POLYVOX_SPEECH``) holds one folder per corpus with a ``manifest.tsv`` and its audio; where
+there is none the benchmark says so and ends well. The recordings stay where they are; cleaned manifest, splits,
+runs and scores go to ``--work``. The split keeps equal sentences together and shares the few speakers, which the
+table says. A second call goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RUNS = ("demo_whisper", "demo_e2e")
+REGULARISED = {
+    "whisper": ["model.sizes.dropout=0.1", "model.sizes.apply_spec_augment=true"],
+    "e2e": [
+        "model.sizes.encoder.hidden_dropout=0.1",
+        "model.sizes.decoder.dropout=0.1",
+        "model.sizes.encoder.mask_time_prob=0.05",
+        "model.sizes.encoder.mask_time_length=4",
+    ],
+}
+"""A few thousand sentences that are read many times, unlike the synthesised ones."""
+
+
+def corpus(speech: Path | None, name: str) -> Path | None:
+    """The corpus' folder; None, with the reason on the screen, where it is absent."""
+    if speech is None:
+        print("skipped: no real speech here; name its folder with --speech or POLYVOX_SPEECH")
+        return None
+    if not (speech / name / "manifest.tsv").is_file():
+        print(f"skipped: {speech / name / 'manifest.tsv'} is not there")
+        return None
+    return speech / name
+
+
+def listed(source: Path, work: Path) -> Path:
+    """The corpus' manifest with absolute audio paths, in the folder of this benchmark."""
+    target = work / "manifest.tsv"
+    work.mkdir(parents=True, exist_ok=True)
+    with (source / "manifest.tsv").open(encoding="utf8", newline="") as read:
+        rows = list(csv.DictReader(read, delimiter="\t"))
+    with target.open("w", encoding="utf8", newline="") as written:
+        writer = csv.DictWriter(written, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, "audio_path": str((source / row["audio_path"]).resolve())})
+    return target
+
+
+def command(manifest: Path, work: Path, epochs: int, others: Sequence[str]) -> list[str]:
+    """What ``./run_dev.sh --profile demo --by sentence`` runs, on this manifest."""
+    overrides = [
+        f"paths.manifest_path={manifest}",
+        f"paths.splits_dir={work / 'splits'}",
+        f"paths.output_dir={work / 'outputs'}",
+        "data.columns={target_language: translation_language}",
+        f"training.num_train_epochs={epochs}",
+        *(f"{architecture}:{override}" for architecture, own in REGULARISED.items() for override in own),
+        *others,
+    ]
+    pipeline = [sys.executable, "-m", "training.cli", "pipeline", "--stage", "dev", "--profile", "demo"]
+    return [*pipeline, "--by", "sentence", "--config", *overrides]
+
+
+def summary(outputs: Path, run: str) -> dict[str, Any]:
+    """Scores, baselines and the curve of one run."""
+    report = json.loads((outputs / "results" / f"{run}_metrics.json").read_text(encoding="utf8"))
+    history = json.loads((outputs / run / "metrics" / f"{run}_metrics.json").read_text(encoding="utf8"))[
+        "history"
+    ]
+    curve = [{"epoch": entry["epoch"], **_measured(entry)} for entry in history if "eval_loss" in entry]
+    return {
+        "scores": report["scores"],
+        "rows": report["rows"],
+        "copying": report["translation"],
+        "nearest_training_sentence": report["nearest_training_sentence"],
+        "curve": curve,
+    }
+
+
+def _measured(entry: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: entry[f"eval_{name}"]
+        for name in ("loss", "wer", "cer", "bleu", "chrf")
+        if f"eval_{name}" in entry
+    }
+
+
+def show(run: str, found: dict[str, Any]) -> None:
+    """One line a score, one line a point of the curve."""
+    for name, score in found["scores"].items():
+        print(f"{run}  {name:5s} {score['value']:6.1f}  [{score['low']:.1f}, {score['high']:.1f}]")
+    for point in found["curve"]:
+        print(
+            f"{run}  dev, epoch {point['epoch']:5.1f}: "
+            + ", ".join(f"{k} {v:.2f}" for k, v in point.items() if k != "epoch")
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of the pipeline; 0 where there is no speech."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = os.environ.get("POLYVOX_SPEECH")
+    parser.add_argument("--speech", type=Path, default=Path(default) if default else None)
+    parser.add_argument("--corpus", default="mboshi_french")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--work", type=Path, default=Path("outputs/real_speech"))
+    parser.add_argument("others", nargs="*", metavar="key=value", help="overrides of both configurations")
+    args = parser.parse_args(argv)
+    source = corpus(args.speech, args.corpus)
+    if source is None:
+        return 0
+    work = args.work.resolve() / args.corpus
+    manifest = work / "manifest.tsv" if (work / "manifest.tsv").is_file() else listed(source, work)
+    status = subprocess.run(command(manifest, work, args.epochs, args.others), check=False).returncode
+    if status:
+        return status
+    found = {run: summary(work / "outputs", run) for run in RUNS}
+    for run in RUNS:
+        show(run, found[run])
+    (work / "real_speech.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf8")
+    print(f"written: {work / 'real_speech.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""What happens beside the steps: history, warnings, hypotheses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trainer_assets import make_trainer
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from training.callbacks import ConvergenceMonitorCallback, HypothesisCallback
+
+
+def arguments(folder: Path, **others: Any) -> TrainingArguments:
+    return TrainingArguments(output_dir=str(folder), use_cpu=True, **{"report_to": [], **others})
+
+
+def watch(folder: Path, losses: list[float], history: list[dict[str, float]] | None = None) -> list[str]:
+    """What the monitor says of losses that are logged every ten steps."""
+    said: list[str] = []
+    monitor = ConvergenceMonitorCallback(patience=500, report=said.append)
+    before = history or []
+    first = int(before[-1]["step"]) if before else 0
+    state = TrainerState(log_history=before)
+    monitor.on_train_begin(arguments(folder), state, TrainerControl())
+    for number, loss in enumerate(losses, 1):
+        state.global_step = first + 10 * number
+        monitor.on_log(arguments(folder), state, TrainerControl(), logs={"loss": loss})
+    return said
+
+
+def test_500_steps_without_improvement_are_said_once_per_stretch(tmp_path: Path) -> None:
+    assert watch(tmp_path, [1.0] * 51) == [
+        "warning: the training loss has not improved on 1.0000 for 500 steps; look at the learning rate and at the data"
+    ]
+    assert len(watch(tmp_path, [1.0] * 101)) == 2
+
+
+@pytest.mark.parametrize("losses", [[1.0] * 50, [3.0 - 0.01 * i for i in range(200)]])
+def test_a_loss_that_falls_or_a_short_wait_is_no_reason_to_warn(tmp_path: Path, losses: list[float]) -> None:
+    assert watch(tmp_path, losses) == []
+
+
+def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
+    history = [{"loss": 1.0, "step": 10 * i} for i in range(1, 41)]
+    assert len(watch(tmp_path, [1.0] * 11, history)) == 1
+    assert watch(tmp_path, [1.0] * 10, history) == []
+
+
+def test_hypotheses_stand_beside_their_references_in_the_log_and_on_tensorboard(tmp_path: Path) -> None:
+    said: list[str] = []
+    trainer = make_trainer(tmp_path, steps=1)
+    trainer.args.report_to = ["tensorboard"]
+    trainer.add_callback(HypothesisCallback(lambda: trainer.last_predictions, rows=2, report=said.append))
+    trainer.train()
+    trainer.evaluate()
+    first = trainer.last_predictions[0]
+    assert said == [
+        f"  {task}: {first.example.texts[task]!r} → {first.hypotheses[task].text!r}"
+        for task in first.hypotheses
+    ]
+    events = EventAccumulator(str(tmp_path / "logs")).Reload()
+    (page,) = events.Tensors("hypotheses/text_summary")
+    text = page.tensor_proto.string_val[0].decode()
+    assert text.splitlines()[0] == "| id | task | reference | hypothesis |"
+    assert len(text.splitlines()) == 2 + 2 * 2
+    assert first.example.texts["translate"] in text

@@ -1,0 +1,44 @@
+"""Folders of runs: what is refused before any work, and what is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.errors import UserError
+from training.inference.loading import load_trained
+from training.run import check_folder
+
+
+def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new", resume=None, fresh=False)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    check_folder(tmp_path / "empty", resume=None, fresh=False)
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_file_where_the_folder_should_be_is_said_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"output\.dir: .*file.* cannot be written to"):
+        check_folder(tmp_path / "file" / "run", resume=None, fresh=False)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_files_of_somebody_else_are_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="already holds files"):
+        check_folder(tmp_path, resume=None, fresh=False)
+    with pytest.raises(UserError, match="was not written by a run"):
+        check_folder(tmp_path, resume=None, fresh=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "damaged, not JSON"), ("[]", "no model's configuration")]
+)
+def test_a_damaged_model_folder_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=rf"config\.json: {message}"):
+        load_trained(tmp_path)

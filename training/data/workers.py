@@ -1,0 +1,37 @@
+"""How data workers behave when the run is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+PATIENCE_SECONDS = 600.0
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C and SIGTERM may reach the whole process group: a worker that died of them would cost the last save.
+
+    For a loader's ``worker_init_fn``. Ctrl-C is the run's alone. After a first SIGTERM a worker goes on, so that the
+    step or the evaluation under way can end; a second one ends it (torch sends it when its loader closes), and so do
+    the end of the run's process and `PATIENCE_SECONDS`.
+    """
+    told = threading.Event()
+
+    def end(number: int, frame: Any) -> None:
+        if told.is_set():
+            os._exit(128 + number)
+        told.set()
+        threading.Thread(target=_end_with, args=(os.getppid(), 128 + number), daemon=True).start()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
+
+
+def _end_with(parent: int, status: int) -> None:
+    limit = time.monotonic() + PATIENCE_SECONDS
+    while os.getppid() == parent and time.monotonic() < limit:
+        time.sleep(0.5)
+    os._exit(status)
