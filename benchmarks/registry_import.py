@@ -26,7 +26,23 @@ import soundfile
 
 RATE = 16_000
 SPEAKERS = 97
-WORDS = "một hai ba bốn năm sáu bảy tám chín mười meeting deadline email report team".split()
+WORDS = [
+    "một",
+    "hai",
+    "ba",
+    "bốn",
+    "năm",
+    "sáu",
+    "bảy",
+    "tám",
+    "chín",
+    "mười",
+    "meeting",
+    "deadline",
+    "email",
+    "report",
+    "team",
+]
 _POLL = 0.05
 
 

@@ -28,10 +28,10 @@ from training.data.example import TRANSCRIBE
 from training.data.manifest import load_manifest
 from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
-from training.scripts.options import add_options, from_arguments
 from training.inference.loading import load_trained
 from training.inference.quiet import quiet
 from training.inference.transcriber import Transcriber
+from training.scripts.options import add_options, from_arguments
 
 RATE = 16_000
 FLOOR = 1e-4

@@ -113,16 +113,18 @@ class SpeechTrainer(Seq2SeqTrainer):
         if not self.one_cycle or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         chosen = optimizer if optimizer is not None else self.optimizer
+        assert chosen is not None
         warmup = self.args.get_warmup_steps(num_training_steps) / max(1, num_training_steps)
         self._created_lr_scheduler = True
-        self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
             chosen,
             max_lr=[group["lr"] for group in chosen.param_groups],
             total_steps=num_training_steps + 1,
             pct_start=warmup or 0.3,
             cycle_momentum=False,
         )
-        return self.lr_scheduler
+        self.lr_scheduler = schedule  # type: ignore[assignment]
+        return schedule
 
     # Batches
 

@@ -12,7 +12,7 @@ from training.registry.prepare import Prepared, Settings, prepare
 from training.registry.store import Registry, open_registry
 
 RATE = 8_000
-WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
 def noise(path: Path, seconds: float = 1.0, *, seed: int = 0, rate: int = RATE, channels: int = 1) -> Path:

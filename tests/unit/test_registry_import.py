@@ -141,7 +141,7 @@ def test_every_broken_row_has_its_reason_and_stops_nothing(tmp_path: Path) -> No
     }
     assert all(f"{tmp_path / 'metadata.csv'}:" in drop.detail for drop in done.ledger)
     assert (
-        "metadata.csv:21: 6 cells, the header names 5" in [d for d in done.ledger if "21" in d.id][0].detail
+        "metadata.csv:21: 6 cells, the header names 5" in next(d for d in done.ledger if "21" in d.id).detail
     )
     assert len(done.ledger) + 1 == done.total == 20
 

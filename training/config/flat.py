@@ -74,16 +74,17 @@ Put = Callable[[KeyPath, KeyPath, Any], None]
 def _putter(given: Layer, mistakes: list[Mistake]) -> Put:
     def put(old: KeyPath, new: KeyPath, value: Any) -> None:
         place = given.places.get(old, NOWHERE)
+        *above, last = map(str, new)
         block = given.data
-        for name in new[:-1]:
+        for name in above:
             block = block.setdefault(name, {})
             if not isinstance(block, dict):
                 return
-        if block.get(new[-1]) not in (None, value):
-            text = f"is {value!r} and {'.'.join(map(str, new))} is {block[new[-1]]!r}; keep one of them"
+        if block.get(last) not in (None, value):
+            text = f"is {value!r} and {'.'.join(map(str, new))} is {block[last]!r}; keep one of them"
             mistakes.append(Mistake(place, old, text))
             return
-        block[new[-1]], given.places[new] = value, place
+        block[last], given.places[new] = value, place
 
     return put
 

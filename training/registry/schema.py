@@ -7,7 +7,7 @@ value, a hash of it stands beside it.
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -156,7 +156,7 @@ class Prediction(Base):
 
 def now() -> datetime:
     """The time, in UTC."""
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def hash_of(*parts: str) -> str:
