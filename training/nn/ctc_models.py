@@ -128,7 +128,7 @@ class FastConformerCtc(CtcForward, ParakeetForCTC):
     def lengths(self, attention_mask: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
         if attention_mask is None:
             return states.new_full(states.shape[:1], states.shape[1], dtype=torch.long)
-        return self._get_subsampling_output_length(attention_mask.sum(-1)).long()  # type: ignore[arg-type]
+        return self._get_subsampling_output_length(attention_mask.sum(-1)).long()
 
     def to_logits(self, states: torch.Tensor) -> torch.Tensor:
         return self.ctc_head(states)
@@ -153,7 +153,7 @@ class Wav2Vec2Ctc(CtcForward, Wav2Vec2ForCTC):
     def lengths(self, attention_mask: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
         if attention_mask is None:
             return states.new_full(states.shape[:1], states.shape[1], dtype=torch.long)
-        return self._get_feat_extract_output_lengths(attention_mask.sum(-1)).long()
+        return self._get_feat_extract_output_lengths(attention_mask.sum(-1)).long()  # type: ignore[arg-type]
 
     def to_logits(self, states: torch.Tensor) -> torch.Tensor:
         return self.lm_head(self.dropout(states))
