@@ -17,7 +17,7 @@ from training.models import BuildContext, ctc
 def make(folder, *, dropout: float = 0.1, **changes):
     words = "Xin chào các bạn hôm nay chúng ta meeting nhé"
     built = ctc.build(
-        options("transformer", dropout=dropout, subsampling=1),
+        options("transformer", dropout=dropout),
         BuildContext(texts=lambda: [("transcribe", "vi", text) for text in (*TEXTS, words)]),
     )
     return make_trainer(folder, bundle=built, **changes)
@@ -63,8 +63,9 @@ def test_checkpoints_hold_the_average_and_the_run_goes_on_from_the_weights(tmp_p
 
 def test_training_itself_does_not_feel_the_average_and_ends_with_it(tmp_path):
     plain, averaged = make(tmp_path / "a"), make(tmp_path / "b", options={"ema_decay": 0.9})
-    plain.train()
-    averaged.train()
+    for trainer in (plain, averaged):
+        torch.manual_seed(0)
+        trainer.train()
     assert losses(plain) == losses(averaged)
     name = "ctc_head.weight"
     assert not torch.equal(weights(plain)[name], weights(averaged)[name])

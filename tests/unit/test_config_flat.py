@@ -15,7 +15,7 @@ LINES = (
     ("use_amp: false", "training.fp16", False),
     ("grad_accum_steps: 4", "training.gradient_accumulation_steps", 4),
     ("grad_clip: 0.5", "training.max_grad_norm", 0.5),
-    ("device: cpu", "profile.device", "cpu"),
+    ("device: cpu\nuse_amp: false", "profile.device", "cpu"),
     ("warmup_epochs: 5", "training.warmup_ratio", 0.1),
     ("validate_every: 5", "training.eval_steps", 0.1),
     ("early_stopping: {enabled: true, patience: 10}", "training.early_stopping_patience", 10),
@@ -64,7 +64,7 @@ def test_the_printed_block_loads_as_it_stands_and_means_what_it_says(tmp_path):
 @pytest.mark.parametrize(("line", "key", "value"), LINES)
 def test_every_other_line_of_the_guide_has_an_effect(tmp_path, line, key, value):
     wanted = pytest.approx(value) if isinstance(value, float) else value
-    assert look(config(tmp_path, line), key) == wanted
+    assert look(config(tmp_path, *line.splitlines()), key) == wanted
 
 
 def test_wandb_is_told_by_variables(tmp_path):

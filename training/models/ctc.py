@@ -50,7 +50,7 @@ class Options(BaseModel):
     """Tokens: characters, or byte-pair pieces learnt from the training split."""
     vocab_size: int = Field(500, ge=2)
     """Pieces, with ``vocabulary: bpe``."""
-    languages: tuple[str, ...] = Field(("vi", "en"), min_length=1)
+    languages: tuple[str, ...] = ("vi", "en")
     """Languages whose letters the vocabulary holds, whether the training split has them or not. The first is taken
     for that of utterances that name none."""
     d_model: int = Field(256, ge=8)
@@ -63,7 +63,7 @@ class Options(BaseModel):
     """Width of the feed-forward layers."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout, everywhere in the encoder."""
-    subsampling: Literal[1, 2, 4, 8] = 4
+    subsampling: Literal[2, 4, 8] = 4
     """Log-mel frames that become one frame of the encoder (1 frame is 10 ms)."""
     subsampling_channels: int = Field(64, ge=1)
     """Channels of the convolutions that do it."""
@@ -152,12 +152,13 @@ def _said(options: Options) -> frozenset[str]:
 def _bundle(options: Options, model: Any, processor: CtcProcessor, notes: tuple[str, ...] = ()) -> Bundle:
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     frames, shift = _frames(options, model, extractor)
+    spoken = options.languages[0] if options.languages else "und"
     spans = getattr(model.config, "mask_time_length", 0) if options.encoder == "wav2vec2" else 0
     return Bundle(
         model=model,
         processor=processor,
         tasks=options.tasks,
-        languages=(options.languages[0], options.languages[0]),
+        languages=(spoken, spoken),
         sample_rate=extractor.sampling_rate,
         encode=CtcEncode(extractor, tokenizer, frames),
         collate=CtcCollator(shortest=frames.samples(spans + 1) if spans else 1),
