@@ -237,6 +237,10 @@ class _Report:
         else:
             what, one = "a made-up text", worst_case.encoded(bundle, SAMPLE_TEXT)
         self.title(f"labels of {what}, special tokens included")
+        if bundle.ctc is not None:
+            for task, ids in one["labels"].items():
+                self.row(task, f"{bundle.decode(ids)!r}, {len(ids)} labels")
+            return
         start = bundle.collate([one])["decoder_input_ids"][0, 0, :1].tolist()
         tokenizer: Any = bundle.processor.tokenizer
         for task, ids in one["labels"].items():

@@ -145,8 +145,12 @@ def _fake(value: Any) -> Any:
 
 
 def _vocabulary(model: Any) -> int:
-    """Rows of the output embedding: they mark logits, and gradients and copies of the matrix itself."""
-    head = model.get_output_embeddings() or model.decoder.get_output_embeddings()
+    """Rows of the output embedding, or of a CTC output: they mark logits, and gradients and copies of the matrix itself."""
+    head = model.get_output_embeddings()
+    if head is None and hasattr(model, "decoder"):
+        head = model.decoder.get_output_embeddings()
+    elif head is None:
+        head = model.ctc_head if hasattr(model, "ctc_head") else model.lm_head
     return int(head.weight.shape[0])
 
 
