@@ -82,8 +82,8 @@ def test_each_field_of_transformers_has_one_home() -> None:
     assert set(verbatim.HANDLED) == set(ALIASES)
 
 
-def test_schedules_are_those_of_the_installed_transformers() -> None:
-    assert set(get_args(Schedule)) == {member.value for member in SchedulerType}
+def test_schedules_are_those_of_the_installed_transformers_and_one_cycle() -> None:
+    assert set(get_args(Schedule)) == {*(member.value for member in SchedulerType), "onecycle"}
 
 
 def test_verbatim_fields_arrive_with_their_types(tmp_path: Path) -> None:

@@ -118,14 +118,14 @@ def test_a_base_that_is_no_path(tmp_path: Path, base: str) -> None:
 
 def test_all_mistakes_at_once_each_with_its_file_and_line(tmp_path: Path) -> None:
     base = "training:\n  learning_rate: fast\n  save_step: 10\n"
-    text = "_base_: base.yaml\nmodel:\n  type: tiny\n  layer: 3\n\ndata:\n  min_seconds: -1\nbatch_size: 3\n"
+    text = "_base_: base.yaml\nmodel:\n  type: tiny\n  layer: 3\n\ndata:\n  min_seconds: -1\neval_steps: 3\n"
     path = write(tmp_path, base=base, a=text)
     assert mistakes(path, "dataloader.num_worker=2") == [
         "base.yaml:2: training.learning_rate: should be a valid number, unable to parse string as a number (got 'fast')",
         "base.yaml:3: training.save_step: is not a known key; did you mean save_steps?",
         "a.yaml:4: model.layer: is not a known key; did you mean layers?",
         "a.yaml:7: data.min_seconds: should be greater than or equal to 0 (got -1)",
-        "a.yaml:8: batch_size: is not a known key; did you mean training.batch_size?",
+        "a.yaml:8: eval_steps: is not a known key; did you mean training.eval_steps?",
         "command line: dataloader.num_worker: is not a known key; did you mean num_workers?",
     ]
 
@@ -398,8 +398,10 @@ def test_shipped_configurations_load_and_come_back_from_what_is_saved(path: Path
 
 def test_shipped_runs_have_a_model_and_a_folder_of_their_own() -> None:
     runs = {path.stem: load_config(path) for path in SHIPPED if path.stem != "base"}
+    digits = runs.pop("digits_ctc")
+    assert digits.output.dir == Path("outputs/digits_ctc") and digits.profile.name == "cpu"
     assert sorted(runs) == sorted(
-        f"{stage}_{kind}" for stage in ("demo", "dev", "prod") for kind in ("whisper", "e2e")
+        f"{stage}_{kind}" for stage in ("demo", "dev", "prod") for kind in ("whisper", "e2e", "ctc")
     )
     for name, config in runs.items():
         assert config.output.dir == Path("outputs") / name

@@ -115,8 +115,7 @@ def test_the_last_text_that_fits_is_taken_and_has_a_finite_loss():
 
 def test_texts_that_cannot_be_heard_and_clips_without_sound_are_refused():
     bundle = tiny()
-    with pytest.raises(ValueError, match="no transcript"):
-        bundle.encode.check(example(text=None), 1.0)
+    bundle.encode.check(example(text=None), 1.0)  # to be heard, not to be learnt from
     with pytest.raises(ValueError, match="nothing in the transcript can be heard"):
         bundle.encode.check(example(text="?!"), 1.0)
     with pytest.raises(ValueError, match="less than two frames"):

@@ -13,7 +13,7 @@ from registry_files import corpus, imported, opened
 from sqlalchemy import select
 
 from training.config.agreement import contradictions
-from training.config.schema import Config, Inconsistent
+from training.config.schema import Config
 from training.data.example import TRANSCRIBE, Hypothesis
 from training.data.manifest import load_manifest
 from training.errors import UserError
@@ -146,7 +146,7 @@ def test_training_reads_the_version_that_the_configuration_names(tmp_path: Path)
 
 
 def test_registry_and_dataset_contradict_each_other(tmp_path: Path) -> None:
-    with pytest.raises(Inconsistent, match=r"data.registry: data.dataset is set too"):
+    with pytest.raises(ValueError, match=r"data.registry: data.dataset is set too"):
         contradictions(config(tmp_path, dataset={"path": "x"}))
 
 

@@ -99,6 +99,7 @@ def recogniser(*, ctc: bool) -> Trained:
     )
     model: Any = torch.nn.Linear(1, 1)
     bundle = Bundle(
+        languages=("en", "en"),
         model=model,
         processor=None,
         tasks=(TRANSCRIBE,),

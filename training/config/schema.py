@@ -227,11 +227,17 @@ class Augmentation(Block):
     enabled: bool = True
     """false: no changes, whatever stands below."""
     speed: Speed = Speed()
+    """Faster or slower, pitch and all."""
     shift: Shift = Shift()
+    """Silence in front and behind."""
     reverb: Reverb = Reverb()
+    """The sound of a room."""
     noise: Noise = Noise()
+    """Sound behind the speech."""
     volume: Volume = Volume()
+    """Louder or softer."""
     spec: SpecMasks = SpecMasks()
+    """Masks over the log-mels (SpecAugment)."""
 
     @property
     def changes(self) -> dict[str, Change]:

@@ -82,10 +82,9 @@ class CtcEncode:
         return labels
 
     def check(self, example: Example, seconds: float) -> None:
-        """Whether the example can be trained on: ``ValueError`` with the reason where it cannot."""
-        if TRANSCRIBE not in example.texts:
-            raise ValueError("no transcript")
-        if not self.labels(example, round(seconds * self.feature_extractor.sampling_rate)):
+        """Raise what encoding would raise, and ``ValueError`` for a transcript in which nothing can be heard."""
+        labels = self.labels(example, round(seconds * self.feature_extractor.sampling_rate))
+        if TRANSCRIBE in example.texts and not labels:
             raise ValueError("nothing in the transcript can be heard: no letters and no digits")
 
     def unwritable(self, example: Example) -> int:
