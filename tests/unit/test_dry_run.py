@@ -188,7 +188,8 @@ def test_a_folder_without_weights_is_a_mistake(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "words"), [(0.0, "trimmed (never in full: not for stock pipelines)"), (0.02, "trimmed (2% of the")]
+    ("share", "words"),
+    [(0.0, "trimmed (never in full: not for stock pipelines)"), (0.02, "trimmed (2% of the")],
 )
 def test_the_context_is_said(folder: Path, share: float, words: str) -> None:
     values = config(folder).as_dict()
