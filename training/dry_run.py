@@ -25,7 +25,7 @@ from training.config.agreement import precision
 from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
 from training.data.tasks import check_tasks
-from training.errors import UserError
+from training.errors import NotInReach, UserError
 from training.models import Batch, BuildContext, Bundle, Features
 from training.phantom import NotCountable
 
@@ -182,7 +182,7 @@ class _Report:
         """The bundle with weights and tokenizer where they can be had, else by its public sizes alone."""
         try:
             bundle, real = runs.build_bundle(self.config, self.context(meta=False)), True
-        except UserError as error:
+        except NotInReach as error:
             bundle, real = runs.build_bundle(self.config, self.context(meta=True)), False
             self.unchecked += ["weights", "tokenizer"]
             self.reason = str(error)
@@ -380,7 +380,15 @@ def describe_model(options: Any) -> str:
     values = options.model_dump(exclude_none=True)
     names = [str(values[key]) for key in ("name", "encoder", "decoder") if isinstance(values.get(key), str)]
     origin = " + ".join(names) or "from scratch"
-    return f"{values['type']}, {origin}, task {values.get('task', 'both')}, language {values.get('language', '')}"
+    words = [f"task {values.get('task', 'both')}", f"language {values.get('language', '')}"]
+    if context := values.get("encoder_context"):
+        words.append(f"encoder context {context}{_full_share(values) if context == 'trimmed' else ''}")
+    return f"{values['type']}, {origin}, {', '.join(words)}"
+
+
+def _full_share(values: dict[str, Any]) -> str:
+    share = values.get("full_context_share", 0.0)
+    return f" ({share:.0%} of the batches in full)" if share else " (never in full: not for stock pipelines)"
 
 
 def schedule(config: Config, sampler: DurationBatchSampler | None, world: int) -> str:

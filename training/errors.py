@@ -32,6 +32,10 @@ class UserError(ValueError):
     """
 
 
+class NotInReach(UserError):
+    """Weights or a tokenizer that this machine cannot get at now: another machine, or this one later, may."""
+
+
 def status_of(main: Callable[[], int | None], *, stopped: str = "stopped") -> int:
     """Run a command's ``main`` and hand back its exit status.
 

@@ -13,11 +13,13 @@ import torch
 import whisper_assets
 
 from training import memory, trial
+from training import run as runs
 from training.config.load import config_from
 from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
 from training.dry_run import DOES_NOT_FIT, VALID, dry_run, stand_in_texts
 from training.errors import UserError
+from training.models import BuildContext, Bundle
 
 torch.set_num_threads(1)
 ROWS = 12
@@ -157,6 +159,42 @@ def test_weights_that_are_not_here_are_planned_for_all_the_same(folder: Path) ->
     assert "37,760,640" in "\n".join(lines)
     assert {"weights", "tokenizer", "one training step"} <= set(values_of(lines, "not checked"))
     assert values_of(lines, "verdict")[0].startswith("fits: ")
+
+
+def test_a_mistake_is_not_taken_for_weights_that_are_not_here(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build by sizes alone would succeed, and the dry run call valid what the run then refuses."""
+    values = config(folder).as_dict()
+    values["model"] = {"type": "whisper", "name": "openai/whisper-tiny"}
+    build = runs.build_bundle
+
+    def refused(settings: Config, context: BuildContext) -> Bundle:
+        if not context.meta:
+            raise UserError("model.language: no such language")
+        return build(settings, context)
+
+    monkeypatch.setattr(runs, "build_bundle", refused)
+    with pytest.raises(UserError, match="no such language"):
+        said(config_from(values))
+
+
+def test_a_folder_without_weights_is_a_mistake(folder: Path) -> None:
+    (folder / "model").mkdir()
+    values = config(folder).as_dict()
+    values["model"] = {"type": "whisper", "name": str(folder / "model")}
+    with pytest.raises(UserError, match="cannot be loaded"):
+        said(config_from(values))
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.0, "trimmed (never in full: not for stock pipelines)"), (0.02, "trimmed (2% of the")],
+)
+def test_the_context_is_said(folder: Path, share: float, words: str) -> None:
+    values = config(folder).as_dict()
+    values["model"] |= {"encoder_context": "trimmed", "full_context_share": share}
+    assert f"encoder context {words}" in values_of(said(config_from(values))[1], "model")[0]
 
 
 def too_big(folder: Path) -> Config:

@@ -647,3 +647,44 @@ def test_machines_after_the_first_wait_for_the_data_and_train_as_the_first_does(
     assert waits == [command.POLL_SECONDS]
     assert [(call[0], call[-1]) for call in made] == [("accelerate.commands.accelerate_cli", "--resume")]
     assert "waiting for machine 0: train demo_whisper" in house.said
+
+
+def test_machines_after_the_first_end_when_it_fails(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = State(Path("outputs") / NAME)
+    leader.open_call()
+    monkeypatch.setattr(command.time, "sleep", lambda seconds: leader.close_call(3))
+    assert house.pipeline(launcher=(), rank=1).run() == 3
+    assert house.said[-2].startswith("machine 0 ended with status 3 before ")
+    assert not house.calls()
+
+
+def test_machines_after_the_first_do_not_take_an_earlier_call_for_a_fresh_one(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started before the first machine, which then has yet to void what it finished earlier."""
+    house.run(launcher=())
+    leader = State(Path("outputs") / NAME)
+    key = "train demo_whisper"
+    waits: list[float] = []
+
+    def first_machine_starts(seconds: float) -> None:
+        waits.append(seconds)
+        leader.redo_all()
+        leader.open_call()
+        leader.begin(key, "of this call", flags=["--overwrite"])
+        leader.process(os.getpid())
+
+    monkeypatch.setattr(command.time, "sleep", first_machine_starts)
+    follower = Pipeline(
+        house.settings(launcher=(), rank=1, fresh=True), State(leader.path), house.said.append
+    )
+    task = next(
+        t
+        for step in plan.steps(follower.settings, follower.state, print)
+        for t in step.tasks()
+        if t.key == key
+    )
+    before = len(house.calls())
+    assert follower._follow(task) == (0, None)
+    assert waits == [command.POLL_SECONDS]
+    assert [call[-1] for call in house.calls()[before:]] == ["--overwrite"]

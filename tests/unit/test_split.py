@@ -288,3 +288,13 @@ def test_a_hundred_thousand_groups_take_seconds() -> None:
     np.testing.assert_allclose(
         np.bincount(parts, weights=seconds) / seconds.sum(), [0.8, 0.1, 0.1], atol=0.001
     )
+
+
+def test_small_groups_of_every_length_are_in_every_part() -> None:
+    """Placed largest first, the dev and test parts got the shortest utterances."""
+    seconds = np.random.default_rng(0).lognormal(0.5, 0.6, 3000)
+    parts = partition(seconds, (0.8, 0.1, 0.1), seed=0)
+    means = [seconds[parts == part].mean() for part in range(3)]
+    assert means == pytest.approx([seconds.mean()] * 3, rel=0.1)
+    shares = [seconds[parts == part].sum() / seconds.sum() for part in range(3)]
+    assert shares == pytest.approx([0.8, 0.1, 0.1], rel=0.02)

@@ -8,6 +8,8 @@ import numpy as np
 
 GOOD_ENOUGH = 0.02
 """A partition is taken at once when every part is within this share of the seconds that it should have."""
+SMALL = 0.1
+"""Groups are small when none has more than this share of what the smallest part should have."""
 
 _RESTARTS = 200
 _WORK = 2_000_000
@@ -19,7 +21,8 @@ def partition(
     """The part of each group, int64 ``[groups]``, for ``seconds`` float ``[groups]`` and ``shares`` that add up to 1.
 
     Groups are placed largest first, in an order that is shuffled a little, each into the part that lacks most;
-    then groups are moved and swapped while that helps. The first good result counts, else the best of many.
+    then groups are moved and swapped while that helps. Where every group is small they are placed in any order:
+    largest first would fill the smaller parts with what is left, the shortest groups. The first good result counts, else the best of many.
     ``taken`` is what the parts hold already. No part with a share stays empty as long as there are groups enough.
     """
     rng = np.random.default_rng(seed)
@@ -50,7 +53,10 @@ def deviation(parts: np.ndarray, seconds: np.ndarray, targets: np.ndarray, held:
 def _greedy(
     seconds: np.ndarray, targets: np.ndarray, held: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    order = np.argsort(-seconds * rng.uniform(0.5, 1.0, len(seconds)), kind="stable")
+    if seconds.max(initial=0.0) <= SMALL * targets[targets > 0].min():
+        order = rng.permutation(len(seconds))
+    else:
+        order = np.argsort(-seconds * rng.uniform(0.5, 1.0, len(seconds)), kind="stable")
     lacking = (targets - held).tolist()
     open_parts = [j for j, target in enumerate(targets) if target > 0]
     parts = np.zeros(len(seconds), dtype=np.int64)

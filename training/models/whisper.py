@@ -23,7 +23,7 @@ from training.models import Batch, BuildContext, Bundle, new_tokens
 from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters, head_characters
 from training.nn.sizes import SIZES
-from training.nn.weights import load_whole
+from training.nn.weights import cannot_load, load_whole
 from training.nn.whisper import MultitaskWhisper
 from training.nn.whisper_tokenizer import START, train_whisper_tokenizer
 
@@ -238,10 +238,7 @@ def _load(name: str, options: Options, context: BuildContext) -> tuple[WhisperPr
             MultitaskWhisper, name, "model.name", new=("ctc_head.*",), config=config, dtype=torch.float32
         )
     except OSError as error:
-        raise UserError(
-            f"model.name: {name} cannot be loaded ({str(error).splitlines()[0]}); give a folder that transformers' "
-            "save_pretrained wrote, or a hub id that is cached or in reach"
-        ) from error
+        raise cannot_load("model.name", name, error) from error
     return processor, model
 
 

@@ -25,7 +25,7 @@ from transformers import (
 from training.errors import UserError
 from training.nn.mbart_tokenizer import read_mbart_tokenizer
 from training.nn.sizes import SIZES
-from training.nn.weights import load_whole
+from training.nn.weights import cannot_load, load_whole
 
 T = TypeVar("T")
 
@@ -37,11 +37,7 @@ def fetch(key: str, name: str, load: Callable[[], T]) -> T:
     except UserError:
         raise
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{key}: {name!r} cannot be loaded ({reason}); give a folder saved by transformers, or a hub id that is "
-            "in reach or in the cache"
-        ) from error
+        raise cannot_load(key, name, error) from error
 
 
 def load_encoder(name: str) -> tuple[PreTrainedModel, Wav2Vec2FeatureExtractor]:

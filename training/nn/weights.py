@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
-from training.errors import UserError
+from training.errors import NotInReach, UserError
 
 
 def load_whole(model_class: Any, name: str, key: str, *, new: Sequence[str] = (), **options: Any) -> Any:
@@ -26,3 +27,13 @@ def load_whole(model_class: Any, name: str, key: str, *, new: Sequence[str] = ()
             "save_pretrained of the stock model, or name another"
         )
     return model
+
+
+def cannot_load(key: str, name: str, error: Exception) -> UserError:
+    """What to raise where transformers could not load ``name``: `NotInReach` for a hub id, a mistake for a folder."""
+    kind = UserError if Path(name).is_dir() else NotInReach
+    reason = str(error).strip().splitlines()[0]
+    return kind(
+        f"{key}: {name!r} cannot be loaded ({reason}); give a folder that transformers' save_pretrained wrote, or a hub "
+        "id that is cached or in reach"
+    )

@@ -61,16 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     state = State(settings.path("output_dir") / NAME)
     if settings.rank == 0:
         state.refuse_second()
-        state.stop()
         if settings.fresh:
             state.redo_all()
+        state.open_call()
     pipeline = Pipeline(settings, state, say)
     pipeline.times["Install dependencies"] = _installation(args.installed, say)
+    status = 1
     try:
         status = pipeline.run()
     except process.Stopped as stopped:
         say(f"stopped in {stopped.key!r}; the same command goes on from there")
-        return 128 + stopped.number
+        status = 128 + stopped.number
+    finally:
+        if settings.rank == 0:
+            state.close_call(status)
     if status == 0:
         say(pipeline.closing(time.monotonic() - began))
     return status
@@ -135,6 +139,7 @@ class Pipeline:
     def __init__(self, settings: Settings, state: State, say: Say):
         self.settings, self.state, self.say = settings, state, say
         self.times: dict[str, str] = {}
+        self.followed: str | None = None
 
     def run(self) -> int:
         """0, or the status of the task that failed."""
@@ -193,15 +198,26 @@ class Pipeline:
         return ended.status if ended.status > 0 else 128 - ended.status
 
     def _follow(self, task: Task) -> tuple[int, float | None]:
-        """On another machine than the first: wait until that one has prepared, or trains, and train with it."""
+        """On another machine than the first: wait until that one has prepared, or trains, and train with it.
+
+        With ``--fresh`` what an earlier call has finished does not count: the first machine's call is awaited.
+        """
         told = False
         while True:
             self.state.reload()
+            call = self.state.call or {"id": None, "status": 0}
+            if call["status"] is None:
+                self.followed = call["id"]
+            ours = self.followed is not None and call["id"] == self.followed
             record, now = self.state.record(task.key), self.state.running
-            if self.state.is_finished(task.key, task.inputs(), task.writes):
-                return 0, record["seconds"] if record else 0.0
-            if task.launcher and now and now["key"] == task.key and "pid" in now:
-                return self._process(task, now["flags"]), None
+            if ours or not self.settings.fresh:
+                if self.state.is_finished(task.key, task.inputs(), task.writes):
+                    return 0, record["seconds"] if record else 0.0
+                if task.launcher and now and now["key"] == task.key and "pid" in now:
+                    return self._process(task, now["flags"]), None
+            if ours and call["status"]:
+                self.say(f"machine 0 ended with status {call['status']} before {task.key}")
+                return call["status"], None
             if not told:
                 self.say(f"waiting for machine 0: {task.key}")
                 told = True

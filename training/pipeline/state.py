@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,23 @@ class State:
     def running(self) -> dict[str, Any] | None:
         """The task in progress: ``key``, ``flags``, ``host``, ``pid``, ``created``."""
         return self._values["running"]
+
+    @property
+    def call(self) -> dict[str, Any] | None:
+        """The latest call on the first machine: ``id``, and its exit ``status``, None while it goes on."""
+        return self._values.get("call")
+
+    def open_call(self) -> None:
+        """A call begins on the first machine; the others follow it by its id."""
+        self._values |= {"call": {"id": uuid.uuid4().hex, "status": None}, "running": None}
+        self.save()
+
+    def close_call(self, status: int) -> None:
+        """The call has ended; machines that follow it end as well."""
+        assert self.call is not None
+        self.call["status"] = status
+        self._values["running"] = None
+        self.save()
 
     def is_finished(self, key: str, inputs: str, outputs: Iterable[Path]) -> bool:
         """Done with these inputs, and what it wrote is there."""
