@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ from training.models import Bundle, model_inputs
 
 class NotFiniteError(UserError):
     """The loss of a batch is NaN or infinite; says which utterances were in it."""
+
+
+NO_EPOCH = sys.maxsize
+"""An epoch that no run reaches: training begins behind it, and so not at all."""
 
 
 class SpeechTrainer(Seq2SeqTrainer):
@@ -83,6 +88,11 @@ class SpeechTrainer(Seq2SeqTrainer):
             iterator = getattr(self._loader, "_iterator", None)
             if iterator is not None and hasattr(iterator, "_shutdown_workers"):
                 iterator._shutdown_workers()
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """As the base class, which would train a run that has had all its steps for one more."""
+        epochs, batches = super()._init_training_state(*args, **kwargs)
+        return (NO_EPOCH, 0) if self.state.global_step >= self.state.max_steps else (epochs, batches)
 
     # Batches
 
