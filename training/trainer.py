@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,10 @@ from training.models import Bundle, model_inputs
 
 class NotFiniteError(UserError):
     """The loss of a batch is NaN or infinite; says which utterances were in it."""
+
+
+NO_EPOCH = sys.maxsize
+"""An epoch that no run reaches: training begins behind it, and so not at all."""
 
 
 class SpeechTrainer(Seq2SeqTrainer):
@@ -125,6 +130,11 @@ class SpeechTrainer(Seq2SeqTrainer):
         )
         self.lr_scheduler = schedule  # type: ignore[assignment]
         return schedule
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """As the base class, which would train a run that has had all its steps for one more."""
+        epochs, batches = super()._init_training_state(*args, **kwargs)
+        return (NO_EPOCH, 0) if self.state.global_step >= self.state.max_steps else (epochs, batches)
 
     # Batches
 

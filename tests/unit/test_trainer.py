@@ -119,6 +119,18 @@ def test_golden_losses_of_four_steps(tmp_path):
     assert losses(trainer) == pytest.approx([6.0353789, 5.8639622, 5.7831836, 5.7429976], rel=1e-3)
 
 
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_run_that_has_had_its_steps_is_not_trained_again(tmp_path, steps):
+    """The steps end within an epoch: transformers would take one more."""
+    whole = make_trainer(tmp_path / "whole", steps=steps, save_strategy="steps", save_steps=steps)
+    whole.train()
+    again = make_trainer(tmp_path / "whole", steps=steps, save_strategy="steps", save_steps=steps)
+    output = again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{steps}"))
+    assert output.global_step == again.state.global_step == steps
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(again)[name], value), name
+
+
 @pytest.mark.parametrize("stop", [2, 3, 4, 5])
 def test_resumed_losses_and_weights_are_bit_equal(tmp_path, stop):
     """With dropout, so that the generators matter; stops inside an epoch, at its end and after it."""
