@@ -78,16 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = checks.tunable(args.config, overrides)
     check_reporters(config.training.report_to)
     folder = args.output or config.output.dir.with_name(f"{config.output.dir.name}_tune")
+    if not dimensions:
+        stored = None if args.fresh else studies.stored_search(folder)
+        dimensions = space.parse(stored)[0] if stored else checks.default_space(config)
+    dimensions = checks.check_space(args.config, overrides, dimensions, config)
+    setup = make_setup(args.config, overrides, config, dimensions, folder)
+    check_data(setup)
     with studies.locked(folder):
         if args.fresh:
             studies.clear(folder)
-        if not dimensions:
-            stored = studies.stored_search(folder)
-            dimensions = space.parse(stored)[0] if stored else checks.default_space(config)
-        dimensions = checks.check_space(args.config, overrides, dimensions, config)
-        setup = make_setup(args.config, overrides, config, dimensions, folder)
-        study = studies.open_study(setup)
-        return tune(study, setup, args)
+        return tune(studies.open_study(setup), setup, args)
 
 
 def make_setup(
@@ -118,7 +118,6 @@ def tune(study: optuna.Study, setup: Setup, args: argparse.Namespace) -> int:
     status = 0
     try:
         announce(study, setup, args.trials)
-        check_data(setup)
         search(study, setup, args.trials, keep=args.keep)
     except Stopped as stopped:
         status = 128 + stopped.number

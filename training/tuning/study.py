@@ -117,9 +117,16 @@ def clear(folder: Path) -> None:
 
 def stored_search(folder: Path) -> list[str] | None:
     """The texts of the search that the folder's study was begun with; None where there is no study."""
+    import optuna
+
     if not (folder / DATABASE).is_file():
         return None
-    setting = _load(folder).user_attrs.get(SETTING)
+    with _explained(folder):
+        try:
+            study = optuna.load_study(study_name=STUDY, storage=_storage(folder))
+        except KeyError:
+            return None
+        setting = study.user_attrs.get(SETTING)
     return list(setting["search"].values()) if setting else None
 
 
@@ -161,26 +168,45 @@ def _compare(known: Mapping[str, Any], setup: Setup) -> None:
             )
 
 
-def _load(folder: Path, *, maximise: bool = False) -> optuna.Study:
+def _load(folder: Path, *, maximise: bool) -> optuna.Study:
     """The study in the folder's database, made where there is none."""
     import optuna
+
+    direction = "maximize" if maximise else "minimize"
+    with _explained(folder):
+        storage = _storage(folder)
+        study = optuna.create_study(
+            storage=storage, study_name=STUDY, direction=direction, load_if_exists=True
+        )
+        if SETTING not in study.user_attrs and study.direction.name.lower() != direction:
+            # Killed before it had begun, by a call that wanted something else.
+            optuna.delete_study(study_name=STUDY, storage=storage)
+            study = optuna.create_study(storage=storage, study_name=STUDY, direction=direction)
+    return study
+
+
+def _storage(folder: Path) -> optuna.storages.RDBStorage:
+    import optuna
     from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=str(folder / DATABASE)).render_as_string()
+    # Optuna fills in what stands in braces.
+    escaped = url.replace("{", "{{").replace("}", "}}")
+    return optuna.storages.RDBStorage(escaped, engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """`UserError` where the database cannot be read as a study."""
+    from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import DatabaseError
 
-    path = folder / DATABASE
-    url = URL.create("sqlite", database=str(path)).render_as_string().replace("{", "{{").replace("}", "}}")
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        return optuna.create_study(
-            storage=storage,
-            study_name=STUDY,
-            direction="maximize" if maximise else "minimize",
-            load_if_exists=True,
-        )
-    except (DatabaseError, RuntimeError, optuna.exceptions.StorageInternalError) as error:
+        yield
+    except (DatabaseError, StorageInternalError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{path}: not a study that can be gone on with ({reason}); name another --output"
+            f"{folder / DATABASE}: cannot be gone on with ({reason}); name another folder with --output"
         ) from error
 
 

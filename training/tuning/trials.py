@@ -80,8 +80,8 @@ class Watch(TrainerCallback):
         self.values.append(value)
         if self.ended:  # the mean of checkpoints is scored when the schedule is over
             return
-        self.report(f"  step {state.global_step}/{state.max_steps}: {self.metric} {value:.4f}")
         self.trial.report(value, len(self.values))
+        self.report(f"  step {state.global_step}/{state.max_steps}: {self.metric} {value:.4f}")
         if state.global_step < state.max_steps and self.trial.should_prune():
             self.abandoned = control.should_training_stop = True
 
