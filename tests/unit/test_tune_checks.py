@@ -77,8 +77,27 @@ def test_the_default_search_is_valid_for_every_shipped_configuration(path: Path)
     assert checks.check_space(path, overrides, found, config) == found
 
 
+@pytest.mark.parametrize(
+    ("overrides", "key", "low", "high"),
+    [
+        (["training.warmup_steps=400"], "training.warmup_steps", 100, 1600),
+        (["training.warmup_steps=2"], "training.warmup_steps", 1, 8),
+        (["training.warmup_steps=0.1"], "training.warmup_steps", 0.025, 0.4),
+        (["training.warmup_steps=0"], "training.warmup_steps", 0.02, 0.3),
+        ([], "training.warmup_ratio", 0.02, 0.3),
+    ],
+)
+def test_warm_up_is_searched_in_the_unit_that_it_is_given_in(
+    config: Path, overrides: list[str], key: str, low: float, high: float
+) -> None:
+    """Below 1 `warmup_steps` is a share of the run: a search of steps may not reach down there."""
+    found = checks.default_space(load_config(config, overrides))[1]
+    assert found == space.Range(key, low, high)
+    assert checks.default_space(load_config(config, ["training.lr_scheduler_type=constant"]))[1].key != key
+
+
 def test_dropout_of_sizes_is_found(config: Path) -> None:
-    text = config.read_text(encoding="utf8").replace("dropout: 0.1", "dropout: 0.1")
+    text = config.read_text(encoding="utf8")
     whisper = config.with_name("whisper.yaml")
     whisper.write_text(
         "model: {type: whisper, sizes: {vocab_size: 320, d_model: 32, dropout: 0.1}}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.errors import UserError
@@ -39,11 +39,13 @@ choices = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(ranges(), choices))
 def test_what_is_written_reads_as_the_same(one: space.Dimension) -> None:
     assert parse_one(str(one)) == one
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30), KEYS)
 def test_any_text_is_understood_or_refused_in_words(text: str, key: str) -> None:
     for whole in (text, f"{key}={text}", f"{key}=log:{text}", f"{key}=choice:{text}", f"{key}=1:{text}"):
@@ -51,6 +53,7 @@ def test_any_text_is_understood_or_refused_in_words(text: str, key: str) -> None
             parse([whole])
 
 
+@settings(deadline=None)
 @given(st.one_of(ranges(), choices), st.integers(0, 2**32 - 1))
 def test_what_is_drawn_lies_in_the_range_and_is_held_by_it(one: space.Dimension, seed: int) -> None:
     optuna = pytest.importorskip("optuna", reason="the extra tune is not installed")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config.load import load_config
-from training.config.schema import Config
+from training.config.schema import Config, Training
 from training.errors import UserError
 from training.tuning.space import Choice, Dimension, Range, fractions_where_the_key_has_them
 
@@ -78,16 +78,25 @@ def default_space(config: Config) -> list[Dimension]:
     found: list[Dimension] = [
         Range("training.learning_rate", _rounded(rate / SPREAD), _rounded(rate * SPREAD), log=True)
     ]
-    if training.warmup_steps:
-        found.append(
-            Range("training.warmup_steps", _rounded(training.warmup_steps / 4), training.warmup_steps * 4)
-        )
-    elif training.lr_scheduler_type != "constant" and training.warmup_steps is None:
-        found.append(Range("training.warmup_ratio", 0.02, 0.3))
+    if training.lr_scheduler_type != "constant":
+        found.append(_warmup(training))
     found.append(Range("training.weight_decay", 0.0, 0.1))
     assert config.model is not None
     found += [Range(key, 0.0, 0.3) for key in _dropouts(config.model.model_dump(mode="json"), "model")]
     return found
+
+
+def _warmup(training: Training) -> Range:
+    """Around ``warmup_steps`` where that is set (below 1 it is a share of the steps), else shares."""
+    if not training.warmup_steps:
+        key = "training.warmup_ratio" if training.warmup_steps is None else "training.warmup_steps"
+        return Range(key, 0.02, 0.3)
+    low, high = training.warmup_steps / 4, training.warmup_steps * 4
+    if training.warmup_steps < 1:
+        return Range(
+            "training.warmup_steps", _rounded(low), _rounded(min(high, 0.5 + training.warmup_steps / 2))
+        )
+    return Range("training.warmup_steps", _rounded(max(low, 1.0)), _rounded(high))
 
 
 def _dropouts(block: Mapping[str, Any], path: str) -> Iterator[str]:

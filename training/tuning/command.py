@@ -124,7 +124,9 @@ def tune(study: optuna.Study, setup: Setup, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except SystemExit as left:  # a second signal, which did not wait for the step's end
-        status = int(left.code or 0)
+        if not isinstance(left.code, int) or left.code <= 128:
+            raise
+        status = left.code
     finally:
         results.write_table(study, setup)
     if status:

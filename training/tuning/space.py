@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from training.config.merge import at
@@ -158,9 +158,9 @@ def _range(text: str, key: str, parts: list[str], *, log: bool) -> Range:
     return Range(key, low, high, step, log, whole=all(map(_WHOLE.fullmatch, parts)))
 
 
-def _remainder(low: str, high: str, step: str) -> Decimal:
-    """What is left of the way when no further step fits; in decimals, where 0.3 is three times 0.1."""
-    return (Decimal(high) - Decimal(low)) % Decimal(step)
+def _remainder(low: str, high: str, step: str) -> Fraction:
+    """What is left of the way when no further step fits; of decimals as written, where 0.3 is three times 0.1."""
+    return (Fraction(high) - Fraction(low)) % Fraction(step)
 
 
 def _choice(text: str, key: str, value: str) -> Choice:
