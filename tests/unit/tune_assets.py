@@ -10,7 +10,7 @@ from typing import Any
 CONFIG = """
 model: {{type: ctc, encoder: transformer, d_model: 16, num_encoder_layers: 2, num_heads: 2, d_ff: 32, dropout: 0.1}}
 data: {{train: {folder}/train.csv, dev: {folder}/dev.csv, test: {folder}/missing.csv}}
-training: {{max_steps: 30, learning_rate: 1.0e-3, eval_steps: 10, report_to: none}}
+training: {{batch_size: 2, max_steps: 30, learning_rate: 1.0e-3, eval_steps: 10, report_to: none}}
 output: {{dir: {folder}/run, experiment_name: tiny}}
 """
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.config.explain import suggestion
 from training.config.load import load_config
 from training.config.schema import Config, Training
 from training.errors import UserError
@@ -48,6 +49,8 @@ def check_space(
         raise UserError("--search: nothing to search; give at least one range or choice")
     fixed = {text.partition("=")[0].strip() for text in overrides}
     for one in dimensions:
+        if "." not in one.key:
+            raise UserError(f"--search {one}: give the whole key{_homes(one.key, config)}")
         if one.key in MEASURE_KEYS or one.key.split(".")[0] in MEASURE_BLOCKS:
             raise UserError(
                 f"--search {one}: trials with other values of {one.key} cannot be compared; set one"
@@ -61,6 +64,14 @@ def check_space(
         except UserError as error:
             raise UserError(f"--search ({', '.join(corner)}): {error}") from error
     return known
+
+
+def _homes(name: str, config: Config) -> str:
+    """``; did you mean training.learning_rate?`` where a block has the name, or one like it."""
+    keys = [f"{block}.{key}" for block, inner in config.as_dict().items() for key in inner or ()]
+    return next(
+        (f"; did you mean {key}?" for key in keys if key.endswith(f".{name}")), suggestion(name, keys)
+    )
 
 
 def _corners(dimensions: Sequence[Dimension]) -> Iterator[list[str]]:
