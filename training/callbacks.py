@@ -265,5 +265,9 @@ class StopSignalCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        self.restore()
+
+    def restore(self) -> None:
+        """Signals do what they did before; also after a run that ended by an error."""
+        while self.previous:
+            signal.signal(*self.previous.popitem())

@@ -16,6 +16,7 @@ COMMANDS = {
     "data": ("training.registry.command", "the data registry: prepare, stats, list, diff, export"),
     "split": ("training.data.split_data", "split a manifest into train, dev and test"),
     "train": ("training.scripts.train", "train the model that a configuration describes"),
+    "tune": ("training.tuning.command", "search for better settings: trials through Optuna, resumable"),
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),
     "compare": ("training.scripts.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.scripts.export_charts", "draw the curves and scores of runs, write the report"),

@@ -27,6 +27,10 @@ class Stopped(Exception):
         self.number = number
 
 
+class Abandoned(Exception):
+    """One of `Run.callbacks` has ended the run before its time (its ``abandoned`` is true): no model is written."""
+
+
 def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
     """The trainer of a run and the plan of what it trains."""
     config = run.config
@@ -97,7 +101,7 @@ def add_callbacks(
         )
     if settings.early_stopping_patience and run.dev is not None:
         chosen.append(EarlyStoppingCallback(settings.early_stopping_patience))
-    for callback in chosen:
+    for callback in (*chosen, *run.callbacks):
         trainer.add_callback(callback)
     return signals
 
@@ -107,9 +111,14 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
     trainer, plan = make_trainer(run, report)
     signals = add_callbacks(trainer, run, plan, report)
     started = time.perf_counter()
-    output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    try:
+        output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    finally:
+        signals.restore()
     if signals.received is not None:
         raise Stopped(signals.received)
+    if any(getattr(callback, "abandoned", False) for callback in run.callbacks):
+        raise Abandoned
     seconds = time.perf_counter() - started
     average_last(run, trainer, report)
     export(run, trainer)

@@ -40,6 +40,8 @@ class Run:
     train: SpeechDataset
     dev: SpeechDataset | None
     dropped: dict[str, DropLedger]
+    callbacks: tuple[Any, ...] = ()
+    """More of the trainer's callbacks, behind those of every run."""
 
     @property
     def folder(self) -> Path:

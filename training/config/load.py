@@ -66,7 +66,7 @@ def save_resolved(config: Config, folder: Path, *, replace: bool = False) -> Pat
     target = Path(folder) / RESOLVED_NAME
     text = config.to_yaml()
     if target.exists() and not replace and target.read_text(encoding="utf-8") != text:
-        keys = ", ".join(_differences(read_file(target).data, config.as_dict()))
+        keys = ", ".join(differences(read_file(target).data, config.as_dict()))
         raise UserError(
             f"{target}: belongs to a run with other settings ({keys}); choose another output.dir or remove the folder"
         )
@@ -77,10 +77,11 @@ def save_resolved(config: Config, folder: Path, *, replace: bool = False) -> Pat
     return target
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterable[str]:
+def differences(old: Any, new: Any, path: str = "") -> Iterable[str]:
+    """Keys, as dotted paths, whose values are not the same in both."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
     elif old != new:
         yield path
 

@@ -66,10 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from training.dry_run import dry_run
 
         return dry_run(config)
+    share_the_cores()
+    return _train(config, args)
+
+
+def share_the_cores() -> None:
+    """Between the threads of the libraries and the data workers; before torch is imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait take the cores from the workers that they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return _train(config, args)
 
 
 def check_reporters(named: str | Sequence[str]) -> None:
