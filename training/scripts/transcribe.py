@@ -21,7 +21,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox transcribe", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox transcribe", description=__doc__, allow_abbrev=False)
     result.add_argument("audio", nargs="+", type=Path, help="audio files, or folders of them")
     result.add_argument(
         "--model", "--model_dir", dest="model", type=Path, required=True, help="a trained model's folder"
