@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Callable
 
 USER_ERROR = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 MENDABLE = frozenset(
     getattr(errno, name)
@@ -40,12 +42,18 @@ def status_of(main: Callable[[], int | None], *, stopped: str = "stopped") -> in
     """Run a command's ``main`` and hand back its exit status.
 
     A `UserError`, and what the system refuses (`MENDABLE`), become one message and status 2; Ctrl-C becomes
-    ``stopped`` and status 130. Any other exception passes.
+    ``stopped`` and status 130; a reader that closed the pipe is status 141, as in a shell. Any other exception passes.
     """
     try:
-        return main() or 0
+        status = main() or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
         text = _message(error)
+    except BrokenPipeError:
+        # Whoever read our output (head, say) has had enough. What is still held back must not be tried again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except OSError as error:
         if error.errno not in MENDABLE:
             raise

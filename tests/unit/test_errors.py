@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,3 +80,12 @@ class Unreadable(torch.utils.data.Dataset):  # type: ignore[type-arg]
 def test_an_error_from_a_worker_is_shown_as_if_it_were_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert leave(lambda: len(list(DataLoader(Unreadable(), num_workers=1)))) == 2
     assert capsys.readouterr().err == "error: train.csv:7: clip.wav cannot be read\n  damaged header\n"
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    code = "from training.errors import exit_on_user_error\nexit_on_user_error(lambda: print('line\\n' * 200_000))"
+    line = f'"{sys.executable}" -c "$CODE" | head -1; exit "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(
+        ["bash", "-c", line], env={**os.environ, "CODE": code}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")

@@ -47,3 +47,11 @@ def test_an_output_that_cannot_be_written_is_said_before_the_model_is_loaded(tmp
         run_evaluation.main(
             ["--model_dir", str(tmp_path / "nowhere"), "--output", str(tmp_path / "file/results")]
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("resamples=[", "is not a value"), ("resampels=200", "did you mean resamples?")]
+)
+def test_a_wrong_setting_of_the_evaluation_is_named(given: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        rescored(Evaluation(), [given])

@@ -277,3 +277,14 @@ def test_what_was_asked_for_is_recorded(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "clean_preprocess.json").read_text())
     assert (record["utterances"], record["dropped"], record["min_duration"]) == (2, {"too_short": 1}, 0.4)
     assert record["input_sha256"] == load_manifest(source).sha256()
+
+
+def test_a_misspelt_text_column_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "in.tsv"
+    source.write_text("id\tvideo_id\taudio_path\tduration\ttranskript\ttranslation\n", encoding="utf-8")
+    with pytest.raises(UserError):  # no rows
+        preprocess(source, tmp_path / "out.tsv")
+    assert "no column 'transcript' (--column transcript=transkript" in capsys.readouterr().err
+    source.write_text("id\tvideo_id\taudio_path\tduration\ttext\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no column 'transcript' and no column 'translation'"):
+        preprocess(source, tmp_path / "out.tsv")

@@ -273,7 +273,7 @@ def test_rows_without_a_language_are_scored_in_the_models():
     dataset.manifest[1] = dataclasses.replace(dataset.manifest[1], language="en")
     result = predict(bundle, dataset, generation={"max_new_tokens": 4})
     spoken = [(row.language, row.target_language) for row in result.examples]
-    assert spoken == [("en", "en") if i == 1 else ("vi", "vi") for i in range(len(LENGTHS))]
+    assert spoken == [("en", "vi") if i == 1 else ("vi", "vi") for i in range(len(LENGTHS))]
     report = evaluate(result.examples, result.hypotheses, meta={}, resamples=50).report
     assert set(report["normalisation"]["transcribe"]) == {"vi", "en"}
     assert report["word_languages"] is not None

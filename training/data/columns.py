@@ -79,7 +79,8 @@ def check_columns(table: pa.Table, path: Path, require: Sequence[str]) -> None:
     missing = [name for name in needed if name not in table.column_names]
     raise_problems(
         [
-            f"{path}:1: {_missing(name, table)}; if it has another name, say so in data.columns.{name}"
+            f"{path}:1: {_missing(name, table)}; if it has another name, say so: "
+            f"--column {name}=NAME of preprocess_manifest.py, or data.columns.{name} in a configuration"
             for name in missing
         ]
     )

@@ -37,6 +37,7 @@ from training.data.demo_text import Sentence, corpus, normalised_words
 from training.data.espeak import Espeak, ssml
 from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
+from training.folders import writable
 
 SAMPLE_RATE = 16000
 DEFAULT_MINUTES = 156.0
@@ -438,10 +439,14 @@ def _show(done: int, total: int) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="polyvox demo-data", description="Synthesise the code-switched demo corpus."
+        prog="polyvox demo-data",
+        description="Synthesise the code-switched demo corpus.",
+        allow_abbrev=False,
     )
     add_arguments(parser)
     options = parser.parse_args(argv)
+    if not options.output.exists():
+        writable(options.output.parent, "--output")
     summary = make_demo(
         options.output,
         minutes=options.minutes,

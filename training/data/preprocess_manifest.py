@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
 from training.data.tables import row_writer
 from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
+from training.folders import writable
 
 _BLOCK = 2048
 
@@ -62,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean, write, print the summary; 0 when something is left."""
-    parser = argparse.ArgumentParser(prog="preprocess_manifest", description=(__doc__ or "").split("\n\n")[1])
+    description = (__doc__ or "").split("\n\n")[1]
+    parser = argparse.ArgumentParser(prog="preprocess_manifest", description=description, allow_abbrev=False)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     total, ledger = preprocess(
@@ -96,6 +100,23 @@ def _columns(pairs: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def _look_for_texts(source: Path, names: Sequence[str]) -> None:
+    """`UserError` where there is neither transcript nor translation; a line where one of them may be misspelt."""
+    absent = [name for name in ("transcript", "translation") if name not in names]
+    hints = []
+    for name in absent:
+        near = get_close_matches(
+            name, [other for other in names if other not in ("transcript", "translation")], n=1
+        )
+        hints.append(
+            f"no column {name!r}" + (f" (--column {name}={near[0]}, if that is meant)" if near else "")
+        )
+    if len(absent) == 2:
+        raise UserError(f"{source}:1: {' and '.join(hints)}: nothing to learn; name the column with --column")
+    if hints:
+        print(f"{source}: {hints[0]}", file=sys.stderr)
+
+
 def preprocess(
     source: Path,
     output: Path,
@@ -122,9 +143,11 @@ def preprocess(
         raise UserError(f"--output {output}: a manifest is written as .tsv, .csv or .jsonl")
     if output.resolve() == source.resolve():
         raise UserError(f"--output {output}: is the input; the export is kept as it is, name another file")
+    writable(output.parent, "--output")
     manifest = load_manifest(
         source, audio_root=audio_root, columns=columns, require=require or (), check_words=False
     )
+    _look_for_texts(source, manifest.column_names)
     rules = _Rules(manifest, _required(manifest, require), min_duration, max_duration, check_files, workers)
     record = output.with_name(f"{output.stem}_preprocess.json")
     with DerivedFiles(record, [output, ledger_path(output)], force=force) as files:

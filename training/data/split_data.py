@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Split, write, print what the parts hold and share."""
-    parser = argparse.ArgumentParser(prog="split_data", description=(__doc__ or "").split("\n\n")[1])
+    description = (__doc__ or "").split("\n\n")[1]
+    parser = argparse.ArgumentParser(prog="split_data", description=description, allow_abbrev=False)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     report = split(

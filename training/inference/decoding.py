@@ -184,10 +184,9 @@ def _predict_batch(
 def in_languages(example: Example, languages: tuple[str, str]) -> Example:
     """The example with the model's languages where it names none: texts are normalised and tagged by them.
 
-    A row that names the speech's language alone, another than the model's, keeps it for its translation.
+    What is spoken says nothing of the translation: that of an English utterance is in the model's target language.
     """
-    spoken = example.language or languages[0]
-    written = example.target_language or (languages[1] if spoken == languages[0] else spoken)
+    spoken, written = example.language or languages[0], example.target_language or languages[1]
     return replace(example, language=spoken, target_language=written)
 
 

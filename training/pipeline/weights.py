@@ -10,7 +10,9 @@ DATA = (
     *("audio_root", "columns", "dataset", "min_seconds"),
 )
 EVALUATION = ("max_utterances",)
-"""The one setting of `evaluation` that has no effect after training: checkpoints are chosen on these rows."""
+"""The one setting of `evaluation` that is of use in training alone: checkpoints are chosen on these rows. How they are
+decoded (`num_beams`, `max_new_tokens`) has a say in that choice too, but a change of it is one of the scores: it trains
+nothing again."""
 NOT_OF_TRAINING = frozenset(
     (
         "report_to",

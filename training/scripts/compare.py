@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
+from training.folders import writable
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox compare", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox compare", description=__doc__, allow_abbrev=False)
     result.add_argument("a", type=Path, metavar="A", help="a *_predictions.csv, or a run's folder")
     result.add_argument("b", type=Path, metavar="B", help="the same of the other run")
     result.add_argument("--output", type=Path, default=None, help="also write the comparison as JSON")
@@ -30,12 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--output {args.output}: exists; choose another name or say --force")
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: give at least 100 for a 95 % interval")
+    if args.output:
+        writable(args.output.parent, "--output")
     from training.evaluation.compare import compare, table
 
     comparison = compare(args.a, args.b, resamples=args.resamples, seed=args.seed)
     print(table(comparison))
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(comparison, ensure_ascii=False, indent=2, allow_nan=False)
         args.output.write_text(text + "\n", encoding="utf-8")
         print(f"written: {args.output}")

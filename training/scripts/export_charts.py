@@ -21,7 +21,7 @@ _RATE = 16_000
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox charts", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox charts", description=__doc__, allow_abbrev=False)
     result.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
     result.add_argument(
         "--results", type=Path, default=None, help="folder of the score files (default: OUTPUTS/results)"

@@ -23,7 +23,7 @@ SPLITS = ("test", "dev", "train")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__, allow_abbrev=False)
     result.add_argument(
         "--model_dir",
         "--model_path",
@@ -145,6 +145,8 @@ def _with_settings(trained: Trained, given: Sequence[str]) -> Trained:
 
 def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
     """The run's settings with ``key=value`` ones in their place; `UserError` for one that is not there or wrong."""
+    from difflib import get_close_matches
+
     import yaml
     from pydantic import ValidationError
 
@@ -152,8 +154,13 @@ def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
     for pair in given:
         key, equals, text = pair.partition("=")
         if not equals or key not in values:
-            raise UserError(f"--evaluation {pair}: must be key=value, of {', '.join(values)}")
-        values[key] = yaml.safe_load(text)
+            near = get_close_matches(key, values, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(values)}"
+            raise UserError(f"--evaluation {pair}: must be key=value; {hint}")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--evaluation {pair}: {text!r} is not a value") from error
     try:
         return type(evaluation).model_validate(values)
     except ValidationError as error:

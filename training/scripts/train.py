@@ -23,7 +23,7 @@ SHORT = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox train", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox train", description=__doc__, allow_abbrev=False)
     result.add_argument(
         "--config", type=Path, required=True, help="YAML file, see configs/ and docs/configuration.md"
     )

@@ -23,7 +23,7 @@ SUBTITLES = ("srt", "vtt")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox transcribe", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox transcribe", description=__doc__, allow_abbrev=False)
     result.add_argument("audio", nargs="*", type=Path, help="audio files, or folders of them")
     result.add_argument("--audio_file", type=Path, action="append", default=[], help="the same, by name")
     result.add_argument(
