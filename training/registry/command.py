@@ -16,7 +16,7 @@ _SHOWN = 10
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox data", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox data", description=__doc__, allow_abbrev=False)
     commands = result.add_subparsers(dest="command", required=True)
     commands.add_parser("prepare", add_help=False, help="check, split and store the recordings of a table")
     stats = _command(commands, "stats", "hours, files, speakers per split, and what the splits share")

@@ -15,7 +15,7 @@ TABLES = (".tsv", ".csv", ".jsonl", ".parquet")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox lm", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox lm", description=__doc__, allow_abbrev=False)
     commands = result.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="estimate a model (modified Kneser–Ney), write an ARPA file")
     train.add_argument("--output", type=Path, required=True, help="the ARPA file; .arpa or .arpa.gz")

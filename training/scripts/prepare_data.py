@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="prepare_data", description=(__doc__ or "").split("\n\n")[1])
+    description = (__doc__ or "").split("\n\n")[1]
+    result = argparse.ArgumentParser(prog="prepare_data", description=description, allow_abbrev=False)
     add = result.add_argument
     add("--csv_path", type=Path, required=True, help="the table")
     add("--database", default="data/registry.db", help="SQLite file or SQLAlchemy URL (data/registry.db)")

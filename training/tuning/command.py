@@ -29,7 +29,7 @@ Report = Callable[[str], None]
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox tune", description=__doc__)
+    result = argparse.ArgumentParser(prog="polyvox tune", description=__doc__, allow_abbrev=False)
     result.add_argument("--config", type=Path, required=True, help="YAML file around which is searched")
     result.add_argument(
         "--trials", type=_count, default=20, help="trials in all, with those that are there (default: 20)"
