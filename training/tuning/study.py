@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from training.config.load import differences
 from training.errors import UserError
@@ -172,7 +172,7 @@ def _load(folder: Path, *, maximise: bool) -> optuna.Study:
     """The study in the folder's database, made where there is none."""
     import optuna
 
-    direction = "maximize" if maximise else "minimize"
+    direction: Literal["maximize", "minimize"] = "maximize" if maximise else "minimize"
     with _explained(folder):
         storage = _storage(folder)
         study = optuna.create_study(
