@@ -38,6 +38,7 @@ COMMANDS = {
     "transcribe.py": "training.scripts.transcribe",
     "preprocess_manifest.py": "training.data.preprocess_manifest",
     "split_data.py": "training.data.split_data",
+    "prepare_data.py": "training.scripts.prepare_data",
 }
 CODE = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"[\w.{}/-]+/[\w.-]+\.(?:py|md|ya?ml|toml|sh|bat|txt|j2)")
@@ -131,6 +132,7 @@ def is_key(key: str) -> bool:
 
 def what_is_wrong(ours: str, help_of: dict[str, str]) -> str | None:
     """Why one of our names does not hold; None when it does."""
+    from training import cli as polyvox
     from training.data.columns import COLUMNS
 
     script, _, flag = ours.partition(" ")
@@ -139,6 +141,8 @@ def what_is_wrong(ours: str, help_of: dict[str, str]) -> str | None:
         there = (ROOT / path).is_file() and name in definitions(path)
     elif flag.startswith("--"):
         there = re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", help_of[script]) is not None
+    elif script == "polyvox":
+        there = flag in polyvox.COMMANDS
     elif ours.startswith("column:"):
         there = ours.removeprefix("column:") in COLUMNS
     elif ours.startswith("package:"):
@@ -159,9 +163,9 @@ def is_written(path: str) -> bool:
     if f"/{folder}/" not in ignored and f"/{folder}/*" not in ignored:
         return False
     name = path.removeprefix("outputs/").rstrip("/").split("/")[-1]
-    if folder != "outputs" or name in STOCK or name in ("outputs", "dev_whisper", "dev_e2e"):
+    if folder != "outputs" or name in STOCK or name in ("outputs", "dev_whisper", "dev_e2e", "dev_ctc"):
         return True
-    return re.sub(r"^dev_(whisper|e2e)|\d+$", "", name) in sources()
+    return re.sub(r"^dev_(whisper|e2e|ctc)|\d+$", "", name) in sources()
 
 
 @lru_cache
@@ -220,6 +224,7 @@ def test_everything_that_we_name_exists(capsys: pytest.CaptureFixture[str]) -> N
         "training/callbacks.py::Nothing",
         "training.nothing",
         "train.py --nothing",
+        "polyvox nothing",
         "column:nothing",
         "package:nothing",
         "model.nothing",
@@ -236,7 +241,12 @@ def test_every_key_of_the_guides_configurations_is_a_name(names: dict[str, dict[
 
     for file in sorted(FIXTURE.parent.glob("guide_0*_*.yaml")):
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        keys = {f"{block}.{key}" for block, inner in content.items() if block != "_base_" for key in inner}
+        keys = {
+            f"{block}.{key}" if key else block
+            for block, inner in content.items()
+            if block != "_base_"
+            for key in (inner if isinstance(inner, dict) else [""])
+        }
         assert keys <= set(names[file.name[6:9]]["Configuration keys"]), file.name
 
 
