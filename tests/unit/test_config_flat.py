@@ -110,3 +110,12 @@ def test_the_log_file_gets_what_is_printed(tmp_path, capsys):
         reporter(found.output.log_file)(line)
     assert (tmp_path / "logs" / "training.log").read_text(encoding="utf8") == capsys.readouterr().out
     assert config(tmp_path).output.log_file == Path("logs/training.log")
+
+
+@pytest.mark.parametrize("key", ["d_model", "model.d_model"])
+def test_the_command_line_wins_over_a_file_without_blocks(tmp_path, key):
+    found = config(
+        tmp_path, overrides=[f"{key}=64", "training.batch_size=8", "num_epochs=20", "warmup_epochs=5"]
+    )
+    assert (found.model.d_model, found.training.batch_size, found.training.num_train_epochs) == (64, 8, 20)
+    assert found.training.warmup_ratio == 0.25

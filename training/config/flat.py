@@ -48,23 +48,33 @@ ALMOST_ALL = 0.999
 ONLY_MODEL = ("d_model", "num_encoder_layers", "num_heads", "d_ff")
 
 
-def unfold(given: Layer) -> list[Mistake]:
-    """Move every top-level key of `PLACES` and the guide's small blocks; a file with CTC's sizes is of that type.
+def unfold(layer: Layer) -> list[Mistake]:
+    """Move every top-level key of `PLACES` and the guide's small blocks, in one file or override.
 
-    A key that stands in its block too, with another value, is a mistake.
+    A key that stands in its block too, with another value, is a mistake; another layer may well say otherwise.
     """
-    data = given.data
     mistakes: list[Mistake] = []
-    put = _putter(given, mistakes)
-    if any(key in data for key in ONLY_MODEL) and isinstance(data.setdefault("model", {}), dict):
-        data["model"].setdefault("type", "ctc")
+    put = _putter(layer, mistakes)
     for key, targets in PLACES.items():
-        if key in data:
-            value = data.pop(key)
+        if key in layer.data:
+            value = layer.data.pop(key)
             for target in targets:
                 put((key,), tuple(target.split(".")), value)
-    _epochs(given, put)
-    _blocks(given, put, mistakes)
+    _blocks(layer, put, mistakes)
+    return mistakes
+
+
+def has_sizes(layer: Layer) -> bool:
+    """Whether the layer has sizes of a CTC model without a block."""
+    return any(key in layer.data for key in ONLY_MODEL)
+
+
+def complete(given: Layer, *, ctc: bool) -> list[Mistake]:
+    """What takes the merged layers to know: the model's type where sizes stood without a block, shares of the run."""
+    mistakes: list[Mistake] = []
+    if ctc and isinstance(given.data.setdefault("model", {}), dict):
+        given.data["model"].setdefault("type", "ctc")
+    _epochs(given, _putter(given, mistakes))
     return mistakes
 
 

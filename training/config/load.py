@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, create_model
 
 from training.config import explain
-from training.config.flat import unfold
+from training.config.flat import complete, has_sizes, unfold
 from training.config.merge import at, interpolate, merge, move_keys
 from training.config.schema import Config, Inconsistent, Training
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override
@@ -113,8 +113,10 @@ def _short(path: Path) -> str:
 
 def _resolve(layers: Sequence[Layer], main: Place, name: str, options: OptionsOf) -> Config:
     mistakes = [mistake for layer in layers for mistake in layer.mistakes]
+    sizes = any(map(has_sizes, layers))
+    mistakes += [mistake for layer in layers for mistake in unfold(layer)]
     given = merge(layers)
-    mistakes += unfold(given)
+    mistakes += complete(given, ctc=sizes)
     mistakes += move_keys(given)
     values = interpolate(given, name, mistakes)
     config, findings = _check(values, options)
