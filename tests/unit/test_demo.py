@@ -6,7 +6,9 @@ import csv
 import itertools
 import unicodedata
 from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -219,6 +221,45 @@ def test_equal_seeds_give_equal_bytes(small: Path, tmp_path: Path) -> None:
     names = sorted(path.relative_to(small) for path in small.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert [n for n in names if (small / n).read_bytes() != (again / n).read_bytes()] == []
+
+
+class Stumbling:
+    """In the place of the process pool: fails ``times`` times with its first clips written, then speaks."""
+
+    times = 1
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __enter__(self) -> Stumbling:
+        return self
+
+    def __exit__(self, *args: object) -> None: ...
+
+    def submit(self, speak: Any, videos: Any, folder: Path) -> Future[Any]:
+        done: Future[Any] = Future()
+        if Stumbling.times:
+            Stumbling.times -= 1
+            (folder / f"video_{videos[0].id}").mkdir()
+            done.set_exception(demo.GarbledError("misread"))
+        else:
+            (folder / f"video_{videos[0].id}").mkdir()
+            done.set_result(["spoken"])
+        return done
+
+
+@pytest.mark.parametrize(("times", "spoken"), [(1, True), (99, False)])
+def test_a_synthesiser_that_fails_is_started_again_with_a_clean_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, spoken: bool
+) -> None:
+    monkeypatch.setattr(demo, "ProcessPoolExecutor", Stumbling)
+    monkeypatch.setattr(Stumbling, "times", times)
+    videos = demo.plan(1, 0)[:1]
+    if spoken:
+        assert demo._in_fresh_process(videos, tmp_path) == ["spoken"]
+        return
+    with pytest.raises(UserError, match="espeak-ng failed"):
+        demo._in_fresh_process(videos, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_noise_has_the_stated_level_and_slope() -> None:

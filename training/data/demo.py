@@ -235,7 +235,7 @@ def _speak(video: Video, folder: Path) -> list[Row]:
     espeak = Espeak(video.seed)
     espeak.set_voice(video.speaker.voice, rate=video.speaker.rate, pitch=video.speaker.pitch)
     rng = np.random.default_rng(video.seed)
-    clips = folder / f"video_{video.id}"
+    clips = _clips(video, folder)
     clips.mkdir()
     rows: list[Row] = []
     total = 0.0
@@ -334,14 +334,21 @@ def _synthesise_all(videos: list[Video], folder: Path, progress: Progress | None
 def _in_fresh_process(videos: list[Video], folder: Path) -> list[Row]:
     """The same calls in the same order, so the same bytes; seen once in a while: espeak starts with broken tables
     and crashes or babbles, and does not when it is started again."""
-    for attempt in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         try:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 return process.submit(synthesise, videos, folder).result()
-        except (BrokenProcessPool, GarbledError):
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+        except (BrokenProcessPool, GarbledError) as error:
+            reason = str(error)
+            for video in videos:
+                shutil.rmtree(_clips(video, folder), ignore_errors=True)
+    raise UserError(
+        f"espeak-ng failed {_ATTEMPTS} times ({reason}). Call again, or reinstall espeakng-loader."
+    )
+
+
+def _clips(video: Video, folder: Path) -> Path:
+    return folder / f"video_{video.id}"
 
 
 def _cores() -> int:
