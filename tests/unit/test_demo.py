@@ -253,6 +253,7 @@ def test_a_synthesiser_that_fails_is_started_again_with_a_clean_folder(
 ) -> None:
     monkeypatch.setattr(demo, "ProcessPoolExecutor", Stumbling)
     monkeypatch.setattr(Stumbling, "times", times)
+    monkeypatch.setattr(demo.time, "sleep", lambda seconds: None)
     videos = demo.plan(1, 0)[:1]
     if spoken:
         assert demo._in_fresh_process(videos, tmp_path) == ["spoken"]

@@ -53,7 +53,7 @@ _SHORTEST_MEAN = 1.55  # seconds an utterance: sentences are written ahead for c
 _PEAK = 0.9
 _PROCESSES = 8
 
-_ATTEMPTS = 4
+_ATTEMPTS = 6
 _GARBLED = b"Invalid instruction"
 
 Progress = Callable[[int, int], None]
@@ -333,8 +333,9 @@ def _synthesise_all(videos: list[Video], folder: Path, progress: Progress | None
 
 def _in_fresh_process(videos: list[Video], folder: Path) -> list[Row]:
     """The same calls in the same order, so the same bytes; seen once in a while: espeak starts with broken tables
-    and crashes or babbles, and does not when it is started again."""
-    for _ in range(_ATTEMPTS):
+    and crashes or babbles, and does not when it is started again, a while later: such starts come in clusters."""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt * attempt)
         try:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 return process.submit(synthesise, videos, folder).result()
