@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import unicodedata
 from collections import Counter
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from training.data import demo, demo_text
+from training.data import demo, demo_text, espeak
 from training.data.demo_terms import NAMES, lexicon
 from training.data.demo_text import NearDuplicates, Sentence, corpus, normalised_words
 from training.data.text import clean_transcript
@@ -223,44 +224,36 @@ def test_equal_seeds_give_equal_bytes(small: Path, tmp_path: Path) -> None:
     assert [n for n in names if (small / n).read_bytes() != (again / n).read_bytes()] == []
 
 
-class Stumbling:
-    """In the place of the process pool: fails ``times`` times with its first clips written, then speaks."""
+class Deadly:
+    """Ends the process that unpickles it."""
 
-    times = 1
+    id = "demo01"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def __enter__(self) -> Stumbling:
-        return self
-
-    def __exit__(self, *args: object) -> None: ...
-
-    def submit(self, speak: Any, videos: Any, folder: Path) -> Future[Any]:
-        done: Future[Any] = Future()
-        if Stumbling.times:
-            Stumbling.times -= 1
-            (folder / f"video_{videos[0].id}").mkdir()
-            done.set_exception(demo.GarbledError("misread"))
-        else:
-            (folder / f"video_{videos[0].id}").mkdir()
-            done.set_result(["spoken"])
-        return done
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return os._exit, (9,)
 
 
-@pytest.mark.parametrize(("times", "spoken"), [(1, True), (99, False)])
-def test_a_synthesiser_that_fails_is_started_again_with_a_clean_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, spoken: bool
+def test_a_killed_synthesiser_is_a_message_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "ProcessPoolExecutor", Stumbling)
-    monkeypatch.setattr(Stumbling, "times", times)
-    monkeypatch.setattr(demo.time, "sleep", lambda seconds: None)
-    videos = demo.plan(1, 0)[:1]
-    if spoken:
-        assert demo._in_fresh_process(videos, tmp_path) == ["spoken"]
-        return
-    with pytest.raises(UserError, match="espeak-ng failed"):
-        demo._in_fresh_process(videos, tmp_path)
+    monkeypatch.setattr(demo, "plan", lambda minutes, seed: [Deadly()])
+    with pytest.raises(UserError, match="demo01 and others was killed"):
+        demo.make_demo(tmp_path / "export", minutes=1, seed=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_espeak_is_initialised_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second time frees tables that the state of the last voice still points to: crashes, garbled speech."""
+    library = MagicMock()
+    library.espeak_Initialize.return_value = 22050
+    monkeypatch.setattr(espeak, "_load", lambda: (library, "data"))
+    espeak._started.cache_clear()
+    try:
+        assert [espeak.Espeak(seed).sample_rate for seed in (1, 2)] == [22050, 22050]
+    finally:
+        espeak._started.cache_clear()
+    assert library.espeak_Initialize.call_count == 1
+    assert [call.args[0].value for call in library.espeak_ng_SetRandSeed.call_args_list] == [1, 2]
 
 
 def test_noise_has_the_stated_level_and_slope() -> None:

@@ -22,7 +22,6 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -53,14 +52,7 @@ _SHORTEST_MEAN = 1.55  # seconds an utterance: sentences are written ahead for c
 _PEAK = 0.9
 _PROCESSES = 8
 
-_ATTEMPTS = 6
-_GARBLED = b"Invalid instruction"
-
 Progress = Callable[[int, int], None]
-
-
-class GarbledError(RuntimeError):
-    """espeak complained about its phoneme tables: what it said is not to be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,19 +205,8 @@ def _halves(sentences: list[Sentence]) -> list[tuple[Sentence, ...]]:
 
 
 def synthesise(videos: list[Video], folder: Path) -> list[Row]:
-    """Speak the videos in order, in this process. Raises `GarbledError` where espeak complains about its data."""
-    with tempfile.TemporaryFile() as complaints:
-        kept = os.dup(2)
-        os.dup2(complaints.fileno(), 2)  # the C library writes to the descriptor, not to sys.stderr
-        try:
-            rows = [row for video in videos for row in _speak(video, folder)]
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        complaints.seek(0)
-        if _GARBLED in complaints.read():
-            raise GarbledError(f"espeak-ng misread its phonemes in {videos[0].id}")
-    return rows
+    """Speak the videos in order, in this process."""
+    return [row for video in videos for row in _speak(video, folder)]
 
 
 def _speak(video: Video, folder: Path) -> list[Row]:
@@ -235,7 +216,7 @@ def _speak(video: Video, folder: Path) -> list[Row]:
     espeak = Espeak(video.seed)
     espeak.set_voice(video.speaker.voice, rate=video.speaker.rate, pitch=video.speaker.pitch)
     rng = np.random.default_rng(video.seed)
-    clips = _clips(video, folder)
+    clips = folder / f"video_{video.id}"
     clips.mkdir()
     rows: list[Row] = []
     total = 0.0
@@ -332,24 +313,13 @@ def _synthesise_all(videos: list[Video], folder: Path, progress: Progress | None
 
 
 def _in_fresh_process(videos: list[Video], folder: Path) -> list[Row]:
-    """The same calls in the same order, so the same bytes; seen once in a while: espeak starts with broken tables
-    and crashes or babbles, and does not when it is started again, a while later: such starts come in clusters."""
-    for attempt in range(_ATTEMPTS):
-        time.sleep(attempt * attempt)
-        try:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                return process.submit(synthesise, videos, folder).result()
-        except (BrokenProcessPool, GarbledError) as error:
-            reason = str(error)
-            for video in videos:
-                shutil.rmtree(_clips(video, folder), ignore_errors=True)
-    raise UserError(
-        f"espeak-ng failed {_ATTEMPTS} times ({reason}). Call again, or reinstall espeakng-loader."
-    )
-
-
-def _clips(video: Video, folder: Path) -> Path:
-    return folder / f"video_{video.id}"
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            return process.submit(synthesise, videos, folder).result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"the process in which espeak-ng spoke {videos[0].id} and others was killed (out of memory?). Call again."
+        ) from error
 
 
 def _cores() -> int:

@@ -8,6 +8,7 @@ a little on what was spoken before it (phases, flutter). Equal bytes are therefo
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterable
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -38,14 +39,7 @@ class Espeak:
     """
 
     def __init__(self, seed: int = 0) -> None:
-        self._library, data = _load()
-        options = _DONT_EXIT
-        rate = self._library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), options)
-        if rate <= 0:
-            raise UserError(
-                f"espeak-ng does not start: no usable data in {data}. Reinstall the package espeakng-loader."
-            )
-        self.sample_rate = int(rate)
+        self._library, self.sample_rate = _started()
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._chunks: list[bytes] = []
         self._callback = _SynthCallback(self._collect)  # kept alive: C holds no reference to it
@@ -88,6 +82,17 @@ def ssml(parts: Iterable[tuple[str, str | None]]) -> str:
         for text, language in parts
     ]
     return f"<speak>{''.join(runs)}</speak>"
+
+
+@functools.cache
+def _started() -> tuple[ctypes.CDLL, int]:
+    library, data = _load()
+    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _DONT_EXIT)
+    if rate <= 0:
+        raise UserError(
+            f"espeak-ng does not start: no usable data in {data}. Reinstall the package espeakng-loader."
+        )
+    return library, int(rate)
 
 
 def _load() -> tuple[ctypes.CDLL, str]:
