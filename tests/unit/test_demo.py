@@ -9,7 +9,6 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from training.data import demo, demo_text, espeak
+from training.data import demo, demo_text
 from training.data.demo_terms import NAMES, lexicon
 from training.data.demo_text import NearDuplicates, Sentence, corpus, normalised_words
 from training.data.text import clean_transcript
@@ -240,20 +239,6 @@ def test_a_killed_synthesiser_is_a_message_and_leaves_nothing(
     with pytest.raises(UserError, match="demo01 and others was killed"):
         demo.make_demo(tmp_path / "export", minutes=1, seed=1)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_espeak_is_initialised_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second time frees tables that the state of the last voice still points to: crashes, garbled speech."""
-    library = MagicMock()
-    library.espeak_Initialize.return_value = 22050
-    monkeypatch.setattr(espeak, "_load", lambda: (library, "data"))
-    espeak._started.cache_clear()
-    try:
-        assert [espeak.Espeak(seed).sample_rate for seed in (1, 2)] == [22050, 22050]
-    finally:
-        espeak._started.cache_clear()
-    assert library.espeak_Initialize.call_count == 1
-    assert [call.args[0].value for call in library.espeak_ng_SetRandSeed.call_args_list] == [1, 2]
 
 
 def test_noise_has_the_stated_level_and_slope() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import subprocess
 import sys
+from unittest.mock import MagicMock
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from training.data import espeak as door
 from training.data.espeak import Espeak, ssml
 from training.errors import UserError
 
@@ -72,8 +75,20 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         return real_import(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without_loader)
+    monkeypatch.setattr(door, "_started", door._started.__wrapped__)
     with pytest.raises(UserError, match=r"\.\[demo\]"):
         Espeak()
+
+
+def test_it_is_initialised_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second time frees tables that the state of the last voice still points to: crashes, garbled speech."""
+    library = MagicMock()
+    library.espeak_Initialize.return_value = 22050
+    monkeypatch.setattr(door, "_load", lambda: (library, "data"))
+    monkeypatch.setattr(door, "_started", functools.cache(door._started.__wrapped__))
+    assert [Espeak(seed).sample_rate for seed in (1, 2)] == [22050, 22050]
+    assert library.espeak_Initialize.call_count == 1
+    assert [call.args[0].value for call in library.espeak_ng_SetRandSeed.call_args_list] == [1, 2]
 
 
 def test_fresh_processes_with_equal_seeds_speak_equal_bytes() -> None:
