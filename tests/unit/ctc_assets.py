@@ -20,7 +20,8 @@ WAV2VEC2 = {
     "feat_extract_norm": "layer",
     "mask_time_prob": 0.0,
 }
-ENCODERS = ("fastconformer", "transformer", "wav2vec2")
+CONVOLUTIONS = "transformer with convolutions"
+ENCODERS = ("fastconformer", "transformer", "wav2vec2", CONVOLUTIONS)
 
 
 def context(texts: tuple[str, ...] = TEXTS, **more: Any) -> BuildContext:
@@ -30,6 +31,8 @@ def context(texts: tuple[str, ...] = TEXTS, **more: Any) -> BuildContext:
 def options(encoder: str = "fastconformer", **changed: Any) -> ctc.Options:
     """Two layers of width 16; 10 or 20 ms frames, so that short clips hold long texts."""
     sizes = {"sizes": WAV2VEC2} if encoder == "wav2vec2" else {"subsampling": 2, "subsampling_channels": 8}
+    if encoder == CONVOLUTIONS:
+        encoder, sizes = "transformer", {**sizes, "conv_kernel": 5, "feature_norm": "clip"}
     small = {"d_model": 16, "num_encoder_layers": 2, "num_heads": 2, "d_ff": 32, "n_mels": 16, "dropout": 0.0}
     return ctc.Options(**{"encoder": encoder, **small, **sizes, **changed})
 

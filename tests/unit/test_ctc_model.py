@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ctc_assets import ENCODERS, TEXTS, context, example, noise, options, rows, saved, tiny
+from ctc_assets import CONVOLUTIONS, ENCODERS, TEXTS, context, example, noise, options, rows, saved, tiny
 from transformers import AutoModelForCTC
 
 from training.data.collators import IGNORED
@@ -14,6 +14,7 @@ from training.errors import UserError
 from training.inference.ctc_decoding import CtcDecoder
 from training.inference.ctc_vocabulary import CtcVocabulary
 from training.models import ctc, model_inputs
+from training.nn.ctc_processor import log_mel_extractor
 
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS)
 
@@ -230,6 +231,39 @@ def test_sizes_that_contradict_the_checkpoint_are_refused_by_key(tmp_path):
     assert ctc.build(named_nothing, context()).model.config.encoder_config.hidden_size == 16
 
 
+def test_convolutions_and_the_norm_of_the_checkpoint_are_not_contradicted(tmp_path):
+    saved(tiny(CONVOLUTIONS), tmp_path)
+    with pytest.raises(UserError, match=r"model.conv_kernel: 7, but .* has 5"):
+        ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), conv_kernel=7), context())
+    with pytest.raises(UserError, match=r"model.feature_norm: bands, but .* hears clip"):
+        ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), feature_norm="bands"), context())
+
+
+def test_log_mels_normalised_by_clip_are_the_stock_ones_but_for_the_norm():
+    """Shifted and scaled band by band, they are those of the stock extractor."""
+    sound = noise(0.5) * np.linspace(0, 1, 8000, dtype=np.float32)
+    by_band, by_clip = (
+        log_mel_extractor(16000, 20, feature_norm=norm)(sound, sampling_rate=16000, return_tensors="np")
+        for norm in ("bands", "clip")
+    )
+    frames = int(by_band["attention_mask"].sum())
+    assert frames == 50
+    features = by_clip["input_features"][0]
+    assert features.shape == (50, 20)
+    assert features.mean() == pytest.approx(0, abs=1e-5)
+    assert features.std() == pytest.approx(1, abs=1e-4)
+    wanted = by_band["input_features"][0][:frames]
+    given = (features - features.mean(axis=0)) / features.std(axis=0, ddof=1)
+    np.testing.assert_allclose(given, wanted, atol=1e-3)
+
+
+def test_silence_normalised_by_clip_is_no_louder_than_speech():
+    silence = log_mel_extractor(16000, 20, feature_norm="clip")(
+        np.zeros(8000, np.float32), return_tensors="np"
+    )
+    assert np.abs(silence["input_features"]).max() < 1
+
+
 def test_a_run_without_transcripts_has_no_vocabulary():
     with pytest.raises(UserError, match=r"model.vocabulary"):
         tiny(texts=())
@@ -240,6 +274,12 @@ def test_impossible_sizes_are_the_users_mistake():
         options(num_heads=3)
     with pytest.raises(UserError, match=r"model.sizes.conv_sizes"):
         tiny("wav2vec2", sizes={"conv_sizes": [1]})
+    with pytest.raises(ValueError, match=r"conv_kernel \(4\) is an odd number"):
+        options("transformer", conv_kernel=4)
+    with pytest.raises(ValueError, match=r"conv_kernel \(5\) is .* for encoder: transformer"):
+        options("fastconformer", conv_kernel=5)
+    with pytest.raises(ValueError, match="wav2vec2 hears samples"):
+        options("wav2vec2", feature_norm="clip")
     with pytest.raises(ValueError, match="sizes: the Transformer has"):
         options("transformer", sizes={"layerdrop": 0.1})
 

@@ -78,6 +78,12 @@ class Options(BaseModel):
     conv_norm: Literal["batch", "layer"] = "layer"
     """Norm in FastConformer's convolutions. ``batch`` is the published one; with ``layer`` no clip depends on
     the batch that it is in, which several processes need to give the losses of one."""
+    conv_kernel: int = Field(0, ge=0)
+    """Frames that the convolution module in each layer of the Transformer sees, an odd number; 0: a plain
+    Transformer without one. FastConformer has its own (``sizes.conv_kernel_size``)."""
+    feature_norm: Literal["bands", "clip"] = "bands"
+    """Log-mels are normalised per clip: each band by itself, as pretrained FastConformers expect, or all bands
+    together, which short clips of a word or two need."""
     sizes: dict[str, Any] = Field(default_factory=dict)
     """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
 
@@ -87,6 +93,10 @@ class Options(BaseModel):
             raise ValueError(
                 "sizes: the Transformer has d_model, num_encoder_layers, num_heads and d_ff alone"
             )
+        if self.conv_kernel and (self.encoder != "transformer" or self.conv_kernel % 2 == 0):
+            raise ValueError(f"conv_kernel ({self.conv_kernel}) is an odd number, for encoder: transformer")
+        if self.feature_norm == "clip" and self.encoder == "wav2vec2":
+            raise ValueError("feature_norm: wav2vec2 hears samples, not log-mels")
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})")
         return self
@@ -139,8 +149,11 @@ def _sizes(options: Options) -> Sizes:
         subsampling=options.subsampling,
         subsampling_channels=options.subsampling_channels,
         conv_norm=options.conv_norm,
+        conv_kernel=options.conv_kernel,
         more=options.sizes,
-        sound=Sound(options.sample_rate, options.n_mels, options.n_fft, options.hop_length),
+        sound=Sound(
+            options.sample_rate, options.n_mels, options.n_fft, options.hop_length, options.feature_norm
+        ),
     )
 
 

@@ -27,7 +27,7 @@ from training.nn.ctc_models import (
     TransformerCtcConfig,
     Wav2Vec2Ctc,
 )
-from training.nn.ctc_processor import CtcProcessor, log_mel_extractor
+from training.nn.ctc_processor import ClipNormExtractor, CtcProcessor, log_mel_extractor
 from training.nn.ctc_tokenizer import FILE, CtcTokenizer
 from training.nn.speech_parts import fetch
 
@@ -43,17 +43,19 @@ FIELDS = {
     "num_heads": ("num_attention_heads", "num_heads"),
     "d_ff": ("intermediate_size", "d_ff"),
     "subsampling": ("subsampling_factor",),
+    "conv_kernel": ("conv_kernel",),
 }
 """Our sizes by their names in the configurations of checkpoints."""
 
 
 class Sound(NamedTuple):
-    """Log-mels: samples a second, bands, and in samples the transform and the shift (None: 25 and 10 ms)."""
+    """Log-mels: samples a second, bands, in samples the transform and the shift (None: 25 and 10 ms), and the norm."""
 
     sample_rate: int
     n_mels: int
     n_fft: int | None = None
     hop_length: int | None = None
+    feature_norm: str = "bands"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class Sizes:
     subsampling: int
     subsampling_channels: int
     conv_norm: str
+    conv_kernel: int
     sound: Sound
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -134,6 +137,7 @@ def _transformer(sizes: Sizes, vocabulary: int) -> PreTrainedConfig:
         num_mel_bins=sizes.sound.n_mels,
         subsampling_factor=sizes.subsampling,
         subsampling_conv_channels=sizes.subsampling_channels,
+        conv_kernel=sizes.conv_kernel,
     )
 
 
@@ -195,6 +199,9 @@ def pretrained(
         raise UserError(
             f"model.sample_rate: {sizes.sound.sample_rate}, but {name} hears {extractor.sampling_rate} samples a second"
         )
+    norm = "clip" if isinstance(extractor, ClipNormExtractor) else "bands"
+    if "feature_norm" in said and norm != sizes.sound.feature_norm:
+        raise UserError(f"model.feature_norm: {sizes.sound.feature_norm}, but {name} hears {norm}")
     before = _tokens(name)
     stock_norm = (getattr(config, SETTINGS, None) or {}).get("conv_norm", "batch")
     config.vocab_size, config.pad_token_id = len(tokenizer), BLANK_ID
@@ -241,6 +248,8 @@ def _agree(sizes: Sizes, config: Any, name: str, said: Collection[str]) -> None:
         "d_ff": sizes.feed_forward,
         "subsampling": sizes.subsampling,
     }
+    if sizes.encoder == "transformer":  # wav2vec2 has a field of this name that means another thing
+        ours["conv_kernel"] = sizes.conv_kernel
     inner = getattr(config, "encoder_config", config)
     for key, value in ours.items():
         there = next((getattr(inner, field) for field in FIELDS[key] if hasattr(inner, field)), None)

@@ -177,14 +177,42 @@ class TransformerCtcConfig(PreTrainedConfig):
     num_mel_bins: int = 80
     subsampling_factor: int = 4
     subsampling_conv_channels: int = 64
+    conv_kernel: int = 0
     pad_token_id: int | None = BLANK_ID
 
 
+class ConvolutionModule(nn.Module):
+    """Pointwise with a gate, depthwise, pointwise (Gulati et al., 2020), with layer norms instead of batch norm."""
+
+    def __init__(self, width: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.pointwise1 = nn.Linear(width, 2 * width)
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm_depthwise = nn.LayerNorm(width)
+        self.pointwise2 = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+        """What is added to states ``[batch, frames, width]``; frames of padding count as silence."""
+        inner = nn.functional.glu(self.pointwise1(self.norm(states)))
+        if padding is not None:
+            inner = inner.masked_fill(padding[..., None], 0.0)
+        inner = self.norm_depthwise(self.depthwise(inner.transpose(1, 2)).transpose(1, 2))
+        return self.dropout(self.pointwise2(nn.functional.silu(inner)))
+
+
 class TransformerBlock(GradientCheckpointingLayer):
-    """Self-attention and feed-forward, layer norms in front (Xiong et al., 2020)."""
+    """Self-attention and feed-forward, layer norms in front (Xiong et al., 2020); with ``conv_kernel`` a
+    convolution module before them."""
 
     def __init__(self, config: TransformerCtcConfig) -> None:
         super().__init__()
+        self.conv = (
+            ConvolutionModule(config.d_model, config.conv_kernel, config.dropout)
+            if config.conv_kernel
+            else None
+        )
         self.norm_self_att = nn.LayerNorm(config.d_model)
         self.self_attn = nn.MultiheadAttention(
             config.d_model, config.num_heads, dropout=config.dropout, batch_first=True
@@ -196,6 +224,8 @@ class TransformerBlock(GradientCheckpointingLayer):
 
     def forward(self, states: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
         """states ``[batch, frames, width]``; padding bool ``[batch, frames]``, true where there is none."""
+        if self.conv is not None:
+            states = states + self.conv(states, padding)
         normed = self.norm_self_att(states)
         heard, _ = self.self_attn(normed, normed, normed, key_padding_mask=padding, need_weights=False)
         states = states + self.dropout(heard)
@@ -204,10 +234,15 @@ class TransformerBlock(GradientCheckpointingLayer):
 
 
 class TransformerEncoder(nn.Module):
-    """Convolutions that shorten the log-mels, sinusoidal positions, pre-norm Transformer layers."""
+    """Convolutions that shorten the log-mels, sinusoidal positions, pre-norm Transformer layers.
+
+    With ``conv_kernel`` there are no sinusoids: the convolutions know what stands beside what, and no position
+    is too far along to have been seen in training.
+    """
 
     def __init__(self, config: TransformerCtcConfig) -> None:
         super().__init__()
+        self.sinusoids = not config.conv_kernel
         self.subsampling = ParakeetEncoderSubsamplingConv2D(
             ParakeetEncoderConfig(
                 hidden_size=config.d_model,
@@ -229,7 +264,9 @@ class TransformerEncoder(nn.Module):
         padding = None
         if lengths is not None:
             padding = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
-        states = self.dropout(states + sinusoids(states.shape[1], states.shape[2]).to(states))
+        if self.sinusoids:
+            states = states + sinusoids(states.shape[1], states.shape[2]).to(states)
+        states = self.dropout(states)
         for layer in self.layers:
             states = layer(states, padding)
         return self.norm(states)

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoFeatureExtractor, ParakeetFeatureExtractor
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, BatchFeature, ParakeetFeatureExtractor
 
+from training.nn.ctc_models import TransformerCtcConfig
 from training.nn.ctc_tokenizer import CtcTokenizer
 
 WINDOW_SECONDS = 0.025
 SHIFT_SECONDS = 0.010
+EPSILON = 1e-5
 
 
 @dataclass
@@ -32,12 +36,53 @@ class CtcProcessor:
         return cls(AutoFeatureExtractor.from_pretrained(folder), CtcTokenizer.from_pretrained(folder))
 
 
+class ClipNormExtractor(ParakeetFeatureExtractor):
+    """The log-mels of `ParakeetFeatureExtractor`, normalised by one mean and one deviation of the whole clip.
+
+    A mean for every band takes the colour out of a sound: of a clip of one word most of what tells it apart.
+    """
+
+    def __call__(  # type: ignore[override]
+        self,
+        raw_speech: np.ndarray,
+        *,
+        sampling_rate: int | None = None,
+        return_tensors: str | None = None,
+        **_: Any,
+    ) -> BatchFeature:
+        """One clip, float ``[samples]``: ``input_features [1, frames, mels]`` and ``attention_mask [1, frames]``.
+
+        Raises ``ValueError`` where sampling_rate is not the extractor's.
+        """
+        if sampling_rate not in (None, self.sampling_rate):
+            raise ValueError(f"sampling_rate: {sampling_rate}, but the model hears {self.sampling_rate}")
+        samples = torch.as_tensor(raw_speech, dtype=torch.float32)
+        if self.preemphasis is not None:
+            samples = torch.cat((samples[:1], samples[1:] - self.preemphasis * samples[:-1]))
+        features = self._torch_extract_fbank_features(samples[None])[:, : len(samples) // self.hop_length]
+        deviation = features.std(unbiased=False) if features.numel() else 0.0
+        features = (features - features.mean()) / (deviation + EPSILON)
+        mask = torch.ones(features.shape[:2], dtype=torch.long)
+        return BatchFeature({"input_features": features, "attention_mask": mask}, tensor_type=return_tensors)
+
+
+AutoFeatureExtractor.register(TransformerCtcConfig, ClipNormExtractor)
+
+
 def log_mel_extractor(
-    sample_rate: int, n_mels: int, n_fft: int | None = None, hop_length: int | None = None
+    sample_rate: int,
+    n_mels: int,
+    n_fft: int | None = None,
+    hop_length: int | None = None,
+    feature_norm: str = "bands",
 ) -> ParakeetFeatureExtractor:
-    """Log-mels of 25 ms windows every 10 ms unless told otherwise, normalised per clip and band (NeMo's)."""
+    """Log-mels of 25 ms windows every 10 ms unless told otherwise.
+
+    feature_norm: ``bands``, normalised per clip and band (NeMo's), or ``clip``, see `ClipNormExtractor`.
+    """
     window = min(round(WINDOW_SECONDS * sample_rate), n_fft or sample_rate)
-    return ParakeetFeatureExtractor(
+    extractor = ClipNormExtractor if feature_norm == "clip" else ParakeetFeatureExtractor
+    return extractor(
         feature_size=n_mels,
         sampling_rate=sample_rate,
         hop_length=hop_length or round(SHIFT_SECONDS * sample_rate),
