@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -108,6 +109,8 @@ def add_callbacks(
 
 def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
     """Train to the end of the schedule; write the final model and `runs.RESULTS`."""
+    if run.config.training.cpu_threads:
+        torch.set_num_threads(run.config.training.cpu_threads)
     trainer, plan = make_trainer(run, report)
     signals = add_callbacks(trainer, run, plan, report)
     started = time.perf_counter()
@@ -131,6 +134,7 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
         "best_metric": trainer.state.best_metric,
         "best_checkpoint": trainer.state.best_model_checkpoint,
         "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
+        "cpu_threads": torch.get_num_threads(),
         "utterances": len(run.train),
         "longest_seconds": float(run.train.durations.max()),
         "resumed_from": str(resume) if resume else None,

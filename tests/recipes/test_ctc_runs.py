@@ -61,7 +61,12 @@ def test_short_options_checkpoints_and_fine_tuning(tmp_path):
     config = make(tmp_path / "base", "transformer")
     arguments = ["--num_epochs", "4", "--batch_size", "3", "--learning_rate", "0.002", "--d_model", "24"]
     folder = tmp_path / "checkpoints" / "experiment1"
-    scored = ["training.max_steps=-1", "training.eval_strategy=epoch", "training.save_strategy=epoch"]
+    scored = [
+        "training.cpu_threads=1",
+        "training.max_steps=-1",
+        "training.eval_strategy=epoch",
+        "training.save_strategy=epoch",
+    ]
     done = tiny_project.train(
         config, *arguments, "--checkpoint_dir", str(folder), *scored, "training.save_total_limit=null"
     )
@@ -71,6 +76,7 @@ def test_short_options_checkpoints_and_fine_tuning(tmp_path):
     results = json.loads((folder / "train_results.json").read_text())
     assert Path(results["best_checkpoint"]).name in saved
     assert results["epochs"] == 4
+    assert results["cpu_threads"] == 1
     assert json.loads((folder / "config.json").read_text())["d_model"] == 24
 
     tuned = tmp_path / "tuned"

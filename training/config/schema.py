@@ -286,6 +286,9 @@ class Training(Block):
     """bfloat16. null: as `profile.precision` says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    cpu_threads: Count | None = None
+    """Threads of torch in the training process; null: its own choice (one for each core, or OMP_NUM_THREADS). Models of
+    less than a million parameters train fastest on one, the other cores reading ahead."""
     eval_strategy: Strategy = "steps"
     """When the dev split is scored."""
     eval_steps: Steps | None = None
