@@ -257,11 +257,31 @@ def test_log_mels_normalised_by_clip_are_the_stock_ones_but_for_the_norm():
     np.testing.assert_allclose(given, wanted, atol=1e-3)
 
 
-def test_silence_normalised_by_clip_is_no_louder_than_speech():
-    silence = log_mel_extractor(16000, 20, feature_norm="clip")(
-        np.zeros(8000, np.float32), return_tensors="np"
-    )
-    assert np.abs(silence["input_features"]).max() < 1
+def test_silence_is_not_made_loud():
+    silence = np.zeros(8000, np.float32)
+    clip, peak = (log_mel_extractor(16000, 20, feature_norm=norm) for norm in ("clip", "peak"))
+    assert np.abs(clip(silence, return_tensors="np")["input_features"]).max() < 1
+    assert peak(silence, return_tensors="np")["input_features"].max() < 0.5
+
+
+def test_log_mels_normalised_by_the_peak_do_not_hear_the_silence_around_nor_the_level():
+    extractor = log_mel_extractor(16000, 20, feature_norm="peak")
+    sound = noise(0.5) * np.linspace(1, 10, 8000, dtype=np.float32)
+    alone = extractor(sound, return_tensors="np")["input_features"][0]
+    assert alone.max() == pytest.approx(1)
+    quiet = extractor(sound / 4, return_tensors="np")["input_features"][0]
+    np.testing.assert_allclose(quiet, alone, atol=5e-3)
+    around = np.concatenate([np.zeros(4800, np.float32), sound, np.zeros(4800, np.float32)])
+    inside = extractor(around, return_tensors="np")["input_features"][0]
+    np.testing.assert_allclose(inside[32:78], alone[2:48], atol=1e-4)
+    assert inside[:28].max() == inside.min() == -1
+
+
+def test_the_norm_is_saved_with_the_model(tmp_path):
+    before = tiny(CONVOLUTIONS, feature_norm="peak")
+    again = ctc.build(options(CONVOLUTIONS), context((), source=saved(before, tmp_path)))
+    assert again.processor.feature_extractor.feature_norm == "peak"
+    assert torch.equal(output(again, rows(again)).logits, output(before, rows(before)).logits)
 
 
 def test_a_run_without_transcripts_has_no_vocabulary():

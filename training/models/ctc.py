@@ -81,9 +81,10 @@ class Options(BaseModel):
     conv_kernel: int = Field(0, ge=0)
     """Frames that the convolution module in each layer of the Transformer sees, an odd number; 0: a plain
     Transformer without one. FastConformer has its own (``sizes.conv_kernel_size``)."""
-    feature_norm: Literal["bands", "clip"] = "bands"
-    """Log-mels are normalised per clip: each band by itself, as pretrained FastConformers expect, or all bands
-    together, which short clips of a word or two need."""
+    feature_norm: Literal["bands", "clip", "peak"] = "bands"
+    """Log-mels are normalised per clip: each band by its mean and deviation, as pretrained FastConformers expect;
+    all bands together by theirs (``clip``), which short clips of a word or two need; or by the loudest point alone
+    (``peak``), to which silence around the speech makes no difference."""
     sizes: dict[str, Any] = Field(default_factory=dict)
     """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
 
@@ -95,7 +96,7 @@ class Options(BaseModel):
             )
         if self.conv_kernel and (self.encoder != "transformer" or self.conv_kernel % 2 == 0):
             raise ValueError(f"conv_kernel ({self.conv_kernel}) is an odd number, for encoder: transformer")
-        if self.feature_norm == "clip" and self.encoder == "wav2vec2":
+        if self.feature_norm != "bands" and self.encoder == "wav2vec2":
             raise ValueError("feature_norm: wav2vec2 hears samples, not log-mels")
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})")

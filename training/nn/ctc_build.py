@@ -199,7 +199,7 @@ def pretrained(
         raise UserError(
             f"model.sample_rate: {sizes.sound.sample_rate}, but {name} hears {extractor.sampling_rate} samples a second"
         )
-    norm = "clip" if isinstance(extractor, ClipNormExtractor) else "bands"
+    norm = extractor.feature_norm if isinstance(extractor, ClipNormExtractor) else "bands"
     if "feature_norm" in said and norm != sizes.sound.feature_norm:
         raise UserError(f"model.feature_norm: {sizes.sound.feature_norm}, but {name} hears {norm}")
     before = _tokens(name)

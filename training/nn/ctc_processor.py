@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from training.nn.ctc_tokenizer import CtcTokenizer
 WINDOW_SECONDS = 0.025
 SHIFT_SECONDS = 0.010
 EPSILON = 1e-5
+PEAK_RANGE = math.log(10**8)  # 80 dB
+QUIETEST_PEAK = -10.0
+"""Log-mel power under which the loudest point of a clip is no speech (which peaks near -1 at -25 dB, so this is -64 dB): silence is not made loud."""
 
 
 @dataclass
@@ -37,10 +42,18 @@ class CtcProcessor:
 
 
 class ClipNormExtractor(ParakeetFeatureExtractor):
-    """The log-mels of `ParakeetFeatureExtractor`, normalised by one mean and one deviation of the whole clip.
+    """The log-mels of `ParakeetFeatureExtractor` under another norm, one for all bands of a clip.
 
     A mean for every band takes the colour out of a sound: of a clip of one word most of what tells it apart.
+
+    feature_norm: ``clip``, less the mean and by the deviation of all bands together; ``peak``, from -1 (80 dB below
+    the loudest point, or less) to 1 (that point), so that silence around the speech changes nothing (after Radford
+    et al., 2022).
     """
+
+    def __init__(self, *args: Any, feature_norm: str = "clip", **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.feature_norm = feature_norm
 
     def __call__(  # type: ignore[override]
         self,
@@ -60,10 +73,16 @@ class ClipNormExtractor(ParakeetFeatureExtractor):
         if self.preemphasis is not None:
             samples = torch.cat((samples[:1], samples[1:] - self.preemphasis * samples[:-1]))
         features = self._torch_extract_fbank_features(samples[None])[:, : len(samples) // self.hop_length]
-        deviation = features.std(unbiased=False) if features.numel() else 0.0
-        features = (features - features.mean()) / (deviation + EPSILON)
         mask = torch.ones(features.shape[:2], dtype=torch.long)
+        if features.numel():
+            features = self._normalised(features)
         return BatchFeature({"input_features": features, "attention_mask": mask}, tensor_type=return_tensors)
+
+    def _normalised(self, features: torch.Tensor) -> torch.Tensor:
+        if self.feature_norm == "peak":
+            loudest = features.max().clamp(min=QUIETEST_PEAK)
+            return 1 + ((features - loudest) / (PEAK_RANGE / 2)).clamp(min=-2)
+        return (features - features.mean()) / (features.std(unbiased=False) + EPSILON)
 
 
 AutoFeatureExtractor.register(TransformerCtcConfig, ClipNormExtractor)
@@ -78,10 +97,14 @@ def log_mel_extractor(
 ) -> ParakeetFeatureExtractor:
     """Log-mels of 25 ms windows every 10 ms unless told otherwise.
 
-    feature_norm: ``bands``, normalised per clip and band (NeMo's), or ``clip``, see `ClipNormExtractor`.
+    feature_norm: ``bands``, normalised per clip and band (NeMo's), or ``clip`` or ``peak``, see `ClipNormExtractor`.
     """
     window = min(round(WINDOW_SECONDS * sample_rate), n_fft or sample_rate)
-    extractor = ClipNormExtractor if feature_norm == "clip" else ParakeetFeatureExtractor
+    extractor = (
+        ParakeetFeatureExtractor
+        if feature_norm == "bands"
+        else functools.partial(ClipNormExtractor, feature_norm=feature_norm)
+    )
     return extractor(
         feature_size=n_mels,
         sampling_rate=sample_rate,
