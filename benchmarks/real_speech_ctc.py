@@ -4,7 +4,7 @@
 
 ``DIR`` (or the variable ``POLYVOX_SPEECH``) holds one folder per corpus with a ``manifest.tsv`` and its audio; where
 there is none the benchmark says so and ends well. Registry, runs and scores go to ``--work``; a seed whose scores are
-there is not trained again. Beside the scores stand those of the most frequent training sentence as the answer to
+there is not trained again, whatever the arguments (take another ``--work``). Beside the scores stand those of the most frequent training sentence as the answer to
 everything, and the curve on the dev split.
 """
 
@@ -27,7 +27,11 @@ from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
 
 ROOT = Path(__file__).resolve().parents[1]
-REGULARISED = ["model.dropout=0.1", "augmentation.speed={prob: 0.5, low: 0.9, high: 1.1}"]
+REGULARISED = [
+    "model.dropout=0.1",
+    "augmentation.spec={prob: 0.5, freq_masks: 2, freq_width: 0.1, time_masks: 1, time_width: 0.03}",
+    "augmentation.speed={prob: 0.5, low: 0.9, high: 1.1}",
+]
 """A few thousand sentences that are read many times, unlike the synthesised ones."""
 
 
@@ -78,7 +82,8 @@ def run(database: Path, work: Path, seed: int, args: argparse.Namespace) -> dict
         where = [f"paths.output_dir={outputs}", f"output.experiment_name={name}", f"training.seed={seed}"]
         epochs = [f"training.num_train_epochs={args.epochs}"]
         config = str(ROOT / "configs" / "demo_ctc.yaml")
-        script("train.py", "--config", config, *data, *where, *epochs, *REGULARISED, *args.others)
+        begun = ["--resume"] if list((outputs / name).glob("checkpoint-*")) else ["--fresh"]
+        script("train.py", "--config", config, *begun, *data, *where, *epochs, *REGULARISED, *args.others)
         model = ["--model_dir", str(outputs / name), "--split", "test"]
         script("run_evaluation.py", *model, "--output", str(outputs / "results"), "--name", name)
     scores = json.loads(report.read_text(encoding="utf8"))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from training import checkpoint
 from training.config.arguments import environment, training_arguments
-from training.config.load import save_resolved
+from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
 from training.config.schema import Config
 from training.data.augment import make_augment
 from training.data.dataset import SpeechDataset, unwritable, validate
@@ -176,6 +176,20 @@ def fit(
         for name, ledger in run.dropped.items():
             ledger.write(run.folder / f"dropped_{name}.tsv")
     return train(run, resume=resume, report=report)
+
+
+def check_model(config: Config, folder: Path) -> None:
+    """`UserError` where the run that is gone on with was begun with another ``model:`` block: its weights are there."""
+    target = folder / RESOLVED_NAME
+    if not target.is_file():
+        return
+    before, now = read_file(target).data.get("model") or {}, config.as_dict().get("model") or {}
+    changed = [key for key in differences(before, now) if key.partition(".")[0] in before]
+    if changed:
+        raise UserError(
+            f"model.{changed[0]}: not what {target} says, and --resume goes on with that model; leave it as it was, or "
+            "begin another run (another output.experiment_name, or --fresh)"
+        )
 
 
 def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:

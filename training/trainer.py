@@ -32,6 +32,15 @@ NO_EPOCH = sys.maxsize
 """An epoch that no run reaches: training begins behind it, and so not at all."""
 
 
+class OneCycle(torch.optim.lr_scheduler.OneCycleLR):
+    """One that goes on along the cycle of *this* run's steps where a checkpoint's run was to have more or fewer."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """All but the shape of the cycle."""
+        ours = ("total_steps", "_schedule_phases")
+        super().load_state_dict({name: value for name, value in state_dict.items() if name not in ours})
+
+
 class SpeechTrainer(Seq2SeqTrainer):
     """``Seq2SeqTrainer`` over a `Bundle`.
 
@@ -121,7 +130,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         assert chosen is not None
         warmup = self.args.get_warmup_steps(num_training_steps) / max(1, num_training_steps)
         self._created_lr_scheduler = True
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
+        schedule = OneCycle(
             chosen,
             max_lr=[group["lr"] for group in chosen.param_groups],
             total_steps=num_training_steps + 1,

@@ -68,7 +68,13 @@ def test_short_options_checkpoints_and_fine_tuning(tmp_path):
         "training.save_strategy=epoch",
     ]
     done = tiny_project.train(
-        config, *arguments, "--checkpoint_dir", str(folder), *scored, "training.save_total_limit=null"
+        config,
+        *arguments,
+        "--checkpoint_dir",
+        str(folder),
+        *scored,
+        "training.save_total_limit=null",
+        "training.lr_scheduler_type=onecycle",
     )
     assert done.returncode == 0, done.stderr
     saved = sorted(path.name for path in folder.glob("checkpoint-*"))
@@ -78,6 +84,15 @@ def test_short_options_checkpoints_and_fine_tuning(tmp_path):
     assert results["epochs"] == 4
     assert results["cpu_threads"] == 1
     assert json.loads((folder / "config.json").read_text())["d_model"] == 24
+
+    other = tiny_project.train(config, "--checkpoint_dir", str(folder), "--d_model", "32", "--resume")
+    assert other.returncode == 2, other.stderr
+    assert "model.d_model: not what" in other.stderr
+    longer = ["training.num_train_epochs=5", "training.save_total_limit=null", *scored]
+    cycle = [*arguments, "--checkpoint_dir", str(folder), "training.lr_scheduler_type=onecycle"]
+    done = tiny_project.train(config, *cycle, *longer, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "train_results.json").read_text())["epochs"] == 5
 
     tuned = tmp_path / "tuned"
     arguments = [

@@ -13,7 +13,9 @@ from training.data.example import TRANSCRIBE
 from training.errors import UserError
 from training.inference.ctc_decoding import CtcDecoder
 from training.inference.ctc_vocabulary import CtcVocabulary
+from training.inference.loading import load_trained
 from training.models import ctc, model_inputs
+from training.nn.ctc_build import DROPOUTS
 from training.nn.ctc_processor import log_mel_extractor
 
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS)
@@ -188,6 +190,16 @@ def test_a_folder_gives_the_model_back_and_stock_transformers_takes_it(encoder, 
             torch.testing.assert_close(stock(**inputs).logits, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("damaged", ["model.safetensors", "tokenizer.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("cut", [None, 100])
+def test_a_damaged_folder_is_named(tmp_path, damaged, cut):
+    saved(tiny("transformer"), tmp_path)
+    content = (tmp_path / damaged).read_bytes()
+    (tmp_path / damaged).unlink() if cut is None else (tmp_path / damaged).write_bytes(content[:cut])
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load_trained(tmp_path)
+
+
 def test_a_folder_of_another_encoder_is_refused(tmp_path):
     saved(tiny("fastconformer"), tmp_path)
     with pytest.raises(UserError, match=r"model.encoder: wav2vec2, but .* holds a fastconformer"):
@@ -282,6 +294,37 @@ def test_the_norm_is_saved_with_the_model(tmp_path):
     again = ctc.build(options(CONVOLUTIONS), context((), source=saved(before, tmp_path)))
     assert again.processor.feature_extractor.feature_norm == "peak"
     assert torch.equal(output(again, rows(again)).logits, output(before, rows(before)).logits)
+
+
+def test_fine_tuning_refuses_sizes_of_the_sound_that_are_others(tmp_path):
+    saved(tiny(CONVOLUTIONS), tmp_path)
+    for key, value in {"n_mels": 20, "hop_length": 80, "subsampling_channels": 4}.items():
+        with pytest.raises(UserError, match=rf"model.{key}: {value}, but .* leave it out"):
+            ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), **{key: value}), context())
+
+
+@every_encoder
+def test_fine_tuning_takes_the_dropout_that_is_named(encoder, tmp_path):
+    saved(tiny(encoder), tmp_path)
+    tuned = ctc.build(options(encoder, pretrained=str(tmp_path), dropout=0.25), context())
+    inner = getattr(tuned.model.config, "encoder_config", tuned.model.config)
+    found = {getattr(inner, name) for name in DROPOUTS if hasattr(inner, name)}
+    assert found == {0.25}
+    rates = {module.p for module in tuned.model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates <= {0.25, 0.0}  # wav2vec2 has one more, for its features
+
+
+@every_encoder
+def test_every_adapter_of_lora_learns(encoder):
+    from training.trainable import apply
+
+    bundle = tiny(encoder)
+    model, _ = apply(bundle, mode="lora")
+    model.train()
+    model(**model_inputs(bundle.collate(rows(bundle)))).loss.backward()
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    assert any("lora_A" in name for name in trained)
+    assert [name for name, value in trained.items() if value.grad is None] == []
 
 
 def test_a_run_without_transcripts_has_no_vocabulary():

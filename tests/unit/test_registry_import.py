@@ -156,6 +156,21 @@ def test_ledger_is_written_with_its_lines(tmp_path: Path, capsys: pytest.Capture
     assert "metadata.csv:4: " in written
 
 
+def test_a_version_without_dev_rows_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = corpus(tmp_path)
+    text = (
+        source.read_text(encoding="utf-8")
+        .replace("1.0,,", "1.0,train,")
+        .replace("1.0,train,", "1.0,test,", 3)
+    )
+    source.write_text(text, encoding="utf-8")
+    command = ["--csv_path", str(source), "--database", str(tmp_path / "registry.db")]
+    assert prepare_data.main(command) == 0
+    assert "no dev rows" in capsys.readouterr().out
+    assert prepare_data.main([*command, "--dev_from_train", "0.3"]) == 0
+    assert "no dev rows" not in capsys.readouterr().out
+
+
 def test_dry_run_stores_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = corpus(tmp_path)
     before = sorted(tmp_path.rglob("*"))

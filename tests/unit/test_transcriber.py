@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tone_recogniser import GAP, RATE, WORD, WORDS, hear, recogniser, speak, write
@@ -44,6 +45,27 @@ def parts_of_ten_minutes(pauses: bool, vocabulary: int, seed: int = 0) -> list[l
 def test_the_recogniser_is_exact() -> None:
     ids = random.Random(1).choices(range(24), k=40)
     assert [k for k, _, _ in hear(speak(ids))] == ids
+
+
+def test_a_file_of_broken_samples_does_not_take_the_others_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its header is sound, so only hearing it tells."""
+    good = write(tmp_path / "a.wav", speak([1, 2]))
+    bad = tmp_path / "b.wav"
+    soundfile.write(bad, np.full(RATE, np.nan, dtype=np.float32), RATE, subtype="FLOAT")
+    ears = Transcriber(recogniser(ctc=True))
+    first, second = ears.finish([ears.plan(good), ears.plan(bad)])
+    assert first.text == said([1, 2])
+    assert isinstance(second, UserError) and str(second).count("b.wav") == 1
+    with pytest.raises(UserError, match=r"b\.wav"):
+        ears.transcribe([good, bad])
+    assert ears.transcribe(str(good))[0].text == said([1, 2])
+    monkeypatch.setattr(transcribe, "_transcriber", lambda args: ears)
+    arguments = [str(tmp_path), "--model", "unused", "--output_dir", str(tmp_path / "out")]
+    assert transcribe.main(arguments) == 2
+    assert "b.wav" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.txt").is_file() and not (tmp_path / "out" / "b.txt").exists()
 
 
 @pytest.mark.parametrize("ctc", [True, False])

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from training.config.load import load_config
 from training.config.schema import Config
 from training.errors import UserError
@@ -63,7 +65,13 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
         options: Any = config.model
     else:
         options = _options(inferred, folder, settings)
-    bundle = load(inferred).build(options, BuildContext(source=folder))
+    try:
+        bundle = load(inferred).build(options, BuildContext(source=folder))
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
+        ) from error
     bundle.model.to(_device()).eval()
     return Trained(bundle, folder, inferred, config)
 

@@ -82,13 +82,21 @@ class Transcriber:
         self._detector_name = detector if isinstance(detector, str) else ""
 
     def transcribe(
-        self, audio: Sequence[Path | str], *, progress: Callable[[float], None] = lambda seconds: None
+        self,
+        audio: Sequence[Path | str] | Path | str,
+        *,
+        progress: Callable[[float], None] = lambda seconds: None,
     ) -> list[Transcript]:
         """One `Transcript` for each file, in order. ``progress`` is told the audio seconds of each finished batch.
 
-        Raises `UserError` for a file that cannot be heard, before anything is transcribed.
+        Raises `UserError` for a file that cannot be heard: `plan` and `finish` go on with the others.
         """
-        return self.finish([self.plan(path) for path in audio], progress)
+        files = [audio] if isinstance(audio, str | Path) else audio
+        found = self.finish([self.plan(path) for path in files], progress)
+        for one in found:
+            if isinstance(one, UserError):
+                raise one
+        return [one for one in found if isinstance(one, Transcript)]
 
     def plan(self, path: Path | str) -> Recording:
         """Look at a file and cut it. Raises `UserError` where it cannot be read."""
@@ -110,8 +118,12 @@ class Transcriber:
 
     def finish(
         self, recordings: Sequence[Recording], progress: Callable[[float], None] = lambda seconds: None
-    ) -> list[Transcript]:
-        """Transcribe recordings that `plan` has cut, windows of all files in common batches."""
+    ) -> list[Transcript | UserError]:
+        """Transcribe recordings that `plan` has cut, windows of all files in common batches.
+
+        In the place of a recording that cannot be heard after all (broken samples, shorter than a frame) stands
+        what is wrong with it.
+        """
         dataset = Windows(recordings, self.bundle, self.language)
         heard: dict[tuple[int, int], Mapping[str, Hypothesis]] = {}
         if len(dataset):
@@ -126,7 +138,8 @@ class Transcriber:
             )
             heard = {dataset.places[row.row]: row.hypotheses for row in result.predictions}
         return [
-            self._transcript(one, [heard[file, n] for n in range(len(one.windows))])
+            dataset.broken.get(file)
+            or self._transcript(one, [heard[file, n] for n in range(len(one.windows))])
             for file, one in enumerate(recordings)
         ]
 
@@ -187,7 +200,8 @@ def _at_least(window: Window, seconds: float) -> Window:
 class Windows:
     """Windows of recordings as a dataset of encoded utterances, as `predict` takes it.
 
-    ``places[row]``: number of the recording, number of its window.
+    ``places[row]``: number of the recording, number of its window. ``broken``: recordings, by number, of which a
+    window could not be encoded; a second of silence is heard in its place.
     """
 
     def __init__(self, recordings: Sequence[Recording], bundle: Any, language: str | None) -> None:
@@ -195,6 +209,7 @@ class Windows:
         self.places = [(f, n) for f, one in enumerate(recordings) for n in range(len(one.windows))]
         self.manifest = [_example(recordings[f], f, n, language) for f, n in self.places]
         self.durations = np.array([row.duration for row in self.manifest], dtype=np.float32)
+        self.broken: dict[int, UserError] = {}
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -204,7 +219,9 @@ class Windows:
         try:
             return self.bundle.encode(example, load_audio(example.audio, self.bundle.sample_rate))
         except ValueError as error:
-            raise UserError(f"{example.audio.path}: {error}") from error
+            place = "" if isinstance(error, AudioError) else f"{example.audio.path}: "
+            self.broken[self.places[row][0]] = UserError(f"{place}{error}")
+            return self.bundle.encode(example, np.zeros(self.bundle.sample_rate, dtype=np.float32))
 
 
 def _example(recording: Recording, file: int, number: int, language: str | None) -> Example:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from training.data.ctc_collator import CtcCollator, CtcEncode, FrameCount, MelFrames
 from training.data.e2e_collator import Frames
@@ -27,7 +28,7 @@ GROUPS = {
     "lna": ("*norm*", "*attention*", "*attn.*", "ctc_head.*", "lm_head.*"),
     "lora_save": ("ctc_head", "lm_head"),
     "lora": ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "linear1", "linear2", "intermediate_dense",
-             "output_dense"),
+             "output_dense", "pointwise1", "pointwise2"),
 }  # fmt: skip
 
 
@@ -205,7 +206,10 @@ def _groups(model: Any) -> Mapping[str, tuple[str, ...]]:
     from fnmatch import fnmatchcase
 
     names = [name for name, _ in model.named_parameters()]
-    modules = [name for name, _ in model.named_modules()]
+    # `MultiheadAttention` reads the weights of its output layer and never calls it: an adapter there learns nothing.
+    modules = [
+        name for name, one in model.named_modules() if not isinstance(one, NonDynamicallyQuantizableLinear)
+    ]
 
     def there(group: str, pattern: str) -> bool:
         if group.startswith("lora"):

@@ -43,8 +43,10 @@ FIELDS = {
     "num_heads": ("num_attention_heads", "num_heads"),
     "d_ff": ("intermediate_size", "d_ff"),
     "subsampling": ("subsampling_factor",),
+    "subsampling_channels": ("subsampling_conv_channels",),
     "conv_kernel": ("conv_kernel",),
 }
+DROPOUTS = ("dropout", "hidden_dropout", "activation_dropout", "attention_dropout", "final_dropout")
 """Our sizes by their names in the configurations of checkpoints."""
 
 
@@ -199,9 +201,10 @@ def pretrained(
         raise UserError(
             f"model.sample_rate: {sizes.sound.sample_rate}, but {name} hears {extractor.sampling_rate} samples a second"
         )
-    norm = extractor.feature_norm if isinstance(extractor, ClipNormExtractor) else "bands"
-    if "feature_norm" in said and norm != sizes.sound.feature_norm:
-        raise UserError(f"model.feature_norm: {sizes.sound.feature_norm}, but {name} hears {norm}")
+    if sizes.encoder != "wav2vec2":
+        _same_sound(sizes.sound, extractor, name, said)
+    if "dropout" in said:
+        _set_dropout(config, sizes.dropout)
     before = _tokens(name)
     stock_norm = (getattr(config, SETTINGS, None) or {}).get("conv_norm", "batch")
     config.vocab_size, config.pad_token_id = len(tokenizer), BLANK_ID
@@ -247,6 +250,7 @@ def _agree(sizes: Sizes, config: Any, name: str, said: Collection[str]) -> None:
         "num_heads": sizes.heads,
         "d_ff": sizes.feed_forward,
         "subsampling": sizes.subsampling,
+        "subsampling_channels": sizes.subsampling_channels,
     }
     if sizes.encoder == "transformer":  # wav2vec2 has a field of this name that means another thing
         ours["conv_kernel"] = sizes.conv_kernel
@@ -257,6 +261,29 @@ def _agree(sizes: Sizes, config: Any, name: str, said: Collection[str]) -> None:
             raise UserError(
                 f"model.{key}: {value}, but {name} has {there}; leave it out (or set it to {there})"
             )
+
+
+def _same_sound(sound: Sound, extractor: Any, name: str, said: Collection[str]) -> None:
+    norm = extractor.feature_norm if isinstance(extractor, ClipNormExtractor) else "bands"
+    there = {
+        "n_mels": extractor.feature_size,
+        "n_fft": extractor.n_fft,
+        "hop_length": extractor.hop_length,
+        "feature_norm": norm,
+    }
+    for key, value in there.items():
+        wanted = getattr(sound, key)
+        if key in said and wanted is not None and wanted != value:
+            raise UserError(
+                f"model.{key}: {wanted}, but {name} hears {value}; leave it out (or set it to {value})"
+            )
+
+
+def _set_dropout(config: Any, dropout: float) -> None:
+    inner = getattr(config, "encoder_config", config)
+    for name in DROPOUTS:
+        if hasattr(inner, name):
+            setattr(inner, name, dropout)
 
 
 def _tokens(name: str) -> tuple[str, ...]:

@@ -97,11 +97,14 @@ class CtcTokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> CtcTokenizer:
-        """The counterpart of `save_pretrained`. Raises `UserError` where there is no such file."""
+        """The counterpart of `save_pretrained`. Raises `UserError` where the file is absent or damaged."""
         path = Path(folder, FILE)
         if not path.is_file():
             raise UserError(f"{path} is not there: {folder} is no CTC model of ours")
-        return cls(Tokenizer.from_file(str(path)))
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+            raise UserError(f"{path} is damaged: {error}") from error
 
     def __getstate__(self) -> str:
         return self.tokenizer.to_str()

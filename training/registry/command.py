@@ -41,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    made.add_argument("--registry", default=DEFAULT, help=f"SQLite file or SQLAlchemy URL ({DEFAULT})")
+    made.add_argument(
+        "--registry", "--database", default=DEFAULT, help=f"SQLite file or SQLAlchemy URL ({DEFAULT})"
+    )
     return made
 
 

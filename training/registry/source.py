@@ -52,8 +52,13 @@ def load_version(where: str, version: str, split: str) -> VersionSplit:
     with open_registry(where) as registry:
         found = versions.rows(registry, version, split, key="data.version:")
         if not found:
+            hint = (
+                "; prepare_data.py --dev_from_train 0.1 takes some of the training rows"
+                if split == "dev"
+                else ""
+            )
             raise UserError(
-                f"data.version: {version} of {registry.name} has no {split} utterances (see polyvox data stats)"
+                f"data.version: {version} of {registry.name} has no {split} utterances (see polyvox data stats){hint}"
             )
         return manifest_of(registry, found, f"{version}/{split}")
 

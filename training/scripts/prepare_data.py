@@ -165,7 +165,12 @@ def report(settings: Settings, done: Prepared) -> str:
     added = f"{imported.added_files:,} recordings and {imported.added_transcripts:,} transcripts added"
     copies = f", {imported.converted:,} converted" if imported.converted else ""
     lines.append(f"{settings.database}: {added}{copies}")
-    return "\n".join([*lines, *_version_lines(settings, done.version)])
+    lines += _version_lines(settings, done.version)
+    if not done.described["parts"].get("dev", {}).get("utterances"):
+        lines.append(
+            "no dev rows, which training needs: --dev_from_train 0.1 takes some of the training rows"
+        )
+    return "\n".join(lines)
 
 
 def _version_lines(settings: Settings, version: Any) -> list[str]:

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     quiet()
     trained = _with_settings(load_trained(args.model_dir, args.model_type), args.evaluation)
-    name = args.name or trained.name
+    name = args.name or (trained.name if args.split == "test" else f"{trained.name}_{args.split}")
     manifest, path = _manifest(trained, args)
     dataset, ledger = _dataset(trained, manifest)
     options = _decoding(trained, args)

@@ -79,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _bar(total) as bar:
         transcripts = transcriber.finish(list(recordings.values()), bar.update)
     for place, transcript in zip(recordings, transcripts, strict=True):
-        _write(transcript, args, outputs.get(files[place]))
+        if isinstance(transcript, UserError):
+            broken.append(str(transcript))
+        else:
+            _write(transcript, args, outputs.get(files[place]))
     for message in broken:
         print(f"error: {message}", file=sys.stderr)
     return USER_ERROR if broken else 0
