@@ -42,7 +42,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--output", type=Path, default=Path("outputs/results"), help="folder of the result files"
     )
-    result.add_argument("--name", default=None, help="name of the result files; default: the run's")
+    result.add_argument(
+        "--name",
+        default=None,
+        help="of the result files; default: the run's, and the split unless that is test",
+    )
     result.add_argument(
         "--audio_root", type=Path, default=None, help="folder that relative audio paths start from"
     )
