@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,17 @@ def test_short_options_checkpoints_and_fine_tuning(tmp_path):
     done = tiny_project.train(config, *cycle, *longer, "--resume")
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "train_results.json").read_text())["epochs"] == 5
+
+    script = str(tiny_project.ROOT / "training" / "scripts" / "run_evaluation.py")
+    for split in ("test", "dev"):
+        scored = [sys.executable, script, "--model_dir", str(folder), "--split", split]
+        subprocess.run([*scored, "--output", str(tmp_path / "results")], check=True, timeout=200)
+    reports = [
+        path.name.removesuffix("_metrics.json") for path in (tmp_path / "results").glob("*_metrics.json")
+    ]
+    assert len(reports) == 2 and f"{min(reports)}_dev" == max(reports), (
+        "one split's scores do not replace another's"
+    )
 
     tuned = tmp_path / "tuned"
     arguments = [

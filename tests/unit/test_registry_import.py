@@ -252,6 +252,9 @@ def test_bad_tables_name_file_and_line(tmp_path: Path) -> None:
         prepare(settings(wide))
     with pytest.raises(UserError, match=r"x.csv:1: the column 'transcript' is missing.*data.columns"):
         prepare(settings(table(tmp_path / "x.csv", ["file_path,split", "a.wav,train"])))
+    semicolons = table(tmp_path / "s.csv", ["file_path;transcript", "a.wav;one"])
+    with pytest.raises(UserError, match=r"s.csv:1: .*not by semicolons"):
+        imported(semicolons)
     with pytest.raises(UserError, match=r"y.csv:1: the column 'audio_path' is missing"):
         prepare(settings(table(tmp_path / "y.csv", ["wav_name,transcript", "a.wav,hello"])))
     with pytest.raises(UserError, match=r"z.csv:1: no row names its split; add --auto_split"):

@@ -123,7 +123,7 @@ def _checkpoints(training: Training) -> list[Problem]:
 def _dev_split(config: Config) -> list[Problem]:
     named = [name for name in ("registry", "manifest", "dataset") if getattr(config.data, name) is not None]
     if len(named) > 1:
-        message = f"data.{named[1]} is set too; choose one of them"
+        message = f"data.{named[1]} is set too; choose one of them, and set the other to null"
         return [Problem(("data", named[0]), message, (("data", named[1]),))]
     if config.data.dev is not None or not config.data.from_files or config.training.eval_strategy == "no":
         return []

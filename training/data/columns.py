@@ -70,6 +70,8 @@ def _missing(name: str, table: pa.Table) -> str:
     there = [column for column in table.column_names if column != LINE]
     near = difflib.get_close_matches(name, there, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if any(";" in column for column in there):
+        hint = "; cells are separated by commas (or tabs, in a .tsv), not by semicolons"
     return f"the column {name!r} is missing{hint} (there are: {', '.join(there)})"
 
 
@@ -80,7 +82,7 @@ def check_columns(table: pa.Table, path: Path, require: Sequence[str]) -> None:
     raise_problems(
         [
             f"{path}:1: {_missing(name, table)}; if it has another name, say so: "
-            f"--column {name}=NAME of preprocess_manifest.py, or data.columns.{name} in a configuration"
+            f"--column {name}=NAME (a command), or data.columns.{name} (a configuration)"
             for name in missing
         ]
     )
