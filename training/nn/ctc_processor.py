@@ -19,6 +19,8 @@ WINDOW_SECONDS = 0.025
 SHIFT_SECONDS = 0.010
 EPSILON = 1e-5
 PEAK_RANGE = math.log(10**8)  # 80 dB
+PEAK_MEAN, PEAK_DEVIATION = 7.0, 2.5
+"""Of speech: how far its log-mels lie under their peak on average, and their deviation."""
 QUIETEST_PEAK = -10.0
 """Log-mel power under which the loudest point of a clip is no speech (which peaks near -1 at -25 dB, so this is -64 dB): silence is not made loud."""
 
@@ -46,9 +48,9 @@ class ClipNormExtractor(ParakeetFeatureExtractor):
 
     A mean for every band takes the colour out of a sound: of a clip of one word most of what tells it apart.
 
-    feature_norm: ``clip``, less the mean and by the deviation of all bands together; ``peak``, from -1 (80 dB below
-    the loudest point, or less) to 1 (that point), so that silence around the speech changes nothing (after Radford
-    et al., 2022).
+    feature_norm: ``clip``, less the mean and by the deviation of all bands together; ``peak``, measured from the
+    loudest point down to 80 dB below it (after Radford et al., 2022) and scaled by the same numbers for every clip,
+    so that silence around the speech changes nothing.
     """
 
     def __init__(self, *args: Any, feature_norm: str = "clip", **options: Any) -> None:
@@ -81,7 +83,7 @@ class ClipNormExtractor(ParakeetFeatureExtractor):
     def _normalised(self, features: torch.Tensor) -> torch.Tensor:
         if self.feature_norm == "peak":
             loudest = features.max().clamp(min=QUIETEST_PEAK)
-            return 1 + ((features - loudest) / (PEAK_RANGE / 2)).clamp(min=-2)
+            return ((features - loudest).clamp(min=-PEAK_RANGE) + PEAK_MEAN) / PEAK_DEVIATION
         return (features - features.mean()) / (features.std(unbiased=False) + EPSILON)
 
 
