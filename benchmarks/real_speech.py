@@ -76,17 +76,20 @@ def command(manifest: Path, work: Path, epochs: int, others: Sequence[str]) -> l
 def summary(outputs: Path, run: str) -> dict[str, Any]:
     """Scores, baselines and the curve of one run."""
     report = json.loads((outputs / "results" / f"{run}_metrics.json").read_text(encoding="utf8"))
-    history = json.loads((outputs / run / "metrics" / f"{run}_metrics.json").read_text(encoding="utf8"))[
-        "history"
-    ]
-    curve = [{"epoch": entry["epoch"], **_measured(entry)} for entry in history if "eval_loss" in entry]
     return {
         "scores": report["scores"],
         "rows": report["rows"],
         "copying": report["translation"],
         "nearest_training_sentence": report["nearest_training_sentence"],
-        "curve": curve,
+        "curve": curve(outputs, run),
     }
+
+
+def curve(outputs: Path, run: str) -> list[dict[str, float]]:
+    """Loss and scores on the dev split, by epoch."""
+    metrics = outputs / run / "metrics" / f"{run}_metrics.json"
+    history = json.loads(metrics.read_text(encoding="utf8"))["history"]
+    return [{"epoch": entry["epoch"], **_measured(entry)} for entry in history if "eval_loss" in entry]
 
 
 def _measured(entry: dict[str, Any]) -> dict[str, float]:
@@ -108,17 +111,23 @@ def show(run: str, found: dict[str, Any]) -> None:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status of the pipeline; 0 where there is no speech."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def options(description: str | None, corpus: str) -> argparse.ArgumentParser:
+    """Where the speech is, where what is made goes, and overrides: the options of every benchmark on real speech."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = os.environ.get("POLYVOX_SPEECH")
-    parser.add_argument("--speech", type=Path, default=Path(default) if default else None)
-    parser.add_argument("--corpus", default="mboshi_french")
+    result.add_argument("--speech", type=Path, default=Path(default) if default else None)
+    result.add_argument("--corpus", default=corpus)
+    result.add_argument("--work", type=Path, default=Path("outputs/real_speech"))
+    result.add_argument("others", nargs="*", metavar="key=value", help="overrides of the configurations")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of the pipeline; 0 where there is no speech."""
+    parser = options(__doc__, "mboshi_french")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--work", type=Path, default=Path("outputs/real_speech"))
-    parser.add_argument("others", nargs="*", metavar="key=value", help="overrides of both configurations")
     args = parser.parse_args(argv)
     source = corpus(args.speech, args.corpus)
     if source is None:

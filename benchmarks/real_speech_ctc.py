@@ -4,8 +4,8 @@
 
 ``DIR`` (or the variable ``POLYVOX_SPEECH``) holds one folder per corpus with a ``manifest.tsv`` and its audio; where
 there is none the benchmark says so and ends well. Registry, runs and scores go to ``--work``; a seed whose scores are
-there is not trained again, whatever the arguments (take another ``--work``). Beside the scores stand those of the most frequent training sentence as the answer to
-everything, and the curve on the dev split.
+there is not trained again, whatever the arguments (take another ``--work``). Beside the scores stand those of the most
+frequent training sentence as the answer to everything, and the curve on the dev split.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -21,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from real_speech import corpus
+from real_speech import corpus, curve, options
 
 from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
@@ -87,7 +86,6 @@ def run(database: Path, work: Path, seed: int, args: argparse.Namespace) -> dict
         model = ["--model_dir", str(outputs / name), "--split", "test"]
         script("run_evaluation.py", *model, "--output", str(outputs / "results"), "--name", name)
     scores = json.loads(report.read_text(encoding="utf8"))
-    history = json.loads((outputs / name / "metrics" / f"{name}_metrics.json").read_text(encoding="utf8"))
     seconds = json.loads((outputs / name / "train_results.json").read_text(encoding="utf8"))["train_seconds"]
     return {
         "seed": seed,
@@ -95,25 +93,17 @@ def run(database: Path, work: Path, seed: int, args: argparse.Namespace) -> dict
         "by_domain": scores["by_domain"],
         "nearest_training_sentence": scores["nearest_training_sentence"],
         "train_seconds": seconds,
-        "curve": [
-            {"epoch": entry["epoch"], "wer": entry["eval_wer"], "cer": entry["eval_cer"]}
-            for entry in history["history"]
-            if "eval_wer" in entry
-        ],
+        "curve": curve(outputs, name),
     }
 
 
 def show(found: dict[str, Any]) -> None:
     """The scores, the groups and the curve of one seed."""
-    for name in ("wer", "cer"):
-        score = found["scores"][name]
+    lines = [(name, found["scores"][name], "") for name in ("wer", "cer")]
+    lines += [("wer", scores["wer"], group) for group, scores in found["by_domain"].items()]
+    for name, score, group in lines:
         print(
-            f"seed {found['seed']}  {name}  {score['value']:.1f}  [{score['low']:.1f}, {score['high']:.1f}]"
-        )
-    for group, scores in found["by_domain"].items():
-        wer = scores["wer"]
-        print(
-            f"seed {found['seed']}  wer  {wer['value']:.1f}  [{wer['low']:.1f}, {wer['high']:.1f}]  {group}"
+            f"seed {found['seed']}  {name}  {score['value']:.1f}  [{score['low']:.1f}, {score['high']:.1f}]  {group}"
         )
     print(f"seed {found['seed']}  trained for {found['train_seconds']:.0f} s; dev by epoch: ", end="")
     print(", ".join(f"{point['epoch']:.1f}: {point['wer']:.1f}" for point in found["curve"]))
@@ -121,17 +111,10 @@ def show(found: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0; 0 too where there is no speech; the status of a command that fails."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = os.environ.get("POLYVOX_SPEECH")
-    parser.add_argument("--speech", type=Path, default=Path(default) if default else None)
-    parser.add_argument("--corpus", default="speechocean762")
+    parser = options(__doc__, "speechocean762")
     parser.add_argument("--language", default="en")
     parser.add_argument("--seeds", default="1,2,3", help="comma-separated (1,2,3)")
     parser.add_argument("--epochs", type=float, default=12)
-    parser.add_argument("--work", type=Path, default=Path("outputs/real_speech"))
-    parser.add_argument("others", nargs="*", metavar="key=value", help="overrides of the configuration")
     args = parser.parse_args(argv)
     source = corpus(args.speech, args.corpus)
     if source is None:

@@ -102,16 +102,15 @@ def _columns(pairs: Sequence[str]) -> dict[str, str]:
 
 def _look_for_texts(source: Path, names: Sequence[str]) -> None:
     """`UserError` where there is neither transcript nor translation; a line where one of them may be misspelt."""
-    absent = [name for name in ("transcript", "translation") if name not in names]
+    texts = TEXT_COLUMNS.values()
+    others = [name for name in names if name not in texts]
     hints = []
-    for name in absent:
-        near = get_close_matches(
-            name, [other for other in names if other not in ("transcript", "translation")], n=1
-        )
+    for name in (text for text in texts if text not in names):
+        near = get_close_matches(name, others, n=1)
         hints.append(
             f"no column {name!r}" + (f" (--column {name}={near[0]}, if that is meant)" if near else "")
         )
-    if len(absent) == 2:
+    if len(hints) == len(texts):
         raise UserError(f"{source}:1: {' and '.join(hints)}: nothing to learn; name the column with --column")
     if hints:
         print(f"{source}: {hints[0]}", file=sys.stderr)

@@ -92,11 +92,12 @@ class Transcriber:
         Raises `UserError` for a file that cannot be heard: `plan` and `finish` go on with the others.
         """
         files = [audio] if isinstance(audio, str | Path) else audio
-        found = self.finish([self.plan(path) for path in files], progress)
-        for one in found:
+        transcripts = []
+        for one in self.finish([self.plan(path) for path in files], progress):
             if isinstance(one, UserError):
                 raise one
-        return [one for one in found if isinstance(one, Transcript)]
+            transcripts.append(one)
+        return transcripts
 
     def plan(self, path: Path | str) -> Recording:
         """Look at a file and cut it. Raises `UserError` where it cannot be read."""

@@ -46,8 +46,9 @@ FIELDS = {
     "subsampling_channels": ("subsampling_conv_channels",),
     "conv_kernel": ("conv_kernel",),
 }
-DROPOUTS = ("dropout", "hidden_dropout", "activation_dropout", "attention_dropout", "final_dropout")
 """Our sizes by their names in the configurations of checkpoints."""
+DROPOUTS = ("dropout", "hidden_dropout", "activation_dropout", "attention_dropout", "final_dropout")
+"""Rates in these configurations that our one ``dropout`` stands for."""
 
 
 class Sound(NamedTuple):
@@ -255,12 +256,11 @@ def _agree(sizes: Sizes, config: Any, name: str, said: Collection[str]) -> None:
     if sizes.encoder == "transformer":  # wav2vec2 has a field of this name that means another thing
         ours["conv_kernel"] = sizes.conv_kernel
     inner = getattr(config, "encoder_config", config)
-    for key, value in ours.items():
-        there = next((getattr(inner, field) for field in FIELDS[key] if hasattr(inner, field)), None)
-        if key in said and there is not None and there != value:
-            raise UserError(
-                f"model.{key}: {value}, but {name} has {there}; leave it out (or set it to {there})"
-            )
+    there = {
+        key: next((getattr(inner, field) for field in FIELDS[key] if hasattr(inner, field)), None)
+        for key in ours
+    }
+    _refuse_others(ours, there, f"{name} has", said)
 
 
 def _same_sound(sound: Sound, extractor: Any, name: str, said: Collection[str]) -> None:
@@ -271,11 +271,17 @@ def _same_sound(sound: Sound, extractor: Any, name: str, said: Collection[str]) 
         "hop_length": extractor.hop_length,
         "feature_norm": norm,
     }
+    _refuse_others(sound._asdict(), there, f"{name} hears", said)
+
+
+def _refuse_others(
+    ours: Mapping[str, Any], there: Mapping[str, Any], subject: str, said: Collection[str]
+) -> None:
+    """`UserError` for the first key that the configuration names with another value than the checkpoint's."""
     for key, value in there.items():
-        wanted = getattr(sound, key)
-        if key in said and wanted is not None and wanted != value:
+        if key in said and None not in (ours[key], value) and ours[key] != value:
             raise UserError(
-                f"model.{key}: {wanted}, but {name} hears {value}; leave it out (or set it to {value})"
+                f"model.{key}: {ours[key]}, but {subject} {value}; leave it out (or set it to {value})"
             )
 
 

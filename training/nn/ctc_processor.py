@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ PEAK_RANGE = math.log(10**8)  # 80 dB
 PEAK_MEAN, PEAK_DEVIATION = 7.0, 2.5
 """Of speech: how far its log-mels lie under their peak on average, and their deviation."""
 QUIETEST_PEAK = -10.0
-"""Log-mel power under which the loudest point of a clip is no speech (which peaks near -1 at -25 dB, so this is -64 dB): silence is not made loud."""
+"""Log-mel power under which the loudest point of a clip is no speech, so that silence is not made loud. Speech at
+-25 dB peaks near -1; this is 39 dB less."""
 
 
 @dataclass
@@ -102,15 +102,13 @@ def log_mel_extractor(
     feature_norm: ``bands``, normalised per clip and band (NeMo's), or ``clip`` or ``peak``, see `ClipNormExtractor`.
     """
     window = min(round(WINDOW_SECONDS * sample_rate), n_fft or sample_rate)
-    extractor = (
-        ParakeetFeatureExtractor
-        if feature_norm == "bands"
-        else functools.partial(ClipNormExtractor, feature_norm=feature_norm)
-    )
-    return extractor(
-        feature_size=n_mels,
-        sampling_rate=sample_rate,
-        hop_length=hop_length or round(SHIFT_SECONDS * sample_rate),
-        n_fft=n_fft or 1 << (window - 1).bit_length(),
-        win_length=window,
-    )
+    settings = {
+        "feature_size": n_mels,
+        "sampling_rate": sample_rate,
+        "hop_length": hop_length or round(SHIFT_SECONDS * sample_rate),
+        "n_fft": n_fft or 1 << (window - 1).bit_length(),
+        "win_length": window,
+    }
+    if feature_norm == "bands":
+        return ParakeetFeatureExtractor(**settings)
+    return ClipNormExtractor(**settings, feature_norm=feature_norm)

@@ -149,18 +149,17 @@ def _with_settings(trained: Trained, given: Sequence[str]) -> Trained:
 
 def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
     """The run's settings with ``key=value`` ones in their place; `UserError` for one that is not there or wrong."""
-    from difflib import get_close_matches
-
     import yaml
     from pydantic import ValidationError
+
+    from training.config.explain import suggestion
 
     values = evaluation.model_dump()
     for pair in given:
         key, equals, text = pair.partition("=")
         if not equals or key not in values:
-            near = get_close_matches(key, values, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(values)}"
-            raise UserError(f"--evaluation {pair}: must be key=value; {hint}")
+            hint = suggestion(key, values) or f"; the keys are {', '.join(values)}"
+            raise UserError(f"--evaluation {pair}: must be key=value{hint}")
         try:
             values[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
