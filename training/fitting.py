@@ -12,6 +12,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from training import averaging, callbacks, checkpoint, trainable
 from training import run as runs
+from training.config.schema import Config
+from training.data.sampler import Joining
 from training.evaluation.metrics import corpus_scores
 from training.trainer import SpeechTrainer, save_processor
 from training.versions import versions
@@ -65,9 +67,18 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
         generation=generation,
         label_smoothing=settings.label_smoothing_factor,
         one_cycle=settings.lr_scheduler_type == "onecycle",
+        joining=joining(config),
         ema_decay=settings.ema_decay,
     )
     return trainer, plan
+
+
+def joining(config: Config) -> Joining | None:
+    """Which clips are heard together; None where ``augmentation.join`` is off."""
+    settings = config.augmentation.join
+    if not (config.augmentation.enabled and settings.prob):
+        return None
+    return Joining(settings.prob, settings.most, config.audio.max_length_seconds, config.training.seed)
 
 
 def add_callbacks(
@@ -136,7 +147,7 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
         "cpu_threads": torch.get_num_threads(),
         "utterances": len(run.train),
-        "longest_seconds": float(run.train.durations.max()),
+        "longest_seconds": trainer.batches.longest() if trainer.batches else None,
         "resumed_from": str(resume) if resume else None,
         "versions": versions(),
     }

@@ -105,6 +105,7 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
         sample_rate=bundle.sample_rate,
         seed=config.training.seed,
         spectrogram=bundle.spectrogram,
+        joinable=bundle.ctc is not None,
     )
     for note in bundle.notes:
         report(note)

@@ -17,7 +17,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from training import checkpoint
 from training.averaging import MovingAverage, MovingAverageCallback, save_raw
-from training.data.sampler import DurationBatchSampler, EpochBatches, Supervised
+from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised
 from training.data.workers import leave_signals_to_the_run
 from training.errors import UserError
 from training.inference.decoding import Prediction, predict
@@ -66,6 +66,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         generation: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
         one_cycle: bool = False,
+        joining: Joining | None = None,
         ema_decay: float | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         model: torch.nn.Module | None = None,
@@ -92,7 +93,8 @@ class SpeechTrainer(Seq2SeqTrainer):
         # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        self.one_cycle = one_cycle
+        self.one_cycle, self.joining = one_cycle, joining
+        self.batches: DurationBatchSampler | EpochBatches | None = None
         self.average: MovingAverage | None = None
         if ema_decay is not None:
             self.average = MovingAverage(self.bare_model, ema_decay)
@@ -158,10 +160,11 @@ class SpeechTrainer(Seq2SeqTrainer):
             world=self.args.world_size,
         )
         changed = getattr(self.train_dataset, "augment", None) is not None
+        self.batches = EpochBatches(sampler, self.joining) if changed else sampler
         workers = self.args.dataloader_num_workers
         self._loader = DataLoader(
             Supervised(self.train_dataset),
-            batch_sampler=EpochBatches(sampler) if changed else sampler,
+            batch_sampler=self.batches,
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),

@@ -79,11 +79,19 @@ def _positions(bundle: Bundle) -> int:
 def heaviest(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:
     """Clips of the sampler's heaviest batch, and seconds of the longest of them.
 
-    ``padded``: clips are padded to one length, whatever their own; otherwise to the longest of their batch.
+    ``padded``: clips are padded to one length, whatever their own; otherwise to the longest of their batch. Clips
+    that are joined (``augmentation.join``) count as one.
     """
     sampler = make_sampler(config, durations)
     pairs = [(sampler.rows_in(bucket), float(sampler.durations[bucket[-1]])) for bucket in sampler.buckets]
+    pairs += [pair for rows, seconds in pairs for pair in _joined(config, rows, seconds)]
     return max(pairs, key=lambda pair: _weight(pair[0], pair[1], padded))
+
+
+def _joined(config: Config, rows: int, seconds: float) -> list[tuple[int, float]]:
+    join, longest = config.augmentation.join, config.audio.max_length_seconds
+    sizes = range(2, join.most + 1) if config.augmentation.enabled and join.prob else ()
+    return [(-(-rows // n), n * seconds) for n in sizes if n <= rows and n * seconds <= longest]
 
 
 def evaluation_batch(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:

@@ -19,7 +19,7 @@ from training.config.schema import Augmentation
 from training.data.augment import Augment, coloured_noise, make_augment
 from training.data.dataset import SpeechDataset, validate
 from training.data.manifest import load_manifest
-from training.data.sampler import DurationBatchSampler, EpochBatches, Supervised, filler
+from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised, filler
 from training.errors import UserError
 
 RATE = 16_000
@@ -228,7 +228,98 @@ def test_fillers_of_uneven_ranks_are_drawn_without_labels(tmp_path):
     assert row["id"] == "u1" and row["labels"] == {"transcribe": []}
 
 
+# Joined clips
+
+JOINED = {"join": {"prob": 1.0, "most": 3, "pause": 0.1}}
+
+
+def joined_epoch(sampler: DurationBatchSampler, joining: Joining | None) -> list[list[tuple[int, ...]]]:
+    """The rows of an epoch's batches, of all ranks."""
+    return [
+        [rows if isinstance(rows, tuple) else (rows,) for rows, _ in batch]
+        for batch in EpochBatches(sampler, joining)
+    ]
+
+
+@given(
+    st.lists(st.floats(0.3, 5.0), min_size=4, max_size=60),
+    st.integers(1, 3),
+    st.integers(2, 5),
+    st.floats(0.0, 1.0),
+    st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_joining_keeps_every_clip_once_within_the_limit_on_all_ranks(seconds, world, most, prob, epoch):
+    joining = Joining(prob, most, longest=8.0, seed=3)
+    found, plain = [], []
+    for rank in range(world):
+        sampler = DurationBatchSampler(seconds, max_seconds=12.0, seed=1, rank=rank, world=world)
+        sampler.set_epoch(epoch)
+        batches = EpochBatches(sampler, joining)
+        found += joined_epoch(sampler, joining)
+        plain += list(sampler)
+        assert batches.longest() <= max(8.0, max(seconds)) + 1e-6
+    assert [[row for rows in batch for row in rows] for batch in found] == plain
+    for batch in found:
+        for rows in batch:
+            assert len(rows) <= most
+            assert len(rows) == 1 or sum(seconds[row] for row in rows) <= 8.0 + 1e-6
+    assert prob > 0 or all(len(rows) == 1 for batch in found for rows in batch)
+
+
+def test_the_longest_utterance_of_a_joined_epoch_is_what_it_gives():
+    sampler = DurationBatchSampler([1.0, 1.0, 1.0, 1.0], batch_size=4, seed=0)
+    joining = Joining(1.0, 2, longest=30.0, seed=0)
+    assert joined_epoch(sampler, joining) == [[tuple(b[i : i + 2]) for i in (0, 2)] for b in sampler]
+    assert EpochBatches(sampler, joining).longest() == 2.0
+    assert EpochBatches(sampler).longest() == sampler.longest() == 1.0
+
+
+def test_joined_clips_are_heard_in_order_with_silence_between_and_read_with_spaces(tmp_path):
+    data = project(tmp_path)
+    data.augment = augment(**JOINED)
+    made = data.drawn((2, 0), 1)
+    assert made["id"] == "u2+u0"
+    assert made["labels"]["transcribe"] == data.encode.tokenizer.encode("xin ha no")
+    clips = [data.manifest.waveform(row, RATE) for row in (2, 0)]
+    heard = data.augment.together(clips, data.augment.generator(1, 2))
+    assert made["seconds"] == len(heard) / RATE
+    np.testing.assert_array_equal(heard[: len(clips[0])], clips[0])
+    np.testing.assert_array_equal(heard[-len(clips[1]) :], clips[1])
+    silence = heard[len(clips[0]) : -len(clips[1])]
+    assert 0 <= len(silence) <= 0.1 * RATE and not silence.any()
+    np.testing.assert_array_equal(
+        data.drawn((2, 0), 1)["input_features"], made["input_features"], "the draw is the first row's"
+    )
+
+
+def test_trap_09_joined_clips_too_fast_for_their_texts_keep_their_sounds_and_lie_apart(tmp_path):
+    tight = "abcdefghijklmnopqrstuvwx"
+    data = project(tmp_path, (tight, tight))
+    assert list(validate(data)[0]) == [0, 1]
+    data.augment = augment(speed={"prob": 1.0, "low": 1.5, "high": 1.5}, **JOINED)
+    made = data.drawn((0, 1), 0)
+    assert made["seconds"] == pytest.approx(0.5 + 1.0 + 0.6)
+    assert made["labels"]["transcribe"] == data.encode.tokenizer.encode(f"{tight} {tight}")
+
+
+def test_joined_batches_train_as_many_labels_as_the_clips_have(tmp_path):
+    data = project(tmp_path)
+    data.augment = augment(**JOINED)
+    sampler = EpochBatches(
+        DurationBatchSampler(data.durations, batch_size=4, seed=1), Joining(1.0, 2, 30.0, 0)
+    )
+    ((one, two),) = DataLoader(Supervised(data), batch_sampler=sampler, collate_fn=list)
+    spoken = sorted((one["id"] + "+" + two["id"]).split("+"))
+    assert spoken == ["u0", "u1", "u2", "u3"]
+
+
 # The user's mistakes
+
+
+def test_only_ctc_models_hear_joined_clips():
+    with pytest.raises(UserError, match=r"augmentation.join.prob: only CTC models"):
+        make_augment(Augmentation(**JOINED), sample_rate=RATE, seed=0, spectrogram=True, joinable=False)
 
 
 def test_a_folder_that_is_not_there_or_holds_no_sound_is_named(tmp_path):

@@ -48,6 +48,21 @@ def word_score(scorer: Fusion | Together, words: list[str]) -> float:
     return total + scorer.end(state)
 
 
+def test_times_count_from_the_clips_own_start_and_never_lie_outside_it() -> None:
+    """10 frames of 0.1 s, the first and last two of them silence put around the clip: 0.6 s."""
+    path = [0, 1, 1, 0, 0, 3, 2, 0, 2, 2]
+    log_probs = np.log(np.full((10, 4), 0.01) + 0.96 * np.eye(4)[path]).astype(np.float32)
+    bare, edged = CtcDecoder(CHARACTERS, 0.1), CtcDecoder(CHARACTERS, 0.1, edge_seconds=0.2)
+    assert [(w.text, w.start, w.end) for w in bare(log_probs).words] == [
+        ("a", pytest.approx(0.1), pytest.approx(0.3)),
+        ("bb", pytest.approx(0.6), pytest.approx(1.0)),
+    ]
+    assert [(w.text, w.start, w.end) for w in edged(log_probs).words] == [
+        ("a", pytest.approx(0.0), pytest.approx(0.1)),
+        ("bb", pytest.approx(0.4), pytest.approx(0.6)),
+    ]
+
+
 @pytest.mark.parametrize("vocabulary", [CHARACTERS, PIECES])
 @pytest.mark.parametrize("seed", range(4))
 def test_beam_search_sums_over_all_paths(vocabulary: CtcVocabulary, seed: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,41 @@ def test_a_clip_gives_the_same_in_any_batch_and_as_many_frames_as_were_counted(e
         np.testing.assert_allclose(alone, frames, atol=1e-5)
         assert len(frames) * bundle.ctc.seconds_per_frame == pytest.approx(seconds, abs=0.05)
         np.testing.assert_allclose(np.exp(frames).sum(axis=-1), 1.0, atol=1e-5)
+
+
+SILENCE = {"feature_norm": "peak", "edge_silence": 0.2}
+log_mels = pytest.mark.parametrize("encoder", ["fastconformer", CONVOLUTIONS])
+
+
+@log_mels
+def test_silence_at_the_edges_is_that_of_a_clip_that_has_it(encoder, tmp_path):
+    """Before and after every clip, remembered by the folder, counted in frames."""
+    bundle, bare = tiny(encoder, **SILENCE), tiny(encoder, feature_norm="peak")
+    clip, quiet = noise(0.8), np.zeros(3200, np.float32)
+    features = bundle.encode(example(), clip)
+    padded = bare.encode(example(), np.concatenate([quiet, clip, quiet]))
+    np.testing.assert_array_equal(features["input_features"], padded["input_features"])
+    assert features["seconds"] == 0.8
+    (frames,) = bundle.ctc.log_probs(bundle.model.eval(), bundle.collate([features]))
+    assert len(frames) == bundle.encode.frames.of(len(clip)) == 60
+    again = load_trained(saved(bundle, tmp_path)).bundle
+    assert again.ctc.edge_seconds == 0.2 and again.encode.frames.of(len(clip)) == 60
+    np.testing.assert_array_equal(again.encode(example(), clip)["input_features"], features["input_features"])
+
+
+@log_mels
+@pytest.mark.parametrize("text", ["ha ha ha", "xin chào các bạn"])
+def test_the_shortest_clip_for_a_text_may_count_the_silence_around_it(encoder, text):
+    bundle = tiny(encoder, **SILENCE)
+    wanted = len(bundle.encode.tokenizer.encode(text)) + sum(a == b for a, b in pairwise(text))
+    shortest = bundle.encode.frames.samples(wanted)
+    assert bundle.encode.frames.of(shortest) == wanted or shortest == 160
+    bundle.encode.check(example(text=text), max(shortest, 320) / 16000)
+
+
+def test_silence_at_the_edges_needs_a_norm_that_does_not_mind_it():
+    with pytest.raises(ValueError, match=r"edge_silence \(0.2\): other norms than feature_norm: peak"):
+        options(edge_silence=0.2)
 
 
 @every_encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class Louder:
 
     def sound(self, waveform: np.ndarray, draw: Any) -> np.ndarray:
         return waveform * 2
+
+    def together(self, clips: Sequence[np.ndarray], draw: Any) -> np.ndarray:
+        return np.concatenate(clips)
 
     def features(self, features: dict[str, Any], draw: Any) -> dict[str, Any]:
         return {**features, "drawn_for": (draw[0], draw[1])}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import e2e_tiny
+import numpy as np
 import pytest
 import torch
 import whisper_assets
@@ -289,6 +290,20 @@ def test_the_heaviest_batch_is_one_that_the_sampler_draws() -> None:
     rows, seconds = worst_case.heaviest(config, known.train)
     assert rows * seconds == pytest.approx(max(n * s for n, s in drawn), rel=0.02)
     assert worst_case.heaviest(config, known.train, padded=True)[0] == max(n for n, _ in drawn)
+
+
+def test_joined_clips_are_the_heaviest_batch_where_they_are_drawn() -> None:
+    blocks = {
+        "model": {"type": "ctc"},
+        "training": {"max_batch_seconds": 40},
+        "audio": {"max_length_seconds": 15},
+    }
+    config = config_from({**blocks, "augmentation": {"join": {"prob": 0.1, "most": 4}}})
+    clips = np.full(100, 4.0)
+    assert worst_case.heaviest(config_from(blocks), clips) == (10, 4.0)
+    assert worst_case.heaviest(config, clips) == (4, 12.0), "three times three and one"
+    off = config_from({**blocks, "augmentation": {"enabled": False, "join": {"prob": 0.1}}})
+    assert worst_case.heaviest(off, clips) == (10, 4.0)
 
 
 def test_batches_padded_to_30_seconds_count_as_such() -> None:

@@ -221,6 +221,15 @@ class SpecMasks(Change):
     """The widest of them, as a share of the clip's frames."""
 
 
+class Join(Change):
+    """Clips one after the other as one utterance, as they come in long recordings; ``prob``: of the batches."""
+
+    most: Annotated[int, Field(ge=2)] = 3
+    """The most clips in one; together they are no longer than ``audio.max_length_seconds``."""
+    pause: NonNegative = 0.3
+    """The longest silence between two of them, in seconds."""
+
+
 class Augmentation(Block):
     """Changes of the training clips, drawn anew for every clip and epoch; evaluation hears clips as they are."""
 
@@ -238,6 +247,8 @@ class Augmentation(Block):
     """Louder or softer."""
     spec: SpecMasks = SpecMasks()
     """Masks over the log-mels (SpecAugment)."""
+    join: Join = Join()
+    """Several clips as one utterance."""
 
     @property
     def changes(self) -> dict[str, Change]:

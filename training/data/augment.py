@@ -6,7 +6,7 @@ and resumed whatever the number of workers and processes. Evaluation never comes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -52,6 +52,16 @@ class Augment:
             if settings.prob and draw.random() < settings.prob:
                 waveform = change(waveform, draw)
         return waveform.astype(np.float32, copy=False)
+
+    def together(self, clips: Sequence[np.ndarray], draw: np.random.Generator) -> np.ndarray:
+        """Clips one after the other, a drawn silence between each two."""
+        longest = round(self.settings.join.pause * self.sample_rate)
+        pauses = draw.integers(0, longest + 1, size=len(clips) - 1).tolist()
+        return np.concatenate([*(np.pad(c, (0, n)) for c, n in zip(clips, pauses, strict=False)), clips[-1]])
+
+    def apart(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """Clips one after the other, so far apart that all frames that each alone would have are there."""
+        return np.concatenate([*(np.pad(clip, (0, self.sample_rate)) for clip in clips[:-1]), clips[-1]])
 
     def features(self, features: dict[str, Any], draw: np.random.Generator) -> dict[str, Any]:
         """SpecAugment on ``input_features`` ``[frames, bands]``, whose mean is 0."""
@@ -102,13 +112,21 @@ class Augment:
         return waveform * 10 ** (float(draw.uniform(settings.low_db, settings.high_db)) / 20)
 
 
-def make_augment(settings: Augmentation, *, sample_rate: int, seed: int, spectrogram: bool) -> Augment | None:
+def make_augment(
+    settings: Augmentation, *, sample_rate: int, seed: int, spectrogram: bool, joinable: bool = True
+) -> Augment | None:
     """The changes that a configuration asks for; None where it asks for none.
 
-    Raises `UserError` for a folder without sound, and for SpecAugment on a model that has no spectrogram.
+    Raises `UserError` for a folder without sound, for SpecAugment on a model that has no spectrogram, and for
+    joined clips where they are not ``joinable``.
     """
     if not settings.active:
         return None
+    if settings.join.prob and not joinable:
+        raise UserError(
+            "augmentation.join.prob: only CTC models hear several clips as one (a decoder's prompt names one language, "
+            "and its labels are limited); set it to 0"
+        )
     if settings.spec.prob and not spectrogram:
         raise UserError(
             "augmentation.spec.prob: this model makes no spectrogram in the data workers; set it to 0 (Whisper and "

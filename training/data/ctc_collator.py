@@ -26,18 +26,20 @@ class FrameCount(Protocol):
 
 @dataclass(frozen=True)
 class MelFrames:
-    """Frames of log-mels every ``hop`` samples, of which convolutions of stride 2 leave one in ``factor``."""
+    """Frames of log-mels every ``hop`` samples, of which convolutions of stride 2 leave one in ``factor``;
+    ``edge`` samples of silence stand on either side of the clip."""
 
     hop: int
     factor: int
+    edge: int = 0
 
     def of(self, samples: int) -> int:
         """Frames of a clip: the last, incomplete group of log-mels counts too."""
-        return -(-(samples // self.hop) // self.factor)
+        return -(-((samples + 2 * self.edge) // self.hop) // self.factor)
 
     def samples(self, frames: int) -> int:
-        """The fewest samples that give ``frames``."""
-        return ((frames - 1) * self.factor + 1) * self.hop
+        """The fewest samples that give ``frames``, at least one log-mel's."""
+        return max(self.hop, ((frames - 1) * self.factor + 1) * self.hop - 2 * self.edge)
 
 
 @dataclass(frozen=True)

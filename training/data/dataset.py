@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -78,47 +78,63 @@ class SpeechDataset(Dataset):
 
     def __getitem__(self, index: int) -> Features:
         """The clip as it is."""
-        return self._features(index, self.encode)
+        return self._encoded(*self._clip(index))
 
-    def drawn(self, index: int, epoch: int) -> Features:
-        """The clip as this epoch's draws change it; as it is where there is no ``augment``."""
+    def drawn(self, rows: int | tuple[int, ...], epoch: int) -> Features:
+        """The clip as this epoch's draws change it; as it is where there is no ``augment``.
+
+        Several rows become one utterance, their transcripts joined by spaces. What cannot be encoded once it is
+        changed (sped up, it has fewer frames than its text needs) keeps its own sound.
+        """
         if self.augment is None:
-            return self[index]
-        return self._features(
-            index, _Changed(self.encode, self.augment, self.augment.generator(epoch, index))
-        )
+            assert isinstance(rows, int)
+            return self[rows]
+        rows = (rows,) if isinstance(rows, int) else rows
+        clips = [self._clip(row) for row in rows]
+        draws = [self.augment.generator(epoch, row) for row in rows]
+        changed = [self.augment.sound(clip, draw) for (_, clip), draw in zip(clips, draws, strict=True)]
+        example = joined([example for example, _ in clips])
+        try:
+            features = self.encode(example, self.augment.together(changed, draws[0]))
+        except ValueError:
+            features = self._encoded(example, self.augment.apart([clip for _, clip in clips]))
+        return self.augment.features(features, draws[0])
 
-    def _features(self, index: int, encode: Encode) -> Features:
+    def _clip(self, index: int) -> tuple[Example, np.ndarray]:
         example = self.manifest[index]
         try:
             waveform = self.manifest.waveform(index, self.sample_rate)
-            problem = length_problem(example, len(waveform) / self.sample_rate)
-            if problem:
-                raise ValueError(problem)
-            return encode(example, waveform)
         except ValueError as error:
-            raise DataError(f"{example.source}: utterance {example.id!r}: {error}") from error
+            raise _unusable(example, error) from error
+        if problem := length_problem(example, len(waveform) / self.sample_rate):
+            raise _unusable(example, problem)
+        return example, waveform
 
-
-@dataclass(frozen=True)
-class _Changed:
-    """An ``encode`` behind the changes of one draw.
-
-    A clip that cannot be encoded once it is changed (sped up, it has fewer frames than its text needs) keeps
-    its own sound.
-    """
-
-    encode: Encode
-    augment: Augment
-    draw: np.random.Generator
-
-    def __call__(self, example: Example, waveform: np.ndarray) -> Features:
-        changed = self.augment.sound(waveform, self.draw)
+    def _encoded(self, example: Example, waveform: np.ndarray) -> Features:
         try:
-            features = self.encode(example, changed)
-        except ValueError:
-            features = self.encode(example, waveform)
-        return self.augment.features(features, self.draw)
+            return self.encode(example, waveform)
+        except ValueError as error:
+            raise _unusable(example, error) from error
+
+
+def _unusable(example: Example, reason: object) -> DataError:
+    return DataError(f"{example.source}: utterance {example.id!r}: {reason}")
+
+
+def joined(examples: Sequence[Example]) -> Example:
+    """One utterance of several, in that order: names and places of all, what else is known of the first."""
+    first = examples[0]
+    if len(examples) == 1:
+        return first
+    return replace(
+        first,
+        id="+".join(one.id for one in examples),
+        source=", ".join(one.source for one in examples),
+        duration=sum(one.duration for one in examples),
+        texts={task: " ".join(one.texts.get(task, "") for one in examples) for task in first.texts},
+        words=(),
+        word_languages=(),
+    )
 
 
 def validate(

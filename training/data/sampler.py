@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,10 @@ class DurationBatchSampler(Sampler[list[int]]):
             [filler(int(self.buckets[0][0]))]
         ] * missing
 
+    def longest(self) -> float:
+        """Seconds of the longest utterance."""
+        return float(self.durations.max())
+
     def __iter__(self) -> Iterator[list[int]]:
         yield from self.batches()[self.rank :: self.world]
 
@@ -83,15 +88,38 @@ class DurationBatchSampler(Sampler[list[int]]):
         return -(-total // self.world)
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """The batches of a `DurationBatchSampler` with the epoch beside each index: ``(index, epoch)``.
+@dataclass(frozen=True)
+class Joining:
+    """Which clips of a batch become one utterance: in ``prob`` of the batches two to ``most`` each, together no
+    longer than ``longest`` seconds. The batch is as long as before, in fewer rows."""
+
+    prob: float
+    most: int
+    longest: float
+    seed: int
+
+    def groups(self, batch: list[int], seconds: np.ndarray, epoch: int) -> list[int | tuple[int, ...]]:
+        """The batch with joined clips as tuples; drawn alike whatever rank asks. ``seconds``: of all clips."""
+        draw = np.random.default_rng([self.seed, epoch, *np.abs(batch).tolist()])
+        if draw.random() >= self.prob or min(batch) < 0:
+            return list(batch)
+        size = min(int(draw.integers(2, self.most + 1)), int(self.longest / max(seconds[batch].max(), 1e-3)))
+        if size < 2:
+            return list(batch)
+        return [tuple(batch[i : i + size]) for i in range(0, len(batch), size)]
+
+
+class EpochBatches(Sampler[list[tuple[int | tuple[int, ...], int]]]):
+    """The batches of a `DurationBatchSampler` with the epoch beside each index: ``(index, epoch)``; with
+    ``joining`` beside several indices, ``((index, …), epoch)``, which are heard as one.
 
     Workers that outlive an epoch hold a copy of the dataset; so the epoch that augmentation draws from reaches
     them with the index.
     """
 
-    def __init__(self, sampler: DurationBatchSampler) -> None:
+    def __init__(self, sampler: DurationBatchSampler, joining: Joining | None = None) -> None:
         self.sampler = sampler
+        self.joining = joining
 
     @property
     def batch_sampler(self) -> EpochBatches:
@@ -102,10 +130,25 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         """Choose the epoch that the next iteration gives."""
         self.sampler.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int | tuple[int, ...], int]]]:
         epoch = self.sampler.epoch
         for batch in self.sampler:
-            yield [(index, epoch) for index in batch]
+            yield [(rows, epoch) for rows in self._joined(batch, epoch)]
+
+    def _joined(self, batch: list[int], epoch: int) -> list[int | tuple[int, ...]]:
+        return self.joining.groups(batch, self.sampler.durations, epoch) if self.joining else list(batch)
+
+    def longest(self) -> float:
+        """Seconds of the longest utterance, joined ones of this epoch among them."""
+        seconds, joining = self.sampler.durations, self.joining
+        if joining is None:
+            return self.sampler.longest()
+        groups = (
+            group
+            for batch in self.sampler.batches()
+            for group in joining.groups(batch, seconds, self.sampler.epoch)
+        )
+        return max(float(seconds[list(one) if isinstance(one, tuple) else one].sum()) for one in groups)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -125,9 +168,9 @@ class Supervised(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, item: int | tuple[int | tuple[int, ...], int]) -> dict[str, Any]:
         index, epoch = item if isinstance(item, tuple) else (item, None)
-        if index >= 0:
+        if isinstance(index, tuple) or index >= 0:
             return self.dataset[index] if epoch is None else self.dataset.drawn(index, epoch)
         features = dict(self.dataset[filler(index)])
         features["labels"] = {

@@ -39,7 +39,8 @@ class CtcDecoder:
 
     ``search`` takes the place of the own beam search: ``log_probs -> beams``, best first.
     Times and confidence come from the frames alone: from the best alignment of what was decoded, whatever a
-    language model or hot words had to do with it.
+    language model or hot words had to do with it. Times count from the clip's own start, ``edge_seconds`` into the
+    frames.
     """
 
     vocabulary: CtcVocabulary
@@ -47,6 +48,7 @@ class CtcDecoder:
     pruning: Pruning | None = None
     scorer: WordScorer | None = None
     search: Callable[[np.ndarray], list[Beam]] | None = None
+    edge_seconds: float = 0.0
 
     def __call__(self, log_probs: np.ndarray) -> Decoded:
         beams: Sequence[Beam] = ()
@@ -63,15 +65,22 @@ class CtcDecoder:
     def describe(self, log_probs: np.ndarray, ids: tuple[int, ...], beams: tuple[Beam, ...] = ()) -> Decoded:
         """Text, words and confidence of labels that were found in some way."""
         places = align(log_probs, ids, self.vocabulary.blank)
-        words = tuple(self._word(text, [places[i] for i in at]) for text, at in self.vocabulary.words(ids))
+        seconds = len(log_probs) * self.seconds_per_frame - 2 * self.edge_seconds
+        words = tuple(
+            self._word(text, [places[i] for i in at], seconds) for text, at in self.vocabulary.words(ids)
+        )
         text = " ".join(word.text for word in words)
         return Decoded(text, words, mean_confidence(words), ids, beams)
 
-    def _word(self, text: str, places: Sequence[Aligned]) -> SpokenWord:
+    def _word(self, text: str, places: Sequence[Aligned], seconds: float) -> SpokenWord:
+        start, end = (
+            min(max(frame * self.seconds_per_frame - self.edge_seconds, 0.0), seconds)
+            for frame in (places[0].start, places[-1].stop)
+        )
         return SpokenWord(
             text=text,
-            start=places[0].start * self.seconds_per_frame,
-            end=places[-1].stop * self.seconds_per_frame,
+            start=start,
+            end=end,
             confidence=math.exp(sum(place.peak for place in places) / len(places)),
         )
 

@@ -46,11 +46,11 @@ class DecoderOptions:
                 raise UserError("--lm and --hot_words need a model with a CTC output; this one has none")
             return None
         vocabulary = CtcVocabulary(tuple(bundle.ctc.tokens), bundle.ctc.blank)
-        seconds = bundle.ctc.seconds_per_frame
+        seconds, edge = bundle.ctc.seconds_per_frame, bundle.ctc.edge_seconds
         if self.search == "flashlight":
-            return CtcDecoder(vocabulary, seconds, search=self._lexicon(vocabulary))
+            return CtcDecoder(vocabulary, seconds, search=self._lexicon(vocabulary), edge_seconds=edge)
         pruning = Pruning(self.width) if self.width > 1 else None
-        return CtcDecoder(vocabulary, seconds, pruning, self._scorer())
+        return CtcDecoder(vocabulary, seconds, pruning, self._scorer(), edge_seconds=edge)
 
     def _lexicon(self, vocabulary: CtcVocabulary) -> Any:
         from training.inference.flashlight_beam import LexiconSearch

@@ -56,13 +56,15 @@ class CtcFrames:
 
     tokens: text of each id of the vocabulary; a word starts at ``▁…`` where there is such a token, else words are
         parted by ``" "`` or ``"|"``. blank: id of the blank, whose text does not count.
-    seconds_per_frame: audio that one frame stands for.
+    seconds_per_frame: audio that one frame stands for. edge_seconds: silence before the clip (and after it) that the
+        first (and last) frames stand for.
     log_probs: ``(model, batch) -> list of float32 [real frames, vocabulary]``, one per row, padding cut off.
     """
 
     tokens: tuple[str, ...]
     blank: int
     seconds_per_frame: float
+    edge_seconds: float = 0.0
     log_probs: Callable[[Any, Batch], list[np.ndarray]]
 
 

@@ -18,7 +18,7 @@ from training.errors import UserError
 from training.models import Batch, BuildContext, Bundle, CtcFrames, model_inputs
 from training.nn.ctc_build import Sizes, Sound, pretrained, restore, scratch
 from training.nn.ctc_models import BLANK_ID
-from training.nn.ctc_processor import CtcProcessor
+from training.nn.ctc_processor import CtcProcessor, edge_silence
 from training.nn.ctc_tokenizer import CtcTokenizer
 
 GROUPS = {
@@ -86,6 +86,8 @@ class Options(BaseModel):
     """Log-mels are normalised per clip: each band by its mean and deviation, as pretrained FastConformers expect;
     all bands together by theirs (``clip``), which short clips of a word or two need; or by the loudest point alone
     (``peak``), to which silence around the speech makes no difference."""
+    edge_silence: float = Field(0.0, ge=0, le=2)
+    """Seconds of silence put before and after every clip, in training and in use (``feature_norm: peak``)."""
     sizes: dict[str, Any] = Field(default_factory=dict)
     """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
 
@@ -99,6 +101,10 @@ class Options(BaseModel):
             raise ValueError(f"conv_kernel ({self.conv_kernel}) is an odd number, for encoder: transformer")
         if self.feature_norm != "bands" and self.encoder == "wav2vec2":
             raise ValueError("feature_norm: wav2vec2 hears samples, not log-mels")
+        if self.edge_silence and self.feature_norm != "peak":
+            raise ValueError(
+                f"edge_silence ({self.edge_silence:g}): other norms than feature_norm: peak would change with it"
+            )
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})")
         return self
@@ -154,7 +160,12 @@ def _sizes(options: Options) -> Sizes:
         conv_kernel=options.conv_kernel,
         more=options.sizes,
         sound=Sound(
-            options.sample_rate, options.n_mels, options.n_fft, options.hop_length, options.feature_norm
+            options.sample_rate,
+            options.n_mels,
+            options.n_fft,
+            options.hop_length,
+            options.feature_norm,
+            options.edge_silence,
         ),
     )
 
@@ -185,6 +196,7 @@ def _bundle(options: Options, model: Any, processor: CtcProcessor, notes: tuple[
             tokens=("", *tokenizer.tokens[1:]),
             blank=BLANK_ID,
             seconds_per_frame=shift / extractor.sampling_rate,
+            edge_seconds=edge_silence(extractor),
             log_probs=LogProbs(),
         ),
         spectrogram=options.encoder != "wav2vec2",
@@ -198,7 +210,8 @@ def _frames(options: Options, model: Any, extractor: Any) -> tuple[FrameCount, i
         layers = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
         return Frames(layers), int(np.prod(config.conv_stride))
     factor = getattr(config, "encoder_config", config).subsampling_factor
-    return MelFrames(extractor.hop_length, factor), extractor.hop_length * factor
+    edge = round(edge_silence(extractor) * extractor.sampling_rate)
+    return MelFrames(extractor.hop_length, factor, edge), extractor.hop_length * factor
 
 
 def _groups(model: Any) -> Mapping[str, tuple[str, ...]]:

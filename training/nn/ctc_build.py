@@ -27,7 +27,7 @@ from training.nn.ctc_models import (
     TransformerCtcConfig,
     Wav2Vec2Ctc,
 )
-from training.nn.ctc_processor import ClipNormExtractor, CtcProcessor, log_mel_extractor
+from training.nn.ctc_processor import ClipNormExtractor, CtcProcessor, edge_silence, log_mel_extractor
 from training.nn.ctc_tokenizer import FILE, CtcTokenizer
 from training.nn.speech_parts import fetch
 
@@ -52,13 +52,15 @@ DROPOUTS = ("dropout", "hidden_dropout", "activation_dropout", "attention_dropou
 
 
 class Sound(NamedTuple):
-    """Log-mels: samples a second, bands, in samples the transform and the shift (None: 25 and 10 ms), and the norm."""
+    """Log-mels: samples a second, bands, in samples the transform and the shift (None: 25 and 10 ms), the norm, and
+    seconds of silence on either side."""
 
     sample_rate: int
     n_mels: int
     n_fft: int | None = None
     hop_length: int | None = None
     feature_norm: str = "bands"
+    edge_silence: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +272,7 @@ def _same_sound(sound: Sound, extractor: Any, name: str, said: Collection[str]) 
         "n_fft": extractor.n_fft,
         "hop_length": extractor.hop_length,
         "feature_norm": norm,
+        "edge_silence": edge_silence(extractor),
     }
     _refuse_others(sound._asdict(), there, f"{name} hears", said)
 

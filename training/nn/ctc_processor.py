@@ -51,11 +51,16 @@ class ClipNormExtractor(ParakeetFeatureExtractor):
     feature_norm: ``clip``, less the mean and by the deviation of all bands together; ``peak``, measured from the
     loudest point down to 80 dB below it (after Radford et al., 2022) and scaled by the same numbers for every clip,
     so that silence around the speech changes nothing.
+    edge_silence: seconds of silence put before and after each clip, so that its first and last word have as much
+    around them as all others.
     """
 
-    def __init__(self, *args: Any, feature_norm: str = "clip", **options: Any) -> None:
+    def __init__(
+        self, *args: Any, feature_norm: str = "clip", edge_silence: float = 0.0, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self.feature_norm = feature_norm
+        self.edge_silence = edge_silence
 
     def __call__(  # type: ignore[override]
         self,
@@ -71,7 +76,8 @@ class ClipNormExtractor(ParakeetFeatureExtractor):
         """
         if sampling_rate not in (None, self.sampling_rate):
             raise ValueError(f"sampling_rate: {sampling_rate}, but the model hears {self.sampling_rate}")
-        samples = torch.as_tensor(raw_speech, dtype=torch.float32)
+        edge = round(self.edge_silence * self.sampling_rate)
+        samples = torch.nn.functional.pad(torch.as_tensor(raw_speech, dtype=torch.float32), (edge, edge))
         if self.preemphasis is not None:
             samples = torch.cat((samples[:1], samples[1:] - self.preemphasis * samples[:-1]))
         features = self._torch_extract_fbank_features(samples[None])[:, : len(samples) // self.hop_length]
@@ -87,6 +93,11 @@ class ClipNormExtractor(ParakeetFeatureExtractor):
         return (features - features.mean()) / (features.std(unbiased=False) + EPSILON)
 
 
+def edge_silence(extractor: Any) -> float:
+    """Seconds of silence that an extractor, ours or a stock one, puts on either side of a clip."""
+    return extractor.edge_silence if isinstance(extractor, ClipNormExtractor) else 0.0
+
+
 AutoFeatureExtractor.register(TransformerCtcConfig, ClipNormExtractor)
 
 
@@ -96,10 +107,12 @@ def log_mel_extractor(
     n_fft: int | None = None,
     hop_length: int | None = None,
     feature_norm: str = "bands",
+    edge_silence: float = 0.0,
 ) -> ParakeetFeatureExtractor:
     """Log-mels of 25 ms windows every 10 ms unless told otherwise.
 
-    feature_norm: ``bands``, normalised per clip and band (NeMo's), or ``clip`` or ``peak``, see `ClipNormExtractor`.
+    feature_norm: ``bands``, normalised per clip and band (NeMo's), or ``clip`` or ``peak``, see `ClipNormExtractor`;
+    edge_silence goes with ``peak`` alone, which silence does not change.
     """
     window = min(round(WINDOW_SECONDS * sample_rate), n_fft or sample_rate)
     settings = {
@@ -111,4 +124,4 @@ def log_mel_extractor(
     }
     if feature_norm == "bands":
         return ParakeetFeatureExtractor(**settings)
-    return ClipNormExtractor(**settings, feature_norm=feature_norm)
+    return ClipNormExtractor(**settings, feature_norm=feature_norm, edge_silence=edge_silence)
