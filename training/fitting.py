@@ -68,6 +68,7 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
         label_smoothing=settings.label_smoothing_factor,
         one_cycle=settings.lr_scheduler_type == "onecycle",
         joining=joining(config),
+        no_decay=plan.rows,
         ema_decay=settings.ema_decay,
     )
     return trainer, plan

@@ -6,7 +6,7 @@ import difflib
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
@@ -18,10 +18,10 @@ from training.models import Bundle
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Mode = Literal["all", "lna", "lora"]
+Mode = Literal["all", "lna", "blocks", "lora"]
 
-MODULE_GROUPS = ("lora", "lora_save")
-"""Groups of module-name suffixes; all others are patterns of parameter names."""
+MODULE_GROUPS = ("lora", "lora_save", "lora_within")
+"""Groups of module names; all others are patterns of parameter names."""
 
 _ADAPTER = re.compile(
     r"\.(base_layer|lora_[A-Za-z_]+(\.default)?|modules_to_save\.default|original_module)(?=\.)"
@@ -56,12 +56,14 @@ class TrainablePlan:
     frozen: parameter names by the first reason that froze them; a reason that added nothing has none.
     thaw: parameters that are frozen at first and trained after ``thaw_epochs``. `apply` leaves their
         ``requires_grad`` on, so that the optimiser is built with them; `freeze_for_now` turns it off.
+    rows: parameters of which these rows alone learn. Weight decay must leave them out: it would move all rows.
     """
 
     mode: Mode
     frozen: Mapping[str, tuple[str, ...]]
     thaw: tuple[str, ...] = ()
     thaw_epochs: float = 0.0
+    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Row(NamedTuple):
@@ -84,7 +86,8 @@ def apply(
 ) -> tuple[PreTrainedModel, TrainablePlan]:
     """Set ``requires_grad`` on the bundle's model; returns the model to train (with adapters: around it).
 
-    ``mode``: ``all``; ``lna``, layer norms and attention only (Li et al. 2021); ``lora``, adapters only.
+    ``mode``: ``all``; ``lna``, layer norms and attention only (Li et al. 2021); ``blocks``, the last blocks that the
+    architecture names and the rows of its new tokens; ``lora``, adapters (and those rows) only.
     ``freeze``: ``fnmatch`` patterns of parameter names, or names of the architecture's groups.
     ``freeze_encoder_epochs`` freezes the encoder for that long and thaws it then, with ``freeze_encoder`` or
     without. Raises `UserError` for a pattern that matches nothing, a group that the architecture has not, and
@@ -104,7 +107,8 @@ def apply(
     model = _switched(bundle, names, mode, set().union(*reasons.values()), lora)
     frozen = _by_reason(model, reasons, f"training.trainable: {mode}")
     thaws = tuple(n for n, p in _short_parameters(model) if p.requires_grad and plain_name(n) in later)
-    plan = TrainablePlan(mode, frozen, thaws, float(freeze_encoder_epochs) if thaws else 0.0)
+    rows = _rows(model, bundle.rows) if mode == "blocks" else {}
+    plan = TrainablePlan(mode, frozen, thaws, float(freeze_encoder_epochs) if thaws else 0.0, rows)
     _check_anything_learns(model, plan)
     return model, plan
 
@@ -141,14 +145,23 @@ def table(model: torch.nn.Module, plan: TrainablePlan) -> list[Row]:
         f"trainable after {plan.thaw_epochs:g} epochs": plan.thaw,
         **{f"frozen by {reason}": names for reason, names in plan.frozen.items()},
     }
-    elsewhere = {name for names in listed.values() for name in names}
+    elsewhere = {name for names in listed.values() for name in names} | set(plan.rows)
     rows = {"trainable": tuple(name for name in parameters if name not in elsewhere), **listed}
     sizes = [
         Row(what, len(names), sum(parameters[name].numel() for name in names))
         for what, names in rows.items()
         if names or what.startswith("frozen")
     ]
-    return [Row("total", len(parameters), sum(p.numel() for p in parameters.values())), *sizes]
+    partly = [row for name, ids in plan.rows.items() for row in _partly(name, parameters[name], ids)]
+    return [Row("total", len(parameters), sum(p.numel() for p in parameters.values())), *sizes, *partly]
+
+
+def _partly(name: str, parameter: torch.Tensor, ids: Sequence[int]) -> list[Row]:
+    learning = len(ids) * parameter[0].numel()
+    return [
+        Row(f"trainable: {len(ids)} of {len(parameter):,} rows of {name}", 1, learning),
+        Row(f"frozen: the other rows of {name}", 0, parameter.numel() - learning),
+    ]
 
 
 def format_table(rows: Iterable[Row]) -> str:
@@ -265,11 +278,33 @@ def _switched(
     if mode == "lora":
         return _with_adapters(bundle, frozen, lora or LoraDefaults())
     learning = names.all - frozen
-    if mode == "lna":
-        learning &= _group(bundle, names, "lna", "training.trainable: lna")
+    if mode in ("lna", "blocks"):
+        partly = names.matching(bundle.rows) if mode == "blocks" else set()
+        learning &= _group(bundle, names, mode, f"training.trainable: {mode}") | partly
     for name, parameter in bundle.model.named_parameters():
         parameter.requires_grad_(name in learning)
     return bundle.model
+
+
+def _rows(model: torch.nn.Module, rows: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Take the gradient from all other rows of these parameters, where they learn at all."""
+    found = {}
+    for name, parameter in _short_parameters(model):
+        if name in rows and parameter.requires_grad:
+            parameter.register_hook(_OnlyRows(rows[name]))
+            found[name] = rows[name]
+    return found
+
+
+@dataclass(frozen=True)
+class _OnlyRows:
+    """A gradient with zeros in all other rows."""
+
+    rows: tuple[int, ...]
+
+    def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        index = torch.tensor(self.rows, device=gradient.device)
+        return torch.zeros_like(gradient).index_copy(0, index, gradient[index])
 
 
 def _with_adapters(bundle: Bundle, frozen: set[str], options: LoraOptions) -> PreTrainedModel:
@@ -281,7 +316,8 @@ def _with_adapters(bundle: Bundle, frozen: set[str], options: LoraOptions) -> Pr
             f"training.trainable: lora needs peft ({error}); pip install -e '.[lora]' in Polyvox's folder, "
             "or choose trainable: lna"
         ) from error
-    targets = _modules(bundle.model, bundle.groups.get("lora", ()), frozen)
+    within = bundle.groups.get("lora_within", ("*",))
+    targets = _modules(bundle.model, bundle.groups.get("lora", ()), frozen, within)
     if not targets:
         raise UserError(
             "training.trainable: lora: this architecture has no module for adapters that is not frozen"
@@ -292,17 +328,26 @@ def _with_adapters(bundle: Bundle, frozen: set[str], options: LoraOptions) -> Pr
         lora_dropout=options.dropout,
         target_modules=targets,
         modules_to_save=_modules(bundle.model, bundle.groups.get("lora_save", ()), frozen) or None,
+        trainable_token_indices=_tokens(bundle.rows, frozen) or None,
         task_type=None,  # the sequence-to-sequence type puts input_ids into the forward of speech models
     )
     return cast("PreTrainedModel", get_peft_model(bundle.model, config))
 
 
-def _modules(model: torch.nn.Module, suffixes: Sequence[str], frozen: set[str]) -> list[str]:
-    """Modules with one of these last names and a parameter that may learn."""
+def _tokens(rows: Mapping[str, tuple[int, ...]], frozen: set[str]) -> dict[str, list[int]]:
+    """Embeddings of which PEFT trains these rows."""
+    return {name.removesuffix(".weight"): list(ids) for name, ids in rows.items() if name not in frozen}
+
+
+def _modules(
+    model: torch.nn.Module, suffixes: Sequence[str], frozen: set[str], within: Sequence[str] = ("*",)
+) -> list[str]:
+    """Modules with one of these last names and a parameter that may learn, where ``within`` matches."""
     found = []
     for name, module in model.named_modules():
         own = {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
-        if name.rsplit(".", 1)[-1] in suffixes and own - frozen:
+        there = any(fnmatchcase(name, pattern) for pattern in within)
+        if there and name.rsplit(".", 1)[-1] in suffixes and own - frozen:
             found.append(name)
     return found
 

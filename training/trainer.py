@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from training.data.workers import leave_signals_to_the_run
 from training.errors import UserError
 from training.inference.decoding import Prediction, predict
 from training.models import Bundle, model_inputs
+from training.trainable import short_name
 
 
 class NotFiniteError(UserError):
@@ -67,6 +68,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         label_smoothing: float = 0.0,
         one_cycle: bool = False,
         joining: Joining | None = None,
+        no_decay: Collection[str] = (),
         ema_decay: float | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         model: torch.nn.Module | None = None,
@@ -94,6 +96,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self.one_cycle, self.joining = one_cycle, joining
+        self.no_decay = frozenset(no_decay)
         self.batches: DurationBatchSampler | EpochBatches | None = None
         self.average: MovingAverage | None = None
         if ema_decay is not None:
@@ -146,6 +149,12 @@ class SpeechTrainer(Seq2SeqTrainer):
         """As the base class, which would train a run that has had all its steps for one more."""
         epochs, batches = super()._init_training_state(*args, **kwargs)
         return (NO_EPOCH, 0) if self.state.global_step >= self.state.max_steps else (epochs, batches)
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """As the base class, less those of which only some rows learn: decay would move all of them."""
+        return [
+            name for name in super().get_decay_parameter_names(model) if short_name(name) not in self.no_decay
+        ]
 
     # Batches
 

@@ -134,7 +134,11 @@ def synthetic_features(bundle: Bundle, seconds: float, longest_labels: int | Non
 def encoded(bundle: Bundle, text: str, seconds: float = 1.0) -> Features:
     """Noise of that length with this text for every task, as the run would encode it."""
     clip = Example(
-        id="noise", audio=AudioRef(path="-"), duration=seconds, texts=dict.fromkeys(bundle.tasks, text)
+        id="noise",
+        audio=AudioRef(path="-"),
+        duration=seconds,
+        texts=dict.fromkeys(bundle.tasks, text),
+        domain=next(iter(getattr(bundle.encode, "domains", ())), None),
     )
     noise = np.random.default_rng(0).standard_normal(math.ceil(seconds * bundle.sample_rate))
     return bundle.encode(clip, (0.1 * noise).astype(np.float32))

@@ -331,9 +331,9 @@ class Training(Block):
     average_checkpoints: Annotated[int, Field(ge=2)] | None = None
     """When the run ends, average the weights of this many newest checkpoints, and keep the average where the dev
     split says that it is no worse than the best; null: never."""
-    trainable: Literal["all", "lna", "lora"] = "all"
-    """all: everything that is not frozen; lna: layer norms and attention only (Li et al. 2021); lora: adapters
-    only."""
+    trainable: Literal["all", "lna", "blocks", "lora"] = "all"
+    """all: everything that is not frozen; lna: layer norms and attention only (Li et al. 2021); blocks: the last
+    blocks and the new tokens (`model.unfreeze` of domain_whisper); lora: adapters only."""
     freeze: tuple[str, ...] = ()
     """Parameter-name patterns (`model.encoder.layers.0.*`) or groups of the architecture (`encoder`) that get no
     gradient. A pattern that matches nothing is an error."""

@@ -71,7 +71,8 @@ class Hypothesis:
     """What a model said about one utterance for one task.
 
     ``id`` is the `Example`'s. ``seconds`` is the wall time of its batch divided by the number of
-    hypotheses in it. ``confidence`` (0 to 1) and ``words`` are there where the architecture knows them.
+    hypotheses in it. ``confidence`` (0 to 1) and ``words`` are there where the architecture knows them;
+    ``domain`` where the model was asked which it hears.
     """
 
     id: str
@@ -80,3 +81,4 @@ class Hypothesis:
     seconds: float = 0.0
     confidence: float | None = None
     words: tuple[SpokenWord, ...] = ()
+    domain: str | None = None

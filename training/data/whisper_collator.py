@@ -54,7 +54,8 @@ class WhisperEncode:
         """Labels and prompt per task, and the CTC targets, of a clip of so many samples."""
         self._check_length(samples)
         labels = {task: self.labels(example, task) for task in self.tasks}
-        found: dict[str, Any] = {"labels": labels, "prompt": dict.fromkeys(labels, 3)}
+        prompt = {task: len(self.prompt(example, task)) for task in labels}
+        found: dict[str, Any] = {"labels": labels, "prompt": prompt}
         if self.ctc is not None and TRANSCRIBE in example.texts:
             spelled = self.ctc.encode(example.texts[TRANSCRIBE])
             check_feasible(self.frames(samples) // 2, spelled)

@@ -157,6 +157,9 @@ def _predict_batch(
         states = output.encoder_last_hidden_state
         result.loss_sum += float(output.loss)
         result.items += int((batch["labels"] != -100).sum())
+    domains: list[str | None] = [None] * len(rows)
+    if bundle.listen is not None:
+        batch, states, domains = bundle.listen(model, batch, states)
     if decoder is not None:
         said = _from_frames(bundle, model, batch, decoder)
     else:
@@ -175,6 +178,7 @@ def _predict_batch(
                 seconds=seconds,
                 confidence=found[i].confidence,
                 words=found[i].words,
+                domain=domains[i],
             )
             for task, found in said.items()
         }

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from training.config.load import load_config
 from training.config.schema import Config
+from training.data.domain_collator import ASKED
 from training.errors import UserError
 from training.models import BuildContext, Bundle, available, load
 
@@ -94,6 +95,23 @@ def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
     return replace(trained, bundle=narrowed)
 
 
+def with_domain(trained: Trained, asked: str | None) -> Trained:
+    """The same model, its prompts with another domain than the utterances' own (see `ASKED`); None: as they are."""
+    if asked is None:
+        return trained
+    there = tuple(getattr(trained.bundle.encode, "domains", ()))
+    if not there:
+        raise UserError(
+            f"--domain {asked}: {trained.folder} holds a {trained.model_type}, which has no domains"
+        )
+    if asked not in (*ASKED, *there):
+        raise UserError(
+            f"--domain {asked}: this model knows {', '.join(there)}; or one of {', '.join(ASKED)}"
+        )
+    encode = replace(trained.bundle.encode, asked=asked)  # type: ignore[type-var]
+    return replace(trained, bundle=replace(trained.bundle, encode=encode))
+
+
 def _stock_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
@@ -125,7 +143,7 @@ def _options(model_type: str, folder: Path, settings: dict[str, Any]) -> Any:
     known = {key: value for key, value in settings.items() if key in schema.model_fields}
     if model_type == "ctc":
         return schema(**known)
-    if model_type == "whisper":
+    if model_type in ("whisper", "domain_whisper"):
         return schema(**{"name": str(folder), "encoder_context": "full", **known})
     return schema(**{"encoder": str(folder), "decoder": str(folder), **known})
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.data.example import Example
 from training.errors import UserError
@@ -68,6 +68,14 @@ class CtcFrames:
     log_probs: Callable[[Any, Batch], list[np.ndarray]]
 
 
+class Heard(NamedTuple):
+    """What `Bundle.listen` gives."""
+
+    batch: Batch
+    states: torch.Tensor | None
+    domains: list[str | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """All that one architecture contributes to a run.
@@ -89,7 +97,11 @@ class Bundle:
     decode: ``(token ids of one row) -> text``, special tokens removed. Never sees -100.
     groups: parameter-name patterns (``fnmatch``) by the name that a configuration uses for them: ``encoder``,
         ``feature_encoder``, ``decoder``, ``lna`` (layer norms and attention), ``lora`` (module-name suffixes
-        that adapters go to), ``lora_save`` (suffixes of modules trained in full beside them). An absent group cannot be asked for.
+        that adapters go to), ``lora_save`` (suffixes of modules trained in full beside them), ``lora_within`` (modules
+        that have adapters at all; absent: all), ``blocks`` (last blocks). An absent group cannot be asked for.
+    rows: parameters of which only these rows learn where ``blocks`` or adapters do: new tokens.
+    listen: ``(model, batch, states=None) -> Heard`` for a model that may complete the prompts itself: the batch with
+        complete prompts, the encoder states, and the domain that each utterance was taken for (None: it was told).
     frozen: patterns that never get a gradient, whatever the configuration says.
     notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
     ctc: the frames of a model that is decoded from CTC; None for all others. Its ``generate`` is the best path.
@@ -107,6 +119,8 @@ class Bundle:
     generate: Callable[..., Mapping[str, torch.Tensor]]
     decode: Callable[[Sequence[int]], str]
     groups: Mapping[str, tuple[str, ...]]
+    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    listen: Callable[..., Heard] | None = None
     train_collate: Callable[[list[Features]], Batch] | None = None
     frozen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,15 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         num_items_in_batch: torch.Tensor | int | None = None,
         frames: torch.Tensor | None = None,
         ctc_labels: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
         encoder_outputs: Any = None,
         **stock: Any,
     ) -> Any:
         """The loss over all tasks of a batch; anything else goes to the stock forward.
 
         input_features ``[batch, mels, frames]``; decoder_input_ids and labels ``[batch, task, length]``;
-        frames ``[batch]``: log-mel frames of each clip; ctc_labels ``[batch, length]`` padded with -100.
+        frames ``[batch]``: log-mel frames of each clip; ctc_labels ``[batch, length]`` padded with -100;
+        weights ``[batch]``: factors of the utterances' losses.
         The loss is divided by ``num_items_in_batch``, or by this batch's supervised tokens when it is None.
         """
         if labels is None or labels.dim() < 3:
@@ -88,12 +91,42 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
             encoder_hidden_states=states.repeat_interleave(labels.shape[1], dim=0),
             use_cache=False,
         ).last_hidden_state
-        loss = token_loss(hidden, self.proj_out.weight, labels.flatten(0, 1), smoothing=self.label_smoothing)
+        parts = (states, hidden.unflatten(0, labels.shape[:2]), labels, frames, ctc_labels)
+        loss = self._loss(*parts) if weights is None else self._weighted(weights, parts)
         items = num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum().clamp(min=1)
+        return Seq2SeqLMOutput(loss=loss / items, encoder_last_hidden_state=states)
+
+    def _loss(
+        self,
+        states: torch.Tensor,
+        hidden: torch.Tensor,
+        labels: torch.Tensor,
+        frames: torch.Tensor | None,
+        ctc_labels: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The sum over the utterances."""
+        loss = token_loss(hidden, self.proj_out.weight, labels, smoothing=self.label_smoothing)
         if self.ctc_weight and ctc_labels is not None and frames is not None:
             lengths = torch.div(frames + 1, 2, rounding_mode="floor").clamp(max=states.shape[1])
             loss = loss + self.ctc_weight * ctc_loss(self.ctc_head(states), lengths, ctc_labels)
-        return Seq2SeqLMOutput(loss=loss / items, encoder_last_hidden_state=states)
+        return loss
+
+    def _weighted(self, weights: torch.Tensor, parts: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """The sum over the utterances, each times its weight."""
+        sums = []
+        for factor in weights.unique().tolist():
+            rows = weights == factor
+            sums.append(factor * self._loss(*(None if part is None else part[rows] for part in parts)))  # type: ignore[arg-type]
+        return torch.stack(sums).sum()
+
+    @torch.no_grad()
+    def next_token(self, states: torch.Tensor, prompts: torch.Tensor, among: Sequence[int]) -> torch.Tensor:
+        """The likeliest of the ids ``among`` after each of ``prompts [batch, length]``: int64 ``[batch]``."""
+        hidden = self.model.decoder(
+            input_ids=prompts, encoder_hidden_states=states, use_cache=False
+        ).last_hidden_state
+        choice = torch.tensor(among, device=prompts.device)
+        return choice[self.proj_out(hidden[:, -1])[:, choice].argmax(dim=-1)]
 
     def generate_tasks(
         self,

@@ -1,0 +1,361 @@
+"""Whisper with domain tokens: prompts, what the model is asked for, what learns, folders for stock transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, Seq2SeqTrainingArguments, set_seed
+from whisper_assets import SIZES, TEXTS, TRANSCRIPT, example, noise
+
+from training import trainable
+from training.data.collators import IGNORED
+from training.data.domain_collator import AUTO, NONE, SWAP, DataCollatorSpeechSeq2SeqDomain
+from training.errors import UserError
+from training.inference.decoding import predict
+from training.inference.loading import Trained, load_trained, with_domain
+from training.models import BuildContext, Bundle, domain_whisper, model_inputs
+from training.trainer import SpeechTrainer
+
+DOMAINS = ("normal", "dyslexic")
+
+
+def tiny(source: Any = None, **options: Any) -> Bundle:
+    chosen = {"sizes": SIZES, "max_label_tokens": 64, "language": "vi", "domain": "normal", **options}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return domain_whisper.build(
+            domain_whisper.Options(unfreeze={"encoder_blocks": 1, "decoder_blocks": 1}, **chosen),
+            BuildContext(texts=lambda: iter(TEXTS), source=source),
+        )
+
+
+def spoken(name: str, domain: str | None, seconds: float = 1.0, text: str | None = TRANSCRIPT) -> Any:
+    from dataclasses import replace
+
+    texts = {} if text is None else {"transcribe": text}
+    return replace(example(name, seconds, **texts), domain=domain)
+
+
+def features(bundle: Bundle, *domains: str | None) -> list[dict[str, Any]]:
+    return [bundle.encode(spoken(f"u{i}", domain), noise(1.0, i)) for i, domain in enumerate(domains)]
+
+
+def ids(bundle: Bundle, *tokens: str) -> list[int]:
+    return bundle.processor.tokenizer.convert_tokens_to_ids(list(tokens))
+
+
+def prompt(bundle: Bundle, domain: str) -> list[int]:
+    return ids(bundle, "<|vi|>", "<|transcribe|>", f"<|domain:{domain}|>", "<|notimestamps|>")
+
+
+def text_ids(bundle: Bundle) -> list[int]:
+    return bundle.processor.tokenizer(f" {TRANSCRIPT}", add_special_tokens=False).input_ids
+
+
+def test_trap_03_whole_tensors_the_domain_stands_in_each_rows_prompt_and_is_a_label():
+    bundle = tiny()
+    start, end = ids(bundle, "<|startoftranscript|>", "<|endoftext|>")
+    batch = bundle.collate(features(bundle, "normal", "dyslexic", None))
+    text, off = text_ids(bundle), IGNORED
+    assert batch["prompt_length"] == 5
+    for row, domain in enumerate(("normal", "dyslexic", "normal")):
+        given = prompt(bundle, domain)
+        assert batch["decoder_input_ids"][row, 0].tolist() == [start, *given, *text]
+        assert batch["labels"][row, 0].tolist() == [off, off, given[2], off, *text, end]
+    assert "weights" not in batch
+
+
+def test_the_domain_is_no_label_where_it_is_not_to_be_learnt_or_nothing_is():
+    bundle = tiny(domain_supervised=False)
+    batch = bundle.collate(features(bundle, "dyslexic"))
+    assert batch["labels"][0, 0, :4].tolist() == [IGNORED] * 4
+    bundle = tiny()
+    silent = bundle.encode(spoken("s", "dyslexic", text=None), noise(1.0))
+    batch = bundle.collate([silent, *features(bundle, "normal")])
+    assert batch["labels"][0].eq(IGNORED).all() and batch["labels"][1].ne(IGNORED).any()
+
+
+def test_utterances_of_no_domain_or_an_unknown_one_are_refused_by_name():
+    bundle = tiny(domain=None)
+    with pytest.raises(ValueError, match="names no domain"):
+        features(bundle, None)
+    with pytest.raises(ValueError, match=r"domain 'child' is none of model.domains \(normal, dyslexic\)"):
+        bundle.encode.check(spoken("u", "child"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"domains": ["a b"]}, "names of letters"),
+        ({"domains": ["auto"]}, "none of as_it_is"),
+        ({"domains": ["a", "a"]}, "each once"),
+        ({"domain": "child"}, "'child' is none of the domains"),
+        ({"domain_weights": {"child": 2.0}}, "'child' is none of the domains"),
+        ({"domain_weights": {"normal": 0.0}}, "more than 0"),
+    ],
+)
+def test_domains_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        domain_whisper.Options(sizes=SIZES, **options)
+
+
+def test_more_blocks_than_there_are_is_said():
+    chosen = domain_whisper.Options(sizes=SIZES, unfreeze={"encoder_blocks": 3})
+    with pytest.raises(UserError, match=r"model.unfreeze.encoder_blocks: 3, but the encoder has 2"):
+        domain_whisper.build(chosen, BuildContext(texts=lambda: iter(TEXTS)))
+
+
+# Tokens
+
+
+def test_trap_05_tokens_are_added_out_of_reach_of_timestamps_and_weights_stay_tied():
+    bundle = tiny()
+    model, tokenizer = bundle.model, bundle.processor.tokenizer
+    tokens = ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS))
+    assert tokens == [len(tokenizer) - 2, len(tokenizer) - 1]
+    assert tokenizer.all_special_ids[-1] not in tokens, (
+        "Whisper's tokenizer takes what follows for timestamps"
+    )
+    assert model.proj_out.weight is model.model.decoder.embed_tokens.weight
+    assert model.config.vocab_size == len(model.proj_out.weight) == len(tokenizer)
+    assert set(tokens) <= set(model.generation_config.suppress_tokens)
+    assert (
+        tokenizer.decode([*prompt(bundle, "dyslexic"), *text_ids(bundle)], skip_special_tokens=True).strip()
+        == TRANSCRIPT
+    )
+
+
+def test_trap_05_a_padded_embedding_never_shrinks():
+    bundle = tiny()
+    model = bundle.model
+    model.resize_token_embeddings(model.config.vocab_size + 40)
+    before = model.proj_out.weight.clone()
+    tokens = domain_whisper.add_domains(model, bundle.processor, (*DOMAINS, "child"), "name")
+    assert len(model.proj_out.weight) == len(before)
+    assert tokens[2] == len(bundle.processor.tokenizer) - 1
+    others = [row for row in range(len(before)) if row != tokens[2]]
+    assert torch.equal(model.proj_out.weight[others], before[others])
+    pieces = bundle.processor.tokenizer(" child", add_special_tokens=False).input_ids
+    mean = before[pieces].mean(dim=0)
+    assert (model.proj_out.weight[tokens[2]] - mean).norm() < 0.5 * mean.norm()
+
+
+# What the model is asked for
+
+
+def test_a_prompt_may_be_the_other_domains_or_without_any():
+    bundle = tiny()
+    trained = Trained(bundle, None, "domain_whisper", None)
+    swapped = with_domain(trained, SWAP).bundle
+    assert swapped.encode.prompt(spoken("u", "normal"), "transcribe") == prompt(bundle, "dyslexic")
+    assert swapped.encode.prompt(spoken("u", "dyslexic"), "transcribe") == prompt(bundle, "normal")
+    fixed = with_domain(trained, "dyslexic").bundle
+    assert fixed.encode.prompt(spoken("u", None), "transcribe") == prompt(bundle, "dyslexic")
+    bare = with_domain(trained, NONE).bundle
+    assert bare.encode.prompt(spoken("u", "normal"), "transcribe") == ids(
+        bundle, "<|vi|>", "<|transcribe|>", "<|notimestamps|>"
+    )
+    batch = bare.collate(features(bare, "normal", None))
+    assert batch["prompt_length"] == 4 and batch["labels"][:, 0, 2].eq(IGNORED).all()
+    with pytest.raises(UserError, match=r"--domain child: this model knows normal, dyslexic"):
+        with_domain(trained, "child")
+
+
+def test_auto_is_the_domain_that_the_model_finds_likeliest_row_by_row():
+    bundle = tiny()
+    asked = with_domain(Trained(bundle, None, "domain_whisper", None), AUTO).bundle
+    model = asked.model.eval()
+    batch = asked.collate(features(asked, "normal", "dyslexic", "normal"))
+    tokens = ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS))
+    with torch.no_grad():
+        states = model.encode(batch["input_features"])
+        logits = model(
+            encoder_outputs=(states,), decoder_input_ids=batch["decoder_input_ids"][:, 0, :3]
+        ).logits[:, -1]
+    wanted = [DOMAINS[int(row[tokens].argmax())] for row in logits]
+    heard = asked.listen(model, batch)
+    assert heard.domains == wanted
+    for row, domain in enumerate(wanted):
+        assert heard.batch["decoder_input_ids"][row, 0, 1:5].tolist() == prompt(bundle, domain)
+    told = bundle.collate(features(bundle, "normal"))
+    assert bundle.listen(model, told).domains == [None] and bundle.listen(model, told).batch is told
+
+
+class Utterances(torch.utils.data.Dataset[Any]):
+    def __init__(self, bundle: Bundle, domains: tuple[str, ...]) -> None:
+        self.manifest = [spoken(f"u{i}", domain) for i, domain in enumerate(domains)]
+        self.rows = [bundle.encode(row, noise(1.0, i % 2)) for i, row in enumerate(self.manifest)]
+        self.durations = np.ones(len(self.rows), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.rows[row]
+
+
+def fit(
+    bundle: Bundle, folder: Any, steps: int, mode: str = "all", rate: float = 3e-3, **more: Any
+) -> SpeechTrainer:
+    set_seed(1)
+    model, plan = trainable.apply(bundle, mode=mode)
+    trainer = SpeechTrainer(
+        bundle=bundle,
+        model=model,
+        args=Seq2SeqTrainingArguments(
+            output_dir=str(folder), max_steps=steps, learning_rate=rate, weight_decay=0.5, report_to=[],
+            use_cpu=True, remove_unused_columns=False, disable_tqdm=True, save_strategy="no", logging_steps=1,
+        ),
+        train_dataset=more.pop("data", None) or Utterances(bundle, ("normal", "dyslexic") * 2),
+        eval_dataset=None,
+        batch_size=4,
+        max_batch_seconds=None,
+        eval_batch_seconds=8.0,
+        score=None,
+        no_decay=plan.rows,
+    )  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+class Conventions(Utterances):
+    """The same sound twice, in two domains with two texts: the token alone can tell which is wanted."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle, ())
+        for domain, text in (("normal", "Xin chào"), ("dyslexic", "meeting nhé")):
+            self.manifest.append(spoken(domain, domain, text=text))
+            self.rows.append(bundle.encode(self.manifest[-1], noise(1.0, 5)))
+        self.durations = np.ones(2, np.float32)
+
+
+def test_trap_03_the_token_alone_decides_between_two_texts_of_one_sound(tmp_path):
+    bundle = tiny(domain_supervised=False)
+    data = Conventions(bundle)
+    fit(bundle, tmp_path, 60, data=data)
+    said = {
+        p.example.id: p.hypotheses["transcribe"].text
+        for p in predict(bundle, data, with_loss=False).predictions
+    }
+    assert said == {"normal": "Xin chào", "dyslexic": "meeting nhé"}
+    swapped = with_domain(Trained(bundle, None, "domain_whisper", None), SWAP).bundle
+    other = Conventions(swapped)
+    said = {
+        p.example.id: p.hypotheses["transcribe"].text
+        for p in predict(swapped, other, with_loss=False).predictions
+    }
+    assert said == {"normal": "meeting nhé", "dyslexic": "Xin chào"}
+
+
+def test_a_model_that_learnt_the_domains_says_which_it_hears(tmp_path):
+    bundle = tiny()
+    fit(bundle, tmp_path, 60, rate=1e-2)
+    asked = with_domain(Trained(bundle, None, "domain_whisper", None), AUTO).bundle
+    data = Utterances(asked, ("normal", "dyslexic"))
+    found = predict(asked, data, with_loss=False).predictions
+    assert [p.hypotheses["transcribe"].domain for p in found] == ["normal", "dyslexic"]
+    assert [p.example.domain for p in found] == ["normal", "dyslexic"], "the truth stays beside it"
+
+
+def test_weights_of_domains_multiply_their_losses():
+    bundle, plain = tiny(domain_weights={"dyslexic": 3.0}), tiny()
+    rows = features(bundle, "normal", "dyslexic")
+    batch = bundle.collate(rows)
+    assert batch["weights"].tolist() == [1.0, 3.0]
+    bundle.model.eval()
+    one, two = (
+        bundle.model(**model_inputs(plain.collate([row])), num_items_in_batch=10).loss for row in rows
+    )
+    both = bundle.model(**model_inputs(batch), num_items_in_batch=10).loss
+    torch.testing.assert_close(both, one + 3 * two)
+
+
+# What learns
+
+
+def parameters(bundle: Bundle) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in bundle.model.named_parameters()}
+
+
+def test_blocks_change_exactly_what_the_guide_unfreezes(tmp_path):
+    """The last blocks (of the decoder attention and MLP alone) and the rows of the domains' tokens; weight decay on."""
+    bundle = tiny()
+    before = parameters(bundle)
+    trainer = fit(bundle, tmp_path, 3, mode="blocks")
+    after = parameters(bundle)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    kinds = ("self_attn", "encoder_attn", "fc1", "fc2")
+    wanted = {
+        name
+        for name in before
+        if name.startswith("model.encoder.layers.1.")
+        or any(name.startswith(f"model.decoder.layers.1.{kind}.") for kind in kinds)
+    }
+    # The softmax over keys is blind to what is added to all of them: no gradient ever reaches such a bias.
+    assert changed - {"model.decoder.embed_tokens.weight"} == wanted
+    table = "model.decoder.embed_tokens.weight"
+    rows = (before[table] != after[table]).any(dim=1).nonzero().flatten().tolist()
+    assert rows == ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS))
+    assert trainer.bare_model.proj_out.weight is trainer.bare_model.model.decoder.embed_tokens.weight
+
+
+def test_the_table_counts_rows_that_learn():
+    bundle = tiny()
+    model, plan = trainable.apply(bundle, mode="blocks")
+    rows = {row.what: row for row in trainable.table(model, plan)}
+    name = "model.decoder.embed_tokens.weight"
+    size, width = bundle.model.proj_out.weight.shape
+    assert rows[f"trainable: 2 of {size:,} rows of {name}"].parameters == 2 * width
+    assert rows[f"frozen: the other rows of {name}"].parameters == (size - 2) * width
+    assert sum(row.parameters for what, row in rows.items() if what != "total") == rows["total"].parameters
+
+
+def test_adapters_go_to_the_same_blocks_and_the_tokens_learn_beside_them(tmp_path):
+    pytest.importorskip("peft")
+    bundle = tiny()
+    before = parameters(bundle)
+    trainer = fit(bundle, tmp_path, 3, mode="lora", rate=1e-2)
+    merged = trainable.merge(trainer.bare_model)
+    after = dict(merged.named_parameters())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    table = "model.decoder.embed_tokens.weight"
+    assert changed and all(".layers.1." in name for name in changed - {table})
+    rows = (before[table] != after[table]).any(dim=1).nonzero().flatten().tolist()
+    assert rows == ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS))
+    assert merged.proj_out.weight is merged.model.decoder.embed_tokens.weight, "trap 5: still tied"
+
+
+# Folders
+
+
+def test_the_folder_is_stock_whispers_and_ours(tmp_path):
+    bundle = tiny()
+    bundle.model.save_pretrained(tmp_path)
+    bundle.processor.save_pretrained(tmp_path)
+    again = load_trained(tmp_path)
+    assert again.model_type == "domain_whisper"
+    row = spoken("u", "dyslexic")
+    np.testing.assert_array_equal(
+        again.bundle.encode(row, noise(1.0))["labels"]["transcribe"],
+        bundle.encode(row, noise(1.0))["labels"]["transcribe"],
+    )
+    stock, processor = (
+        AutoModelForSpeechSeq2Seq.from_pretrained(tmp_path),
+        AutoProcessor.from_pretrained(tmp_path),
+    )
+    assert type(stock).__name__ == "WhisperForConditionalGeneration"
+    start = [
+        *processor.tokenizer.convert_tokens_to_ids(["<|startoftranscript|>"]),
+        *prompt(bundle, "dyslexic"),
+    ]
+    sound = processor(noise(1.0), sampling_rate=16000, return_tensors="pt").input_features
+    said = stock.generate(sound, decoder_input_ids=torch.tensor([start]), max_new_tokens=6, num_beams=1)
+    full = DataCollatorSpeechSeq2SeqDomain(tasks=("transcribe",), start_id=start[0], pad_id=0, context="full")
+    batch = full([bundle.encode(row, noise(1.0))])
+    ours = bundle.generate(bundle.model.eval(), batch, max_new_tokens=6, num_beams=1)["transcribe"][0]
+    tail = said[0].tolist()[-len(ours) :]
+    assert tail == ours.tolist()
+    assert not set(tail) & set(ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS)))
