@@ -81,7 +81,8 @@ class Bundle:
         float32 mono at ``sample_rate``. Raises ``ValueError`` with the reason when the example cannot be
         used (too many label tokens, say); the caller writes it into the drop ledger.
     collate: ``list[Features] -> Batch``; picklable.
-    train_collate: the same for training, where it differs (Whisper's share of full batches).
+    train_encode, train_collate: the same for training, where they differ (CTC's silence around clips; Whisper's share
+        of full batches).
     generate: ``(model, batch, *, states=None, **generation) -> {task: token ids [batch, length]}``, the prompt
         left out; the encoder runs once for all tasks, not at all where ``states`` (the
         ``encoder_last_hidden_state`` of a forward pass over the batch) are given; the prompt of each row is the
@@ -107,6 +108,7 @@ class Bundle:
     generate: Callable[..., Mapping[str, torch.Tensor]]
     decode: Callable[[Sequence[int]], str]
     groups: Mapping[str, tuple[str, ...]]
+    train_encode: Callable[[Example, np.ndarray], Features] | None = None
     train_collate: Callable[[list[Features]], Batch] | None = None
     frozen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
