@@ -79,7 +79,13 @@ def joining(config: Config) -> Joining | None:
     settings = config.augmentation.join
     if not (config.augmentation.enabled and settings.prob):
         return None
-    return Joining(settings.prob, settings.most, config.audio.max_length_seconds, config.training.seed)
+    return Joining(
+        settings.prob,
+        settings.most,
+        config.audio.max_length_seconds,
+        config.training.seed,
+        settings.after_epochs,
+    )
 
 
 def add_callbacks(

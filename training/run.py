@@ -137,9 +137,10 @@ def usable(
     config: Config, bundle: Bundle, manifest: Any, name: str, report: Report
 ) -> tuple[SpeechDataset, DropLedger]:
     """The dataset of a split less what cannot be trained on, and the ledger of what that was."""
+    encode = bundle.train_encode if name == "train" else None
     dataset = SpeechDataset(
         manifest,
-        bundle.encode,
+        encode or bundle.encode,
         bundle.sample_rate,
         min_seconds=config.data.min_seconds,
         max_seconds=config.audio.max_length_seconds,

@@ -267,6 +267,16 @@ def test_joining_keeps_every_clip_once_within_the_limit_on_all_ranks(seconds, wo
     assert prob > 0 or all(len(rows) == 1 for batch in found for rows in batch)
 
 
+def test_joining_may_wait_for_some_epochs():
+    sampler = DurationBatchSampler([1.0] * 8, batch_size=4, seed=0)
+    joining = Joining(1.0, 2, longest=30.0, seed=0, after=2)
+    found = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        found.append({len(rows) for batch in joined_epoch(sampler, joining) for rows in batch})
+    assert found == [{1}, {1}, {2}, {2}]
+
+
 def test_the_longest_utterance_of_a_joined_epoch_is_what_it_gives():
     sampler = DurationBatchSampler([1.0, 1.0, 1.0, 1.0], batch_size=4, seed=0)
     joining = Joining(1.0, 2, longest=30.0, seed=0)

@@ -95,6 +95,20 @@ def test_silence_at_the_edges_is_that_of_a_clip_that_has_it(encoder, tmp_path):
 
 
 @log_mels
+def test_training_hears_clips_without_the_silence_that_use_adds(encoder):
+    """A silence of always one length would be learnt as a sign; what training hears is drawn by ``shift``."""
+    bundle, bare = tiny(encoder, **SILENCE), tiny(encoder, feature_norm="peak")
+    clip = noise(0.8)
+    taught = bundle.train_encode(example(), clip)
+    np.testing.assert_array_equal(taught["input_features"], bare.encode(example(), clip)["input_features"])
+    assert taught["labels"] == bundle.encode(example(), clip)["labels"] and bare.train_encode is None
+    tight = example(text="ha " * 16)
+    bundle.encode.check(tight, 0.8)
+    with pytest.raises(ValueError, match="cannot align"):
+        bundle.train_encode.check(tight, 0.8)
+
+
+@log_mels
 @pytest.mark.parametrize("text", ["ha ha ha", "xin chào các bạn"])
 def test_the_shortest_clip_for_a_text_may_count_the_silence_around_it(encoder, text):
     bundle = tiny(encoder, **SILENCE)

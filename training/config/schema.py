@@ -228,6 +228,8 @@ class Join(Change):
     """The most clips in one; together they are no longer than ``audio.max_length_seconds``."""
     pause: NonNegative = 0.3
     """The longest silence between two of them, in seconds."""
+    after_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs of single clips before: a model from scratch learns to align sooner on short ones."""
 
 
 class Augmentation(Block):

@@ -91,17 +91,18 @@ class DurationBatchSampler(Sampler[list[int]]):
 @dataclass(frozen=True)
 class Joining:
     """Which clips of a batch become one utterance: in ``prob`` of the batches two to ``most`` each, together no
-    longer than ``longest`` seconds. The batch is as long as before, in fewer rows."""
+    longer than ``longest`` seconds, from epoch ``after`` on. The batch is as long as before, in fewer rows."""
 
     prob: float
     most: int
     longest: float
     seed: int
+    after: int = 0
 
     def groups(self, batch: list[int], seconds: np.ndarray, epoch: int) -> list[int | tuple[int, ...]]:
         """The batch with joined clips as tuples; drawn alike whatever rank asks. ``seconds``: of all clips."""
         draw = np.random.default_rng([self.seed, epoch, *np.abs(batch).tolist()])
-        if draw.random() >= self.prob or min(batch) < 0:
+        if epoch < self.after or draw.random() >= self.prob or min(batch) < 0:
             return list(batch)
         size = min(int(draw.integers(2, self.most + 1)), int(self.longest / max(seconds[batch].max(), 1e-3)))
         if size < 2:

@@ -89,7 +89,8 @@ class Bundle:
         float32 mono at ``sample_rate``. Raises ``ValueError`` with the reason when the example cannot be
         used (too many label tokens, say); the caller writes it into the drop ledger.
     collate: ``list[Features] -> Batch``; picklable.
-    train_collate: the same for training, where it differs (Whisper's share of full batches).
+    train_encode, train_collate: the same for training, where they differ (CTC's silence around clips; Whisper's share
+        of full batches).
     generate: ``(model, batch, *, states=None, **generation) -> {task: token ids [batch, length]}``, the prompt
         left out; the encoder runs once for all tasks, not at all where ``states`` (the
         ``encoder_last_hidden_state`` of a forward pass over the batch) are given; the prompt of each row is the
@@ -121,6 +122,7 @@ class Bundle:
     groups: Mapping[str, tuple[str, ...]]
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     listen: Callable[..., Heard] | None = None
+    train_encode: Callable[[Example, np.ndarray], Features] | None = None
     train_collate: Callable[[list[Features]], Batch] | None = None
     frozen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -87,7 +88,8 @@ class Options(BaseModel):
     all bands together by theirs (``clip``), which short clips of a word or two need; or by the loudest point alone
     (``peak``), to which silence around the speech makes no difference."""
     edge_silence: float = Field(0.0, ge=0, le=2)
-    """Seconds of silence put before and after every clip, in training and in use (``feature_norm: peak``)."""
+    """Seconds of silence put before and after every clip in evaluation and use (``feature_norm: peak``); what training
+    hears there is drawn, see ``augmentation.shift``."""
     sizes: dict[str, Any] = Field(default_factory=dict)
     """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
 
@@ -187,6 +189,7 @@ def _bundle(options: Options, model: Any, processor: CtcProcessor, notes: tuple[
         languages=(spoken, spoken),
         sample_rate=extractor.sampling_rate,
         encode=CtcEncode(extractor, tokenizer, frames),
+        train_encode=_without_edges(extractor, tokenizer, frames),
         collate=CtcCollator(shortest=frames.samples(spans + 1) if spans else 1),
         generate=Generate(),
         decode=tokenizer.decode,
@@ -201,6 +204,15 @@ def _bundle(options: Options, model: Any, processor: CtcProcessor, notes: tuple[
         ),
         spectrogram=options.encoder != "wav2vec2",
     )
+
+
+def _without_edges(extractor: Any, tokenizer: CtcTokenizer, frames: Any) -> CtcEncode | None:
+    """The encoder of the training clips where it differs: a silence of always one length would be learnt as a sign."""
+    if not edge_silence(extractor):
+        return None
+    bare = copy.copy(extractor)
+    bare.edge_silence = 0.0
+    return CtcEncode(bare, tokenizer, replace(frames, edge=0))
 
 
 def _frames(options: Options, model: Any, extractor: Any) -> tuple[FrameCount, int]:
