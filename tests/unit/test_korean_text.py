@@ -17,7 +17,7 @@ from training.data.korean_text import KoreanRules, clean_korean, has_two_transcr
 from training.evaluation.metrics import corpus_scores
 from training.evaluation.normalize import normalizer
 
-KSPON = "b/ 아/ 모+ 몬 소리야 (70%)/(칠 십 퍼센트) 확률이라니 n/"
+KSPON = "b/ 음/ 그+ 그래서 (30%)/(삼 십 퍼센트) 정도야 n/"
 PLAIN, SECOND = KoreanRules(), KoreanRules(dual="second")
 READ = KoreanRules(dual="first", numerals="read")
 
@@ -25,10 +25,10 @@ READ = KoreanRules(dual="first", numerals="read")
 @pytest.mark.parametrize(
     ("rules", "clean"),
     [
-        (PLAIN, "아 모 몬 소리야 (70%)/(칠 십 퍼센트) 확률이라니"),
-        (KoreanRules(dual="first"), "아 모 몬 소리야 70% 확률이라니"),
-        (SECOND, "아 모 몬 소리야 칠 십 퍼센트 확률이라니"),
-        (READ, "아 모 몬 소리야 칠십% 확률이라니"),
+        (PLAIN, "음 그 그래서 (30%)/(삼 십 퍼센트) 정도야"),
+        (KoreanRules(dual="first"), "음 그 그래서 30% 정도야"),
+        (SECOND, "음 그 그래서 삼 십 퍼센트 정도야"),
+        (READ, "음 그 그래서 삼십% 정도야"),
     ],
 )
 def test_a_transcript_of_ai_hub(rules: KoreanRules, clean: str) -> None:

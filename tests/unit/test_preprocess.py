@@ -290,7 +290,7 @@ def test_a_misspelt_text_column_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         preprocess(source, tmp_path / "out.tsv")
 
 
-KSPON = "b/ 아/ 모+ 몬 소리야 (70%)/(칠 십 퍼센트) n/"
+KSPON = "b/ 음/ 그+ 그래서 (30%)/(삼 십 퍼센트) n/"
 
 
 def test_korean_rows_are_cleaned_by_the_korean_rules_and_other_rows_are_not(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_korean_rows_are_cleaned_by_the_korean_rules_and_other_rows_are_not(tmp_
     done = run("--input", source, "--output", output, "--korean", "--dual", "second", "--numerals", "read")
     assert done.returncode == 0, done.stderr
     assert [(e.id, *e.texts.values()) for e in load_manifest(output)] == [
-        ("ko", "아 모 몬 소리야 칠 십 퍼센트", "b/ 3"),
+        ("ko", "음 그 그래서 삼 십 퍼센트", "b/ 3"),
         ("unnamed", "세시 네", "x"),
         ("en", "(a)/(b) b/ 3", "x"),
     ]

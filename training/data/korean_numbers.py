@@ -21,7 +21,7 @@ _ONES = ("", "한", "두", "세", "네", "다섯", "여섯", "일곱", "여덟",
 NATIVE_MOST = 99
 _MONTHS = {6: "유", 10: "시"}
 
-_NATIVE = "시간|개|명|사람|마리|살|번째|가지|군데|곳|권|잔|병|그루|송이|켤레|채|척|벌|달|배|통|쌍|자루|조각|바퀴|그릇|접시|끼"
+_NATIVE = "시간|개|명|사람|마리|살|번째|가지|군데|곳|권|가구|잔|병|그루|송이|켤레|채|척|벌|달|배|통|쌍|자루|조각|바퀴|그릇|접시|끼"
 COUNTERS = {"시": 12, **dict.fromkeys(_NATIVE.split("|"), NATIVE_MOST)}
 """Counter → the largest number that is native before it. Hours of the clock beyond 12 are Sino-Korean (14시: 십사시)."""
 

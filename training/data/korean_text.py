@@ -39,7 +39,7 @@ class KoreanRules:
 def clean_korean(text: str, rules: KoreanRules) -> str:
     """`clean_transcript`, and what belongs to Korean: `plain_forms`, the marks of AI-Hub, ``rules``. Idempotent.
 
-    AI-Hub marks sounds (``b/ n/ l/ o/ u/``), fillers (``아/``), repeated beginnings (``모+``) and unclear words
+    AI-Hub marks sounds (``b/ n/ l/ o/ u/``), fillers (``아/``), repeated beginnings (``그+``) and unclear words
     (``그*``). The sounds go; of the words only the mark goes, since they were said.
     """
     while (cleaned := _clean_once(text, rules)) != text:
@@ -48,7 +48,7 @@ def clean_korean(text: str, rules: KoreanRules) -> str:
 
 
 def has_two_transcripts(text: str) -> bool:
-    """Whether a part of the text is there twice, as spelling and as pronunciation: ``(70%)/(칠십 퍼센트)``."""
+    """Whether a part of the text is there twice, as spelling and as pronunciation: ``(30%)/(삼십 퍼센트)``."""
     return _DUAL.search(text) is not None
 
 

@@ -69,13 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     korean.add_argument(
         "--korean",
         action="store_true",
-        help="jamo and widths made one, marks of AI-Hub (b/ n/ 아/ 모+ 그*) taken out, in rows whose language is ko or "
+        help="jamo and widths made one, marks of AI-Hub (b/ n/ 아/ 그+ 그*) taken out, in rows whose language is ko or "
         "not given",
     )
     korean.add_argument(
         "--dual",
         choices=get_args(Dual),
-        help="which of two transcripts in (70%%)/(칠십 퍼센트) stays; without it such rows are dropped",
+        help="which of two transcripts in (30%%)/(삼십 퍼센트) stays; without it such rows are dropped",
     )
     korean.add_argument(
         "--numerals",

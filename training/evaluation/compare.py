@@ -121,7 +121,10 @@ def _require_contained(
 def _paired_rows(a: dict[str, Row], b: dict[str, Row]) -> Pair:
     """The rows of both runs in one order, each with its domain."""
     if not any(row.example.domain for row in a.values()):
-        a = {name: replace(row, example=b[name].example) for name, row in a.items()}
+        a = {
+            name: replace(row, example=replace(row.example, domain=b[name].example.domain))
+            for name, row in a.items()
+        }
     return list(a.values()), [b[name] for name in a]
 
 
