@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training import checkpoint
-from training.config.arguments import environment, training_arguments
+from training.config.arguments import best_metric, environment, training_arguments
 from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
 from training.config.schema import Config
 from training.data.augment import make_augment
@@ -22,6 +22,7 @@ from training.data.tasks import check_tasks
 from training.errors import UserError
 from training.folders import writable
 from training.models import BuildContext, Bundle, load
+from training.selection import check_metric
 from training.trainable import optimizer_name
 
 RESULTS = "train_results.json"
@@ -118,6 +119,8 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     limit = config.evaluation.max_utterances
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
+    if "dev" in datasets:
+        check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks)
     return Run(
         config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
     )

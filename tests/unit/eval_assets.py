@@ -45,6 +45,7 @@ def example(
     tags: Sequence[str] = (),
     duration: float = 2.0,
     path: str = "clip.wav",
+    domain: str | None = None,
 ) -> Example:
     texts = {TRANSCRIBE: transcript, TRANSLATE: translation}
     return Example(
@@ -56,6 +57,7 @@ def example(
         target_language=target,
         speaker=speaker,
         group=group,
+        domain=domain,
         word_languages=tuple(tags),
         source=f"test.tsv:{name}",
     )

@@ -246,6 +246,9 @@ def test_contradictions_between_blocks(tmp_path: Path, text: str, key: str) -> N
     [
         ("training: {metric_for_best_model: eval_wre}", "metric_for_best_model", "did you mean eval_wer?"),
         ("training: {metric_for_best_model: accuracy}", "metric_for_best_model", "eval_loss, eval_wer"),
+        ("training: {metric_for_best_model: cre_child}", "metric_for_best_model", "(eval_wer_<domain>)"),
+        ("training: {metric_for_best_model: loss_child}", "metric_for_best_model", "no score is called"),
+        ("training: {metric_for_best_model: cer_}", "metric_for_best_model", "no score is called"),
         ("training: {report_to: tensorbord}", "report_to", "did you mean tensorboard?"),
         ("training: {report_to: [none, paper]}", "report_to", "paper"),
     ],
@@ -255,7 +258,10 @@ def test_names_that_the_trainer_does_not_know(tmp_path: Path, text: str, line: s
     assert found.startswith(f"a.yaml:1: training.{line}: ") and said in found
 
 
-@pytest.mark.parametrize("metric", ["wer", "eval_cer", "loss", "eval_loss", "eval_bleu", "chrf", None])
+@pytest.mark.parametrize(
+    "metric",
+    ["wer", "eval_cer", "loss", "eval_loss", "eval_bleu", "chrf", "eval_cer_child", "bleu_child", None],
+)
 @pytest.mark.parametrize("task", ["transcribe", "translate", "both"])
 def test_the_best_checkpoint_is_chosen_by_a_score_of_the_models_tasks(metric: str | None, task: str) -> None:
     given = {
@@ -267,7 +273,7 @@ def test_the_best_checkpoint_is_chosen_by_a_score_of_the_models_tasks(metric: st
         "translate": ("bleu", "chrf"),
         "both": ("wer", "cer", "bleu", "chrf"),
     }
-    name = (metric or "loss").removeprefix("eval_")
+    name = (metric or "loss").removeprefix("eval_").removesuffix("_child")
     if name in ("loss", *scores[task]):
         assert config_from(given).training.metric_for_best_model == metric
     else:

@@ -9,7 +9,15 @@ from eval_assets import corpus, said
 from eval_assets import example as make
 
 from training.data.example import AudioRef, Example
-from training.evaluation.breakdown import accuracy, by_domain, by_duration, by_vocabulary, drawing, worst
+from training.evaluation.breakdown import (
+    accuracy,
+    by_domain,
+    by_duration,
+    by_vocabulary,
+    domain_gap,
+    drawing,
+    worst,
+)
 from training.evaluation.evaluate import evaluate
 from training.evaluation.metrics import Alignments, align_words
 from training.evaluation.picks import choose
@@ -117,3 +125,34 @@ def test_report_shows_the_ten_worst_worst_first(tmp_path: Path) -> None:
     assert [sum(s.errors for s in pick.said) for pick in picks] == sorted(
         (sum(s.errors for s in pick.said) for pick in picks), reverse=True
     )
+
+
+def test_the_gap_of_each_domain_to_the_largest() -> None:
+    rows = [*ROWS, row("u4", "a b", "a b", 1.0, "child"), row("u5", "a", "b", 1.0, "elder")]
+    found = domain_gap(rows, resamples=200, seed=0)
+    assert found is not None and found["base"] == "child" and list(found["gaps"]) == ["adult", "elder"]
+    gap = found["gaps"]["adult"]["wer"]
+    assert (gap["a"], gap["b"]) == (pytest.approx(100 * 5 / 6), 0.0)
+    assert gap["value"] == pytest.approx(gap["a"]) and gap["low"] <= gap["value"] <= gap["high"]
+    assert (gap["unit"], gap["units"], gap["rows"]) == ("utterance", 5, 5)
+    assert domain_gap(ROWS[:1] + ROWS[3:], resamples=20, seed=0) is None
+
+
+def test_evaluation_summary_and_report_show_domains_and_their_gap(tmp_path: Path) -> None:
+    examples = [
+        make(f"u{n}", "가나 다라마", language="ko", domain="normal" if n < 6 else "dyslexic", speaker=f"s{n}")
+        for n in range(10)
+    ]
+    hypotheses = [said(f"u{n}", "가나 다라마" if n < 6 else "가 나라마") for n in range(10)]
+    found = evaluate(examples, hypotheses, meta={}, resamples=50)
+    assert list(found.report["by_domain"]) == ["dyslexic", "normal"]
+    gap = found.report["domain_gap"]["gaps"]["dyslexic"]
+    assert gap["cer"]["value"] == pytest.approx(20.0) and gap["cer_spaces"]["value"] > 20
+    assert [line["domain"] for line in found.predictions] == ["normal"] * 6 + ["dyslexic"] * 4
+    lines = found.summary().splitlines()
+    assert any(line.startswith("CER with spaces ") for line in lines)
+    assert any(line.startswith("domain dyslexic: WER 100.0 [100.0, 100.0], CER 20.0 ") for line in lines)
+    assert any(line.startswith("domain gap, dyslexic − normal: WER 100.0 ") for line in lines)
+    found.write(tmp_path, "run")
+    page = build_report(load_results(tmp_path))
+    assert "domain gap, in points" in page and "dyslexic − normal" in page and "CER with spaces" in page

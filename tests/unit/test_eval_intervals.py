@@ -7,7 +7,7 @@ import pytest
 from eval_assets import corpus, example
 
 from training.data.example import TRANSCRIBE, TRANSLATE
-from training.evaluation.intervals import interval, paired, resampled_scores, units_of
+from training.evaluation.intervals import interval, paired, resampled_scores, units_of, unpaired
 from training.evaluation.metrics import (
     Statistic,
     percent,
@@ -121,3 +121,33 @@ def test_undefined_scores_are_none_in_json():
     assert interval(empty, units, resamples=50).to_json()["value"] is None
     none = Statistic(np.zeros((0, 2), dtype=np.int64), percent)
     assert interval(none, units_of([]), resamples=50).to_json()["low"] is None
+
+
+def test_a_difference_of_different_rows_is_drawn_apart():
+    """Two parts with the same errors: paired they never differ, drawn apart they do."""
+    rows = [example(str(n), "x", speaker=f"s{n % 10}") for n in range(50)]
+    errors = Statistic(np.array([[n % 3 == 0, 1] for n in range(50)], dtype=np.int64), percent)
+    units = units_of(rows)
+    assert paired(errors, errors, units).high == 0
+    found = unpaired(errors, errors, units, units, resamples=500, seed=1)
+    assert found.value == 0 and found.low < -5 and found.high > 5
+    assert (found.unit, found.units, found.rows) == ("speaker", 20, 100)
+    few = unpaired(errors, errors.subset(range(7)), units, units_of(rows[:7]), resamples=100)
+    assert (few.unit, few.units, few.rows) == ("speaker and utterance", 17, 57)
+
+
+def test_coverage_of_a_known_gap():
+    """Of 200 pairs of samples with rates 30 % and 10 %, about 95 % of the intervals hold the 20 points."""
+    generator = np.random.default_rng(0)
+    units = units_of([example(str(n), "x") for n in range(150)])
+    hits = 0
+    for number in range(200):
+        a, b = (
+            Statistic(
+                np.stack([generator.random(150) < rate, np.ones(150)], axis=1).astype(np.int64), percent
+            )
+            for rate in (0.3, 0.1)
+        )
+        found = unpaired(a, b, units, units, resamples=200, seed=number)
+        hits += found.low <= 20 <= found.high
+    assert 0.90 <= hits / 200 <= 0.99

@@ -107,3 +107,38 @@ def test_trap_13_an_absent_translation_is_no_reference_and_the_word_nan_is_a_wor
 def test_translations_are_normalised_by_their_own_language():
     row = join([example("a", "x", "L'eau", language="mdw", target="fr")], [said("a", "l eau", TRANSLATE)])
     assert row[TRANSLATE][0].reference == row[TRANSLATE][0].hypothesis == "l eau"
+
+
+def test_every_domain_has_its_scores_beside_those_of_all_rows():
+    examples = [
+        example("a", "một hai", domain="child"),
+        example("b", "ba bốn", "ba bốn", domain="adult"),
+        example("c", "năm sáu bảy"),
+    ]
+    hypotheses = [
+        said("a", "một ba"),
+        said("b", "ba bốn"),
+        said("b", "ba bốn", TRANSLATE),
+        said("c", "năm sáu"),
+    ]
+    scores = corpus_scores(examples, hypotheses)
+    assert list(scores) == [
+        "wer_adult", "cer_adult", "wer_child", "cer_child", "wer", "cer",
+        "bleu_adult", "chrf_adult", "bleu", "chrf",
+    ]  # fmt: skip
+    assert (scores["wer_child"], scores["wer_adult"]) == (50.0, 0.0)
+    assert scores["wer"] == pytest.approx(100 * 2 / 7)
+    assert scores["chrf_adult"] == scores["chrf"] == 100.0
+
+
+def test_a_domain_does_not_take_the_name_of_a_score():
+    examples = [example("a", "가 나", language="ko", domain="spaces"), example("b", "다라", language="ko")]
+    scores = corpus_scores(examples, [said("a", "가 나"), said("b", "다 라")])
+    assert scores["cer_spaces"] == pytest.approx(100 / 5) and scores["wer_spaces"] == 0.0
+
+
+def test_a_domain_without_reference_words_has_no_score():
+    examples = [example("a", "...", domain="silent"), example("b", "một", domain="loud")]
+    assert set(corpus_scores(examples, [said("a", "x"), said("b", "một")])) == {
+        "wer", "cer", "wer_loud", "cer_loud",
+    }  # fmt: skip

@@ -288,3 +288,51 @@ def test_a_misspelt_text_column_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     source.write_text("id\tvideo_id\taudio_path\tduration\ttext\n", encoding="utf-8")
     with pytest.raises(UserError, match="no column 'transcript' and no column 'translation'"):
         preprocess(source, tmp_path / "out.tsv")
+
+
+KSPON = "b/ 음/ 그+ 그래서 (30%)/(삼 십 퍼센트) n/"
+
+
+def test_korean_rows_are_cleaned_by_the_korean_rules_and_other_rows_are_not(tmp_path: Path) -> None:
+    source = export(
+        tmp_path,
+        row(tmp_path, "ko", transcript=KSPON, translation="b/ 3", language="ko"),
+        row(tmp_path, "unnamed", transcript="３시 o/네", translation="x", language=None),
+        row(tmp_path, "en", transcript="(a)/(b) b/ 3", translation="x", language="en"),
+    )
+    output = tmp_path / "clean.tsv"
+    done = run("--input", source, "--output", output, "--korean", "--dual", "second", "--numerals", "read")
+    assert done.returncode == 0, done.stderr
+    assert [(e.id, *e.texts.values()) for e in load_manifest(output)] == [
+        ("ko", "음 그 그래서 삼 십 퍼센트", "b/ 3"),
+        ("unnamed", "세시 네", "x"),
+        ("en", "(a)/(b) b/ 3", "x"),
+    ]
+    record = json.loads((tmp_path / "clean_preprocess.json").read_text(encoding="utf-8"))
+    assert record["korean"] == {"dual": "second", "numerals": "read"}
+
+
+def test_rows_with_two_transcripts_are_dropped_until_one_is_chosen(tmp_path: Path) -> None:
+    source = export(
+        tmp_path,
+        row(tmp_path, "two", transcript=KSPON, language="ko"),
+        row(tmp_path, "one", transcript="3시", language="ko_KR"),
+        row(tmp_path, "en", transcript="(a)/(b)", language="en"),
+    )
+    output = tmp_path / "clean.tsv"
+    done = run("--input", source, "--output", output, "--korean")
+    assert done.returncode == 0, done.stderr
+    assert "dual_transcript" in done.stdout
+    (drop,) = (tmp_path / "clean_dropped.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    assert drop.split("\t")[:2] == ["two", "dual_transcript"] and "choose with --dual" in drop
+    assert [(e.id, e.texts["transcribe"]) for e in load_manifest(output)] == [
+        ("one", "3시"),
+        ("en", "(a)/(b)"),
+    ]
+
+
+@pytest.mark.parametrize("option", [("--dual", "first"), ("--numerals", "read")])
+def test_korean_options_without_korean_are_refused(tmp_path: Path, option: tuple[str, str]) -> None:
+    done = run("--input", tmp_path / "a.tsv", "--output", tmp_path / "b.tsv", *option)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {option[0]}: is for Korean transcripts; say --korean as well\n"

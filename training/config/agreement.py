@@ -207,6 +207,11 @@ def _lengths(config: Config) -> list[Problem]:
     return problems
 
 
+def base_score(metric: str) -> str:
+    """``cer`` for ``eval_cer``, ``cer`` and the score of one domain, ``eval_cer_child``."""
+    return metric.removeprefix("eval_").partition("_")[0]
+
+
 def _best_metric(config: Config) -> list[Problem]:
     named = config.training.metric_for_best_model
     if named is None:
@@ -214,13 +219,16 @@ def _best_metric(config: Config) -> list[Problem]:
     task = getattr(config.model, "task", "both")
     all_scores = [name for names in SCORES.values() for name in names]
     name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
-    if name in known:
+    # Which domains the dev rows have is known when they are read: `training.selection.check_metric`.
+    base, of_domain = base_score(name), "_" in name.rstrip("_")
+    if name in known or (of_domain and base in known and base != "loss"):
         return []
     key = _key("metric_for_best_model")
     scores = ", ".join(f"eval_{score}" for score in known)
-    if name in all_scores:
+    if base in all_scores and (name == base or of_domain):
         message = f"{named} is no score of model.task {task}, which has {scores}"
         return [Problem(key, message, (("model", "task"),))]
+    scores += f", and each but the loss of one domain (eval_{known[1]}_<domain>)"
     return [Problem(key, f"no score is called {named}; there are {scores}{_near(name, known, 'eval_')}")]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config.agreement import (
+    base_score,
     checkpoint_steps,
     checkpoint_strategy,
     evaluation_steps,
@@ -116,7 +117,7 @@ def _schedule(training: Training) -> dict[str, Any]:
 def _choice(config: Config) -> dict[str, Any]:
     metric, greater = best_metric(config), config.training.greater_is_better
     if greater is None:
-        greater = not metric.endswith(LOWER_IS_BETTER)
+        greater = base_score(metric) not in LOWER_IS_BETTER
     return {
         "load_best_model_at_end": keeps_best(config.training),
         "metric_for_best_model": metric,

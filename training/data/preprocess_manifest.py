@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from training.data.checks import check_audio
 from training.data.derived import DerivedFiles, rebase
 from training.data.example import Example
+from training.data.korean_text import Dual, KoreanRules, Numerals, clean_korean, has_two_transcripts
 from training.data.ledger import Drop, DropLedger
 from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
 from training.data.tables import row_writer
@@ -27,6 +30,7 @@ from training.errors import UserError, exit_on_user_error
 from training.folders import writable
 
 _BLOCK = 2048
+_KOREAN = re.compile(r"ko(r|rean)?([-_].*)?", re.IGNORECASE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +65,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="overwrite an output that this command has not made"
     )
+    korean = parser.add_argument_group("Korean transcripts")
+    korean.add_argument(
+        "--korean",
+        action="store_true",
+        help="jamo and widths made one, marks of AI-Hub (b/ n/ 아/ 그+ 그*) taken out, in rows whose language is ko or "
+        "not given",
+    )
+    korean.add_argument(
+        "--dual",
+        choices=get_args(Dual),
+        help="which of two transcripts in (30%%)/(삼십 퍼센트) stays; without it such rows are dropped",
+    )
+    korean.add_argument(
+        "--numerals",
+        choices=get_args(Numerals),
+        default="keep",
+        help="read: digits are spelt out (3개: 세개, 30분: 삼십분); keep (default)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_files=not arguments.skip_audio_check,
         workers=arguments.workers,
         force=arguments.force,
+        korean=_korean(arguments),
     )
     print(f"{arguments.output}: {total - len(ledger):,} of {total:,} utterances kept")
     print(ledger.summary())
@@ -98,6 +121,15 @@ def _columns(pairs: Sequence[str]) -> dict[str, str]:
     if wrong:
         raise UserError(f"--column {wrong[0]}: expected OURS=THEIRS, such as transcript=sentence")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _korean(arguments: argparse.Namespace) -> KoreanRules | None:
+    if arguments.korean:
+        return KoreanRules(dual=arguments.dual, numerals=arguments.numerals)
+    for name, given in (("--dual", arguments.dual), ("--numerals", arguments.numerals == "read")):
+        if given:
+            raise UserError(f"{name}: is for Korean transcripts; say --korean as well")
+    return None
 
 
 def _look_for_texts(source: Path, names: Sequence[str]) -> None:
@@ -128,12 +160,13 @@ def preprocess(
     check_files: bool = True,
     workers: int = 1,
     force: bool = False,
+    korean: KoreanRules | None = None,
 ) -> tuple[int, DropLedger]:
     """Clean ``source`` into ``output``; returns the number of rows read and the ledger of those left out.
 
-    Further columns are kept; audio paths are rewritten relative to the output's folder. Reasons:
-    ``empty_transcript``, ``empty_translation``, ``too_short``, ``too_long``, ``word_languages`` (tags that do not
-    line up with the cleaned words), and those of `training.data.dataset.check_audio`.
+    Further columns are kept; audio paths are rewritten relative to the output's folder. ``korean``: how Korean
+    transcripts are cleaned beyond that. Reasons: ``empty_transcript``, ``empty_translation``, ``dual_transcript``,
+    ``too_short``, ``too_long``, ``word_languages`` (tags that do not line up with the cleaned words), and those of `training.data.dataset.check_audio`.
 
     Raises `UserError` for a manifest that cannot be read, for an output that somebody else made, and when
     nothing is left.
@@ -147,7 +180,9 @@ def preprocess(
         source, audio_root=audio_root, columns=columns, require=require or (), check_words=False
     )
     _look_for_texts(source, manifest.column_names)
-    rules = _Rules(manifest, _required(manifest, require), min_duration, max_duration, check_files, workers)
+    rules = _Rules(
+        manifest, _required(manifest, require), min_duration, max_duration, check_files, workers, korean
+    )
     record = output.with_name(f"{output.stem}_preprocess.json")
     with DerivedFiles(record, [output, ledger_path(output)], force=force) as files:
         ledger = DropLedger()
@@ -171,6 +206,7 @@ def preprocess(
                 "input_sha256": manifest.sha256(),
                 "min_duration": min_duration,
                 "max_duration": max_duration,
+                "korean": korean and asdict(korean),
                 "utterances": len(manifest),
                 "dropped": ledger.counts(),
             }
@@ -205,6 +241,7 @@ class _Rules:
         max_duration: float,
         check_files: bool,
         workers: int,
+        korean: KoreanRules | None,
     ) -> None:
         self.manifest = manifest
         self.require = require
@@ -212,6 +249,7 @@ class _Rules:
         self.max_duration = max_duration
         self.check_files = check_files
         self.workers = workers
+        self.korean = korean
 
     def rows(self) -> Iterator[tuple[dict[str, Any], Drop | None]]:
         """Every row with its texts cleaned, and why it is left out (None: it stays)."""
@@ -221,11 +259,15 @@ class _Rules:
                 yield from pool.map(self._judge, range(start, start + len(block)), block)
 
     def _judge(self, index: int, row: dict[str, Any]) -> tuple[dict[str, Any], Drop | None]:
-        row = {
-            **row,
-            **{name: clean_transcript(row[name] or "") for name in TEXT_COLUMNS.values() if name in row},
-        }
         example = self.manifest[index]
+        texts = {name: clean_transcript(row[name] or "") for name in TEXT_COLUMNS.values() if name in row}
+        korean = self.korean if _KOREAN.fullmatch(example.language or "ko") else None
+        if korean is not None and "transcript" in texts:
+            texts["transcript"] = clean_korean(texts["transcript"], korean)
+            if korean.dual is None and has_two_transcripts(texts["transcript"]):
+                detail = f"{example.source}: (…)/(…) is said once and written twice; choose with --dual"
+                return row, Drop(example.id, "dual_transcript", detail)
+        row = {**row, **texts}
         return row, self._text_drop(example, row) or self._sound_drop(example, index)
 
     def _text_drop(self, example: Example, row: Mapping[str, Any]) -> Drop | None:

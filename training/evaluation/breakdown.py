@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.intervals import interval, units_of
-from training.evaluation.metrics import Alignments, Statistic, percent, transcript_statistics
+from training.evaluation.intervals import Units, interval, units_of, unpaired
+from training.evaluation.metrics import Alignments, Statistic, domain_rows, percent, transcript_statistics
 from training.evaluation.rows import Row
 
 ACCURACY_RULE = (
@@ -21,6 +21,10 @@ VOCABULARY_RULE = (
     "reference words by how often the training transcripts have them (normalised alike); error rate of substitutions "
     "and deletions, as an insertion belongs to no reference word; rows_with_unseen: WER of utterances with at least "
     "one unseen word, beside the others"
+)
+GAP_RULE = (
+    "score of the domain minus score of the base, the domain with the most rows; 95 % bootstrap, the two drawn apart, "
+    "since their utterances are different ones"
 )
 DURATIONS = (2.0, 5.0, 10.0, 20.0)
 """Seconds where one group of clips ends and the next begins."""
@@ -34,8 +38,7 @@ def drawing(resamples: int, seed: int) -> Draw:
     """``(rows, statistic) -> score with interval`` as every other figure of the evaluation has it."""
 
     def draw(rows: Sequence[Row], statistic: Statistic) -> dict[str, Any]:
-        units = units_of([row.example for row in rows])
-        return interval(statistic, units, resamples=resamples, seed=seed).to_json()
+        return interval(statistic, _units(rows), resamples=resamples, seed=seed).to_json()
 
     return draw
 
@@ -67,8 +70,37 @@ def by_duration(rows: Sequence[Row], draw: Draw) -> dict[str, Any]:
 
 def by_domain(rows: Sequence[Row], draw: Draw) -> dict[str, Any]:
     """WER and CER by what the manifest's ``domain`` says (a topic, an age group); empty where it says nothing."""
-    names = sorted({row.example.domain for row in rows if row.example.domain})
-    return _scores({name: [row for row in rows if row.example.domain == name] for name in names}, draw)
+    return _scores(_domains(rows), draw)
+
+
+def domain_gap(rows: Sequence[Row], *, resamples: int, seed: int) -> dict[str, Any] | None:
+    """`GAP_RULE`; None where there are not two domains."""
+    domains = _domains(rows)
+    if len(domains) < 2:
+        return None
+    base = max(domains, key=lambda name: len(domains[name]))  # the first by name among equals
+    of_base, drawn = transcript_statistics(domains[base]), _units(domains[base])
+    gaps: dict[str, dict[str, Any]] = {}
+    for name, found in domains.items():
+        if name == base:
+            continue
+        statistics = transcript_statistics(found)
+        gaps[name] = {
+            key: unpaired(
+                statistics[key], of_base[key], _units(found), drawn, resamples=resamples, seed=seed
+            ).to_json()
+            for key in statistics
+            if key in of_base
+        }
+    return {"rule": GAP_RULE, "base": base, "gaps": gaps}
+
+
+def _domains(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    return {name: [rows[index] for index in indices] for name, indices in domain_rows(rows).items()}
+
+
+def _units(rows: Sequence[Row]) -> Units:
+    return units_of([row.example for row in rows])
 
 
 def _scores(groups: Mapping[str, Sequence[Row]], draw: Draw) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from training.data.example import TRANSCRIBE, TRANSLATE, Example, Hypothesis
 from training.evaluation.baselines import NEAREST_RULE, nearest_training_sentences
 from training.evaluation.breakdown import accuracy as word_accuracy
-from training.evaluation.breakdown import by_domain, by_duration, by_vocabulary, drawing, worst
+from training.evaluation.breakdown import by_domain, by_duration, by_vocabulary, domain_gap, drawing, worst
 from training.evaluation.codeswitch import by_word_language
 from training.evaluation.errors import confusions, degenerate, error_shares, inserted_without_speech, loops
 from training.evaluation.intervals import interval, units_of
@@ -24,8 +24,7 @@ from training.evaluation.metrics import (
     align_words,
     bleu_tokenizer,
     signatures,
-    transcript_statistics,
-    translation_statistics,
+    task_statistics,
 )
 from training.evaluation.normalize import normalizer
 from training.evaluation.rows import Row, join, make_row
@@ -114,9 +113,11 @@ def evaluate(
     """
     rows = join(examples, hypotheses)
     draws = _Draws(resamples, seed)
-    statistics = {task: _statistics(task, found) for task, found in rows.items()}
+    statistics = {task: task_statistics(task, found) for task, found in rows.items()}
     scores = _merge(draws.intervals(rows[task], found) for task, found in statistics.items())
-    raw = _merge(draws.intervals(found, _statistics(task, found, raw=True)) for task, found in rows.items())
+    raw = _merge(
+        draws.intervals(found, task_statistics(task, found, raw=True)) for task, found in rows.items()
+    )
     language = next(iter(rows.values()))[0].language
     report = {
         "format": 1,
@@ -134,10 +135,6 @@ def evaluate(
         **_speakers(rows, statistics, train_speakers, draws),
     }
     return Evaluation(report, [line for found in rows.values() for line in _predictions(found)])
-
-
-def _statistics(task: str, rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
-    return transcript_statistics(rows, raw) if task == TRANSCRIBE else translation_statistics(rows, raw)
 
 
 def _merge(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -208,6 +205,7 @@ def _transcription(rows: Sequence[Row], train_texts: Iterable[str], draws: _Draw
         "accuracy": word_accuracy(rows, alignments, draw),
         "by_duration": by_duration(rows, draw),
         "by_domain": by_domain(rows, draw),
+        "domain_gap": domain_gap(rows, resamples=draws.resamples, seed=draws.seed),
         "by_vocabulary": by_vocabulary(rows, alignments, train_texts, draw),
         "worst": worst(rows, alignments),
         "errors": {**error_shares(alignments), "most_frequent": confusions(alignments)},
@@ -240,7 +238,7 @@ def _nearest(rows: Mapping[str, Sequence[Row]], texts: TrainTexts | None, draws:
             for row, text in zip(found, nearest.texts, strict=True)
         ]
         section[task] = {
-            **draws.intervals(recited, _statistics(task, recited)),
+            **draws.intervals(recited, task_statistics(task, recited)),
             "training_sentences": nearest.training_sentences,
             "searched": nearest.searched,
             "references_in_training": sum(distance == 0 for distance in nearest.distances),
@@ -300,6 +298,7 @@ def _prediction(row: Row, words: Sequence[int], characters: Sequence[int]) -> di
         "language": row.language,
         "speaker": row.example.speaker or "",
         "group": row.example.group or "",
+        "domain": row.example.domain or "",
         "reference": row.raw_reference,
         "hypothesis": row.raw_hypothesis,
         "normalised_reference": row.reference,

@@ -54,7 +54,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """Score of A minus score of B on the same rows, resampled together.
+    """Score of A minus score of B, resampled together (`paired`) or each by itself (`unpaired`).
 
     ``above_zero`` is the share of resamples in which A scores higher than B.
     """
@@ -111,12 +111,30 @@ def interval(statistic: Statistic, units: Units, *, resamples: int = 1000, seed:
 def paired(a: Statistic, b: Statistic, units: Units, *, resamples: int = 1000, seed: int = 0) -> Difference:
     """A − B by paired bootstrap: both systems are scored on the same draws."""
     scores = resampled_scores([a, b], units, resamples, seed)
-    differences = scores[0] - scores[1]
+    return _difference(a, b, scores[0] - scores[1], units.kind, units.count, len(a.matrix))
+
+
+def unpaired(
+    a: Statistic, b: Statistic, units_a: Units, units_b: Units, *, resamples: int = 1000, seed: int = 0
+) -> Difference:
+    """A − B of different rows, each drawn by itself; ``units`` and ``rows`` are those of both together."""
+    # Another seed for B: with the same one, parts of equal size would be drawn alike and seem paired.
+    scores = [
+        resampled_scores([statistic], units, resamples, number)[0]
+        for statistic, units, number in ((a, units_a, seed), (b, units_b, seed + 1))
+    ]
+    kinds = " and ".join(dict.fromkeys((units_a.kind, units_b.kind)))
+    count, rows = units_a.count + units_b.count, len(a.matrix) + len(b.matrix)
+    return _difference(a, b, scores[0] - scores[1], kinds, count, rows)
+
+
+def _difference(
+    a: Statistic, b: Statistic, differences: np.ndarray, kind: str, units: int, rows: int
+) -> Difference:
     defined = differences[~np.isnan(differences)]
     above = float((defined > 0).mean()) if len(defined) else math.nan
     low, high = _bounds(differences)
-    gap = a.value - b.value
-    return Difference(a.value, b.value, gap, low, high, above, units.kind, units.count, len(a.matrix))
+    return Difference(a.value, b.value, a.value - b.value, low, high, above, kind, units, rows)
 
 
 def _bounds(scores: np.ndarray) -> tuple[float, float]:

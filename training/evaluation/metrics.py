@@ -18,14 +18,15 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from training.data.example import TRANSCRIBE, TRANSLATE, Example, Hypothesis
-from training.evaluation.normalize import normalizer
+from training.data.example import TRANSCRIBE, Example, Hypothesis
 from training.evaluation.rows import Row, join
 
 EMPTY_REFERENCE_RULE = (
     "an empty reference adds no reference words; every word said for it is an insertion; "
     "a score over empty references only is undefined (null)"
 )
+NAMES = {"wer": "WER", "cer": "CER", "cer_spaces": "CER with spaces", "bleu": "BLEU", "chrf": "chrF"}
+"""Score → what people call it."""
 _TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}
 
 
@@ -148,14 +149,20 @@ def signatures(tokenizer: str = "13a") -> dict[str, str]:
 
 
 def transcript_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
-    """``wer`` and ``cer`` of transcription rows, normalised or as written."""
+    """``wer`` and ``cer`` of transcription rows, normalised or as written.
+
+    ``cer_spaces`` beside them where a row's ``cer`` is without spaces. As written, ``cer`` has its spaces.
+    """
     references, hypotheses = _texts(rows, raw)
     characters = [_spaced(row, text, raw) for row, text in zip(rows, references, strict=True)]
     said = [_spaced(row, text, raw) for row, text in zip(rows, hypotheses, strict=True)]
-    return {
+    found = {
         "wer": align_words(references, hypotheses).error_rate(),
         "cer": align_characters(characters, said).error_rate(),
     }
+    if not raw and not all(row.normalizer.spaces_in_cer for row in rows):
+        found["cer_spaces"] = align_characters(references, hypotheses).error_rate()
+    return found
 
 
 def translation_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
@@ -168,6 +175,20 @@ def translation_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, 
     }
 
 
+def task_statistics(task: str, rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
+    """The scores that belong to the task."""
+    return transcript_statistics(rows, raw) if task == TRANSCRIBE else translation_statistics(rows, raw)
+
+
+def domain_rows(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """Domain → indices of its rows, by name; rows without a domain are in none."""
+    found: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.example.domain:
+            found.setdefault(row.example.domain, []).append(index)
+    return dict(sorted(found.items()))
+
+
 def _texts(rows: Sequence[Row], raw: bool) -> tuple[list[str], list[str]]:
     if raw:
         return [row.raw_reference for row in rows], [row.raw_hypothesis for row in rows]
@@ -175,20 +196,22 @@ def _texts(rows: Sequence[Row], raw: bool) -> tuple[list[str], list[str]]:
 
 
 def _spaced(row: Row, text: str, raw: bool) -> str:
-    return text if raw or normalizer(row.language).spaces_in_cer else text.replace(" ", "")
+    return text if raw or row.normalizer.spaces_in_cer else text.replace(" ", "")
 
 
 def corpus_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, float]:
-    """Quick scores for evaluation during training: ``wer``, ``cer``, ``bleu``, ``chrf`` in percent.
+    """Quick scores for evaluation during training: ``wer``, ``cer``, ``bleu``, ``chrf`` in percent, and each of them
+    of every domain: ``cer_child`` where rows have the domain ``child``.
 
     Normalised, without intervals. Only the tasks that have hypotheses appear, and only scores that are
     defined. Raises ``ValueError`` when an example lacks its hypothesis (matched by id and task).
     """
-    rows = join(examples, hypotheses)
-    statistics: dict[str, Statistic] = {}
-    if TRANSCRIBE in rows:
-        statistics.update(transcript_statistics(rows[TRANSCRIBE]))
-    if TRANSLATE in rows:
-        statistics.update(translation_statistics(rows[TRANSLATE]))
-    scores = {name: statistic.value for name, statistic in statistics.items()}
+    scores: dict[str, float] = {}
+    for task, rows in join(examples, hypotheses).items():
+        statistics = task_statistics(task, rows)
+        for domain, indices in domain_rows(rows).items():
+            parts = {name: statistic.subset(indices).value for name, statistic in statistics.items()}
+            scores |= {f"{name}_{domain}": value for name, value in parts.items()}
+        # These come last: the score of all rows is what it is called, whatever the domains are called.
+        scores |= {name: statistic.value for name, statistic in statistics.items()}
     return {name: value for name, value in scores.items() if not math.isnan(value)}

@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from training.data.korean_text import plain_forms
+
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "＇": "'", "`": "'", "´": "'"})
 _ALIASES = {
     "vie": "vi", "vietnamese": "vi", "eng": "en", "english": "en",
@@ -29,7 +31,8 @@ _TONE_ON_LAST = dict(
 
 @dataclass(frozen=True)
 class Normalizer:
-    """The rules of one language. ``spaces_in_cer`` is False where word spacing is free (Korean)."""
+    """The rules of one language. ``spaces_in_cer`` is False where word spacing is free (Korean): CER is taken
+    without spaces, and once more with them."""
 
     name: str
     version: int
@@ -104,6 +107,11 @@ def _vietnamese(token: str) -> str:
     return " ".join(_LATE_TONE.sub(lambda match: _TONE_ON_LAST[match[1]], piece) for piece in pieces)
 
 
+def _korean(token: str) -> str:
+    # U+318D is a letter to Unicode and a middle dot to those who write it: 초ㆍ중ㆍ고.
+    return _strip(plain_forms(token).replace("\u318d", " "), keep_apostrophe=False)
+
+
 _COMMON = "NFC, case-folded, punctuation and symbols become spaces, every letter, mark and digit kept"
 _DEFAULT = Normalizer("default", 1, f"{_COMMON}; apostrophes inside words kept", _with_apostrophe)
 _NORMALIZERS = {
@@ -116,5 +124,12 @@ _NORMALIZERS = {
     ),
     "en": Normalizer("en", 1, f"{_COMMON}; apostrophes inside words kept", _with_apostrophe),
     "fr": Normalizer("fr", 1, f"{_COMMON}; the apostrophe parts words (l'eau = l eau)", _without_apostrophe),
-    "ko": Normalizer("ko", 1, f"{_COMMON}; CER without spaces", _without_apostrophe, spaces_in_cer=False),
+    "ko": Normalizer(
+        "ko",
+        2,
+        f"{_COMMON}; full-width and half-width characters and squared units as the usual ones, jamo that stand alone "
+        "as letters, fillers gone, U+318D parts words; CER without spaces, and with them as cer_spaces",
+        _korean,
+        spaces_in_cer=False,
+    ),
 }

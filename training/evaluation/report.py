@@ -16,6 +16,7 @@ from training.errors import UserError
 from training.evaluation.charts import smooth
 from training.evaluation.compare import compare
 from training.evaluation.figures import Bar, bars, curves
+from training.evaluation.metrics import NAMES
 from training.evaluation.picks import Pick, choose
 from training.evaluation.stored import History, Result
 from training.evaluation.summary import score_text
@@ -24,7 +25,6 @@ TEMPLATE = "report.html.j2"
 LoadAudio = Callable[[str], "tuple[bytes, str] | None"]
 """Sound of an utterance by id: (bytes, MIME type), or None where it cannot be had."""
 
-NAMES = {"wer": "WER", "cer": "CER", "bleu": "BLEU", "chrf": "chrF"}
 SYSTEMS = {
     "ours": "model",
     "copy_of_own_transcript": "copy of its own transcript",

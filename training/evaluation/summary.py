@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_NAMES = {"wer": "WER", "cer": "CER", "bleu": "BLEU", "chrf": "chrF"}
+from training.evaluation.metrics import NAMES
+
 _COPIES = {
     "copy_of_own_transcript": "copy of its own transcript",
     "copy_of_reference_transcript": "copy of the reference transcript",
@@ -22,19 +23,20 @@ def score_text(score: Mapping[str, Any] | None, *, unit: str = "") -> str:
 
 def summarize(report: Mapping[str, Any]) -> str:
     """What a reader wants first: scores and targets, baselines, changed rows, the unheard voice."""
-    sections = (_scores, _accuracy, _languages, _translation, _nearest, _voices, _oddities, _speed)
+    sections = (_scores, _accuracy, _domains, _languages, _translation, _nearest, _voices, _oddities, _speed)
     return "\n".join(line for section in sections for line in section(report))
 
 
 def _scores(report: Mapping[str, Any]) -> Iterator[str]:
     targets = {target["metric"]: target for target in report["targets"]}
+    width = max(5, *(len(NAMES[name]) for name in report["scores"]))
     for name, score in report["scores"].items():
         target = targets.get(name)
         verdict = f"  (wanted {target['wanted']}: {'met' if target['met'] else 'not met'})" if target else ""
         raw = score_text(report["scores_raw"].get(name))
-        yield f"{_NAMES.get(name, name):5} {score_text(score)}{verdict}  raw {raw}"
+        yield f"{NAMES[name]:{width}} {score_text(score)}{verdict}  raw {raw}"
     first = next(iter(report["scores"].values()))
-    yield f"      95 % intervals over {first['units']} units ({first['unit']}), {first['rows']} rows"
+    yield f"{'':{width}} 95 % intervals over {first['units']} units ({first['unit']}), {first['rows']} rows"
 
 
 def _accuracy(report: Mapping[str, Any]) -> Iterator[str]:
@@ -42,16 +44,27 @@ def _accuracy(report: Mapping[str, Any]) -> Iterator[str]:
     if not found:
         return
     yield f"accuracy: {score_text(found['words'], unit=' %')} of words, {score_text(found['utterances'], unit=' %')} of utterances without an error"
-    groups = {**report["by_duration"], **report["by_domain"]}
-    if len(groups) > 1:
-        parts = [f"{name} {score_text(group['wer'])}" for name, group in groups.items()]
-        yield f"WER by group: {', '.join(parts)}"
+    if len(report["by_duration"]) > 1:
+        parts = [f"{name} {score_text(group['wer'])}" for name, group in report["by_duration"].items()]
+        yield f"WER by length: {', '.join(parts)}"
     known = report["by_vocabulary"]
     if known:
         parts = [
             f"{name} {score_text(score)} ({score['of']})" for name, score in known["word_errors"].items()
         ]
         yield f"words missed, by how often training had them: {', '.join(parts)}"
+
+
+def _domains(report: Mapping[str, Any]) -> Iterator[str]:
+    for name, found in report.get("by_domain", {}).items():
+        scores = ", ".join(f"{NAMES[key]} {score_text(found[key])}" for key in NAMES if key in found)
+        yield f"domain {name}: {scores}, {found['rows']} rows"
+    gap = report.get("domain_gap")
+    if not gap:
+        return
+    for name, found in gap["gaps"].items():
+        scores = ", ".join(f"{NAMES[key]} {score_text(score)}" for key, score in found.items())
+        yield f"domain gap, {name} − {gap['base']}: {scores}"
 
 
 def _languages(report: Mapping[str, Any]) -> Iterator[str]:
@@ -92,16 +105,14 @@ def _translation(report: Mapping[str, Any]) -> Iterator[str]:
 def _nearest(report: Mapping[str, Any]) -> Iterator[str]:
     for task, found in report["nearest_training_sentence"].items():
         if task != "rule":
-            scores = ", ".join(
-                f"{_NAMES[name]} {score_text(found[name])}" for name in _NAMES if name in found
-            )
+            scores = ", ".join(f"{NAMES[name]} {score_text(found[name])}" for name in NAMES if name in found)
             close = found["references_within_one_word"]
             yield f"nearest training sentence ({task}, oracle): {scores}; {close} references within one word"
 
 
 def _voices(report: Mapping[str, Any]) -> Iterator[str]:
     for group, found in (report.get("by_training") or {}).items():
-        scores = [f"{_NAMES[name]} {score_text(found[name])}" for name in _NAMES if name in found]
+        scores = [f"{NAMES[name]} {score_text(found[name])}" for name in NAMES if name in found]
         if scores:
             yield f"voices {group} in training: {', '.join(scores)}"
 

@@ -1,0 +1,38 @@
+"""The score that checkpoints are chosen by: whether the dev rows have it, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.config.agreement import SCORES
+from training.data.checks import Rows
+from training.data.example import Hypothesis
+from training.errors import UserError
+from training.evaluation.metrics import corpus_scores
+
+EVERYWHERE = frozenset({"loss", *(score for names in SCORES.values() for score in names)})
+"""What every evaluation gives for the run's tasks."""
+
+
+def check_metric(metric: str, dev: Rows, tasks: Sequence[str]) -> None:
+    """`UserError` where no evaluation on the ``dev`` rows gives ``metric``, such as the score of a domain
+    that none of them has."""
+    name = metric.removeprefix("eval_")
+    if name in EVERYWHERE:
+        return
+    rows = [dev[index] for index in range(len(dev))]
+    # Their own references as hypotheses: the names are then those that the evaluation gives.
+    perfect = [
+        Hypothesis(id=row.id, task=task, text=row.texts[task])
+        for row in rows
+        for task in tasks
+        if task in row.texts
+    ]
+    found = corpus_scores(rows, perfect)
+    if name not in found:
+        domains = sorted({row.domain for row in rows if row.domain})
+        told = f"the domains {', '.join(domains)}" if domains else "no domains (the column domain)"
+        raise UserError(
+            f"training.metric_for_best_model: {metric} is no score of the dev split, whose rows have {told}; there are "
+            f"eval_loss, {', '.join(f'eval_{score}' for score in found)}"
+        )
