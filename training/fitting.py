@@ -66,6 +66,7 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
         label_smoothing=settings.label_smoothing_factor,
         one_cycle=settings.lr_scheduler_type == "onecycle",
         ema_decay=settings.ema_decay,
+        make_batches=runs.make_batches(config, run.train.manifest),
     )
     return trainer, plan
 
