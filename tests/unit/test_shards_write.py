@@ -74,7 +74,7 @@ def test_the_literal_commands(tmp_path: Path) -> None:
     write = ["write", "--manifest", str(source), "--output", str(output), "--samples_per_shard", "2"]
     done = run(*write)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"written: {output}: 5 samples, 0.00 h, in 3 shards\n"
+    assert done.stdout == f"written: {output}: 5 samples, 0.001 h, in 3 shards\n"
     assert json.loads((output / "metadata.json").read_text()) == {
         "total_samples": 5,
         "total_hours": 0.000972,

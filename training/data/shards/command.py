@@ -59,7 +59,7 @@ def _write(args: argparse.Namespace) -> int:
     if len(written.dropped):
         print(f"{len(written.dropped):,} rows are left out\n{written.dropped.summary()}")
     total = written.total
-    shards = f"{total.samples:,} samples, {total.seconds / 3600:.2f} h, in {len(written.shards):,} shards"
+    shards = f"{total.samples:,} samples, {total.seconds / 3600:.3f} h, in {len(written.shards):,} shards"
     print(f"written: {args.output}: {shards}")
     return 0
 
