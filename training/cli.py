@@ -15,6 +15,10 @@ COMMANDS = {
     "preprocess": ("training.data.preprocess_manifest", "clean an exported manifest"),
     "data": ("training.registry.command", "the data registry: prepare, stats, list, diff, export"),
     "split": ("training.data.split_data", "split a manifest into train, dev and test"),
+    "shards": (
+        "training.data.shards.command",
+        "WebDataset shards: write a manifest as shards, count what is in them",
+    ),
     "train": ("training.scripts.train", "train the model that a configuration describes"),
     "tune": ("training.tuning.command", "search for better settings: trials through Optuna, resumable"),
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),

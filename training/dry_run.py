@@ -120,17 +120,24 @@ class _Report:
         for split in ("train", "dev"):
             if split == "dev" and self.config.training.eval_strategy == "no":
                 continue
-            data = self.config.data
-            path = data.manifest or getattr(data, split)
-            if (data.from_files or data.manifest) and (path is None or not Path(path).is_file()):
-                self.missing(split, path)
+            if (absent := self.absent(split)) is not None:
+                self.missing(split, *absent)
                 continue
             setattr(self.data, split, runs.open_split(self.config, split))
 
-    def missing(self, split: str, path: Path | None) -> None:
-        hint = (
-            "name a manifest" if path is None else "make it with training/data/split_data.py, or name another"
-        )
+    def absent(self, split: str) -> tuple[Path | None, str] | None:
+        """The file or folder of a split that is not there, and what makes it; None where all is there."""
+        data = self.config.data
+        if data.shards is not None:
+            lacking = [folder for folder in getattr(data.shards, split) if not folder.is_dir()]
+            return (lacking[0], "polyvox shards write") if lacking else None
+        path = data.manifest or getattr(data, split)
+        if (data.from_files or data.manifest) and (path is None or not Path(path).is_file()):
+            return path, "training/data/split_data.py"
+        return None
+
+    def missing(self, split: str, path: Path | None, maker: str) -> None:
+        hint = "name a manifest" if path is None else f"make it with {maker}, or name another"
         self.row(split, f"missing: {path or f'data.{split}'} ({hint})")
         self.unchecked.append(f"data: {split} split")
 
@@ -154,7 +161,11 @@ class _Report:
             check_tasks(manifest, bundle.tasks, f"data.{split}", every=split == "train")
             dataset, ledger = runs.usable(self.config, bundle, sample, split, lambda text: None)
             looked = "all read" if sample is manifest else f"{len(sample):,} of them read"
+            refused = getattr(manifest, "refused", ()) if sample is not manifest else ()
+            ledger.drops[:0] = refused
             self.row(split, f"{what}; {looked}, {len(ledger)} cannot be used")
+            for note in getattr(manifest, "notes", ()):
+                self.row("", note)
             for reason, count in ledger.counts().items():
                 self.row("", f"{count:,} × {reason}")
             if first := next(iter(ledger), None):
@@ -216,9 +227,14 @@ class _Report:
             else f"assumed: clips up to {self.config.audio.max_length_seconds:g} s"
         )
         self.row("heaviest", f"{', '.join(shapes)} ({source})")
-        sampler = worst_case.make_sampler(self.config, known.train)
+        sampler = self.sampler(known.train)
         world = int(os.environ.get("WORLD_SIZE", "1"))
-        clips = len(known.train) / len(sampler.batches()) * training.gradient_accumulation_steps * world
+        clips = (
+            sum(map(len, batches := sampler.batches()))
+            / len(batches)
+            * training.gradient_accumulation_steps
+            * world
+        )
         seconds = clips * float(known.train.mean())
         tokens = clips * len(bundle.tasks) * worst_case.label_length(bundle, float(known.train.mean()), None)
         self.row(
@@ -228,6 +244,14 @@ class _Report:
             f"{'' if known.measured else ' (assumed)'}",
         )
         self.row("schedule", schedule(self.config, sampler if known.measured else None, world))
+
+    def sampler(self, durations: np.ndarray) -> DurationBatchSampler:
+        """The sampler of training: over shards by the samples themselves, whose domains may come several times."""
+        rows, limit = self.data.train, self.config.audio.max_length_seconds
+        if self.config.data.shards is None or rows is None:
+            return worst_case.make_sampler(self.config, durations)
+        fitting = rows.select(np.flatnonzero(rows.durations <= limit))
+        return runs.make_batches(self.config, fitting)(**worst_case.bounds(self.config))
 
     def labels(self, bundle: Bundle) -> None:
         """What the decoder is taught on one example, exactly."""

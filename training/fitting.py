@@ -70,6 +70,7 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
         joining=joining(config),
         no_decay=plan.rows,
         ema_decay=settings.ema_decay,
+        make_batches=runs.make_batches(config, run.train.manifest),
     )
     return trainer, plan
 

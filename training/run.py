@@ -6,17 +6,19 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from training import checkpoint
 from training.config.arguments import best_metric, environment, training_arguments
 from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
-from training.config.schema import Config
+from training.config.schema import Config, Data
 from training.data.augment import make_augment
 from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
+from training.data.sampler import DurationBatchSampler
 from training.data.source import load_source
 from training.data.tasks import check_tasks
 from training.errors import UserError
@@ -53,6 +55,8 @@ class Run:
 def open_split(config: Config, split: Split) -> Any:
     """The manifest of ``train``, ``dev`` or ``test``; None where the configuration names none."""
     data = config.data
+    if data.shards is not None:
+        return _open_shards(data, split)
     if data.registry is not None:
         from training.registry.source import load_version
 
@@ -84,6 +88,28 @@ def open_split(config: Config, split: Split) -> Any:
             f"data.{split}: {path} is not there; make it with training/data/split_data.py, or name another"
         )
     return load_manifest(path, audio_root=data.audio_root, columns=data.columns)
+
+
+def _open_shards(data: Data, split: Split) -> Any:
+    from training.data.shards.source import load_shards
+
+    shards = data.shards
+    assert shards is not None
+    if not (folders := getattr(shards, split)):
+        return None
+    return load_shards(
+        folders, domains=shards.domains, default_domain=shards.default_domain, columns=data.columns
+    )
+
+
+def make_batches(config: Config, rows: Any) -> Callable[..., DurationBatchSampler]:
+    """What cuts the training rows into batches, given the bounds of one and the place among the processes."""
+    shards = config.data.shards
+    if shards is None:
+        return partial(DurationBatchSampler, rows.durations)
+    from training.data.shards.order import ShardBatchSampler
+
+    return partial(ShardBatchSampler.of, rows, balance=shards.balance, shuffle_buffer=shards.shuffle_buffer)
 
 
 def build(config: Config, *, source: Path | None = None, report: Report = print) -> Run:
@@ -148,10 +174,14 @@ def usable(
         min_seconds=config.data.min_seconds,
         max_seconds=config.audio.max_length_seconds,
     )
-    kept, ledger = validate(dataset, workers=config.dataloader.num_workers)
+    for note in getattr(manifest, "notes", ()):
+        report(f"{name}: {note}")
+    kept, found = validate(dataset, workers=config.dataloader.num_workers)
+    ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
+    total = len(manifest) + len(ledger) - len(found)
     if len(ledger):
-        report(f"{name}: {len(ledger)} of {len(manifest)} utterances cannot be used\n{ledger.summary()}")
-    ledger.check_share(len(manifest), config.data.max_dropped_share)
+        report(f"{name}: {len(ledger)} of {total} utterances cannot be used\n{ledger.summary()}")
+    ledger.check_share(total, config.data.max_dropped_share)
     if not len(kept):
         raise UserError(f"data.{name}: none of {len(manifest)} utterances can be used; see the list above")
     chosen = dataset.select(kept)

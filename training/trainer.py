@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class OneCycle(torch.optim.lr_scheduler.OneCycleLR):
 class SpeechTrainer(Seq2SeqTrainer):
     """``Seq2SeqTrainer`` over a `Bundle`.
 
-    - batches come from `DurationBatchSampler`, the same list on every rank;
+    - batches come from `DurationBatchSampler` or what ``make_batches`` makes, the same list on every rank;
     - the loss is normalised by the supervised tokens of the whole accumulated batch over all ranks;
     - ``evaluate`` gives the loss and the scores of hypotheses keyed by utterance id, from one encoding;
     - checkpoints hold safetensors and JSON only and end with a marker that they are whole;
@@ -70,6 +71,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         joining: Joining | None = None,
         no_decay: Collection[str] = (),
         ema_decay: float | None = None,
+        make_batches: Callable[..., DurationBatchSampler] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         model: torch.nn.Module | None = None,
     ) -> None:
@@ -85,6 +87,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.bundle = bundle
         self.batch_size, self.max_batch_seconds = batch_size, max_batch_seconds
         self.eval_batch_seconds, self.eval_batch_size = eval_batch_seconds, eval_batch_size
+        self.make_batches = make_batches
         self.score = score
         self.generation = generation or {}
         self.audio_seconds = 0.0
@@ -160,8 +163,8 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One loader over this rank's share; accelerate would shard it again, so it never sees it."""
-        sampler = DurationBatchSampler(
-            self.train_dataset.durations,  # type: ignore[union-attr]
+        make = self.make_batches or partial(DurationBatchSampler, self.train_dataset.durations)  # type: ignore[union-attr]
+        sampler = make(
             max_seconds=self.max_batch_seconds,
             batch_size=self.batch_size,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,

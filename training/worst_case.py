@@ -106,14 +106,18 @@ def _weight(rows: int, seconds: float, padded: bool) -> tuple[float, float]:
 
 
 def make_sampler(config: Config, durations: np.ndarray) -> DurationBatchSampler:
-    """The sampler that training will use, for one process."""
+    """A sampler with the buckets of the one that training will use, for one process."""
+    return DurationBatchSampler(durations, **bounds(config))
+
+
+def bounds(config: Config) -> dict[str, Any]:
+    """What a sampler is told of its batches."""
     training = config.training
-    return DurationBatchSampler(
-        durations,
-        max_seconds=training.max_batch_seconds,
-        batch_size=training.batch_size or (None if training.max_batch_seconds else DEFAULT_BATCH),
-        seed=training.seed,
-    )
+    return {
+        "max_seconds": training.max_batch_seconds,
+        "batch_size": training.batch_size or (None if training.max_batch_seconds else DEFAULT_BATCH),
+        "seed": training.seed,
+    }
 
 
 def synthetic_features(bundle: Bundle, seconds: float, longest_labels: int | None = None) -> Features:

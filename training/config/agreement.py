@@ -29,6 +29,7 @@ def contradictions(config: Config) -> list[Problem]:
         *_warmup(training),
         *_checkpoints(training),
         *_dev_split(config),
+        *_shards(config),
         *_augmentation(config),
         *_averages(training),
         *_trainable(training),
@@ -121,7 +122,11 @@ def _checkpoints(training: Training) -> list[Problem]:
 
 
 def _dev_split(config: Config) -> list[Problem]:
-    named = [name for name in ("registry", "manifest", "dataset") if getattr(config.data, name) is not None]
+    named = [
+        name
+        for name in ("registry", "manifest", "dataset", "shards")
+        if getattr(config.data, name) is not None
+    ]
     if len(named) > 1:
         message = f"data.{named[1]} is set too; choose one of them, and set the other to null"
         return [Problem(("data", named[0]), message, (("data", named[1]),))]
@@ -129,6 +134,25 @@ def _dev_split(config: Config) -> list[Problem]:
         return []
     message = "there is no dev split to score (data.dev is null); set it to no"
     return [Problem(_key("eval_strategy"), message, (("data", "dev"),))]
+
+
+def _shards(config: Config) -> list[Problem]:
+    shards = config.data.shards
+    if shards is None:
+        return []
+    from training.data.shards.folders import names_folder
+
+    problems = []
+    if not shards.dev and config.training.eval_strategy != "no":
+        message = "there is no dev split to score (data.shards.dev is empty); set it to no"
+        problems.append(Problem(_key("eval_strategy"), message, (("data", "shards", "dev"),)))
+    folders = [*shards.train, *shards.dev, *shards.test]
+    for name in shards.domains:
+        if not any(names_folder(name, folder) for folder in folders):
+            there = ", ".join(dict.fromkeys(folder.name for folder in folders))
+            message = f"no folder of data.shards is called so (there are: {there})"
+            problems.append(Problem(("data", "shards", "domains", name), message))
+    return problems
 
 
 def _augmentation(config: Config) -> list[Problem]:

@@ -103,6 +103,33 @@ class DatasetSource(Block):
         return {**cls.model_fields["split"].default, **given} if isinstance(given, dict) else given
 
 
+class Shards(Block):
+    """WebDataset shards instead of manifests (see `docs/data-formats.md`): folders of tar archives, read in place."""
+
+    train: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Folder of shards to train on, or a list of folders that are one split (`[root/train, root/train_normal]`)."""
+    dev: tuple[Path, ...] = ()
+    """The folders that checkpoints are chosen on."""
+    test: tuple[Path, ...] = ()
+    """The folders that the finished run is scored on."""
+    domains: dict[str, str] = Field(default_factory=dict)
+    """Folder (its name, or the end of its path) → domain of the samples whose JSON names none. A folder's name says
+    nothing by itself."""
+    default_domain: str | None = None
+    """Domain of samples that have none otherwise; they are counted. null: such a sample is a mistake."""
+    shuffle_buffer: Count = 5000
+    """Places by which a sample moves at most in the order of the permuted shards: larger mixes more, and reads from
+    more shards at a time."""
+    balance: dict[str, Positive] = Field(default_factory=dict)
+    """Domain → how often each of its samples comes in an epoch (`{dyslexic: 3}`; 0.5: half of them, drawn for each
+    epoch); domains that are not named come once."""
+
+    @field_validator("train", "dev", "test", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str | Path) else given
+
+
 class Data(Block):
     """Which utterances a run reads."""
 
@@ -127,6 +154,8 @@ class Data(Block):
     """A data registry (SQLite file or SQLAlchemy URL, see `docs/registry.md`) in place of `train`, `dev`, `test`."""
     version: str = "v1"
     """Which frozen version of the registry."""
+    shards: Shards | None = None
+    """WebDataset shards in place of `train`, `dev` and `test`; `columns` maps our names to those in their JSON."""
     max_dropped_share: Share = 0.02
     """A run refuses to start when more than this share of a split cannot be used."""
     min_seconds: NonNegative = 0.1
@@ -135,7 +164,7 @@ class Data(Block):
     @property
     def from_files(self) -> bool:
         """Whether `train`, `dev` and `test` are read."""
-        return self.dataset is None and self.registry is None and self.manifest is None
+        return all(one is None for one in (self.dataset, self.registry, self.manifest, self.shards))
 
 
 class Audio(Block):

@@ -12,7 +12,9 @@ import math
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -72,6 +74,9 @@ def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
 
 def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
     """`load_audio` for a file that lies in memory (a Parquet cell); ``ref.path`` only names it in messages."""
+    if _is_mp4(data):
+        with _as_file(data, ref.path) as path:
+            return _load_ffmpeg(path, ref, sample_rate)
     return _load_soundfile(io.BytesIO(data), ref.path, ref, sample_rate)
 
 
@@ -112,7 +117,27 @@ def probe(path: str | Path) -> AudioInfo:
 
 def probe_bytes(data: bytes, name: str) -> AudioInfo:
     """`probe` for a file that lies in memory."""
+    if _is_mp4(data):
+        with _as_file(data, name) as path:
+            return _probe_ffmpeg(path)
     return _probe_soundfile(io.BytesIO(data), name)
+
+
+def _is_mp4(data: bytes) -> bool:
+    """Whether the bytes are an MPEG-4 container (M4A): its first box says so, whatever the sound is called."""
+    return data[4:8] == b"ftyp"
+
+
+@contextmanager
+def _as_file(data: bytes, name: str) -> Iterator[Path]:
+    """The bytes as a file for ffmpeg, which must jump in an M4A; errors speak of ``name``."""
+    with tempfile.TemporaryDirectory(prefix="polyvox-sound-") as folder:
+        path = Path(folder, "sound.m4a")
+        path.write_bytes(data)
+        try:
+            yield path
+        except AudioError as error:
+            raise AudioError(name, str(error).removeprefix(f"{path}: ")) from error
 
 
 def segment_duration(ref: AudioRef, info: AudioInfo) -> float:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import IO, Any, BinaryIO, TextIO
 
 from training.errors import UserError
 
@@ -38,9 +38,22 @@ def _new_file(beside: Path) -> Path:
 @contextlib.contextmanager
 def atomic_text(path: Path) -> Iterator[TextIO]:
     """A UTF-8 file that takes the place of ``path`` when the block ends well, and leaves it alone otherwise."""
+    with _atomic(path, "w", encoding="utf-8", newline="") as handle:
+        yield handle  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def atomic_bytes(path: Path) -> Iterator[BinaryIO]:
+    """`atomic_text` for bytes."""
+    with _atomic(path, "wb") as handle:
+        yield handle  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _atomic(path: Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
     part = _new_file(path)
     try:
-        with part.open("w", encoding="utf-8", newline="") as handle:
+        with part.open(mode, **options) as handle:
             yield handle
         part.replace(path)
     finally:

@@ -66,15 +66,17 @@ class DurationBatchSampler(Sampler[list[int]]):
 
     def batches(self) -> list[list[int]]:
         """The epoch's batches of all ranks, in order."""
-        rng = np.random.default_rng([self.seed, self.epoch])
+        batches = self.drawn(np.random.default_rng([self.seed, self.epoch]))
+        missing = -len(batches) % self.world
+        return batches + [[filler(int(self.buckets[0][0]))]] * missing
+
+    def drawn(self, rng: np.random.Generator) -> list[list[int]]:
+        """The epoch's batches as ``rng`` draws them."""
         batches: list[list[int]] = []
         for bucket in self.buckets:
             shuffled, rows = rng.permutation(bucket).tolist(), self.rows_in(bucket)
             batches += [shuffled[i : i + rows] for i in range(0, len(shuffled), rows)]
-        missing = -len(batches) % self.world
-        return [batches[i] for i in rng.permutation(len(batches))] + [
-            [filler(int(self.buckets[0][0]))]
-        ] * missing
+        return [batches[i] for i in rng.permutation(len(batches))]
 
     def longest(self) -> float:
         """Seconds of the longest utterance."""

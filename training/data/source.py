@@ -6,8 +6,6 @@ torchcodec.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from training.data import audio
 from training.data.audio_folder import METADATA, is_audio_folder, load_audio_folder
 from training.data.example import Example
 from training.data.manifest import Manifest, from_table
-from training.data.tables import stringify
+from training.data.tables import fingerprint, stringify
 from training.errors import UserError
 
 _BATCH = 256
@@ -119,10 +117,7 @@ class DatasetSource(Sequence[Example]):
 
     def sha256(self) -> str:
         """A fingerprint of the rows: texts, times and paths."""
-        sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, self.rows.table.schema) as writer:
-            writer.write_table(self.rows.table)
-        return hashlib.sha256(sink.getvalue()).hexdigest()
+        return fingerprint(self.rows.table)
 
     def _bytes(self, index: int) -> bytes | None:
         cell = self.data[int(index)][self.sound]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
+import io
 import itertools
 import json
 import math
@@ -291,7 +293,7 @@ def _json_rows(path: Path, broken: Broken | None) -> Iterator[tuple[int, dict[st
         try:
             row = json.loads(line)
             if isinstance(row, dict):
-                yield number, {name: _as_text(value, name) for name, value in row.items()}
+                yield number, {name: json_cell(value, name) for name, value in row.items()}
                 continue
             problems.append((number, f"a JSON object is expected, this is {type(row).__name__}"))
         except json.JSONDecodeError as error:
@@ -302,7 +304,7 @@ def _json_rows(path: Path, broken: Broken | None) -> Iterator[tuple[int, dict[st
         raise_problems([f"{path}:{number}: {problem}" for number, problem in problems])
 
 
-def _as_text(value: Any, name: str) -> str | None:
+def json_cell(value: Any, name: str) -> str | None:
     """A JSON value as the cell that a TSV would hold. NaN, as pandas leaves it for what is missing, is none."""
     if value is None or isinstance(value, str):
         return value
@@ -337,7 +339,7 @@ def _string_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | pa.A
     if pa.types.is_string(kind):
         return column
     if pa.types.is_nested(kind):
-        return pa.array([_as_text(value, name) for value in column.to_pylist()], pa.string())
+        return pa.array([json_cell(value, name) for value in column.to_pylist()], pa.string())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise UserError(
             f"column {name!r} holds bytes; read such a dataset with data.dataset, not as a manifest"
@@ -345,6 +347,14 @@ def _string_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | pa.A
     if pa.types.is_floating(kind):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
     return column.cast(pa.string())
+
+
+def fingerprint(table: pa.Table) -> str:
+    """SHA-256 of all cells and column names, hexadecimal."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 # -- writing ---------------------------------------------------------------------------------------------------

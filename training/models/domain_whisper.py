@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -22,9 +22,9 @@ class Unfreeze(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    encoder_blocks: int = Field(4, ge=0)
+    encoder_blocks: Annotated[int, Field(ge=0)] = 4
     """So many last blocks of the encoder."""
-    decoder_blocks: int = Field(4, ge=0)
+    decoder_blocks: Annotated[int, Field(ge=0)] = 4
     """So many last blocks of the decoder: their attention and feed-forward layers, not their norms."""
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.data.manifest import Manifest, from_table
-from training.data.tables import LINE
+from training.data.tables import LINE, fingerprint
 from training.errors import UserError
 from training.registry import versions
 from training.registry.store import Registry, open_registry
@@ -36,10 +34,7 @@ class VersionSplit(Manifest):
 
     def sha256(self) -> str:
         """A fingerprint of the rows: texts, times and paths."""
-        sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, self.table.schema) as writer:
-            writer.write_table(self.table.combine_chunks())
-        return hashlib.sha256(sink.getvalue()).hexdigest()
+        return fingerprint(self.table.combine_chunks())
 
 
 def load_version(where: str, version: str, split: str) -> VersionSplit:

@@ -185,9 +185,9 @@ def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | N
     manifest = open_split(config, args.split)
     if manifest is None:
         raise UserError(f"--split {args.split}: the run names no data.{args.split}; give --test_csv")
-    if config.data.registry is not None or config.data.manifest is not None:
-        return manifest, manifest.path
-    return manifest, getattr(config.data, args.split) if config.data.dataset is None else None
+    if config.data.from_files:
+        return manifest, getattr(config.data, args.split)
+    return manifest, manifest.path if config.data.dataset is None else None
 
 
 def _into_registry(trained: Trained, args: argparse.Namespace, examples: Any, hypotheses: Any) -> None:

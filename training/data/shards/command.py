@@ -1,0 +1,114 @@
+"""``polyvox shards``: a manifest as WebDataset shards, and what is in shards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from training.data.ledger import DropLedger
+from training.data.shards.index import Index, disagreements, estimate, read_index, read_metadata
+from training.errors import UserError, exit_on_user_error
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="polyvox shards", description=__doc__, allow_abbrev=False)
+    commands = result.add_subparsers(dest="command", required=True)
+    write = commands.add_parser("write", help="write a manifest's utterances as shards")
+    write.add_argument("--manifest", type=Path, required=True, help="manifest: TSV, CSV, JSONL or Parquet")
+    write.add_argument(
+        "--audio_root", type=Path, help="folder of relative audio paths (otherwise the manifest's own)"
+    )
+    write.add_argument(
+        "--output", type=Path, required=True, help="folder of the shards, such as shards/train"
+    )
+    write.add_argument("--samples_per_shard", type=int, default=1000, help="samples in one shard (1000)")
+    write.add_argument("--overwrite", action="store_true", help="replace the shards that are there")
+    stats = commands.add_parser("stats", help="samples, hours and domains of each split")
+    stats.add_argument("folder", type=Path, help="a folder of shards, or one whose folders hold shards")
+    stats.add_argument(
+        "--samples_per_shard",
+        type=int,
+        help="only estimate: as metadata.json says, else so many samples in each shard",
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the two."""
+    args = parser().parse_args(argv)
+    if args.samples_per_shard is not None and args.samples_per_shard < 1:
+        raise UserError(f"--samples_per_shard {args.samples_per_shard}: give at least 1")
+    return _write(args) if args.command == "write" else _stats(args)
+
+
+def _write(args: argparse.Namespace) -> int:
+    from training.data.manifest import load_manifest
+    from training.data.shards.write import write_shards
+
+    written = write_shards(
+        load_manifest(args.manifest, audio_root=args.audio_root),
+        args.output,
+        samples_per_shard=args.samples_per_shard,
+        overwrite=args.overwrite,
+    )
+    if len(written.dropped):
+        print(f"{len(written.dropped):,} rows are left out\n{written.dropped.summary()}")
+    total = written.total
+    shards = f"{total.samples:,} samples, {total.seconds / 3600:.3f} h, in {len(written.shards):,} shards"
+    print(f"written: {args.output}: {shards}")
+    return 0
+
+
+def _stats(args: argparse.Namespace) -> int:
+    for folder in _splits(args.folder):
+        if args.samples_per_shard is not None:
+            print(
+                f"{folder.name}: about {estimate(folder, args.samples_per_shard):,} samples (no shard was opened)"
+            )
+        else:
+            print("\n".join(_described(read_index(folder))))
+    return 0
+
+
+def _splits(folder: Path) -> list[Path]:
+    """The folder itself, or those in it that hold shards."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if any(folder.glob("*.tar")):
+        return [folder]
+    found = sorted({path.parent for path in folder.glob("[!.]*/*.tar")})
+    if not found:
+        raise UserError(f"{folder}: neither it nor a folder in it holds shards (*.tar)")
+    return found
+
+
+def _described(index: Index) -> list[str]:
+    metadata = read_metadata(index.folder)
+    seconds = np.array(index.table.column("duration").to_pylist(), dtype=float)
+    held = index.samples()
+    lines = [f"{index.folder.name}: {_amount(seconds)}, {len(held):,} shards, {_refused(index.refused)}"]
+    there = "domain" in index.table.column_names
+    own = index.table.column("domain").to_pylist() if there else [None] * len(seconds)
+    domains = np.array([name or metadata.domain or "" for name in own])
+    for name in sorted(set(domains)):
+        lines.append(f"  {name or '(no domain)'}: {_amount(seconds[domains == name])}")
+    return [*lines, *(f"  {note}" for note in disagreements(index, metadata))]
+
+
+def _amount(seconds: np.ndarray) -> str:
+    return f"{len(seconds):,} samples, {seconds.sum() / 3600:.3f} h"
+
+
+def _refused(ledger: DropLedger) -> str:
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in ledger.counts().items())
+    return f"{len(ledger):,} refused ({counts})" if counts else "none refused"
+
+
+if __name__ == "__main__":
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+    exit_on_user_error(main)

@@ -1,0 +1,176 @@
+"""What the shards of a folder hold: read from the tar headers once, kept as an Arrow file beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from training.data.audio import find_ffmpeg
+from training.data.derived import atomic_bytes
+from training.data.ledger import Drop, DropLedger
+from training.data.shards.samples import read_shard
+from training.errors import UserError
+
+INDEX = ".polyvox_index.arrow"
+METADATA = "metadata.json"
+SHARD = "__shard__"
+"""Internal column: file name of the shard."""
+_VERSION = 1
+_NOTE = b"polyvox"
+
+
+@dataclass(frozen=True)
+class Index:
+    """The usable samples of a folder (columns of `read_shard` and `SHARD`) and what is refused."""
+
+    folder: Path
+    table: pa.Table
+    refused: DropLedger
+
+    def samples(self) -> dict[str, int]:
+        """Usable samples of each shard."""
+        names: list[str] = self.table.column(SHARD).to_pylist()
+        return {path.name: 0 for path in shard_paths(self.folder)} | dict(Counter(names))
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What ``metadata.json`` says: ``total`` and ``samples`` per shard where they stand there, a domain for all."""
+
+    total: int | None = None
+    samples: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    domain: str | None = None
+    problem: str | None = None
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The archives of a folder, in the order of their names. Raises `UserError` where there are none."""
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder of shards; make it with polyvox shards write, or name another"
+        )
+    found = sorted(path for path in folder.glob("*.tar") if path.is_file())
+    if not found:
+        below = sorted(path.parent.name for path in folder.glob("*/*.tar"))
+        hint = f"; its folders {', '.join(dict.fromkeys(below))} do: name them" if below else ""
+        raise UserError(f"{folder}: holds no shards (*.tar){hint}")
+    return found
+
+
+def read_index(folder: Path, columns: Mapping[str, str] | None = None) -> Index:
+    """The index of a folder: the one that is kept there, where it fits the shards' names, sizes and times.
+
+    ``columns`` maps our names to those of the samples' JSON. Where nothing can be written beside the shards the
+    index stays in memory. Samples whose id came before in the folder are refused (``duplicate_id``).
+    """
+    key = _key(folder, columns)
+    return _kept(folder, key) or _built(folder, key, columns)
+
+
+def _key(folder: Path, columns: Mapping[str, str] | None) -> str:
+    """All that the index depends on; with ffmpeg, M4A without a stated duration can be read."""
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in shard_paths(folder)]
+    return json.dumps([_VERSION, sorted((columns or {}).items()), find_ffmpeg() is not None, files])
+
+
+def _kept(folder: Path, key: str) -> Index | None:
+    try:
+        with pa.OSFile(str(folder / INDEX)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        note = json.loads((table.schema.metadata or {})[_NOTE])
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
+        return None
+    if note["key"] != key:
+        return None
+    return Index(
+        folder, table.replace_schema_metadata(None), DropLedger([Drop(*one) for one in note["refused"]])
+    )
+
+
+def _built(folder: Path, key: str, columns: Mapping[str, str] | None) -> Index:
+    refused, tables = DropLedger(), []
+    for path in shard_paths(folder):
+        table, ledger = read_shard(path, columns)
+        tables.append(table.append_column(SHARD, pa.array([path.name] * len(table), pa.string())))
+        refused.extend(ledger)
+    table = _without_duplicates(pa.concat_tables(tables, promote_options="default"), refused)
+    _keep(folder, table, {"key": key, "refused": [dataclasses.astuple(drop) for drop in refused]})
+    return Index(folder, table, refused)
+
+
+def _without_duplicates(table: pa.Table, refused: DropLedger) -> pa.Table:
+    first: dict[str, str] = {}
+    kept = []
+    for row, (name, place) in enumerate(
+        zip(table.column("id").to_pylist(), table.column("audio_path").to_pylist(), strict=True)
+    ):
+        if first.setdefault(name, place) == place:
+            kept.append(row)
+        else:
+            refused.add(place.rpartition(".")[0], "duplicate_id", f"{first[name]} has the id {name!r} too")
+    return table if len(kept) == len(table) else table.take(kept)
+
+
+def _keep(folder: Path, table: pa.Table, note: Mapping[str, Any]) -> None:
+    noted = table.replace_schema_metadata({_NOTE: json.dumps(note).encode()})
+    try:
+        with atomic_bytes(folder / INDEX) as handle, pa.ipc.new_file(handle, noted.schema) as writer:
+            writer.write_table(noted)
+    except OSError:  # a folder that may only be read: the index is made anew each time
+        return
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """``metadata.json`` as far as it can be understood; what cannot is its ``problem``."""
+    try:
+        content = json.loads((folder / METADATA).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return Metadata(problem="is missing")
+    except (OSError, ValueError, RecursionError) as error:
+        return Metadata(problem=f"cannot be read ({error})")
+    if not isinstance(content, dict):
+        return Metadata(problem="holds no JSON object")
+    total, domain, shards = content.get("total_samples"), content.get("domain"), content.get("shards")
+    stated = [_stated(one) for one in shards] if isinstance(shards, list) else []
+    return Metadata(
+        total=total if isinstance(total, int) else None,
+        samples=dict(pair for pair in stated if pair is not None),
+        domain=domain.strip() or None if isinstance(domain, str) else None,
+    )
+
+
+def _stated(shard: Any) -> tuple[str, int] | None:
+    """File name and samples of one entry; the name stands under ``filename`` or ``shard_filename``."""
+    if not isinstance(shard, dict):
+        return None
+    name, samples = shard.get("filename", shard.get("shard_filename")), shard.get("samples")
+    return (name, samples) if isinstance(name, str) and isinstance(samples, int) else None
+
+
+def disagreements(index: Index, metadata: Metadata) -> list[str]:
+    """What ``metadata.json`` says and the shards do not hold. The shards are believed."""
+    name, held = index.folder / METADATA, index.samples()
+    if metadata.problem is not None:
+        return [f"{name} {metadata.problem}: {len(index.table):,} samples counted in {len(held)} shards"]
+    found = []
+    if metadata.total is not None and metadata.total != len(index.table):
+        found.append(f"{name} says {metadata.total:,} samples, the shards hold {len(index.table):,}")
+    for shard, stated in metadata.samples.items():
+        if shard not in held:
+            found.append(f"{name} names {shard}, which is not there")
+        elif stated != held[shard]:
+            found.append(f"{name} says {stated:,} samples in {shard}, it holds {held[shard]:,}")
+    return found
+
+
+def estimate(folder: Path, samples_per_shard: int) -> int:
+    """How many samples there may be, without opening a shard: as ``metadata.json`` says, else so many in each."""
+    total = read_metadata(folder).total
+    return len(shard_paths(folder)) * samples_per_shard if total is None else total
