@@ -11,7 +11,7 @@ from training import __version__
 from training.errors import USER_ERROR, UserError, status_of
 
 COMMANDS = {
-    "demo-data": ("training.data.demo", "synthesise a code-switched corpus with espeak-ng"),
+    "demo-data": ("training.data.demo", "synthesise a demo corpus with espeak-ng"),
     "preprocess": ("training.data.preprocess_manifest", "clean an exported manifest"),
     "data": ("training.registry.command", "the data registry: prepare, stats, list, diff, export"),
     "split": ("training.data.split_data", "split a manifest into train, dev and test"),

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from training.data.demo_grammar import ENGLISH, MIXED, NAMED, PAIRS, SLOTS, VIETNAMESE
 from training.data.demo_terms import NAMES, TERMS, lexicon
-from training.errors import UserError
+from training.data.demo_writer import Writer, normalised_words
 
 TENS: tuple[dict[str, int], ...] = (
     {"vietnamese": 7, "mixed": 2, "english": 1},
@@ -31,8 +29,6 @@ _FILLER_SHARE, _NOTE_SHARE, _EMPHASIS_SHARE = 0.12, 0.08, 0.05
 _NOTES = ("[cười]", "[cười]", "[nhạc]")
 
 _LEXICON = lexicon()
-_CANDIDATES = 24
-_DRAWS = 4000
 _MAY_REPEAT = frozenset({"vừa", "mười", "năm", "the"})
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _TERM = re.compile("\x02([^\x03]*)\x03([^\x04]*)\x04")
@@ -85,6 +81,10 @@ class Sentence:
     def changed(self) -> bool:
         return self.transcript != self.translation
 
+    @property
+    def texts(self) -> set[str]:
+        return {self.transcript, self.translation, self.core, self.core_translation}
+
     def marked(self, text: str) -> str:
         """``text`` (transcript or translation) with the markup that an annotator leaves in it."""
         if self.emphasis:
@@ -94,104 +94,30 @@ class Sentence:
         return f"{self.note} {text}" if self.note_first else f"{text} {self.note}"
 
 
-class NearDuplicates:
-    """Finds texts within one word edit of a text seen before, by deletion neighbourhoods.
-
-    Two word sequences at most one substitution, insertion or deletion apart always share a member of
-    {itself, itself less one word}; some pairs two edits apart do as well and are refused too.
-    Method: Garbe's symmetric delete (SymSpell), on words in place of letters.
-    """
-
-    def __init__(self) -> None:
-        self._seen: set[tuple[str, ...]] = set()
-
-    def near(self, text: str) -> bool:
-        return any(key in self._seen for key in _neighbourhood(normalised_words(text)))
-
-    def add(self, text: str) -> None:
-        self._seen.update(_neighbourhood(normalised_words(text)))
-
-
-def normalised_words(text: str) -> tuple[str, ...]:
-    """Lower-case words without punctuation."""
-    return tuple(_WORD.findall(text.lower()))
-
-
 def corpus(count: int, seed: int = 42) -> list[Sentence]:
     """``count`` sentences, any two of them at least two word edits apart (transcripts, translations, cores).
 
     Every ten from the start hold the shares of `TENS`. Raises `UserError` where the grammar has no more.
     """
     rng = random.Random(seed)
-    writer = _Writer(rng)
+    writer = Writer(rng, _draw, _terms)
     kinds: list[str] = []
     while len(kinds) < count:
         for shares in TENS:
             ten = [kind for kind, share in shares.items() for _ in range(share)]
             rng.shuffle(ten)
             kinds += ten
-    return [writer.write(kind, f"{number} of {count}") for number, kind in enumerate(kinds[:count], 1)]
+    return [
+        _annotate(writer.write(kind, f"{number} of {count}"), rng)
+        for number, kind in enumerate(kinds[:count], 1)
+    ]
 
 
-class _Writer:
-    """Draws sentences, remembering which are taken and how often each word was used."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._taken = NearDuplicates()
-        self._words: Counter[str] = Counter()
-        self._terms: Counter[str] = Counter()
-        self._patterns: Counter[str] = Counter()
-
-    def write(self, kind: str, which: str) -> Sentence:
-        best = _annotate(max(self._candidates(kind, which), key=self._novelty), self._rng)
-        for text in _texts(best):
-            self._taken.add(text)
-        self._words.update(normalised_words(best.transcript))
-        self._terms.update(self._terms_of(best))
-        self._patterns[best.pattern] += 1
-        return best
-
-    def _candidates(self, kind: str, which: str) -> list[Sentence]:
-        found: list[Sentence] = []
-        for _ in range(_DRAWS):
-            sentence = _draw(kind, self._rng)
-            if sentence is None or any(self._taken.near(text) for text in _texts(sentence)):
-                continue
-            found.append(sentence)
-            if len(found) == _CANDIDATES:
-                break
-        if not found:
-            raise UserError(
-                f"the demo grammar has no further {kind} sentence two word edits from all others "
-                f"(sentence {which}). Ask for fewer minutes."
-            )
-        return found
-
-    def _novelty(self, sentence: Sentence) -> float:
-        words = normalised_words(sentence.core)
-        novelty = sum(1 / (1 + self._words[word]) for word in words) / len(words)
-        novelty += 1 / (1 + self._patterns[sentence.pattern])
-        terms = self._terms_of(sentence)
-        if terms:
-            novelty += 200 * sum((1 + self._terms[term]) ** -2 for term in terms) / len(terms)
-        return novelty
-
-    def _terms_of(self, sentence: Sentence) -> list[str]:
-        if sentence.kind == "english":
-            padded = f" {' '.join(normalised_words(sentence.transcript))} "
-            return [term for term in _LEXICON if f" {term} " in padded]
-        return [part.text.lower().strip(" ,.") for part in sentence.parts if part.language == "en"]
-
-
-def _texts(sentence: Sentence) -> set[str]:
-    return {sentence.transcript, sentence.translation, sentence.core, sentence.core_translation}
-
-
-def _neighbourhood(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    yield words
-    for index in range(len(words)):
-        yield words[:index] + words[index + 1 :]
+def _terms(sentence: Sentence) -> list[str]:
+    if sentence.kind == "english":
+        padded = f" {' '.join(normalised_words(sentence.transcript))} "
+        return [term for term in _LEXICON if f" {term} " in padded]
+    return [part.text.lower().strip(" ,.") for part in sentence.parts if part.language == "en"]
 
 
 def _draw(kind: str, rng: random.Random) -> Sentence | None:

@@ -2,7 +2,7 @@
 
 The library keeps its state in C globals: one voice per process at a time, and the sound of a text depends
 a little on what was spoken before it (phases, flutter). Equal bytes are therefore promised for equal
-*sequences* of calls in a *fresh* process, each begun with `Espeak(seed)`; see ``training.data.demo``.
+*sequences* of calls in a *fresh* process, each begun with `Espeak(seed)`; see ``training.data.demo_studio``.
 
 The library is started once in a process: a second ``espeak_Initialize`` frees the phoneme tables to which the state
 of the last voice still points, and the next clause reads them (found with valgrind in espeak-ng 1.52).
@@ -74,17 +74,23 @@ class Espeak:
         return 0
 
 
-def ssml(parts: Iterable[tuple[str, str | None]]) -> str:
+def ssml(parts: Iterable[tuple[str, str | None] | float]) -> str:
     """An SSML document from ``(text, language)`` runs; ``None`` is the language of the chosen voice.
 
     A run in another language is wrapped in a ``voice`` element: espeak then switches its rules and
-    phonemes inside the sentence and keeps the variant (``+f2``) of the speaker.
+    phonemes inside the sentence and keeps the variant (``+f2``) of the speaker. A number is a pause in seconds,
+    which may stand inside a word.
     """
-    runs = [
-        escape(text) if language is None else f"<voice xml:lang={quoteattr(language)}>{escape(text)}</voice>"
-        for text, language in parts
-    ]
-    return f"<speak>{''.join(runs)}</speak>"
+    return f"<speak>{''.join(_element(part) for part in parts)}</speak>"
+
+
+def _element(part: tuple[str, str | None] | float) -> str:
+    if isinstance(part, float):
+        return f'<break time="{round(part * 1000)}ms"/>'
+    text, language = part
+    if language is None:
+        return escape(text)
+    return f"<voice xml:lang={quoteattr(language)}>{escape(text)}</voice>"
 
 
 @functools.cache

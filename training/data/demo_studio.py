@@ -1,0 +1,141 @@
+"""The studio of the demo corpora: speaks what is planned with espeak-ng and records it, 16 kHz, mono, PCM16."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from training.data.demo_plan import Row, Take, Video
+from training.data.espeak import Espeak
+from training.errors import UserError
+
+SAMPLE_RATE = 16000
+_PEAK = 0.9
+_PROCESSES = 8
+
+Progress = Callable[[int, int], None]
+
+
+def synthesise_all(videos: list[Video], folder: Path, progress: Progress | None) -> list[Row]:
+    """Speak the videos into ``folder``; the rows of the manifest, ordered by id.
+
+    A set number of fresh processes, whatever the machine: espeak's sound depends on what it said before.
+    """
+    rows: list[Row] = []
+    groups = [videos[first::_PROCESSES] for first in range(_PROCESSES)]
+    done = 0
+    with ThreadPoolExecutor(min(_cores(), _PROCESSES)) as pool:
+        for made, group in zip(
+            pool.map(_in_fresh_process, groups, [folder] * len(groups)), groups, strict=True
+        ):
+            rows += made
+            done += len(group)
+            if progress:
+                progress(done, len(videos))
+    return sorted(rows, key=lambda row: row["id"])
+
+
+def _in_fresh_process(videos: list[Video], folder: Path) -> list[Row]:
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            return process.submit(synthesise, videos, folder).result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"the process in which espeak-ng spoke {videos[0].id} and others was killed (out of memory?). Call again."
+        ) from error
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def synthesise(videos: list[Video], folder: Path) -> list[Row]:
+    """Speak the videos in order, in this process."""
+    return [row for video in videos for row in _speak(video, folder)]
+
+
+def _speak(video: Video, folder: Path) -> list[Row]:
+    import soundfile
+    import soxr
+
+    espeak = Espeak(video.seed)
+    rng = np.random.default_rng(video.seed)
+    clips = folder / f"video_{video.id}"
+    clips.mkdir()
+    rows: list[Row] = []
+    total = 0.0
+    speaker = None
+    for number, take in enumerate(video.takes, 1):
+        if total >= video.seconds and (number - 1) % video.together == 0:
+            break
+        if take.speaker != speaker:
+            speaker = take.speaker
+            espeak.set_voice(speaker.voice, rate=speaker.rate, pitch=speaker.pitch)
+        speech = soxr.resample(
+            espeak.speak(take.ssml).astype(np.float32) / 32768, espeak.sample_rate, SAMPLE_RATE
+        )
+        samples = _record(speech, video, rng)
+        path = clips / f"segment_{number:04d}.wav"
+        soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+        duration = len(samples) / SAMPLE_RATE
+        total += duration
+        rows += _rows(video, take, number, path.relative_to(folder), duration)
+    return rows
+
+
+def _record(speech: np.ndarray, video: Video, rng: np.random.Generator) -> np.ndarray:
+    """Speech ``[samples]`` at the level of the session, with silence around it and noise over all: int16."""
+    speech = _trim(speech)
+    level = 10 ** ((video.level_db + rng.uniform(-1, 1)) / 20)
+    speech = speech * (level / np.sqrt(np.mean(speech**2)))
+    before, after = (int(rng.uniform(0.05, 0.25) * SAMPLE_RATE) for _ in range(2))
+    samples = np.pad(speech, (before, after))
+    if video.snr_db is not None:
+        samples = samples + _noise(len(samples), video.noise_slope, rng) * level * 10 ** (-video.snr_db / 20)
+    peak = np.max(np.abs(samples))
+    if peak > _PEAK:
+        samples = samples * (_PEAK / peak)
+    return np.round(samples * 32767).astype(np.int16)
+
+
+def _trim(speech: np.ndarray) -> np.ndarray:
+    """Without the quiet at both ends, espeak's pause after a full stop above all."""
+    loud = np.flatnonzero(np.abs(speech) > 0.01 * np.max(np.abs(speech), initial=0.0))
+    if len(loud) == 0:
+        raise RuntimeError("espeak-ng made no sound")
+    return speech[loud[0] : loud[-1] + 1]
+
+
+def _noise(length: int, slope: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise of RMS 1, its power falling with frequency as 1/f^slope above 50 Hz (0 white, 1 pink, 2 brown)."""
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    frequency = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
+    noise = np.fft.irfft(spectrum / np.maximum(frequency, 50.0) ** (slope / 2), length)
+    return noise / np.sqrt(np.mean(noise**2))
+
+
+def _rows(video: Video, take: Take, number: int, path: Path, duration: float) -> list[Row]:
+    """A row for each text of the clip; the domain tells their ids apart where there are several."""
+    clip = f"{video.id}_{number:04d}"
+    several = len(take.cells) > 1
+    common = {
+        "video_id": video.id,
+        "group": video.id,
+        "audio_path": path.as_posix(),
+        "duration": f"{duration:.3f}",
+        "speaker": take.speaker.name,
+        "voice": take.speaker.voice,
+        "snr_db": "" if video.snr_db is None else f"{video.snr_db:g}",
+        "split_hint": video.split_hint,
+    }
+    return [
+        {"id": f"{clip}_{cells['domain']}" if several else clip, **common, **cells} for cells in take.cells
+    ]
