@@ -14,6 +14,7 @@ from training.evaluation.baselines import NEAREST_RULE, nearest_training_sentenc
 from training.evaluation.breakdown import accuracy as word_accuracy
 from training.evaluation.breakdown import by_domain, by_duration, by_vocabulary, domain_gap, drawing, worst
 from training.evaluation.codeswitch import by_word_language
+from training.evaluation.domains import heard
 from training.evaluation.errors import confusions, degenerate, error_shares, inserted_without_speech, loops
 from training.evaluation.intervals import interval, units_of
 from training.evaluation.language import DESCRIPTION, accuracy
@@ -129,6 +130,7 @@ def evaluate(
         "speed": _speed(examples, hypotheses),
         **_transcription(rows.get(TRANSCRIBE, []), _texts_of(train_texts, TRANSCRIBE), draws),
         "degenerate": {task: degenerate(found) for task, found in rows.items()},
+        "heard_domains": heard(examples, hypotheses, resamples=resamples, seed=seed),
         "no_speech": inserted_without_speech(silence or {}, language),
         "translation": _translation(rows, draws),
         "nearest_training_sentence": _nearest(rows, train_texts, draws),

@@ -59,6 +59,9 @@ def _domains(report: Mapping[str, Any]) -> Iterator[str]:
     for name, found in report.get("by_domain", {}).items():
         scores = ", ".join(f"{NAMES[key]} {score_text(found[key])}" for key in NAMES if key in found)
         yield f"domain {name}: {scores}, {found['rows']} rows"
+    if told := report.get("heard_domains"):
+        parts = [f"{name} {score_text(score)}" for name, score in told["by_domain"].items()]
+        yield f"domain heard rightly: {score_text(told['accuracy'], unit=' %')}: {', '.join(parts)}"
     gap = report.get("domain_gap")
     if not gap:
         return

@@ -41,11 +41,16 @@ def _music(rng: np.random.Generator, samples: int, sample_rate: int) -> np.ndarr
 class Probes:
     """The probe clips as a dataset of encoded utterances, as `predict` takes it."""
 
-    def __init__(self, encode: Callable[[Example, np.ndarray], dict[str, Any]], sample_rate: int) -> None:
+    def __init__(
+        self,
+        encode: Callable[[Example, np.ndarray], dict[str, Any]],
+        sample_rate: int,
+        domain: str | None = None,
+    ) -> None:
         self.encode, self.sample_rate = encode, sample_rate
         self.names = [(kind, i) for kind in KINDS for i in range(1 if kind == "silence" else PER_KIND)]
         self.manifest = [
-            Example(id=f"{kind}-{i}", audio=AudioRef(path=""), duration=SECONDS, texts={})
+            Example(id=f"{kind}-{i}", audio=AudioRef(path=""), duration=SECONDS, texts={}, domain=domain)
             for kind, i in self.names
         ]
         self.durations = np.full(len(self.names), SECONDS, dtype=np.float32)

@@ -15,7 +15,7 @@ from training.errors import UserError
 from training.inference.ctc_decoding import mean_confidence
 from training.inference.ctc_setup import DecoderOptions
 from training.inference.decoding import predict
-from training.inference.loading import Trained, load_trained, with_tasks
+from training.inference.loading import Trained, load_trained, with_domain, with_tasks
 from training.inference.seams import TIMED_TOLERANCE, join
 from training.inference.speech_regions import Detector, make_detector, regions_of, track_of
 from training.inference.transcript import Segment, Transcript, spread
@@ -39,7 +39,8 @@ class Transcriber:
     """A trained model, ready for recordings.
 
     model: a folder (a run's, one of its checkpoints, a stock model), or what `load_trained` made of it.
-    tasks: some of the model's, default all. language: of the speech, default the model's.
+    tasks: some of the model's, default all. language: of the speech, default the model's. domain: which population
+        speaks, for a model that is told; ``auto``: the one that it hears.
     options: how the frames of a CTC model are read, and the beam width of all others.
     longest: seconds that the model hears at once, at most 30; default: the longest utterance of its training where
         the run says that, else 30. A recording that is no longer is heard whole, unless ``always_cut``; a longer one is
@@ -57,6 +58,7 @@ class Transcriber:
         *,
         tasks: tuple[str, ...] | None = None,
         language: str | None = None,
+        domain: str | None = None,
         options: DecoderOptions | None = None,
         longest: float | None = None,
         pause: float = Cutting.pause,
@@ -67,7 +69,8 @@ class Transcriber:
         batch_seconds: float = 60.0,
     ) -> None:
         trained = model if isinstance(model, Trained) else load_trained(Path(model))
-        self.trained = with_tasks(trained, tasks) if tasks else trained
+        self.trained = with_domain(with_tasks(trained, tasks) if tasks else trained, domain)
+        _require_domain(self.trained, domain)
         self.bundle = self.trained.bundle
         self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
         self.options = options or DecoderOptions()
@@ -156,9 +159,20 @@ class Transcriber:
             words = tuple(stitched[tasks[0]][n]) if self.decoder is not None else ()
             start, end = borders(recording.windows, n)
             if any(texts.values()):
-                segments.append(Segment(start, end, texts, words, mean_confidence(words)))
+                domain = heard[n][tasks[0]].domain
+                segments.append(Segment(start, end, texts, words, mean_confidence(words), domain))
         every = [word for segment in segments for word in segment.words]
         return Transcript(recording.path, recording.seconds, tasks, tuple(segments), mean_confidence(every))
+
+
+def _require_domain(trained: Trained, domain: str | None) -> None:
+    """A recording names none, so somebody must."""
+    encode: Any = trained.bundle.encode
+    known = getattr(encode, "domains", None)
+    if domain is None and known and encode.domain is None:
+        raise UserError(
+            f"{trained.folder} is told which population speaks: --domain {', '.join(known)}, or auto, where it says itself"
+        )
 
 
 def stitch(windows: Sequence[Window], heard: Sequence[Hypothesis], *, timed: bool) -> list[list[SpokenWord]]:

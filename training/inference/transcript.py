@@ -16,13 +16,15 @@ CUE_SECONDS, CUE_PAUSE = 6.0, 0.8
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch that was heard at once (or up to a seam). ``texts`` by task; ``words`` where the model tells them."""
+    """A stretch that was heard at once (or up to a seam). ``texts`` by task; ``words`` where the model tells them,
+    ``domain`` where it was asked which it hears."""
 
     start: float
     end: float
     texts: Mapping[str, str]
     words: tuple[SpokenWord, ...] = ()
     confidence: float | None = None
+    domain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Transcript:
                     "start": round(segment.start, 3),
                     "end": round(segment.end, 3),
                     **segment.texts,
+                    **({"domain": segment.domain} if segment.domain else {}),
                     "confidence": _rounded(segment.confidence),
                     "words": [_word(word) for word in segment.words],
                 }

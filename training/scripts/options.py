@@ -57,6 +57,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_domain(parser: argparse.ArgumentParser) -> None:
+    """Which population speaks, for models that are told (``model.type: domain_whisper``)."""
+    parser.add_argument(
+        "--domain",
+        default=None,
+        help="domain_whisper: one of its domains for all utterances; auto: the one it hears; none: no token; swap: another "
+        "than their own",
+    )
+
+
 def to_arguments(args: argparse.Namespace) -> list[str]:
     """The command line that `from_arguments` reads the same options from."""
     options = from_arguments(args)

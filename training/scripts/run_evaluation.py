@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
 from training.folders import writable
-from training.scripts.options import add_options, from_arguments, to_arguments
+from training.scripts.options import add_domain, add_options, from_arguments, to_arguments
 
 if TYPE_CHECKING:
     from training.config.schema import Evaluation
@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
         "--audio_file", type=Path, nargs="+", default=None, help="transcribe these files, score nothing"
     )
     add_options(result)
+    add_domain(result)
+    result.add_argument(
+        "--swap_test",
+        action="store_true",
+        help="domain_whisper: score once more with another domain's token, with none, and with the one it hears",
+    )
     result.add_argument(
         "--evaluation",
         nargs="*",
@@ -76,12 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _transcribe(args)
     from training.evaluation.evaluate import evaluate
     from training.inference.decoding import predict
-    from training.inference.loading import load_trained
+    from training.inference.loading import load_trained, with_domain
     from training.inference.quiet import quiet
 
     quiet()
     trained = _with_settings(load_trained(args.model_dir, args.model_type), args.evaluation)
-    name = args.name or (trained.name if args.split == "test" else f"{trained.name}_{args.split}")
+    trained = with_domain(trained, args.domain)
+    if args.swap_test:
+        with_domain(trained, "swap")
+    name = args.name or _name(trained, args)
     manifest, path = _manifest(trained, args)
     dataset, ledger = _dataset(trained, manifest)
     options = _decoding(trained, args)
@@ -89,15 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     generation: dict[str, Any] = {"num_beams": options.width, "do_sample": False}
     if limit := _setting(trained, "max_new_tokens"):
         generation["max_new_tokens"] = limit
-    predictions = predict(
-        trained.bundle,
-        dataset,
-        batch_seconds=args.batch_seconds or _setting(trained, "batch_seconds") or 60.0,
-        generation=generation,
-        decoder=decoder,
-        with_loss=False,
-        progress=_progress(float(dataset.durations.sum())),
-    )
+
+    def decode(model: Trained, rows: Any) -> Any:
+        return predict(
+            model.bundle,
+            rows,
+            batch_seconds=args.batch_seconds or _setting(trained, "batch_seconds") or 60.0,
+            generation=generation,
+            decoder=decoder,
+            with_loss=False,
+            progress=_progress(float(rows.durations.sum())),
+        )
+
+    predictions = decode(trained, dataset)
     settings = options.as_dict() if decoder else generation
     meta = _meta(trained, args, path, manifest, settings, len(ledger))
     evaluation = evaluate(
@@ -111,11 +124,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         else None,
     )
     ledger.write(args.output / f"{name}_dropped.tsv") if len(ledger) else None
-    written = evaluation.write(args.output, name)
+    written = [*evaluation.write(args.output, name)]
     print(evaluation.summary())
+    if args.swap_test:
+        written.append(_swap_test(trained, dataset, predictions, decode, args.output / f"{name}_swap.json"))
     print(f"written: {', '.join(map(str, written))}")
     _into_registry(trained, args, predictions.examples, predictions.hypotheses)
     return 0
+
+
+def _name(trained: Trained, args: argparse.Namespace) -> str:
+    """The run's, with what makes this evaluation another one than that of its test split."""
+    parts = [
+        trained.name,
+        *([args.split] if args.split != "test" else []),
+        *([args.domain] if args.domain else []),
+    ]
+    return "_".join(parts)
+
+
+def _swap_test(trained: Trained, dataset: Any, own: Any, decode: Any, path: Path) -> Path:
+    """The same utterances with the other prompts; prints the table, writes the figures."""
+    import json
+
+    from training.data.dataset import SpeechDataset
+    from training.evaluation.domains import OWN, heard, swap_test, table
+    from training.inference.decoding import PromptsOnly
+    from training.inference.loading import with_domain
+
+    said = {OWN: (own.examples, own.hypotheses)}
+    for prompt in ("swap", "none", "auto"):
+        other = with_domain(trained, prompt)
+        rows = SpeechDataset(dataset.manifest, PromptsOnly(other.bundle.encode), trained.bundle.sample_rate)
+        found = decode(other, rows)
+        said[prompt] = (found.examples, found.hypotheses)
+    resamples = _setting(trained, "resamples") or 1000
+    result = swap_test(said, resamples=resamples, seed=0)
+    result["heard_domains"] = heard(*said["auto"], resamples=resamples, seed=0)
+    print(table(result))
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
+    return path
 
 
 def _transcribe(args: argparse.Namespace) -> int:
@@ -123,7 +171,8 @@ def _transcribe(args: argparse.Namespace) -> int:
     from training.scripts import transcribe
 
     files = [str(path) for path in args.audio_file]
-    return transcribe.main([*files, "--model", str(args.model_dir), *to_arguments(args)])
+    domain = ["--domain", args.domain] if args.domain else []
+    return transcribe.main([*files, "--model", str(args.model_dir), *domain, *to_arguments(args)])
 
 
 def _decoding(trained: Trained, args: argparse.Namespace) -> Any:
@@ -238,7 +287,8 @@ def _silence(trained: Trained, generation: dict[str, Any], decoder: Any) -> dict
     from training.inference.decoding import predict
     from training.inference.probes import KINDS, Probes
 
-    probes = Probes(trained.bundle.encode, trained.bundle.sample_rate)
+    domain = next(iter(getattr(trained.bundle.encode, "domains", ())), None)
+    probes = Probes(trained.bundle.encode, trained.bundle.sample_rate, domain)
     task = trained.bundle.tasks[0]
     said: dict[str, list[str]] = {kind: [] for kind in KINDS}
     found = predict(trained.bundle, probes, generation=generation, decoder=decoder, with_loss=False)
@@ -291,6 +341,7 @@ def _meta(
         "config_sha256": hashlib.sha256(config.to_yaml().encode()).hexdigest() if config else None,
         "config": config.as_dict() if config else None,
         "generation": generation,
+        "domain": args.domain,
         "dropped": dropped,
         "commit": _commit(),
         "versions": versions(),

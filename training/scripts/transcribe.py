@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import USER_ERROR, UserError, exit_on_user_error
-from training.scripts.options import add_options, from_arguments
+from training.scripts.options import add_domain, add_options, from_arguments
 
 if TYPE_CHECKING:
     from training.inference.transcriber import Recording, Transcriber
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--overwrite", action="store_true", help="replace files in --output_dir")
     result.add_argument("--batch_seconds", type=float, default=60.0, help="audio per batch")
     add_options(result)
+    add_domain(result)
     group = result.add_argument_group("long recordings")
     group.add_argument(
         "--longest", type=float, default=None, help="seconds heard at once; default: the model's"
@@ -137,6 +138,7 @@ def _transcriber(args: argparse.Namespace) -> Transcriber:
         args.model,
         tasks=tasks,
         language=args.language,
+        domain=args.domain,
         options=from_arguments(args),
         longest=args.longest,
         pause=args.pause,
