@@ -45,6 +45,14 @@ def test_speaks_vietnamese_aloud_without_clipping(espeak: Espeak) -> None:
     assert 5_000 < np.abs(samples.astype(int)).max() < 32_000
 
 
+def test_a_number_is_a_pause_also_inside_a_word(espeak: Espeak) -> None:
+    espeak.set_voice("ko", rate=150)
+    plain = len(espeak.speak(ssml([("학교에 갔어요.", None)]))) / espeak.sample_rate
+    for pieces in ([("학", None), 0.5, ("교에 갔어요.", None)], [("학교에 ", None), 0.5, (" 갔어요.", None)]):
+        assert ElementTree.fromstring(ssml(pieces))[0].attrib == {"time": "500ms"}
+        assert 0.35 < len(espeak.speak(ssml(pieces))) / espeak.sample_rate - plain < 0.7
+
+
 def test_rate_shortens(espeak: Espeak) -> None:
     text = ssml([("mẹ đang nấu cơm trong bếp.", None)])
     espeak.set_voice("vi", rate=150)
