@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,20 @@ class Run:
 
 def open_split(config: Config, split: Split) -> Any:
     """The manifest of ``train``, ``dev`` or ``test``; None where the configuration names none."""
+    rows, domains = _whole_split(config, split), config.data.domains
+    return rows if rows is None or domains is None or split == "test" else _of_domains(rows, domains, split)
+
+
+def _of_domains(rows: Any, domains: Collection[str], split: Split) -> Any:
+    """The rows of these domains; `UserError` for one that no row has."""
+    there = rows.column("domain") if "domain" in rows.column_names else [None] * len(rows)
+    if absent := sorted(set(domains) - set(there)):
+        known = ", ".join(sorted({name for name in there if name})) or "none"
+        raise UserError(f"data.domains: no row of {split} is of the domain {absent[0]!r} (there are: {known})")
+    return rows.select([index for index, domain in enumerate(there) if domain in domains])
+
+
+def _whole_split(config: Config, split: Split) -> Any:
     data = config.data
     if data.shards is not None:
         return _open_shards(data, split)

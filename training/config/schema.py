@@ -156,6 +156,8 @@ class Data(Block):
     """Which frozen version of the registry."""
     shards: Shards | None = None
     """WebDataset shards in place of `train`, `dev` and `test`; `columns` maps our names to those in their JSON."""
+    domains: tuple[str, ...] | None = None
+    """Train, and choose checkpoints, on utterances of these domains alone; null: on all. The test split stays whole."""
     max_dropped_share: Share = 0.02
     """A run refuses to start when more than this share of a split cannot be used."""
     min_seconds: NonNegative = 0.1
