@@ -88,7 +88,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
 def test_dry_run_and_evaluation(tmp_path: Path) -> None:
     config = make(tmp_path)
     dry = polyvox(
-        "train", "--config", str(config), "--dry_run", "training.eval_strategy=epoch", "training.max_steps=-1"
+        "train", "--config", str(config), "--dry_run", "training.eval_strategy=steps", "training.max_steps=-1"
     )
     assert dry.returncode == 0, dry.stdout + dry.stderr
     assert "train          18 utterances" in dry.stdout
@@ -111,8 +111,9 @@ def test_dry_run_and_evaluation(tmp_path: Path) -> None:
 
 def test_shards_that_are_not_there(tmp_path: Path) -> None:
     config = make(tmp_path)
-    override = f"data.shards.train={tmp_path}/gone"
-    dry = polyvox("train", "--config", str(config), "--dry_run", override, "data.shards.domains={gone: a}")
-    assert f"missing: {tmp_path}/gone (make it with polyvox shards write" in dry.stdout, dry.stderr
-    run = tiny_project.train(config, override, "data.shards.domains={gone: a}")
-    assert run.returncode == 2 and "gone: no such folder of shards" in run.stderr
+    gone = tmp_path / "gone"
+    override = f"data.shards.train=[{gone}/train, {gone}/train_normal]"
+    dry = polyvox("train", "--config", str(config), "--dry_run", override)
+    assert f"missing: {gone}/train (make it with polyvox shards write" in dry.stdout, dry.stderr
+    run = tiny_project.train(config, override)
+    assert run.returncode == 2 and f"{gone}/train: no such folder of shards" in run.stderr
