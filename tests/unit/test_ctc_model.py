@@ -388,7 +388,7 @@ def test_impossible_sizes_are_the_users_mistake():
         options(num_heads=3)
     with pytest.raises(UserError, match=r"model.sizes.conv_sizes"):
         tiny("wav2vec2", sizes={"conv_sizes": [1]})
-    with pytest.raises(ValueError, match=r"conv_kernel \(4\) is an odd number"):
+    with pytest.raises(ValueError, match=r"conv_kernel \(4\) must be an odd number"):
         options("transformer", conv_kernel=4)
     with pytest.raises(ValueError, match=r"conv_kernel \(5\) is .* for encoder: transformer"):
         options("fastconformer", conv_kernel=5)

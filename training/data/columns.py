@@ -52,6 +52,14 @@ class Problems:
         raise_problems(shown, more=self.count - len(shown))
 
 
+def column_names(pairs: Sequence[str]) -> dict[str, str]:
+    """``OURS=THEIRS`` of a command line to ours → theirs. Raises `UserError`."""
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise UserError(f"--column {wrong[0]}: expected OURS=THEIRS, such as transcript=sentence")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
 def rename(table: pa.Table, columns: Mapping[str, str], path: Path) -> pa.Table:
     """Give the file's columns our names."""
     for ours, theirs in columns.items():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from training.data.checks import check_audio
+from training.data.columns import column_names
 from training.data.derived import DerivedFiles, rebase
 from training.data.example import Example
 from training.data.korean_text import Dual, KoreanRules, Numerals, clean_korean, has_two_transcripts
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_duration=arguments.max_duration,
         audio_root=arguments.audio_root,
         require=[name.strip() for name in arguments.require.split(",")] if arguments.require else None,
-        columns=_columns(arguments.column),
+        columns=column_names(arguments.column),
         check_files=not arguments.skip_audio_check,
         workers=arguments.workers,
         force=arguments.force,
@@ -114,13 +115,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def ledger_path(output: Path) -> Path:
     """Where the ledger of ``output`` is written."""
     return output.with_name(f"{output.stem}_dropped.tsv")
-
-
-def _columns(pairs: Sequence[str]) -> dict[str, str]:
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise UserError(f"--column {wrong[0]}: expected OURS=THEIRS, such as transcript=sentence")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _korean(arguments: argparse.Namespace) -> KoreanRules | None:

@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
+    from training.data.columns import column_names
     from training.data.split_data import parse_ratios
     from training.registry.checks import Rules
     from training.registry.importing import Conversion
@@ -120,7 +121,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         database=args.database,
         version=args.version,
         extend=args.extend,
-        columns=_columns(args.column),
+        columns=column_names(args.column),
         audio_root=args.audio_root,
         rules=Rules(
             min_seconds=args.min_duration,
@@ -140,13 +141,6 @@ def _settings(args: argparse.Namespace) -> Settings:
         dry_run=args.dry_run,
         workers=args.workers,
     )
-
-
-def _columns(pairs: Sequence[str]) -> dict[str, str]:
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise UserError(f"--column {wrong[0]}: expected OURS=THEIRS, such as transcript=sentence")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def report(settings: Settings, done: Prepared) -> str:
