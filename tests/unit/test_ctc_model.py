@@ -14,6 +14,7 @@ from training.data.collators import IGNORED
 from training.data.example import TRANSCRIBE
 from training.errors import UserError
 from training.inference.ctc_decoding import CtcDecoder
+from training.inference.ctc_setup import DecoderOptions
 from training.inference.ctc_vocabulary import CtcVocabulary
 from training.inference.loading import load_trained
 from training.models import ctc, model_inputs
@@ -90,6 +91,12 @@ def test_silence_at_the_edges_is_that_of_a_clip_that_has_it(encoder, tmp_path):
     (frames,) = bundle.ctc.log_probs(bundle.model.eval(), bundle.collate([features]))
     assert len(frames) == bundle.encode.frames.of(len(clip)) == 60
     again = load_trained(saved(bundle, tmp_path)).bundle
+    for width in (1, 5):
+        decoder = DecoderOptions(beam_width=width).decoder(again)
+        words = decoder(frames).words
+        assert decoder.edge_seconds == 0.2 and all(
+            0 <= word.start <= word.end <= 0.8 + 1e-6 for word in words
+        )
     assert again.ctc.edge_seconds == 0.2 and again.encode.frames.of(len(clip)) == 60
     np.testing.assert_array_equal(again.encode(example(), clip)["input_features"], features["input_features"])
 
