@@ -91,7 +91,8 @@ def test_the_guides_advanced_command_is_what_the_trainer_is_given() -> None:
     }
     assert (given["per_device_train_batch_size"], given["gradient_accumulation_steps"]) == (8, 4)
     assert (given["eval_steps"], given["save_steps"], given["lr_scheduler_type"]) == (1000, 1000, "cosine")
-    assert (given["run_name"], given["output_dir"]) == ("advanced_experiment", "outputs/advanced_experiment")
+    assert given["run_name"] == "advanced_experiment"
+    assert given["output_dir"] == str(Path("outputs/advanced_experiment"))
     assert (given["report_to"], given["dataloader_persistent_workers"]) == (["wandb"], True)
 
 
