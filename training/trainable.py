@@ -304,7 +304,7 @@ class _OnlyRows:
 
     def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
         index = torch.tensor(self.rows, device=gradient.device)
-        return torch.zeros_like(gradient).index_copy(0, index, gradient[index])
+        return torch.zeros_like(gradient).index_copy_(0, index, gradient[index])
 
 
 def _with_adapters(bundle: Bundle, frozen: set[str], options: LoraOptions) -> PreTrainedModel:

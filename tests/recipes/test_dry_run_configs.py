@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,8 @@ pytestmark = pytest.mark.recipe
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem != "base")
 LITERAL = ("dev_whisper", "dev_e2e")
+STARTS_FROM = {"demo_domain_whisper": "demo_domain_base"}
+"""Configuration → the one whose finished run it takes its weights from."""
 
 
 def command(config: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -58,10 +62,24 @@ def test_a_card_that_is_too_small(tmp_path: Path) -> None:
     assert "does not fit" in done.stdout
 
 
+def from_scratch(path: Path) -> list[str]:
+    """Overrides that give a configuration which starts from another one's run the sizes of that run."""
+    if path.stem not in STARTS_FROM:
+        return []
+    base: Any = load_config(path.with_stem(STARTS_FROM[path.stem])).model
+    return ["model.name=null", f"model.sizes={json.dumps(base.sizes)}"]
+
+
+def test_a_run_to_start_from_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = command("configs/demo_domain_whisper.yaml", "--dry_run", folder=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "model.name: 'outputs/demo_domain_base' is neither in reach" in done.stderr
+
+
 @pytest.mark.parametrize("path", [p for p in SHIPPED if p.stem not in LITERAL], ids=lambda p: p.stem)
 def test_every_shipped_configuration(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines: list[str] = []
-    assert dry_run(load_config(path), lines.append) == VALID
+    assert dry_run(load_config(path, from_scratch(path)), lines.append) == VALID
     assert any("fits: " in line for line in lines)
     assert list(tmp_path.iterdir()) == []

@@ -137,6 +137,21 @@ def test_a_frozen_encoder_keeps_no_activations() -> None:
     assert frozen.kept < 0.3 * trained.kept
 
 
+def test_rows_that_learn_alone_take_no_more_than_the_whole_matrix() -> None:
+    """The last blocks and two rows of a vocabulary that is most of the model."""
+    module = load("domain_whisper")
+    sizes = {**whisper_assets.SIZES, "d_model": 64}
+    chosen = module.Options(
+        sizes=sizes, max_label_tokens=64, domain="normal", unfreeze={"encoder_blocks": 1, "decoder_blocks": 1}
+    )
+    bundle = module.build(chosen, BuildContext(texts=lambda: iter(whisper_assets.TEXTS)))
+    bundle.model.resize_token_embeddings(20_000)
+    batch = batch_of(bundle, seconds=1.0)
+    trainable.apply(bundle, mode="blocks")
+    planned = phantom_of(bundle).step(batch, accumulated=False).peak
+    assert planned == pytest.approx(real_peak(bundle, batch), rel=0.1)
+
+
 def test_gradients_of_an_earlier_batch_are_there_while_accumulating() -> None:
     bundle = tiny_whisper()
     phantom = phantom_of(bundle)
@@ -236,6 +251,8 @@ def tiny_config(**profile: Any) -> Any:
     [
         ("dev_whisper", {"": 37.76}),
         ("prod_whisper", {"": 763.86}),
+        ("dev_domain_whisper", {"": 37.76}),
+        ("prod_domain_whisper", {"": 1543.49}),
         ("dev_e2e", {"encoder": 94.37}),
         ("prod_e2e", {"encoder": 315.44}),
     ],

@@ -114,7 +114,7 @@ class Shards(Block):
     """The folders that the finished run is scored on."""
     domains: dict[str, str] = Field(default_factory=dict)
     """Folder (its name, or the end of its path) → domain of the samples whose JSON names none. A folder's name says
-    nothing by itself."""
+    nothing by itself. null takes back what a base said of a folder."""
     default_domain: str | None = None
     """Domain of samples that have none otherwise; they are counted. null: such a sample is a mistake."""
     shuffle_buffer: Count = 5000
@@ -128,6 +128,11 @@ class Shards(Block):
     @classmethod
     def _several(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str | Path) else given
+
+    @field_validator("domains", mode="before")
+    @classmethod
+    def _taken_back(cls, given: Any) -> Any:
+        return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
 
 
 class Data(Block):

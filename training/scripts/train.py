@@ -9,16 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
-
-SHORT = {
-    "num_epochs": "training.num_train_epochs",
-    "batch_size": "training.batch_size",
-    "learning_rate": "training.learning_rate",
-    "d_model": "model.d_model",
-    "checkpoint_dir": "output.dir",
-    "pretrained_model": "model.pretrained",
-}
-"""Options that stand for a key of the configuration."""
+from training.scripts import guide_flags
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,9 +32,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--fresh", action="store_true", help="remove what an earlier run left in output.dir first"
     )
-    short = result.add_argument_group("short names of keys")
-    for name, key in SHORT.items():
-        short.add_argument(f"--{name}", metavar="VALUE", help=f"the same as {key}=VALUE")
+    guide_flags.add_to(result)
     result.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.learning_rate=1e-5")
     return result
 
@@ -57,11 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--resume and --fresh contradict each other")
     from training.config.load import load_config
 
-    given = [f"{key}={getattr(args, name)}" for name, key in SHORT.items() if getattr(args, name) is not None]
-    config = load_config(args.config, [*given, *args.overrides])
+    config = load_config(args.config, [*guide_flags.overrides(args), *args.overrides])
     if config.model is None:
         raise UserError(f"{args.config}: no model: block; see docs/configuration.md")
     check_reporters(config.training.report_to)
+    for note in guide_flags.notes(args):
+        say(note)
     if args.dry_run:
         from training.dry_run import dry_run
 

@@ -1,0 +1,108 @@
+"""Options of ``polyvox train`` by the names that the guides give them; each stands for keys of the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.errors import UserError
+
+KEYS = {
+    "num_epochs": "training.num_train_epochs",
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "d_model": "model.d_model",
+    "num_train_epochs": "training.num_train_epochs",
+    "per_device_train_batch_size": "training.batch_size",
+    "grad_accum": "training.gradient_accumulation_steps",
+    "warmup_steps": "training.warmup_steps",
+    "lr_scheduler_type": "training.lr_scheduler_type",
+    "eval_steps": "training.eval_steps",
+    "save_steps": "training.save_steps",
+    "save_total_limit": "training.save_total_limit",
+    "num_workers": "dataloader.num_workers",
+    "target_sr": "audio.sample_rate",
+}
+"""Option → the key that its value goes to."""
+NAMES = {
+    "checkpoint_dir": "output.dir",
+    "pretrained_model": "model.pretrained",
+    "run_name": "output.experiment_name",
+    "base_model": "model.name",
+}
+"""The same for values that are text, whatever they look like (a run may be called 001)."""
+SWITCHES = {
+    "bf16": "training.bf16=true",
+    "gradient_checkpointing": "training.gradient_checkpointing=true",
+    "persistent_workers": "training.dataloader_persistent_workers=true",
+    "login_wandb": "training.report_to=wandb",
+}
+"""Option without a value → what it sets."""
+FOLDERS = {"train": ("train", "train_normal"), "dev": ("val_small", "val_small_normal")}
+"""Split → the folders of shards that a guide's data set may have for it."""
+NO_LOGIN = (
+    "--login-hf: training uploads nothing; leave it out, and when the run is finished: polyvox publish --model_dir "
+    "outputs/RUN --repo_id OWNER/RUN (private unless you say otherwise; HF_TOKEN as before)"
+)
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Put the options into a command line, each with ``_`` and with ``-``."""
+    group = parser.add_argument_group("short names of keys, also with - for _")
+    for name, key in {**KEYS, **NAMES}.items():
+        group.add_argument(*_spellings(name), metavar="VALUE", help=f"the same as {key}=VALUE")
+    for name, override in SWITCHES.items():
+        group.add_argument(*_spellings(name), action="store_true", help=f"the same as {override}")
+    group.add_argument(
+        *_spellings("dataset_root"),
+        type=Path,
+        metavar="FOLDER",
+        help="data.shards.train and .dev: FOLDER/train, train_normal, val_small, val_small_normal, as far as there",
+    )
+    group.add_argument(
+        *_spellings("samples_per_shard"), type=int, metavar="N", help="not needed: samples are counted"
+    )
+    group.add_argument(*_spellings("login_hf"), action="store_true", help="says how to publish a run instead")
+
+
+def _spellings(name: str) -> list[str]:
+    return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
+
+
+def overrides(args: argparse.Namespace) -> list[str]:
+    """What was given, as ``key=value``; `UserError` for ``--login-hf``."""
+    if args.login_hf:
+        raise UserError(NO_LOGIN)
+    given = [f"{key}={value}" for name, key in KEYS.items() if (value := getattr(args, name)) is not None]
+    given += [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for name, key in NAMES.items()
+        if (value := getattr(args, name)) is not None
+    ]
+    if args.warmup_steps is not None:  # in place of a share that the file may set
+        given.append("training.warmup_ratio=null")
+    given += [override for name, override in SWITCHES.items() if getattr(args, name)]
+    return [*given, *([] if args.dataset_root is None else shards_in(args.dataset_root))]
+
+
+def shards_in(root: Path) -> Iterator[str]:
+    """``data.shards`` of a folder: the folders that are there, the first of a split where none is.
+
+    A domain that the file gives to a folder that is not there is taken back.
+    """
+    for split, names in FOLDERS.items():
+        there = [name for name in names if (root / name).is_dir()] or [names[0]]
+        folders = [str(root / name) for name in there]
+        yield f"data.shards.{split}={json.dumps(folders, ensure_ascii=False)}"
+        yield from (f"data.shards.domains.{name}=null" for name in names if name not in there)
+
+
+def notes(args: argparse.Namespace) -> list[str]:
+    """What is to be said of options that change nothing."""
+    if args.samples_per_shard is None:
+        return []
+    return [
+        f"--samples-per-shard {args.samples_per_shard}: not needed, samples are counted from the archives' headers"
+    ]
