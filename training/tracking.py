@@ -57,7 +57,9 @@ class TrackingCallback(TrainerCallback):
         import wandb
 
         if wandb.run is not None:
-            wandb.run.config.update({"polyvox": self.config.as_dict(), **self.parameters}, allow_val_change=True)
+            wandb.run.config.update(
+                {"polyvox": self.config.as_dict(), **self.parameters}, allow_val_change=True
+            )
             wandb.run.summary.update(self.parameters)
 
 

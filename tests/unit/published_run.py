@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import pickle
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,12 @@ from training.evaluation.verdict import judge
 DOMAINS = ("normal", "dyslexic")
 NEVER = "a sentence of the test split that nobody else should read"
 SETTINGS = {
-    "model": {"type": "domain_whisper", "name": "openai/whisper-small", "language": "ko", "domains": list(DOMAINS)},
+    "model": {
+        "type": "domain_whisper",
+        "name": "openai/whisper-small",
+        "language": "ko",
+        "domains": list(DOMAINS),
+    },
     "training": {"trainable": "blocks", "num_train_epochs": 3, "learning_rate": 1e-4, "report_to": "none"},
     "profile": {"description": "two CPU cores"},
 }
@@ -50,25 +59,48 @@ RESULTS = {
 
 def make(folder: Path) -> Path:
     """``outputs/clinic`` and ``outputs/results`` in the folder; returns the run's folder. Its manifests lie elsewhere."""
+    template = _template()
+    for path in sorted(template.rglob("*")):
+        target = folder / path.relative_to(template)
+        if path.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            target.write_bytes(path.read_bytes().replace(str(template).encode(), str(folder).encode()))
+    return folder / "outputs" / "clinic"
+
+
+@lru_cache
+def _template() -> Path:
+    """Made once in a process: scores take their time."""
+    folder = Path(tempfile.mkdtemp(prefix="polyvox-published-"))
+    atexit.register(shutil.rmtree, folder)
+    _write(folder)
+    return folder
+
+
+def _write(folder: Path) -> None:
     run = folder / "outputs" / "clinic"
     run.mkdir(parents=True)
     config = config_from(
         SETTINGS,
-        [
-            f"data.{name}={folder}/private/{name}.csv" for name in ("train", "dev", "test")
-        ] + [f"output.dir={run}", f"output.log_file={folder}/clinic.log", "output.experiment_name=clinic"],
+        [f"data.{name}={folder}/private/{name}.csv" for name in ("train", "dev", "test")]
+        + [f"output.dir={run}", f"output.log_file={folder}/clinic.log", "output.experiment_name=clinic"],
     )
     (run / "config.yaml").write_text(config.to_yaml(), encoding="utf8")
-    write_json(run / "config.json", {"architectures": ["WhisperForConditionalGeneration"], "_name_or_path": str(run)})
+    write_json(
+        run / "config.json", {"architectures": ["WhisperForConditionalGeneration"], "_name_or_path": str(run)}
+    )
     write_json(run / "train_results.json", {**RESULTS, "best_checkpoint": f"{run}/checkpoint-20"})
     write_json(run / "tokenizer.json", {"model": {"vocab": {"/a/b": 0}}, "tokens": ["/a/b"]})
     write_json(run / "generation_config.json", {"max_length": 448})
-    write_json(run / "metrics" / "clinic_metrics.json", {"experiment": "clinic", "history": [{"loss": 1.5, "step": 10}]})
+    write_json(
+        run / "metrics" / "clinic_metrics.json",
+        {"experiment": "clinic", "history": [{"loss": 1.5, "step": 10}]},
+    )
     weights(run)
     (folder / "clinic.log").write_text(LOG.format(folder=folder), encoding="utf8")
     what_stays(run)
     evaluations(folder / "outputs" / "results", run)
-    return run
 
 
 LOG = """the data lie in {folder}/private
@@ -88,7 +120,11 @@ def weights(run: Path) -> None:
 
 def what_stays(run: Path) -> None:
     """A checkpoint, curves, a ledger, pickles."""
-    for name in ("checkpoint-20/optimizer.safetensors", "checkpoint-20/model.safetensors", "logs/events.out.host.1"):
+    for name in (
+        "checkpoint-20/optimizer.safetensors",
+        "checkpoint-20/model.safetensors",
+        "logs/events.out.host.1",
+    ):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_bytes(b"never")
     (run / "dropped_train.tsv").write_text("u7\ttoo short\n", encoding="utf8")
@@ -111,10 +147,16 @@ def evaluations(results: Path, run: Path) -> None:
         meta = {**told, "model_dir": str(run.with_name(name))}
         hypotheses = recognised(examples, wrong)
         evaluate(
-            examples, hypotheses, meta=meta, resamples=100, silence={"silence": ["", "ah"], "noise": ["oh no"]}
+            examples,
+            hypotheses,
+            meta=meta,
+            resamples=100,
+            silence={"silence": ["", "ah"], "noise": ["oh no"]},
         ).write(results, name)
     meta = {**told, "model_dir": str(run / "checkpoint-20")}
-    evaluate(examples, recognised(examples, 2), meta=meta, resamples=100).write(results, "clinic-checkpoint-20")
+    evaluate(examples, recognised(examples, 2), meta=meta, resamples=100).write(
+        results, "clinic-checkpoint-20"
+    )
     asked = [replace(one, domain=DOMAINS[n % 2]) for n, one in enumerate(recognised(examples, 3))]
     prompts = {OWN: (examples, recognised(examples, 3)), "swap": (examples, recognised(examples, 1))}
     swap = swap_test(prompts, resamples=100, seed=0)

@@ -101,7 +101,9 @@ def test_limits_are_what_is_known(run: Path, capsys: pytest.CaptureFixture[str])
     assert "The longest utterance in training lasted 12.3 s" in text
 
 
-def test_without_evaluations_it_says_so(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_evaluations_it_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     block, text = card(run, capsys, "--results", str(tmp_path / "empty"))
     assert "model-index" not in block and "metrics" not in block
@@ -149,7 +151,9 @@ def test_scores_older_than_the_weights_are_pointed_out(run: Path, capsys: pytest
     assert "clinic_metrics.json is older than the weights" in capsys.readouterr().err
 
 
-def test_the_dry_run_shows_what_stays_and_which_paths_are_cut(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_dry_run_shows_what_stays_and_which_paths_are_cut(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["publish", "--model_dir", str(run), "--repo_id", "o/n", "--dry_run"]) == 0
     shown = capsys.readouterr().out
     for line in (

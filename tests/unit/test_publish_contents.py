@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from training import cli
 from training.publishing import private
 
-PATHS = st.lists(st.from_regex(r"[\w.@+-]{1,8}", fullmatch=True).filter(lambda part: set(part) != {"."}), min_size=1, max_size=6)
+PARTS = st.text("aä9_.@+-", min_size=1, max_size=8).filter(lambda part: set(part) != {"."})
+PATHS = st.lists(PARTS, min_size=1, max_size=6)
 
 
 @pytest.fixture
@@ -102,7 +103,9 @@ def test_a_token_stops_it_and_is_not_said(
     monkeypatch.setenv("MY_API_KEY", secret)
     path = run / file
     old = path.read_text(encoding="utf8") if path.exists() else ""
-    path.write_text(f"{old}\n# {secret}\n" if "json" not in file else json.dumps({"key": secret}), encoding="utf8")
+    path.write_text(
+        f"{old}\n# {secret}\n" if "json" not in file else json.dumps({"key": secret}), encoding="utf8"
+    )
     done = cli.main(["publish", "--model_dir", str(run), "--repo_id", "o/n", "--dry_run"])
     shown = "".join(capsys.readouterr())
     if file == "config.yaml":  # a remark is not copied
@@ -159,7 +162,9 @@ def test_what_is_left_of_a_path_is_relative_and_its_end(parts: list[str]) -> Non
     assert private.without_paths(left, {}) == left
 
 
-def test_the_working_directory_and_the_home_are_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_directory_and_the_home_are_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/srv/people/alice")
     assert private.relative(f"{tmp_path}/a/b/c/d.csv") == "a/b/c/d.csv"

@@ -52,7 +52,12 @@ def command(run: Path, *options: str) -> list[str]:
 def environment(hub: FakeHub, folder: Path, **more: str) -> dict[str, str]:
     """A process that has nothing but a token and an address."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    own = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    own = {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(folder / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     return {**kept, **own, "HF_HUB_OFFLINE": "0", **more}
 
 
@@ -75,8 +80,13 @@ def test_a_run_arrives_private_and_the_token_is_in_its_header_alone(run: Path, h
     assert process.returncode == 0, err
     assert out.splitlines()[-1] == f"{hub.url}/{NAME} (private)"
     repository = hub.repositories[NAME]
-    assert repository.private and b'"visibility":"private"' in hub.asked("repos/create")[0].body.replace(b" ", b"")
-    assert sorted(repository.files)[:3] == ["README.md", "clinic.log", "config.json"] and len(repository.files) == 14
+    assert repository.private and b'"visibility":"private"' in hub.asked("repos/create")[0].body.replace(
+        b" ", b""
+    )
+    assert (
+        sorted(repository.files)[:3] == ["README.md", "clinic.log", "config.json"]
+        and len(repository.files) == 14
+    )
     for name in (*LARGE, "tokenizer.json"):
         assert repository.files[name] == (run / name).read_bytes()
     card = repository.files["README.md"].decode()
@@ -87,7 +97,9 @@ def test_a_run_arrives_private_and_the_token_is_in_its_header_alone(run: Path, h
 def told_to_nobody_else(hub: FakeHub, run: Path, shown: str) -> None:
     for request in hub.requests:
         headers = {name for name, value in request.headers.items() if TOKEN in value}
-        assert headers <= {"authorization"} and TOKEN.encode() not in request.body and TOKEN not in request.path
+        assert (
+            headers <= {"authorization"} and TOKEN.encode() not in request.body and TOKEN not in request.path
+        )
         assert bool(headers) == (not request.path.startswith("/large/"))
     assert TOKEN not in shown
     everything = [path for path in run.parents[1].rglob("*") if path.is_file()]
@@ -146,7 +158,7 @@ def test_public_does_not_open_a_private_repository(
 
 
 def test_the_users_own_card_arrives_byte_for_byte(run: Path, here: FakeHub) -> None:
-    own = "---\nlicense: mit\n---\n\nMine.\n".encode()
+    own = b"---\nlicense: mit\n---\n\nMine.\n"
     (run / "README.md").write_bytes(own)
     assert cli.main(command(run)) == 0
     assert here.repositories[NAME].files["README.md"] == own
@@ -204,7 +216,11 @@ def test_no_network_is_one_message(
 
 
 def test_offline_and_without_a_token(
-    run: Path, here: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: Path,
+    here: FakeHub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     from huggingface_hub import constants
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,7 +31,10 @@ def test_tensorboard_gets_configuration_and_counts(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = config_from({"output": {"dir": str(tmp_path / "run")}, "training": {"learning_rate": 3e-4}})
-    args, state = SimpleNamespace(report_to=["tensorboard"]), SimpleNamespace(is_world_process_zero=True, global_step=0)
+    args, state = (
+        SimpleNamespace(report_to=["tensorboard"]),
+        SimpleNamespace(is_world_process_zero=True, global_step=0),
+    )
     tracking.TrackingCallback(config, ROWS).on_train_begin(args, state, None)
     events = EventAccumulator(str(tmp_path / "run" / "logs"))
     events.Reload()
@@ -46,12 +44,16 @@ def test_tensorboard_gets_configuration_and_counts(tmp_path: Path) -> None:
         name: events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
         for name in ("config", "parameters")
     }
-    assert texts["config"] == tracking.indented(config.to_yaml()) and "learning_rate: 0.0003" in texts["config"]
+    assert (
+        texts["config"] == tracking.indented(config.to_yaml()) and "learning_rate: 0.0003" in texts["config"]
+    )
     assert "trainable after 2 epochs" in texts["parameters"]
 
 
 @pytest.mark.parametrize(("first", "reports"), [(False, ["tensorboard"]), (True, [])])
-def test_other_ranks_and_runs_without_reporters_write_nothing(tmp_path: Path, first: bool, reports: list[str]) -> None:
+def test_other_ranks_and_runs_without_reporters_write_nothing(
+    tmp_path: Path, first: bool, reports: list[str]
+) -> None:
     config = config_from({"output": {"dir": str(tmp_path / "run")}})
     state = SimpleNamespace(is_world_process_zero=first, global_step=0)
     tracking.TrackingCallback(config, ROWS).on_train_begin(SimpleNamespace(report_to=reports), state, None)

@@ -59,7 +59,11 @@ class Facts:
     def languages(self) -> list[str]:
         """ISO codes of what is spoken and written: those of the training rows, then those of the configuration."""
         recorded = self.results.get("data", {}).get("train", {}).get("languages", [])
-        named = [self.model.get("language"), self.model.get("target_language"), *self.model.get("languages", ())]
+        named = [
+            self.model.get("language"),
+            self.model.get("target_language"),
+            *self.model.get("languages", ()),
+        ]
         codes = [LANGUAGE.match(name) for name in (*recorded, *named) if name]
         return list(dict.fromkeys(code[0] for code in codes if code))
 

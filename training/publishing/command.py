@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("--model_dir", type=Path, required=True, help="a finished run's folder")
-    result.add_argument("--repo_id", required=True, metavar="OWNER/NAME", help="the repository, made if need be")
+    result.add_argument(
+        "--repo_id", required=True, metavar="OWNER/NAME", help="the repository, made if need be"
+    )
     result.add_argument("--public", action="store_true", help="for everybody to see (default: private)")
     result.add_argument(
         "--licence",
@@ -72,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     seen = "private" if done.private else "public"
     print(f"{done.url} ({seen}){'' if done.changed else ': all of it was there already'}")
     if args.public and done.private:
-        print("--public: the repository was there and stays private; change that on its page", file=sys.stderr)
+        print(
+            "--public: the repository was there and stays private; change that on its page", file=sys.stderr
+        )
     return 0
 
 
@@ -81,7 +85,9 @@ def check_licence(args: argparse.Namespace) -> None:
     if args.licence is None:
         return
     if not LICENCE.fullmatch(args.licence):
-        raise UserError(f"--licence {args.licence}: give the Hub's name for it, such as apache-2.0 or cc-by-4.0")
+        raise UserError(
+            f"--licence {args.licence}: give the Hub's name for it, such as apache-2.0 or cc-by-4.0"
+        )
     if own_card(args) is not None:
         raise UserError(
             f"--licence: {args.model_dir / 'README.md'} is published as it is; write the licence there, or say --new_card"

@@ -34,7 +34,9 @@ def scores(facts: Facts) -> Iterator[str]:
         yield from (f"### {one.name}", "")
         known = [name for name in NAMES if name in report["scores"]]
         groups = {"all": (max(report["rows"].values()), report["scores"])}
-        groups |= {f"domain {name}": (part["rows"], part) for name, part in report.get("by_domain", {}).items()}
+        groups |= {
+            f"domain {name}": (part["rows"], part) for name, part in report.get("by_domain", {}).items()
+        }
         lines = [
             (name, f"{rows:,}", *(score_text(scores.get(metric)) for metric in known))
             for name, (rows, scores) in groups.items()
@@ -65,7 +67,12 @@ def _swap(one: Scored, metric: str = "cer") -> Iterator[str]:
         return
     yield from ("", f"The same utterances with other prompts ({NAMES[metric]}; swap test):", "")
     lines = [
-        (name, PROMPTS.get(prompt, prompt), score_text(found[metric]["score"]), _change(prompt, found[metric]))
+        (
+            name,
+            PROMPTS.get(prompt, prompt),
+            score_text(found[metric]["score"]),
+            _change(prompt, found[metric]),
+        )
         for name, part in one.swap[1]["by_domain"].items()
         for prompt, found in part["prompts"].items()
     ]
@@ -92,7 +99,14 @@ def comparisons(facts: Facts) -> Iterator[str]:
             f"domain {name}": part["metrics"] for name, part in found["by_domain"].items()
         }
         lines = [
-            (group, NAMES[metric], f"{one['a']:.1f}", f"{one['b']:.1f}", _signed(one, "difference"), one["verdict"])
+            (
+                group,
+                NAMES[metric],
+                f"{one['a']:.1f}",
+                f"{one['b']:.1f}",
+                _signed(one, "difference"),
+                one["verdict"],
+            )
             for group, metrics in groups.items()
             for metric, one in metrics.items()
             if one["difference"] is not None

@@ -63,7 +63,9 @@ def _amount(facts: Facts, split: str, found: Mapping[str, Any] | None) -> tuple[
     source = f"`{source_of(facts.config['data'], split)}`"
     if found is None:
         return (split, source, facts.results["utterances"], "not recorded", "") if split == "train" else None
-    domains = [f"{name}: {part['utterances']:,}, {part['hours']:.2f} h" for name, part in found["domains"].items()]
+    domains = [
+        f"{name}: {part['utterances']:,}, {part['hours']:.2f} h" for name, part in found["domains"].items()
+    ]
     return (split, source, f"{found['utterances']:,}", f"{found['hours']:.2f}", "; ".join(domains))
 
 
@@ -106,7 +108,10 @@ def _training(facts: Facts) -> Iterator[str]:
 
 
 def _learns(training: Mapping[str, Any]) -> str:
-    frozen = [*training["freeze"], *(key for key in ("freeze_encoder", "freeze_feature_encoder") if training[key])]
+    frozen = [
+        *training["freeze"],
+        *(key for key in ("freeze_encoder", "freeze_feature_encoder") if training[key]),
+    ]
     parts = [f"`{training['trainable']}`", *(["frozen: " + ", ".join(frozen)] if frozen else [])]
     if training["trainable"] == "lora":
         parts.append("rank {r}, alpha {alpha:g}".format(**(training["lora"] or {"r": 16, "alpha": 32})))

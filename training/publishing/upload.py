@@ -41,7 +41,9 @@ def check_repo_id(repo_id: str) -> None:
     except HFValidationError as error:
         raise UserError(f"--repo_id {repo_id}: {error}") from error
     if "/" not in repo_id:
-        raise UserError(f"--repo_id {repo_id}: give OWNER/NAME, your name on the Hub or an organisation's first")
+        raise UserError(
+            f"--repo_id {repo_id}: give OWNER/NAME, your name on the Hub or an organisation's first"
+        )
 
 
 def upload(items: Sequence[Item], repo_id: str, *, public: bool, message: str) -> Published:
