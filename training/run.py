@@ -63,7 +63,9 @@ def _of_domains(rows: Any, domains: Collection[str], split: Split) -> Any:
     there = rows.column("domain") if "domain" in rows.column_names else [None] * len(rows)
     if absent := sorted(set(domains) - set(there)):
         known = ", ".join(sorted({name for name in there if name})) or "none"
-        raise UserError(f"data.domains: no row of {split} is of the domain {absent[0]!r} (there are: {known})")
+        raise UserError(
+            f"data.domains: no row of {split} is of the domain {absent[0]!r} (there are: {known})"
+        )
     return rows.select([index for index, domain in enumerate(there) if domain in domains])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -84,19 +85,26 @@ def test_the_run_can_be_published_as_it_is(run: Path) -> None:
     assert "| train | `train.csv` | 9 | 0.00 |  |" in card and "random weights (from scratch)" in card
 
 
+BLOCK, HEADER = 32768, 7
+"""Of the log format of LevelDB, which W&B's files are in: (checksum, size, kind) before each piece of a record."""
+
+
 def records(folder: Path) -> list[Any]:
     """Everything in the file of the only offline run."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(path))
-    found = []
-    while data := store.scan_data():
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        found.append(record)
+    data, position, held, found = path.read_bytes(), HEADER, b"", []
+    while position < len(data):
+        if (left := BLOCK - position % BLOCK) < HEADER:
+            position += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, position)
+        position += HEADER + size
+        held += data[position - size : position]
+        if kind in (1, 4):  # whole, or the last piece
+            found.append(wandb_internal_pb2.Record.FromString(held))
+            held = b""
     return found
 
 
@@ -111,3 +119,25 @@ def test_wandb_offline_has_curves_configuration_and_counts(tmp_path: Path) -> No
     curves = {"/".join(item.nested_key) or item.key for record in found for item in record.history.item}
     assert {"train/loss", "train/audio_hours_per_second"} <= curves
     assert [record.exit.exit_code for record in found if record.HasField("exit")] == [0]
+
+
+def test_wandb_without_a_key_is_one_message(tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    done = subprocess.run(
+        tiny_project.command(tiny_project.make(tmp_path), "training.report_to=wandb", *SHORT),
+        env={**without_keys(), "HOME": str(tmp_path), "WANDB_BASE_URL": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "training.report_to: wandb: " in done.stderr and "WANDB_MODE=offline" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def without_keys() -> dict[str, str]:
+    return {
+        name: value for name, value in tiny_project.environment().items() if not name.startswith("WANDB_")
+    }

@@ -90,7 +90,12 @@ def test_a_run_arrives_private_and_the_token_is_in_its_header_alone(run: Path, h
     for name in (*LARGE, "tokenizer.json"):
         assert repository.files[name] == (run / name).read_bytes()
     card = repository.files["README.md"].decode()
-    assert card.startswith("---\nlanguage:\n- ko\n") and "# whisper-ko" in card and "Verdict: " in card
+    assert (
+        card.startswith("---\n")
+        and "\nlanguage:\n- ko\n" in card
+        and "# whisper-ko" in card
+        and "Verdict: " in card
+    )
     told_to_nobody_else(hub, run, out + err)
 
 

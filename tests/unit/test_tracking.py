@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from training import tracking, trainable
 from training.config.load import config_from
 from training.data.amounts import amounts
+from training.data.manifest import load_manifest
 
 ROWS = [
     trainable.Row("total", 9, 1000),
@@ -76,23 +76,21 @@ def test_gpu_use(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 def test_gpu_use_of_a_real_one() -> None:
     held = torch.zeros(2**28, device="cuda")
     assert tracking.gpu_use()["gpu_peak_memory_gib"] >= held.nbytes / 2**30
 
 
-def test_amounts_by_domain() -> None:
-    columns = {"domain": ["a", None, "b", "a"], "language": ["ko", "ko", None, "en"]}
-    rows = SimpleNamespace(
-        durations=np.array([1800, 900, 3600, 1800], dtype=np.float32),
-        column_names=list(columns),
-        column=columns.__getitem__,
-    )
-    assert amounts(rows) == {
+def test_amounts_by_domain(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    lines = ["a,1800,ko,a", "b,900,ko,", "c,3600,,b", "d,1800,en,a"]
+    path.write_text("\n".join(["audio_path,duration,language,domain", *lines]) + "\n", encoding="utf8")
+    assert amounts(load_manifest(path)) == {
         "utterances": 4,
         "hours": 2.25,
         "languages": ["en", "ko"],
         "domains": {"a": {"utterances": 2, "hours": 1.0}, "b": {"utterances": 1, "hours": 1.0}},
     }
-    rows.column_names = []
-    assert amounts(rows) == {"utterances": 4, "hours": 2.25, "languages": [], "domains": {}}
+    path.write_text("audio_path,duration\na,1800\n", encoding="utf8")
+    assert amounts(load_manifest(path)) == {"utterances": 1, "hours": 0.5, "languages": [], "domains": {}}
