@@ -121,6 +121,17 @@ def test_a_run_of_an_older_version_has_a_card_too(run: Path, capsys: pytest.Capt
     assert "| of them trained | not recorded |" in text
 
 
+def test_a_version_of_a_registry_keeps_its_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run.parent / "results" / "clinic_metrics.json"
+    report = json.loads(path.read_text(encoding="utf8"))
+    report["meta"]["manifest"] = "/srv/deep/data/registry.db[v1/test]"
+    published_run.write_json(path, report)
+    block, text = card(run, capsys)
+    dataset = block["model-index"][0]["results"][0]["dataset"]
+    assert (dataset["name"], dataset["type"]) == ("registry.db[v1/test]", "registry.db-v1-test")
+    assert "`registry.db[v1/test]`" in text and "/srv/" not in text
+
+
 def test_a_base_in_a_folder_is_no_model_of_the_hub(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "config.yaml"
     text = path.read_text(encoding="utf8").replace("openai/whisper-small", "/srv/models/deep/base_run")

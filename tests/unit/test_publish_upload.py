@@ -105,7 +105,7 @@ def told_to_nobody_else(hub: FakeHub, run: Path, shown: str) -> None:
         assert (
             headers <= {"authorization"} and TOKEN.encode() not in request.body and TOKEN not in request.path
         )
-        assert bool(headers) == (not request.path.startswith("/large/"))
+        assert not headers or request.path.startswith(("/api/", f"/{NAME}.git/"))
     assert TOKEN not in shown
     everything = [path for path in run.parents[1].rglob("*") if path.is_file()]
     assert not [path for path in everything if TOKEN.encode() in path.read_bytes()]

@@ -20,6 +20,8 @@ TASK_OF = {"bleu": "translation", "chrf": "translation"}
 RECOGNITION = "automatic-speech-recognition"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 LANGUAGE = re.compile(r"[a-z]{2,3}(?=$|[_-])")
+LAST_PART = re.compile(r"/(?![^\[]*\])")
+"""Before the name of a manifest, of which a registry's has a slash of its own: ``data/registry.db[v1/test]``."""
 BASES = ("name", "encoder", "decoder", "pretrained")
 """Keys of the ``model:`` block that name pretrained weights."""
 
@@ -79,7 +81,7 @@ def write_card(facts: Facts) -> str:
     for title, section in SECTIONS.items():
         lines = list(section(facts))
         if lines:
-            parts.append("\n".join([*([f"## {title}", ""] if title else []), *lines]))
+            parts.append("\n".join([*([f"## {title}", ""] if title else []), *lines]).rstrip())
     return "\n\n".join(parts) + "\n"
 
 
@@ -142,10 +144,10 @@ def _scores(facts: Facts) -> Iterator[Any]:
 def _result(meta: Mapping[str, Any], metric: str, value: float, name: str, domain: str | None) -> Any:
     from huggingface_hub import EvalResult
 
-    where = Path(str(meta.get("manifest") or name)).name
+    where = LAST_PART.split(str(meta.get("manifest") or name))[-1]
     return EvalResult(
         task_type=TASK_OF.get(metric, RECOGNITION),
-        dataset_type=re.sub(r"[^\w.-]+", "-", where),
+        dataset_type=re.sub(r"[^\w.-]+", "-", where).strip("-"),
         dataset_name=where if domain is None else f"{where}, domain {domain}",
         dataset_config=domain,
         dataset_split=meta.get("split"),

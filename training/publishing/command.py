@@ -153,11 +153,11 @@ def warn(evidence: Evidence) -> None:
 def show(parcel: Parcel, all_of_it: bool) -> None:
     """The files in a line; with ``all_of_it`` each of them, what stays here, and the paths that are cut down."""
     total = sum(item.size for item in parcel.items)
-    print(f"{len(parcel.items)} files, {megabytes(total)}")
+    print(f"{len(parcel.items)} files, {readable(total)}")
     if not all_of_it:
         return
     for item in parcel.items:
-        print(f"  {item.name:40} {megabytes(item.size):>12}")
+        print(f"  {item.name:40} {readable(item.size):>12}")
     for title, lines in (("stays here", parcel.left_out), ("paths of this machine", parcel.shortened)):
         if lines:
             print(f"{title}:")
@@ -165,9 +165,9 @@ def show(parcel: Parcel, all_of_it: bool) -> None:
             print(f"  {what} → {told}" if lines is parcel.shortened else f"  {what}: {told}")
 
 
-def megabytes(size: int) -> str:
-    """``1.25 MB``."""
-    return f"{size / 1e6:,.2f} MB"
+def readable(size: int) -> str:
+    """``1.25 MB``, ``0.8 kB``."""
+    return f"{size / 1e6:,.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 if __name__ == "__main__":

@@ -62,7 +62,11 @@ def _data(facts: Facts) -> Iterator[str]:
 def _amount(facts: Facts, split: str, found: Mapping[str, Any] | None) -> tuple[object, ...] | None:
     source = f"`{source_of(facts.config['data'], split)}`"
     if found is None:
-        return (split, source, facts.results["utterances"], "not recorded", "") if split == "train" else None
+        return (
+            (split, source, f"{facts.results['utterances']:,}", "not recorded", "")
+            if split == "train"
+            else None
+        )
     domains = [
         f"{name}: {part['utterances']:,}, {part['hours']:.2f} h" for name, part in found["domains"].items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,9 +55,12 @@ def upload(items: Sequence[Item], repo_id: str, *, public: bool, message: str) -
     offline, for whatever the Hub refuses, and for a repository that is public although ``public`` is false.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.utils import disable_progress_bars
 
     api = HfApi()
     check_access()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     with explained(f"{api.endpoint}: {repo_id}"):
         api.create_repo(repo_id, private=not public, exist_ok=True)
         before = api.repo_info(repo_id)
