@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),
     "compare": ("training.scripts.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.scripts.export_charts", "draw the curves and scores of runs, write the report"),
+    "publish": ("training.publishing.command", "a finished run to the Hugging Face Hub, with a model card"),
     "transcribe": ("training.scripts.transcribe", "recordings of any length to text, subtitles, JSON"),
     "lm": ("training.scripts.lm", "n-gram language models for beam search"),
     "pipeline": ("training.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),

@@ -10,13 +10,14 @@ import torch
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from training import averaging, callbacks, checkpoint, trainable
+from training import averaging, callbacks, checkpoint, tracking, trainable
 from training import run as runs
 from training.config.schema import Config
+from training.data.amounts import amounts
 from training.data.sampler import Joining
 from training.evaluation.metrics import corpus_scores
 from training.trainer import SpeechTrainer, save_processor
-from training.versions import versions
+from training.versions import commit, versions
 
 if TYPE_CHECKING:
     from training.run import Report, Run
@@ -104,6 +105,7 @@ def add_callbacks(
         callbacks.ConvergenceMonitorCallback(report=report),
         callbacks.HypothesisCallback(lambda: trainer.last_predictions, report=report),
         signals,
+        tracking.TrackingCallback(run.config, trainable.table(trainer.bare_model, plan)),
     ]
     if run.config.data.registry is not None:
         from training.registry.recorder import RegistryCallback
@@ -128,6 +130,11 @@ def add_callbacks(
 
 def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
     """Train to the end of the schedule; write the final model and `runs.RESULTS`."""
+    with tracking.closed_at_the_end(run.config):
+        return _train(run, resume, report)
+
+
+def _train(run: Run, resume: Path | None, report: Report) -> dict[str, Any]:
     if run.config.training.cpu_threads:
         torch.set_num_threads(run.config.training.cpu_threads)
     trainer, plan = make_trainer(run, report)
@@ -143,6 +150,7 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
         raise Abandoned
     seconds = time.perf_counter() - started
     average_last(run, trainer, report)
+    _, learning = trainable.counts(trainable.table(trainer.bare_model, plan))
     export(run, trainer)
     results = {
         "train_loss": output.training_loss,
@@ -153,15 +161,24 @@ def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
         "best_metric": trainer.state.best_metric,
         "best_checkpoint": trainer.state.best_model_checkpoint,
         "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
+        "trainable_parameters": learning,
         "cpu_threads": torch.get_num_threads(),
         "utterances": len(run.train),
+        "data": amounts_of(run),
         "longest_seconds": trainer.batches.longest() if trainer.batches else None,
         "resumed_from": str(resume) if resume else None,
+        "commit": commit(),
         "versions": versions(),
     }
     if trainer.args.should_save:
         runs.write_results(run.folder, results)
     return results
+
+
+def amounts_of(run: Run) -> dict[str, dict[str, Any]]:
+    """How much was trained on, and how much the checkpoints were chosen on."""
+    splits = {"train": run.train, "dev": run.dev}
+    return {name: amounts(rows.manifest) for name, rows in splits.items() if rows is not None}
 
 
 def average_last(run: Run, trainer: SpeechTrainer, report: Report) -> None:

@@ -164,6 +164,12 @@ def _partly(name: str, parameter: torch.Tensor, ids: Sequence[int]) -> list[Row]
     ]
 
 
+def counts(rows: Iterable[Row]) -> tuple[int, int]:
+    """Parameters in all, and those that are trained, now or when they thaw, by the rows of `table`."""
+    rows = list(rows)
+    return rows[0].parameters, sum(row.parameters for row in rows if row.what.startswith("trainable"))
+
+
 def format_table(rows: Iterable[Row]) -> str:
     """The rows as aligned text, with each row's share of the first."""
     rows = list(rows)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from training import checkpoint
+from training import checkpoint, tracking
 from training.averaging import MovingAverage, MovingAverageCallback, save_raw
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised
 from training.data.workers import leave_signals_to_the_run
@@ -196,11 +196,13 @@ class SpeechTrainer(Seq2SeqTrainer):
         return batches, items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the speed since the last log, in hours of this rank's audio per second, before the reporters see it."""
+        """Add what the machine does, before the reporters see it: the speed since the last log, in hours of this rank's
+        audio per second, and the use of the GPU."""
         if "loss" in logs:
             now, (then, heard) = time.perf_counter(), self._heard
             logs["audio_hours_per_second"] = (self.audio_seconds - heard) / 3600 / max(now - then, 1e-9)
             self._heard = (now, self.audio_seconds)
+            logs.update(tracking.gpu_use())
         super().log(logs, start_time)
 
     # Loss

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 
 def versions() -> dict[str, str]:
@@ -14,3 +16,12 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{n: version(n) for n in names},
     }
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this file belongs to; None for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -327,7 +326,7 @@ def _meta(
     """What the figures depend on: versions, commit, hashes, settings."""
     import hashlib
 
-    from training.versions import versions
+    from training.versions import commit, versions
 
     config = trained.config
     return {
@@ -343,18 +342,9 @@ def _meta(
         "generation": generation,
         "domain": args.domain,
         "dropped": dropped,
-        "commit": _commit(),
+        "commit": commit(),
         "versions": versions(),
     }
-
-
-def _commit() -> str | None:
-    """Commit of the checkout that this file belongs to; None for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _setting(trained: Trained, name: str) -> Any:

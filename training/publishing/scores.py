@@ -1,0 +1,117 @@
+"""The scores of a run as Markdown tables: evaluations, swap tests, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from training.evaluation.domains import OWN
+from training.evaluation.metrics import NAMES
+from training.evaluation.summary import score_text
+
+if TYPE_CHECKING:
+    from training.publishing.card import Facts
+    from training.publishing.evidence import Scored
+
+PROMPTS = {OWN: "its own", "swap": "another domain's", "none": "none", "auto": "the one it hears"}
+"""What a prompt of the swap test says of the domain."""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """A Markdown table; nothing where there are no rows."""
+    lines = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
+    if lines:
+        for line in (header, ["---"] * len(header), *lines):
+            yield f"| {' | '.join(line)} |"
+
+
+def scores(facts: Facts) -> Iterator[str]:
+    """Every evaluation: scores in all and by domain, what the domain token does."""
+    if not facts.evidence.scored:
+        yield "Not evaluated: no scores were published with this model."
+    for one in facts.evidence.scored:
+        report = one.report
+        yield from (f"### {one.name}", "")
+        known = [name for name in NAMES if name in report["scores"]]
+        groups = {"all": (max(report["rows"].values()), report["scores"])}
+        groups |= {
+            f"domain {name}": (part["rows"], part) for name, part in report.get("by_domain", {}).items()
+        }
+        lines = [
+            (name, f"{rows:,}", *(score_text(scores.get(metric)) for metric in known))
+            for name, (rows, scores) in groups.items()
+        ]
+        yield from table(("", "utterances", *(NAMES[metric] for metric in known)), lines)
+        yield from ("", *_remarks(report))
+        yield from _swap(one)
+        yield ""
+
+
+def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
+    rules = {rule["name"] for found in report["normalisation"].values() for rule in found.values()}
+    first = next(iter(report["scores"].values()))
+    yield (
+        f"In percent, with 95 % bootstrap intervals over {first['units']} units ({first['unit']}); texts normalised by "
+        f"{', '.join(sorted(rules))}."
+    )
+    if heard := report.get("heard_domains"):
+        yield f"Asked which domain it hears it is right for {score_text(heard['accuracy'], unit=' %')}."
+    if gap := report.get("domain_gap"):
+        for name, found in gap["gaps"].items():
+            told = ", ".join(f"{NAMES[key]} {score_text(score)}" for key, score in found.items())
+            yield f"Gap, {name} − {gap['base']}: {told}."
+
+
+def _swap(one: Scored, metric: str = "cer") -> Iterator[str]:
+    if one.swap is None:
+        return
+    yield from ("", f"The same utterances with other prompts ({NAMES[metric]}; swap test):", "")
+    lines = [
+        (
+            name,
+            PROMPTS.get(prompt, prompt),
+            score_text(found[metric]["score"]),
+            _change(prompt, found[metric]),
+        )
+        for name, part in one.swap[1]["by_domain"].items()
+        for prompt, found in part["prompts"].items()
+    ]
+    yield from table(("domain", "token in the prompt", NAMES[metric], "difference from its own"), lines)
+
+
+def _change(prompt: str, found: Mapping[str, Any]) -> str:
+    return "" if prompt == OWN else _signed(found["difference"])
+
+
+def _signed(found: Mapping[str, Any], key: str = "value") -> str:
+    """A difference with its sign and interval."""
+    if found.get(key) is None:
+        return "undefined"
+    return f"{found[key]:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+
+
+def comparisons(facts: Facts) -> Iterator[str]:
+    """Every paired comparison with another model, and its verdict."""
+    for _, found in facts.evidence.comparisons:
+        yield f"`{found['b']}` (B, this model) against `{found['a']}` (A), the same utterances:"
+        yield ""
+        groups = {"all": found["metrics"]} | {
+            f"domain {name}": part["metrics"] for name, part in found["by_domain"].items()
+        }
+        lines = [
+            (
+                group,
+                NAMES[metric],
+                f"{one['a']:.1f}",
+                f"{one['b']:.1f}",
+                _signed(one, "difference"),
+                one["verdict"],
+            )
+            for group, metrics in groups.items()
+            for metric, one in metrics.items()
+            if one["difference"] is not None
+        ]
+        yield from table(("", "score", "A", "B", "B − A", ""), lines)
+        if verdict := found.get("verdict"):
+            yield from ("", f"Verdict: {verdict['line']}.")
+        yield ""
