@@ -240,6 +240,19 @@ def test_offline_and_without_a_token(
     assert here.requests == []
 
 
+def test_what_xet_storage_refuses_is_explained_and_what_this_machine_refuses_passes() -> None:
+    from training.errors import UserError
+    from training.publishing.upload import explained
+
+    with (
+        pytest.raises(UserError, match="the Hub: token expired; the same command goes on"),
+        explained("the Hub"),
+    ):
+        raise PermissionError("token expired")
+    with pytest.raises(PermissionError), explained("the Hub"):
+        raise PermissionError(13, "Permission denied", "model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["whisper", "a/b/c", "a/--b", "a/b.git", "ä/b"])
 def test_names_that_no_repository_can_have(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["publish", "--model_dir", str(run), "--repo_id", name, "--dry_run"]) == 2

@@ -95,7 +95,9 @@ def explained(what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (HTTPError, ConnectionError, ValueError, RuntimeError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        if getattr(error, "filename", None) is not None:
+            raise  # a file of this machine; what Xet storage refuses is an OSError too, without a file
         # Workers that send large files wrap what went wrong.
         cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
         raise UserError(f"{what}: {reason(cause)}") from error
