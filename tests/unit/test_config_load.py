@@ -406,12 +406,16 @@ def test_shipped_runs_have_a_model_and_a_folder_of_their_own() -> None:
     runs = {path.stem: load_config(path) for path in SHIPPED if path.stem != "base"}
     digits = runs.pop("digits_ctc")
     assert digits.output.dir == Path("outputs/digits_ctc") and digits.profile.name == "cpu"
+    base = runs.pop("demo_domain_base")
+    assert base.output.dir == Path("outputs/demo_domain_base") and base.data.domains == ("normal",)
     assert sorted(runs) == sorted(
-        f"{stage}_{kind}" for stage in ("demo", "dev", "prod") for kind in ("whisper", "e2e", "ctc")
+        f"{stage}_{kind}"
+        for stage in ("demo", "dev", "prod")
+        for kind in ("whisper", "e2e", "ctc", "domain_whisper")
     )
     for name, config in runs.items():
         assert config.output.dir == Path("outputs") / name
-        assert config.model is not None and config.model.type == name.split("_")[1]  # type: ignore[attr-defined]
+        assert config.model is not None and config.model.type == name.split("_", 1)[1]  # type: ignore[attr-defined]
         assert config.profile.name == {"demo": "cpu", "dev": "rtx2050", "prod": "h100"}[name.split("_")[0]]
 
 

@@ -99,10 +99,10 @@ class Options(BaseModel):
             raise ValueError(
                 "sizes: the Transformer has d_model, num_encoder_layers, num_heads and d_ff alone"
             )
-        if self.conv_kernel and (self.encoder != "transformer" or self.conv_kernel % 2 == 0):
-            raise ValueError(
-                f"conv_kernel ({self.conv_kernel}) must be an odd number, for encoder: transformer"
-            )
+        if self.conv_kernel and self.encoder != "transformer":
+            raise ValueError(f"conv_kernel ({self.conv_kernel}) is only for encoder: transformer")
+        if self.conv_kernel and self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel ({self.conv_kernel}) must be an odd number")
         if self.feature_norm != "bands" and self.encoder == "wav2vec2":
             raise ValueError("feature_norm: wav2vec2 hears samples, not log-mels")
         if self.edge_silence and self.feature_norm != "peak":
