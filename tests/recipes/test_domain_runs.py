@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -37,22 +36,13 @@ def polyvox(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def with_domains(path: Path) -> None:
-    with path.open(encoding="utf8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    with path.open("w", encoding="utf8", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], "domain"])
-        writer.writeheader()
-        writer.writerows({**row, "domain": ("adult", "child")[n % 2]} for n, row in enumerate(rows))
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A base of adults, adapted to children."""
     folder = tmp_path_factory.mktemp("domains")
     config = tiny_project.make(folder)
     for name in ("train", "dev"):
-        with_domains(folder / f"{name}.csv")
+        tiny_project.with_domains(folder / f"{name}.csv")
     done = tiny_project.train(config, "data.domains=[adult]", "training.max_steps=2")
     assert done.returncode == 0, done.stderr
     (folder / "adapted.yaml").write_text(ADAPTED.format(folder=folder), encoding="utf8")

@@ -61,6 +61,16 @@ def make(folder: Path, *, clips: int = 9, dropout: float = 0.1, workers: int = 0
     return config
 
 
+def with_domains(path: Path) -> None:
+    """Adults and children by turns in a manifest's column ``domain``."""
+    with path.open(encoding="utf8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", encoding="utf8", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "domain"])
+        writer.writeheader()
+        writer.writerows({**row, "domain": ("adult", "child")[n % 2]} for n, row in enumerate(rows))
+
+
 def environment() -> dict[str, str]:
     """One thread, no hub."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
