@@ -74,6 +74,7 @@ class _Report:
         self.settings()
         self.open_data()
         bundle, real = self.build()
+        runs.augment_for(self.config, bundle)
         self.check_data(bundle, real)
         self.data.known = self.lengths(bundle, real)
         model, plan = apply(self.config, bundle)

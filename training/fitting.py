@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,9 @@ def _train(run: Run, resume: Path | None, report: Report) -> dict[str, Any]:
         "cpu_threads": torch.get_num_threads(),
         "utterances": len(run.train),
         "data": amounts_of(run),
-        "longest_seconds": trainer.batches.longest() if trainer.batches else None,
+        "longest_seconds": trainer.batches.longest(math.ceil(trainer.state.epoch or 0))
+        if trainer.batches
+        else None,
         "resumed_from": str(resume) if resume else None,
         "commit": commit(),
         "versions": versions(),

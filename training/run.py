@@ -14,7 +14,7 @@ from training import checkpoint
 from training.config.arguments import best_metric, environment, training_arguments
 from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
 from training.config.schema import Config, Data
-from training.data.augment import make_augment
+from training.data.augment import Augment, make_augment
 from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
@@ -143,13 +143,7 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
         raise UserError(
             f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {bundle.sample_rate} samples a second"
         )
-    augment = make_augment(
-        config.augmentation,
-        sample_rate=bundle.sample_rate,
-        seed=config.training.seed,
-        spectrogram=bundle.spectrogram,
-        joinable=bundle.ctc is not None,
-    )
+    augment = augment_for(config, bundle)
     for note in bundle.notes:
         report(note)
     datasets, dropped = {}, {}
@@ -165,6 +159,17 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
         check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks)
     return Run(
         config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
+    )
+
+
+def augment_for(config: Config, bundle: Bundle) -> Augment | None:
+    """The changes of the training clips; `UserError` for those that cannot be with this model or without a folder."""
+    return make_augment(
+        config.augmentation,
+        sample_rate=bundle.sample_rate,
+        seed=config.training.seed,
+        spectrogram=bundle.spectrogram,
+        joinable=bundle.ctc is not None,
     )
 
 
@@ -235,12 +240,25 @@ def check_model(config: Config, folder: Path) -> None:
     if not target.is_file():
         return
     before, now = read_file(target).data.get("model") or {}, config.as_dict().get("model") or {}
+    before = {**_defaults(config.model), **before}  # keys that are younger than the run
     changed = [key for key in differences(before, now) if key.partition(".")[0] in before]
     if changed:
         raise UserError(
             f"model.{changed[0]}: not what {target} says, and --resume goes on with that model; leave it as it was, or "
             "begin another run (another output.experiment_name, or --fresh)"
         )
+
+
+def _defaults(options: Any) -> dict[str, Any]:
+    """What the keys of a ``model:`` block are when nobody sets them, as a file would say it."""
+    from pydantic_core import to_jsonable_python
+
+    fields = type(options).model_fields.items()
+    return {
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
+        for name, field in fields
+        if not field.is_required()
+    }
 
 
 def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:

@@ -84,14 +84,26 @@ def heaviest(config: Config, durations: np.ndarray, *, padded: bool = False) -> 
     """
     sampler = make_sampler(config, durations)
     pairs = [(sampler.rows_in(bucket), float(sampler.durations[bucket[-1]])) for bucket in sampler.buckets]
-    pairs += [pair for rows, seconds in pairs for pair in _joined(config, rows, seconds)]
+    shortest = [float(sampler.durations[bucket[0]]) for bucket in sampler.buckets]
+    pairs += [
+        joined
+        for pair, least in zip(pairs, shortest, strict=True)
+        for joined in _joined(config, *pair, least)
+    ]
     return max(pairs, key=lambda pair: _weight(pair[0], pair[1], padded))
 
 
-def _joined(config: Config, rows: int, seconds: float) -> list[tuple[int, float]]:
-    join, longest = config.augmentation.join, config.audio.max_length_seconds
-    sizes = range(2, join.most + 1) if config.augmentation.enabled and join.prob else ()
-    return [(-(-rows // n), n * seconds) for n in sizes if n <= rows and n * seconds <= longest]
+def _joined(config: Config, rows: int, seconds: float, shortest: float) -> list[tuple[int, float]]:
+    """What becomes of a bucket's batch when its clips are joined: as long as allowed, silences beside them."""
+    changes, longest = config.augmentation, config.audio.max_length_seconds
+    if not (changes.enabled and changes.join.prob):
+        return []
+    silences = changes.join.pause + (2 * changes.shift.seconds if changes.shift.prob else 0.0)
+    return [
+        (-(-rows // n), min(n * seconds, longest) + n * silences)
+        for n in range(2, changes.join.most + 1)
+        if n <= rows and n * shortest <= longest
+    ]
 
 
 def evaluation_batch(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from training.config.load import config_from
 from training.config.schema import Augmentation
 from training.data.augment import Augment, coloured_noise, make_augment
-from training.data.dataset import SpeechDataset, validate
+from training.data.dataset import DataError, SpeechDataset, validate
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised, filler
 from training.errors import UserError
@@ -258,7 +258,7 @@ def test_joining_keeps_every_clip_once_within_the_limit_on_all_ranks(seconds, wo
         batches = EpochBatches(sampler, joining)
         found += joined_epoch(sampler, joining)
         plain += list(sampler)
-        assert batches.longest() <= max(8.0, max(seconds)) + 1e-6
+        assert max(seconds) <= batches.longest(epoch + 1) <= max(8.0, max(seconds)) + 1e-6
     assert [[row for rows in batch for row in rows] for batch in found] == plain
     for batch in found:
         for rows in batch:
@@ -283,6 +283,15 @@ def test_the_longest_utterance_of_a_joined_epoch_is_what_it_gives():
     assert joined_epoch(sampler, joining) == [[tuple(b[i : i + 2]) for i in (0, 2)] for b in sampler]
     assert EpochBatches(sampler, joining).longest() == 2.0
     assert EpochBatches(sampler).longest() == sampler.longest() == 1.0
+
+
+@pytest.mark.parametrize(("epochs", "longest"), [(2, 1.0), (3, 2.0), (9, 2.0)])
+def test_what_was_joined_does_not_depend_on_the_epoch_that_stands_in_the_sampler(epochs, longest):
+    sampler = DurationBatchSampler([1.0, 1.0, 1.0, 1.0], batch_size=4, seed=0)
+    batches = EpochBatches(sampler, Joining(1.0, 2, longest=30.0, seed=0, after=2))
+    for now in (0, 5):
+        batches.set_epoch(now)
+        assert batches.longest(epochs) == longest and sampler.epoch == now
 
 
 def test_joined_clips_are_heard_in_order_with_silence_between_and_read_with_spaces(tmp_path):
@@ -325,6 +334,16 @@ def test_joined_batches_train_as_many_labels_as_the_clips_have(tmp_path):
 
 
 # The user's mistakes
+
+
+@pytest.mark.parametrize("change", ["noise", "reverb"])
+def test_a_noise_or_a_room_that_cannot_be_read_is_named_with_the_row(tmp_path, change):
+    data = project(tmp_path)
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "bad.wav").write_bytes(b"garbage")
+    data.augment = augment(**{change: {"prob": 1.0, "folder": tmp_path / "sounds"}})
+    with pytest.raises(DataError, match=r"m\.tsv:2: utterance 'u0': .*bad\.wav"):
+        data.drawn(0, 0)
 
 
 def test_only_ctc_models_hear_joined_clips():

@@ -14,6 +14,7 @@ import whisper_assets
 
 from training import memory, trainable, worst_case
 from training.config.load import config_from, load_config
+from training.data.sampler import Joining
 from training.inference.decoding import longest_hypothesis
 from training.models import BuildContext, Bundle, load, model_inputs
 from training.phantom import NotCountable, Phantom
@@ -318,9 +319,37 @@ def test_joined_clips_are_the_heaviest_batch_where_they_are_drawn() -> None:
     config = config_from({**blocks, "augmentation": {"join": {"prob": 0.1, "most": 4}}})
     clips = np.full(100, 4.0)
     assert worst_case.heaviest(config_from(blocks), clips) == (10, 4.0)
-    assert worst_case.heaviest(config, clips) == (4, 12.0), "three times three and one"
+    assert worst_case.heaviest(config, clips) == (4, pytest.approx(12.0 + 3 * 0.3)), (
+        "three times three and one"
+    )
     off = config_from({**blocks, "augmentation": {"enabled": False, "join": {"prob": 0.1}}})
     assert worst_case.heaviest(off, clips) == (10, 4.0)
+
+
+def test_no_joined_batch_is_heavier_than_the_planned_one() -> None:
+    """Also where one long clip of a bucket keeps its own batches from being joined."""
+    join = {"prob": 1.0, "most": 3, "pause": 0.0}
+    config = config_from(
+        {
+            "model": {"type": "ctc"},
+            "training": {"max_batch_seconds": 60},
+            "audio": {"max_length_seconds": 15},
+            "augmentation": {"join": join},
+        }
+    )
+    clips = np.concatenate([np.linspace(1.0, 7.4, 200), [7.6, 7.7, 5.1]])
+    sampler = worst_case.make_sampler(config, clips)
+    joining = Joining(1.0, 3, 15.0, 0)
+    drawn = []
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        for batch in sampler.batches():
+            groups = joining.groups(batch, clips, epoch)
+            drawn.append(
+                (len(groups), max(clips[list(g) if isinstance(g, tuple) else [g]].sum() for g in groups))
+            )
+    rows, seconds = worst_case.heaviest(config, clips)
+    assert rows * seconds >= max(n * s for n, s in drawn) - 1e-6
 
 
 def test_batches_padded_to_30_seconds_count_as_such() -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from training.config.load import config_from, save_resolved
 from training.errors import UserError
 from training.inference.loading import load_trained
-from training.run import check_folder
+from training.run import check_folder, check_model
 
 
 def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
@@ -42,3 +43,14 @@ def test_a_damaged_model_folder_is_named(tmp_path: Path, content: str, message: 
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=rf"config\.json: {message}"):
         load_trained(tmp_path)
+
+
+def test_a_key_that_is_younger_than_the_run_counts_as_its_default(tmp_path: Path) -> None:
+    model = {"type": "ctc", "encoder": "transformer", "feature_norm": "peak"}
+    old = config_from({"model": model})
+    path = save_resolved(old, tmp_path)
+    lines = [line for line in path.read_text(encoding="utf8").splitlines() if "edge_silence" not in line]
+    path.write_text("\n".join(lines), encoding="utf8")
+    check_model(old, tmp_path)
+    with pytest.raises(UserError, match=r"model\.edge_silence: not what .* says, and --resume goes on"):
+        check_model(config_from({"model": {**model, "edge_silence": 0.2}}), tmp_path)

@@ -261,7 +261,7 @@ class Join(Change):
     """Clips one after the other as one utterance, as they come in long recordings; ``prob``: of the batches."""
 
     most: Annotated[int, Field(ge=2)] = 3
-    """The most clips in one; together they are no longer than ``audio.max_length_seconds``."""
+    """The most clips in one; together, before pauses and other changes, no longer than `audio.max_length_seconds`."""
     pause: NonNegative = 0.3
     """The longest silence between two of them, in seconds."""
     after_epochs: Annotated[int, Field(ge=0)] = 0

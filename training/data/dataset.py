@@ -92,13 +92,20 @@ class SpeechDataset(Dataset):
         rows = (rows,) if isinstance(rows, int) else rows
         clips = [self._clip(row) for row in rows]
         draws = [self.augment.generator(epoch, row) for row in rows]
-        changed = [self.augment.sound(clip, draw) for (_, clip), draw in zip(clips, draws, strict=True)]
+        changed = [self._changed(*clip, draw) for clip, draw in zip(clips, draws, strict=True)]
         example = joined([example for example, _ in clips])
         try:
             features = self.encode(example, self.augment.together(changed, draws[0]))
         except ValueError:
             features = self._encoded(example, self.augment.apart([clip for _, clip in clips]))
         return self.augment.features(features, draws[0])
+
+    def _changed(self, example: Example, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        assert self.augment is not None
+        try:
+            return self.augment.sound(waveform, draw)
+        except ValueError as error:  # a noise or a room that cannot be read
+            raise _unusable(example, error) from error
 
     def _clip(self, index: int) -> tuple[Example, np.ndarray]:
         example = self.manifest[index]

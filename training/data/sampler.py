@@ -78,8 +78,8 @@ class DurationBatchSampler(Sampler[list[int]]):
             batches += [shuffled[i : i + rows] for i in range(0, len(shuffled), rows)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def longest(self) -> float:
-        """Seconds of the longest utterance."""
+    def longest(self, epochs: int = 1) -> float:
+        """Seconds of the longest utterance, whatever the epochs."""
         return float(self.durations.max())
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -88,6 +88,10 @@ class DurationBatchSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         total = sum(-(-len(bucket) // self.rows_in(bucket)) for bucket in self.buckets)
         return -(-total // self.world)
+
+
+EPOCHS_LOOKED_AT = 3
+"""So many epochs tell how long joined utterances get."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +145,23 @@ class EpochBatches(Sampler[list[tuple[int | tuple[int, ...], int]]]):
     def _joined(self, batch: list[int], epoch: int) -> list[int | tuple[int, ...]]:
         return self.joining.groups(batch, self.sampler.durations, epoch) if self.joining else list(batch)
 
-    def longest(self) -> float:
-        """Seconds of the longest utterance, joined ones of this epoch among them."""
-        seconds, joining = self.sampler.durations, self.joining
-        if joining is None:
-            return self.sampler.longest()
-        groups = (
-            group
-            for batch in self.sampler.batches()
-            for group in joining.groups(batch, seconds, self.sampler.epoch)
+    def longest(self, epochs: int = 1) -> float:
+        """Seconds of the longest utterance, joined ones of some of so many epochs among them."""
+        joining, looked = self.joining, range(0)
+        if joining is not None:
+            looked = range(joining.after, min(epochs, joining.after + EPOCHS_LOOKED_AT))
+        return max([self.sampler.longest(), *(self._longest_joined(epoch) for epoch in looked)])
+
+    def _longest_joined(self, epoch: int) -> float:
+        assert self.joining is not None
+        now, seconds = self.sampler.epoch, self.sampler.durations
+        self.sampler.set_epoch(epoch)
+        batches = self.sampler.batches()
+        self.sampler.set_epoch(now)
+        groups = (group for batch in batches for group in self.joining.groups(batch, seconds, epoch))
+        return max(
+            (float(seconds[list(group)].sum()) for group in groups if isinstance(group, tuple)), default=0.0
         )
-        return max(float(seconds[list(one) if isinstance(one, tuple) else one].sum()) for one in groups)
 
     def __len__(self) -> int:
         return len(self.sampler)
