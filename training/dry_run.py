@@ -77,7 +77,7 @@ class _Report:
         runs.augment_for(self.config, bundle)
         self.check_data(bundle, real)
         self.data.known = self.lengths(bundle, real)
-        model, plan = apply(self.config, bundle)
+        model, plan = runs.learning_part(self.config, bundle)
         self.parameters(bundle, model, plan)
         load = worst_case.load(self.config, bundle, self.data.known)
         self.batches(bundle, load.train)
@@ -337,7 +337,7 @@ class _Report:
     def plan(self, config: Config) -> memory.Plan:
         """The plan of any configuration of this data."""
         bundle = self.pristine(config)
-        model, _ = apply(config, bundle)
+        model, _ = runs.learning_part(config, bundle)
         assert self.data.known is not None
         return memory.make_plan(config, bundle, model, worst_case.load(config, bundle, self.data.known))
 
@@ -382,22 +382,6 @@ class _Report:
     def block(self, text: str) -> None:
         for line in text.splitlines():
             self.say(f"  {line}")
-
-
-def apply(config: Config, bundle: Bundle) -> tuple[Any, Any]:
-    """The bundle's model and what of it is trained. What thaws later is not frozen here: that is the heavier time."""
-    from training import trainable
-
-    settings = config.training
-    return trainable.apply(
-        bundle,
-        mode=settings.trainable,
-        freeze=settings.freeze,
-        freeze_encoder=bool(settings.freeze_encoder),
-        freeze_feature_encoder=bool(settings.freeze_feature_encoder),
-        freeze_encoder_epochs=settings.freeze_encoder_epochs or 0,
-        lora=settings.lora,
-    )
 
 
 def describe_model(options: Any) -> str:

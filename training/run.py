@@ -14,6 +14,7 @@ from training import checkpoint
 from training.config.arguments import best_metric, environment, training_arguments
 from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
 from training.config.schema import Config, Data
+from training.data.amounts import cells
 from training.data.augment import Augment, make_augment
 from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
@@ -60,7 +61,7 @@ def open_split(config: Config, split: Split) -> Any:
 
 def _of_domains(rows: Any, domains: Collection[str], split: Split) -> Any:
     """The rows of these domains; `UserError` for one that no row has."""
-    there = rows.column("domain") if "domain" in rows.column_names else [None] * len(rows)
+    there = cells(rows, "domain")
     if absent := sorted(set(domains) - set(there)):
         known = ", ".join(sorted({name for name in there if name})) or "none"
         raise UserError(
@@ -170,6 +171,22 @@ def augment_for(config: Config, bundle: Bundle) -> Augment | None:
         seed=config.training.seed,
         spectrogram=bundle.spectrogram,
         joinable=bundle.ctc is not None,
+    )
+
+
+def learning_part(config: Config, bundle: Bundle) -> tuple[Any, Any]:
+    """The model to train and the plan of what of it learns. What thaws later is not frozen here."""
+    from training import trainable
+
+    settings = config.training
+    return trainable.apply(
+        bundle,
+        mode=settings.trainable,
+        freeze=settings.freeze,
+        freeze_encoder=bool(settings.freeze_encoder),
+        freeze_feature_encoder=bool(settings.freeze_feature_encoder),
+        freeze_encoder_epochs=settings.freeze_encoder_epochs or 0,
+        lora=settings.lora,
     )
 
 

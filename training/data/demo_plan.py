@@ -93,6 +93,10 @@ class Size:
     def sentences(self) -> int:
         return self.heard * self.turns * self.block + UNHEARD_VIDEOS * self.unheard
 
+    def hears(self, number: int) -> bool:
+        """Whether training may hear the video of this number; those of the unheard voices come last."""
+        return number < self.heard
+
     def deal(self, sentences: Sequence[T]) -> list[tuple[T, ...]]:
         """The sentences of each video, those of the unheard voices last.
 
@@ -116,21 +120,22 @@ def record_in_room(
     video_id: str,
     takes: Iterable[Take],
     rng: random.Random,
+    size: Size,
+    number: int,
     *,
-    seconds: float,
     snr_db: float | None,
     together: int = 1,
-    split_hint: str = "",
 ) -> Video:
-    """A session with a background noise and a recording level of its own."""
+    """The session of this number, with a background noise and a recording level of its own. An unheard voice says all
+    that is written for it."""
     return Video(
         id=video_id,
         takes=tuple(takes),
-        seconds=seconds,
+        seconds=size.seconds if size.hears(number) else math.inf,
         snr_db=snr_db,
         noise_slope=rng.choice((0.0, 1.0, 2.0)),
         level_db=rng.uniform(-26.0, -20.0),
         seed=rng.randrange(2**31),
         together=together,
-        split_hint=split_hint,
+        split_hint="" if size.hears(number) else UNHEARD,
     )

@@ -21,6 +21,13 @@ def score_text(score: Mapping[str, Any] | None, *, unit: str = "") -> str:
     return text if score.get("low") is None else f"{text} [{score['low']:.1f}, {score['high']:.1f}]"
 
 
+def signed_text(found: Mapping[str, Any], key: str = "value") -> str:
+    """A difference with its sign and interval: ``+1.2 [-0.3, +2.6]``."""
+    if found.get(key) is None:
+        return "undefined"
+    return f"{found[key]:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+
+
 def summarize(report: Mapping[str, Any]) -> str:
     """What a reader wants first: scores and targets, baselines, changed rows, the unheard voice."""
     sections = (_scores, _accuracy, _domains, _languages, _translation, _nearest, _voices, _oddities, _speed)

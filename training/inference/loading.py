@@ -99,7 +99,7 @@ def with_domain(trained: Trained, asked: str | None) -> Trained:
     """The same model, its prompts with another domain than the utterances' own (see `ASKED`); None: as they are."""
     if asked is None:
         return trained
-    there = tuple(getattr(trained.bundle.encode, "domains", ()))
+    there = trained.bundle.domains
     if not there:
         raise UserError(
             f"--domain {asked}: {trained.folder} holds a {trained.model_type}, which has no domains"

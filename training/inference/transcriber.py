@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -167,8 +167,7 @@ class Transcriber:
 
 def _require_domain(trained: Trained, domain: str | None) -> None:
     """A recording names none, so somebody must."""
-    encode: Any = trained.bundle.encode
-    known = getattr(encode, "domains", None)
+    known, encode = trained.bundle.domains, cast(Any, trained.bundle.encode)
     if domain is None and known and encode.domain is None:
         raise UserError(
             f"{trained.folder} is told which population speaks: --domain {', '.join(known)}, or auto, where it says itself"

@@ -100,6 +100,7 @@ class Bundle:
         ``feature_encoder``, ``decoder``, ``lna`` (layer norms and attention), ``lora`` (module-name suffixes
         that adapters go to), ``lora_save`` (suffixes of modules trained in full beside them), ``lora_within`` (modules
         that have adapters at all; absent: all), ``blocks`` (last blocks). An absent group cannot be asked for.
+    domains: populations that the model can be told of, by name (``encode`` then has the fields ``domain`` and ``asked``).
     rows: parameters of which only these rows learn where ``blocks`` or adapters do: new tokens.
     listen: ``(model, batch, states=None) -> Heard`` for a model that may complete the prompts itself: the batch with
         complete prompts, the encoder states, and the domain that each utterance was taken for (None: it was told).
@@ -120,6 +121,7 @@ class Bundle:
     generate: Callable[..., Mapping[str, torch.Tensor]]
     decode: Callable[[Sequence[int]], str]
     groups: Mapping[str, tuple[str, ...]]
+    domains: tuple[str, ...] = ()
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     listen: Callable[..., Heard] | None = None
     train_encode: Callable[[Example, np.ndarray], Features] | None = None

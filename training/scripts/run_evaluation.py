@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.audio_file:
         return _transcribe(args)
     from training.evaluation.evaluate import evaluate
+    from training.evaluation.stored import SWAP_SUFFIX
     from training.inference.decoding import predict
     from training.inference.loading import load_trained, with_domain
     from training.inference.quiet import quiet
@@ -126,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     written = [*evaluation.write(args.output, name)]
     print(evaluation.summary())
     if args.swap_test:
-        written.append(_swap_test(trained, dataset, predictions, decode, args.output / f"{name}_swap.json"))
+        written.append(
+            _swap_test(trained, dataset, predictions, decode, args.output / f"{name}{SWAP_SUFFIX}")
+        )
     print(f"written: {', '.join(map(str, written))}")
     _into_registry(trained, args, predictions.examples, predictions.hypotheses)
     return 0
@@ -286,7 +289,7 @@ def _silence(trained: Trained, generation: dict[str, Any], decoder: Any) -> dict
     from training.inference.decoding import predict
     from training.inference.probes import KINDS, Probes
 
-    domain = next(iter(getattr(trained.bundle.encode, "domains", ())), None)
+    domain = next(iter(trained.bundle.domains), None)
     probes = Probes(trained.bundle.encode, trained.bundle.sample_rate, domain)
     task = trained.bundle.tasks[0]
     said: dict[str, list[str]] = {kind: [] for kind in KINDS}
@@ -298,6 +301,7 @@ def _silence(trained: Trained, generation: dict[str, Any], decoder: Any) -> dict
 
 def _training_split(trained: Trained) -> dict[str, Any]:
     """The training texts by task, for the baseline that answers with the nearest of them, and who spoke them."""
+    from training.data.amounts import cells
     from training.run import open_split
 
     if trained.config is None:
@@ -311,8 +315,7 @@ def _training_split(trained: Trained) -> dict[str, Any]:
     for task, _, text in manifest.texts():
         if task in texts:
             texts[task].append(text)
-    speakers = manifest.column("speaker") if "speaker" in manifest.column_names else []
-    return {"train_texts": texts, "train_speakers": {speaker for speaker in speakers if speaker}}
+    return {"train_texts": texts, "train_speakers": {name for name in cells(manifest, "speaker") if name}}
 
 
 def _meta(
