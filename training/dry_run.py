@@ -266,7 +266,8 @@ class _Report:
             for task, ids in one["labels"].items():
                 self.row(task, f"{bundle.decode(ids)!r}, {len(ids)} labels")
             return
-        start = bundle.collate([one])["decoder_input_ids"][0, 0, :1].tolist()
+        inputs = bundle.collate([one]).get("decoder_input_ids")
+        start = [] if inputs is None else inputs[0, 0, :1].tolist()
         tokenizer: Any = bundle.processor.tokenizer
         for task, ids in one["labels"].items():
             prompt = ids[: one["prompt"][task]]

@@ -105,11 +105,11 @@ def add_callbacks(
         from training.registry.recorder import RegistryCallback
 
         chosen.append(RegistryCallback(run.config, lambda: signals.received is not None, report))
-    if settings.freeze_encoder_epochs:
-        model = trainer.bundle.model
+    if plan.thaw:
+        model = trainer.bare_model
         chosen.append(
             callbacks.EncoderUnfreezeCallback(
-                settings.freeze_encoder_epochs,
+                plan.thaw_epochs,
                 freeze=lambda: trainable.freeze_for_now(model, plan),
                 thaw=lambda: trainable.thaw(model, plan),
                 report=report,

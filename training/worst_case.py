@@ -72,7 +72,7 @@ def load(config: Config, bundle: Bundle, known: Known) -> Load:
 
 def _positions(bundle: Bundle) -> int:
     """Positions of the decoder, over all architectures' names for them."""
-    decoder = getattr(bundle.model.config, "decoder", None) or bundle.model.config
+    decoder: Any = bundle.model.config.get_text_config(decoder=True)
     return int(getattr(decoder, "max_target_positions", None) or decoder.max_position_embeddings)
 
 

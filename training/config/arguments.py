@@ -92,6 +92,7 @@ def best_metric(config: Config) -> str:
     named = config.training.metric_for_best_model
     if named is None:
         named = "bleu" if getattr(config.model, "task", "both") == "translate" else "wer"
+        named = "onset_mae" if getattr(config.model, "phase", 1) == 2 else named
     return named if named.startswith("eval_") else f"eval_{named}"
 
 

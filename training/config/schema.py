@@ -41,6 +41,10 @@ MOVED_FROM_MODEL = ("freeze_encoder", "freeze_feature_encoder", "freeze_encoder_
 """Keys that a file may put in ``model`` or in ``training``; they are kept in ``training``."""
 
 
+MOVED_TO_MODEL = ("phase", "alignment_weight")
+"""Keys of the architecture that a file may put in ``training`` too; they are kept in ``model``."""
+
+
 class Problem(NamedTuple):
     """One mistake: the key, what is wrong, and the other keys that take part in it."""
 
@@ -192,6 +196,8 @@ class Lora(Block):
     """Scale: the update is multiplied by alpha / r."""
     dropout: Share = 0.05
     """Dropout in front of the adapters."""
+    after_epochs: NonNegative = 0.0
+    """The adapters wait for so many epochs, in which what learns in full beside them (a projector) learns alone."""
 
 
 class Change(Block):

@@ -143,6 +143,8 @@ def _options(model_type: str, folder: Path, settings: dict[str, Any]) -> Any:
     known = {key: value for key, value in settings.items() if key in schema.model_fields}
     if model_type == "ctc":
         return schema(**known)
+    if model_type == "voxlm":
+        return schema(**{"name": str(folder), **known})
     if model_type in ("whisper", "domain_whisper"):
         return schema(**{"name": str(folder), "encoder_context": "full", **known})
     return schema(**{"encoder": str(folder), "decoder": str(folder), **known})
