@@ -57,6 +57,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "dish": ("sandwich", "salad", "pizza", "omelette", "burger", "apple pie", "cake", "egg"),
     "fruit": ("apples", "oranges", "bananas", "lemons", "tomatoes", "potatoes", "onions", "carrots", "eggs"),
     "meal": ("breakfast", "lunch", "dinner"),
+    "spoon": ("sugar", "honey", "butter", "milk"),
     "taste": ("delicious", "too salty", "very sweet", "a bit cold", "quite good", "terrible"),
     # Work
     "paper": ("the report", "the contract", "the budget", "the invoice", "the schedule", "the proposal", "the results", "the agenda"),
@@ -168,7 +169,7 @@ PATTERNS: tuple[str, ...] = (
     "{who} drinks {drink} {often}.",
     "{meal} is ready at {clock} in {room}.",
     "a table for {few} at {clock}, please.",
-    "add {few} spoons of {food} and stir for {minutes} minutes.",
+    "add {few} spoons of {spoon} and stir for {minutes} minutes.",
     # free time
     "{who} goes {sport} with {name} {often}.",
     "{they} went {sport} near {city} {past}.",
