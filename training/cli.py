@@ -26,7 +26,7 @@ COMMANDS = {
     "charts": ("training.scripts.export_charts", "draw the curves and scores of runs, write the report"),
     "publish": ("training.publishing.command", "a finished run to the Hugging Face Hub, with a model card"),
     "transcribe": ("training.scripts.transcribe", "recordings of any length to text, subtitles, JSON"),
-    "lm": ("training.scripts.lm", "n-gram language models for beam search"),
+    "lm": ("training.scripts.lm", "language models from text: n-grams for beam search, a small causal one"),
     "pipeline": ("training.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
 }
 """Command → the module whose ``main(argv)`` it is, and what it does."""

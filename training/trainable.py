@@ -114,7 +114,9 @@ def apply(
     thaws = tuple(n for n, p in _short_parameters(model) if p.requires_grad and plain_name(n) in later)
     if mode == "lora" and lora is not None and lora.after_epochs:
         if thaws:
-            raise UserError("training.lora.after_epochs: not together with training.freeze_encoder_epochs; set one of them")
+            raise UserError(
+                "training.lora.after_epochs: not together with training.freeze_encoder_epochs; set one of them"
+            )
         thaws, waits = tuple(n for n, p in _short_parameters(model) if "lora_" in n), lora.after_epochs
     rows = _rows(model, bundle.rows) if mode == "blocks" else {}
     plan = TrainablePlan(mode, frozen, thaws, waits if thaws else 0.0, rows)

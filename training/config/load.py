@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from training.config.flat import complete, has_sizes, unfold
 from training.config import explain, phases
+from training.config.flat import complete, has_sizes, unfold
 from training.config.merge import at, interpolate, merge, move_keys
 from training.config.schema import Config, Inconsistent, Training
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override

@@ -17,14 +17,15 @@ from training.nn.ctc import CtcCharacters, check_feasible
 
 
 def word_of_tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
-    """Ids of ``text`` and, for each, the whitespace-separated word that it ends in (-1: only spaces)."""
+    """Ids of ``text``, single spaces between its words, and for each the word that it ends in (bytes of one letter apart: all in its word)."""
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     starts = [i for i, c in enumerate(text) if not c.isspace() and (i == 0 or text[i - 1].isspace())]
     words = []
     for begin, end in found.offset_mapping:
-        inside = text[begin:end].rstrip()
-        last = begin + len(inside) - 1
-        words.append(int(np.searchsorted(starts, last, side="right")) - 1 if inside else -1)
+        # A space that is a token of its own leads to the word behind it.
+        last = begin + max(len(text[begin:end].rstrip()), 1) - 1
+        following = last + 1 if text[last : last + 1].isspace() else last
+        words.append(int(np.searchsorted(starts, following, side="right")) - 1)
     return found.input_ids, words
 
 
@@ -67,7 +68,9 @@ class VoxLMEncode:
             return {**self.heard(""), "labels": {TRANSCRIBE: list(self.after)}}
         found = self.heard(example.texts[TRANSCRIBE])
         if len(found["labels"][TRANSCRIBE]) > self.max_label_tokens:
-            raise ValueError(f"{len(found['labels'][TRANSCRIBE])} label tokens, at most {self.max_label_tokens}")
+            raise ValueError(
+                f"{len(found['labels'][TRANSCRIBE])} label tokens, at most {self.max_label_tokens}"
+            )
         if self.align:
             found |= self._times(example, found["words"], samples)
         return found
@@ -85,7 +88,9 @@ class VoxLMEncode:
 
     def _times(self, example: Example, words: int, samples: int) -> dict[str, Any]:
         if not example.words:
-            raise ValueError("has no word times; training.phase=2 learns from them (polyvox timestamps makes them)")
+            raise ValueError(
+                "has no word times; training.phase=2 learns from them (polyvox timestamps makes them)"
+            )
         if len(example.words) != words:
             raise ValueError(f"the transcript has {words} words, the word times {len(example.words)}")
         found: dict[str, Any] = {

@@ -16,6 +16,7 @@ from training.data.example import TRANSCRIBE, Example
 from training.data.log_mels import Context, check_length, count_frames, log_mel
 from training.nn.ctc import CtcCharacters, check_feasible
 
+
 @dataclass(frozen=True)
 class WhisperEncode:
     """One utterance to features: ``input_features`` float32 ``[mels, frames]``, labels and prompt per task.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from training.data.example import TRANSCRIBE, SpokenWord
 from training.data.voxlm_collator import VoxLMCollator, VoxLMEncode
 from training.errors import NotInReach, UserError
 from training.lm.causal import CHAT_TEMPLATE, train_tokenizer
-from training.models import Batch, BuildContext, Bundle, model_inputs, new_tokens
+from training.models import Batch, BuildContext, Bundle, new_tokens
 from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters
 from training.nn.monotone import word_times
@@ -43,6 +44,7 @@ GROUPS = {
     "lora_within": ("language_model.*",),
 }
 PHASE_1 = ("audio_encoder.*", "projector.*", "language_model.*")
+
 
 class Aligner(BaseModel):
     """Size of the aligner that phase 2 trains."""
@@ -64,7 +66,9 @@ class Aligner(BaseModel):
 class Options(BaseModel):
     """The ``model:`` block of ``model.type: voxlm``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
     type: Literal["voxlm"] = "voxlm"
     """The architecture."""
@@ -105,7 +109,9 @@ class Options(BaseModel):
         if parts == 1 or not (parts or self.name):
             raise ValueError("give audio_encoder and llm (a new model), or name (one to go on with)")
         if self.phase == 2 and self.name is None:
-            raise ValueError("phase: 2 goes on with a model of phase 1; name its folder (model.name, --checkpoint)")
+            raise ValueError(
+                "phase: 2 goes on with a model of phase 1; name its folder (model.name, --checkpoint)"
+            )
         return self
 
     @property
@@ -218,7 +224,9 @@ class Align:
     ) -> list[tuple[SpokenWord, ...]]:
         features = [self.encode.heard(text) for text in texts]
         said = self.collate.texts(features, batch["frames"].cpu())
-        said = {key: value.to(batch["frames"].device) for key, value in said.items() if torch.is_tensor(value)}
+        said = {
+            key: value.to(batch["frames"].device) for key, value in said.items() if torch.is_tensor(value)
+        }
         if states is None:
             states = model.encode(batch["input_features"])
         if not int(said["words"].max()):
@@ -226,7 +234,9 @@ class Align:
         frames, ids = batch["frames"], said["input_ids"]
         hidden = model.hidden(model.embed(ids, states, frames), said["attention_mask"])
         pointed = model.point(hidden, states, frames, said["token_words"], said["words"])
-        times = [p.float().log_softmax(dim=-1).cpu().numpy() for p in (pointed.start_logits, pointed.end_logits)]
+        times = [
+            p.float().log_softmax(dim=-1).cpu().numpy() for p in (pointed.start_logits, pointed.end_logits)
+        ]
         sure = _word_probabilities(model, hidden, ids, said["token_words"], int(said["words"].max()))
         rows = []
         for i, text in enumerate(texts):
@@ -305,7 +315,11 @@ def _encoder(options: Options) -> tuple[Any, WhisperFeatureExtractor]:
     try:
         extractor = WhisperFeatureExtractor.from_pretrained(name)
         whisper = load_whole(
-            WhisperForConditionalGeneration, name, "model.audio_encoder", dtype=_type(options), new=("proj_out.*",)
+            WhisperForConditionalGeneration,
+            name,
+            "model.audio_encoder",
+            dtype=_type(options),
+            new=("proj_out.*",),
         )
     except OSError as error:
         raise cannot_load("model.audio_encoder", name, error) from error
@@ -335,9 +349,10 @@ def _prepared(tokenizer: Any) -> Any:
 
 
 def _config(options: Options, audio: Any, text: Any, processor: VoxLMProcessor) -> VoxLMConfig:
+    # Copies: a configuration that takes others in resets their choice of attention, on which the parts still run.
     return VoxLMConfig(
-        audio_config=audio,
-        text_config=text,
+        audio_config=copy.deepcopy(audio),
+        text_config=copy.deepcopy(text),
         audio_token_id=processor.tokenizer.convert_tokens_to_ids(AUDIO),
         stack=options.stack,
         projector_width=options.projector_width or 2 * text.hidden_size,

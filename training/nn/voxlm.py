@@ -6,7 +6,7 @@ the aligner of phase 2 is `training.nn.aligner`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -69,7 +69,7 @@ class VoxLM(PreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = True
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["WhisperEncoderLayer"]
+    _no_split_modules: ClassVar[list[str]] = ["WhisperEncoderLayer"]
 
     def __init__(
         self, config: VoxLMConfig, encoder: WhisperEncoder | None = None, language_model: Any = None
@@ -86,8 +86,13 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         self.alignment_weight, self.ctc_weight = 1.0, 0.3
         self.post_init()
 
+    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """New parts begin as torch begins them; the encoder and the language model know their own ways."""
+        """torch's own initial weights, each module's, for parts that a folder lacks (a new aligner is built on the meta
+        device); encoder and language model, being pretrained models themselves, know their own ways."""
+        start = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if start is not None:
+            start()
 
     @property
     def _width(self) -> int:
@@ -102,7 +107,9 @@ class VoxLM(PreTrainedModel, GenerationMixin):
     def train(self, mode: bool = True) -> VoxLM:
         """Frozen parts keep still: without dropout their states are those of inference."""
         super().train(mode)
-        still = ("audio_encoder",) if self.aligner is None else ("audio_encoder", "projector", "language_model")
+        still = (
+            ("audio_encoder",) if self.aligner is None else ("audio_encoder", "projector", "language_model")
+        )
         for name in still:
             getattr(self, name).eval()
         return self
@@ -181,7 +188,9 @@ class VoxLM(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.embed(input_ids, states, frames)
         if labels is None:
             return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **stock)
-        items = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum().clamp(min=1)
+        items = (
+            num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum().clamp(min=1)
+        )
         hidden = self.hidden(inputs_embeds, attention_mask)
         if self.aligner is None:
             loss = self._text_loss(hidden, labels)
@@ -214,13 +223,17 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         """Sum over the labels; what stands at a place is foretold at the place before."""
         targets = labels[:, 0, 1:]
         if any(getattr(self.config.text_config, name, None) for name in SCALED_HEADS):
-            raise ValueError(f"{self.language_model.config.model_type}: its logits are scaled, which is not supported")
+            raise ValueError(
+                f"{self.language_model.config.model_type}: its logits are scaled, which is not supported"
+            )
         head = self.get_output_embeddings()
         return token_loss(
             hidden[:, :-1], head.weight, targets, bias=head.bias, smoothing=self.label_smoothing
         )
 
-    def prepare_inputs_for_generation(self, *args: Any, is_first_iteration: bool = False, **kwargs: Any) -> Any:
+    def prepare_inputs_for_generation(
+        self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
+    ) -> Any:
         """The sound goes in with the prompt, and not again with every token."""
         sound = {name: kwargs.pop(name, None) for name in ("input_features", "frames", "states")}
         inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)

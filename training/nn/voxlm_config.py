@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -19,7 +19,7 @@ class VoxLMConfig(PreTrainedConfig):
     of `training.nn.aligner.WordAligner`, None where there is no phase 2 yet."""
 
     model_type = "voxlm"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "audio_config": SubConfigSpec(config_class=WhisperConfig),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
