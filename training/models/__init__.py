@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from training.data.example import Example
+from training.data.example import Example, SpokenWord
 from training.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,6 +106,9 @@ class Bundle:
     frozen: patterns that never get a gradient, whatever the configuration says.
     notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
     ctc: the frames of a model that is decoded from CTC; None for all others. Its ``generate`` is the best path.
+    align: ``(model, batch, texts, states=None) -> list of tuples of SpokenWord``: times and confidence of the
+        whitespace-separated words of one given text per row, for a model that can tell them; ``()`` where it finds no
+        place for them. ``states`` as for ``generate``.
     spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
         SpecAugment in the data workers may mask.
     """
@@ -127,6 +130,7 @@ class Bundle:
     frozen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ctc: CtcFrames | None = None
+    align: Callable[..., list[tuple[SpokenWord, ...]]] | None = None
     spectrogram: bool = False
 
 
