@@ -22,6 +22,10 @@ COMMANDS = {
     "train": ("training.scripts.train", "train the model that a configuration describes"),
     "tune": ("training.tuning.command", "search for better settings: trials through Optuna, resumable"),
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),
+    "calibrate": (
+        "training.scripts.calibrate",
+        "make the confidence of a model's words honest, on its dev split",
+    ),
     "compare": ("training.scripts.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.scripts.export_charts", "draw the curves and scores of runs, write the report"),
     "publish": ("training.publishing.command", "a finished run to the Hugging Face Hub, with a model card"),

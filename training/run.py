@@ -157,7 +157,8 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
     if "dev" in datasets:
-        check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks)
+        timed = bundle.align is not None
+        check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks, timed=timed)
     return Run(
         config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
     )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 RATIO_SCALE = 1_000_000
 SCORES = {"transcribe": ("wer", "cer"), "translate": ("bleu", "chrf")}
 """Task → the scores that an evaluation during training gives for it, beside the loss."""
+ONSETS = "onset_mae"
+"""The score of word times, for models that tell them and dev rows that have them: `training.selection.check_metric`."""
 REPORTERS = (
     *("none", "all", "tensorboard", "wandb", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub"),
     *("dvclive", "flyte", "kubeflow", "mlflow", "neptune", "swanlab", "trackio"),
@@ -233,7 +235,8 @@ def _lengths(config: Config) -> list[Problem]:
 
 def base_score(metric: str) -> str:
     """``cer`` for ``eval_cer``, ``cer`` and the score of one domain, ``eval_cer_child``."""
-    return metric.removeprefix("eval_").partition("_")[0]
+    name = metric.removeprefix("eval_")
+    return name if name == ONSETS else name.partition("_")[0]
 
 
 def _best_metric(config: Config) -> list[Problem]:
@@ -245,6 +248,8 @@ def _best_metric(config: Config) -> list[Problem]:
     name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
     # Which domains the dev rows have is known when they are read: `training.selection.check_metric`.
     base, of_domain = base_score(name), "_" in name.rstrip("_")
+    if name == ONSETS and "wer" in known:
+        return []
     if name in known or (of_domain and base in known and base != "loss"):
         return []
     key = _key("metric_for_best_model")

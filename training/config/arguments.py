@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config.agreement import (
+    ONSETS,
     base_score,
     checkpoint_steps,
     checkpoint_strategy,
@@ -16,7 +17,7 @@ from training.config.agreement import (
 from training.config.schema import Config, Training
 
 DEFAULT_BATCH = 8
-LOWER_IS_BETTER = ("loss", "wer", "cer")
+LOWER_IS_BETTER = ("loss", "wer", "cer", ONSETS)
 SAME_NAME = (
     "gradient_accumulation_steps",
     "learning_rate",

@@ -360,8 +360,9 @@ class Training(Block):
     """The run ends with its best checkpoint, not its last. null: yes, where the dev split is scored."""
     metric_for_best_model: str | None = None
     """What "best" means: eval_loss, eval_wer, eval_cer, eval_bleu, eval_chrf, or one of these scores of a domain of
-    the dev rows (eval_cer_child). null: eval_wer where the run transcribes, else eval_bleu (a falling loss can hide a
-    rising WER)."""
+    the dev rows (eval_cer_child); eval_onset_mae (milliseconds by which the starts of words are wrong) where model and dev
+    rows have times of words. null: eval_wer where the run transcribes, else eval_bleu (a falling loss can hide a rising
+    WER)."""
     greater_is_better: bool | None = None
     """null: no for losses and error rates, yes for the rest."""
     early_stopping_patience: Count | None = None
