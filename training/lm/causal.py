@@ -9,7 +9,7 @@ projector can aim at.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from training.data.collators import IGNORED
@@ -122,6 +129,17 @@ def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     }
 
 
+class _Lines(TrainerCallback):
+    """A line for each logged loss."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in (logs or {}):
+            self.report(f"step {state.global_step:>6}/{state.max_steps}  loss {logs['loss']:.4f}")
+
+
 def train(
     texts: Sequence[str],
     folder: Path,
@@ -132,7 +150,7 @@ def train(
     batch_size: int = 32,
     learning_rate: float = 2e-3,
     seed: int = 42,
-    report: Any = print,
+    report: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """Train on ``texts`` and write model and tokenizer into ``folder``; returns the losses of the log's last line."""
     sizes = sizes or Sizes()
@@ -178,10 +196,9 @@ def train(
     )
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
+    trainer.add_callback(_Lines(report))
     trainer.train()
     losses = [row for row in trainer.state.log_history if "loss" in row]
-    for row in losses:
-        report(f"step {row['step']:>6}/{steps}  loss {row['loss']:.4f}")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {"loss": float(losses[-1]["loss"]), "sentences": len(texts), "parameters": model.num_parameters()}
