@@ -162,7 +162,9 @@ def _librispeech(config: Config) -> list[Problem]:
     for part in ("train", "dev", "test"):
         for split in getattr(libri, part):
             if (before := seen.setdefault(split, part)) != part:
-                message = f"{split} is one of data.librispeech.{before} too; scores need speech that was not seen"
+                message = (
+                    f"{split} is one of data.librispeech.{before} too; scores need speech that was not seen"
+                )
                 problems.append(
                     Problem(("data", "librispeech", part), message, (("data", "librispeech", before),))
                 )

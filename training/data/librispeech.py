@@ -116,7 +116,9 @@ def split_folder(root: Path, split: str) -> Path:
             f"{corpus / split}: no such folder (splits that are there: {there}); {get_it}, or name another split"
         )
     if marker(corpus, split, "unpacking").exists():
-        raise UserError(f"{corpus / split}: is only half unpacked; {get_it}: the command goes on where it stopped")
+        raise UserError(
+            f"{corpus / split}: is only half unpacked; {get_it}: the command goes on where it stopped"
+        )
     return corpus / split
 
 

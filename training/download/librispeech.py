@@ -68,7 +68,9 @@ def read_checksums(path: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         match = re.fullmatch(rf"([0-9a-fA-F]{{32}}) [ *](\S+)", line.strip())
         if match is None and line.strip():
-            raise UserError(f"--checksums: {path}:{number}: expected <md5>  <name>{SUFFIX}, as md5sum writes it")
+            raise UserError(
+                f"--checksums: {path}:{number}: expected <md5>  <name>{SUFFIX}, as md5sum writes it"
+            )
         if match is not None and match[2].endswith(SUFFIX):
             found[match[2].removesuffix(SUFFIX)] = match[1].lower()
     return found
@@ -107,7 +109,9 @@ def _provide(archive: Archive, corpus: Path, mirrors: Sequence[str], report: Rep
     with bar(split, found.stat().st_size) as progress:
         written = unpack(found, corpus, split, progress.update)
     if next(folder.glob(f"*/*/*{TRANSCRIPTS}"), None) is None:
-        raise UserError(f"{found}: holds no transcripts in LibriSpeech/{split}/; it is the archive of something else")
+        raise UserError(
+            f"{found}: holds no transcripts in LibriSpeech/{split}/; it is the archive of something else"
+        )
     unpacking.replace(complete)
     report(f"{split}: {folder} is complete, {written:,} files unpacked")
 

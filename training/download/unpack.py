@@ -90,7 +90,9 @@ def _is_there(target: Path, member: tarfile.TarInfo, corpus: Path) -> bool:
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")  # always the same: what a killed call left is written over
+    part = target.with_name(
+        f".{target.name}.part"
+    )  # always the same: what a killed call left is written over
     content = tar.extractfile(member)
     assert content is not None
     with content, part.open("wb") as handle:

@@ -39,7 +39,10 @@ def parser() -> argparse.ArgumentParser:
         help="MD5 sums as md5sum writes them, in place of the published ones (for other archives of this layout)",
     )
     libri.add_argument(
-        "--keep_archives", "--keep-archives", action="store_true", help="keep what was loaded, as SPLIT.tar.gz"
+        "--keep_archives",
+        "--keep-archives",
+        action="store_true",
+        help="keep what was loaded, as SPLIT.tar.gz",
     )
     return result
 
