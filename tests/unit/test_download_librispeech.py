@@ -66,7 +66,7 @@ def test_loaded_and_unpacked(server: FileServer, content: bytes, tmp_path: Path)
     assert said == [
         f"dev-clean: {server.url}/{NAME}",
         f"dev-clean: checking {tmp_path / 'data' / NAME}.part (0.00 GB)",
-        f"dev-clean: {tmp_path / 'data/LibriSpeech/dev-clean'} is complete, 10 files unpacked",
+        f"dev-clean: {tmp_path / 'data/LibriSpeech/dev-clean'} is complete; files unpacked: 10",
     ]
     check(tmp_path / "data")
     assert get(tmp_path / "data", content, server.url) == [
@@ -153,7 +153,7 @@ def test_half_unpacked_is_finished_without_the_network(
     assert len(contents(tmp_path / "LibriSpeech")) == 5
     with pytest.raises(UserError, match="is only half unpacked; get it with polyvox download librispeech"):
         load_librispeech(tmp_path, [SPLIT])
-    assert "6 files unpacked" in get(tmp_path, content, "http://127.0.0.1:9")[-1]
+    assert get(tmp_path, content, "http://127.0.0.1:9")[-1].endswith("files unpacked: 6")
     check(tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_a_split_that_was_unpacked_by_hand(content: bytes, tmp_path: Path) -> No
     )
     next(folder.rglob("*.flac")).unlink()
     (tmp_path / NAME).write_bytes(content)
-    assert get(tmp_path, content, "http://127.0.0.1:9")[-1].endswith("is complete, 1 files unpacked")
+    assert get(tmp_path, content, "http://127.0.0.1:9")[-1].endswith("is complete; files unpacked: 1")
     check(tmp_path, NAME)
 
 

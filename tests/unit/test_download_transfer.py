@@ -139,6 +139,16 @@ def test_a_full_disk_is_no_fault_of_the_server(server: FileServer, tmp_path: Pat
     assert len(server.asked) == 1
 
 
+def test_an_error_of_tls_is_not_one_of_the_disk() -> None:
+    from ssl import SSLError
+
+    from training.download.transfer import _is_of_the_disk
+
+    assert errno.EPERM == 1 and not _is_of_the_disk(SSLError(1, "wrong version number"))
+    assert _is_of_the_disk(OSError(errno.ENOSPC, "No space left on device"))
+    assert not _is_of_the_disk(ConnectionResetError(errno.ECONNRESET, "reset"))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     have=st.integers(0, 3000),

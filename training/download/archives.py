@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,8 @@ def need_room(folder: Path, needed: float) -> None:
 
 def set_aside(file: Path) -> Path:
     """Rename a damaged file, to a name that is free."""
-    names = (file.with_name(f"{file.name}.damaged{number or ''}") for number in range(1_000_000))
-    target = next(name for name in names if not name.exists())
-    return file.replace(target)
+    names = (file.with_name(f"{file.name}.damaged{suffix}") for suffix in chain([""], count(2)))
+    return file.replace(next(name for name in names if not name.exists()))
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def read_checksums(path: Path) -> dict[str, str]:
         raise UserError(f"--checksums: {path}: no such file")
     found = {}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        match = re.fullmatch(rf"([0-9a-fA-F]{{32}}) [ *](\S+)", line.strip())
+        match = re.fullmatch(r"([0-9a-fA-F]{32}) [ *](\S+)", line.strip())
         if match is None and line.strip():
             raise UserError(
                 f"--checksums: {path}:{number}: expected <md5>  <name>{SUFFIX}, as md5sum writes it"
@@ -113,7 +113,7 @@ def _provide(archive: Archive, corpus: Path, mirrors: Sequence[str], report: Rep
             f"{found}: holds no transcripts in LibriSpeech/{split}/; it is the archive of something else"
         )
     unpacking.replace(complete)
-    report(f"{split}: {folder} is complete, {written:,} files unpacked")
+    report(f"{split}: {folder} is complete; files unpacked: {written:,}")
 
 
 def _bytes_in(folder: Path) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from ssl import SSLError
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -47,8 +48,8 @@ def transfer(url: str, part: Path, *, begin: Begin, advance: Advance, pause: flo
                 raise Unavailable(f"status {error.code} {error.reason}") from error
             reason = f"status {error.code} {error.reason}"
         except (OSError, HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in MENDABLE:
-                raise  # the disk, not the network
+            if _is_of_the_disk(error):
+                raise
             reason = _reason(error)
         idle = 0 if size_of(part) > before else idle + 1
         if idle == ATTEMPTS:
@@ -59,6 +60,11 @@ def transfer(url: str, part: Path, *, begin: Begin, advance: Advance, pause: flo
 def size_of(part: Path) -> int:
     """Bytes of a file; 0 where there is none."""
     return part.stat().st_size if part.is_file() else 0
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether the system refused to write; the numbers in TLS errors are OpenSSL's own."""
+    return isinstance(error, OSError) and not isinstance(error, SSLError) and error.errno in MENDABLE
 
 
 def _reason(error: Exception) -> str:
@@ -81,7 +87,7 @@ def _request(url: str, part: Path, begin: Begin, advance: Advance) -> None:
         begin(have, total)
         with part.open("ab") as handle:
             _skip(answer, have - start)
-            while block := answer.read(_BLOCK):
+            while block := answer.read1(_BLOCK):  # what a cut interrupts is not lost
                 handle.write(block)
                 advance(len(block))
     if total is not None and size_of(part) < total:
