@@ -19,6 +19,7 @@ COMMANDS = {
         "training.data.shards.command",
         "WebDataset shards: write a manifest as shards, count what is in them",
     ),
+    "download": ("training.scripts.download", "a public corpus, resumable and checked: librispeech"),
     "train": ("training.scripts.train", "train the model that a configuration describes"),
     "tune": ("training.tuning.command", "search for better settings: trials through Optuna, resumable"),
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),

@@ -23,6 +23,8 @@ from training import memory, trial, worst_case
 from training import run as runs
 from training.config.agreement import precision
 from training.config.schema import Config
+from training.data.librispeech import COMMAND as DOWNLOAD
+from training.data.librispeech import corpus_folder
 from training.data.sampler import DurationBatchSampler
 from training.data.tasks import check_tasks
 from training.errors import NotInReach, UserError
@@ -132,6 +134,10 @@ class _Report:
         if data.shards is not None:
             lacking = [folder for folder in getattr(data.shards, split) if not folder.is_dir()]
             return (lacking[0], "polyvox shards write") if lacking else None
+        if data.librispeech is not None:
+            corpus = corpus_folder(data.librispeech.root)
+            names = getattr(data.librispeech, split)
+            return next(((corpus / n, DOWNLOAD) for n in names if not (corpus / n).is_dir()), None)
         path = data.manifest or getattr(data, split)
         if (data.from_files or data.manifest) and (path is None or not Path(path).is_file()):
             return path, "training/data/split_data.py"

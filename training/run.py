@@ -74,6 +74,11 @@ def _whole_split(config: Config, split: Split) -> Any:
     data = config.data
     if data.shards is not None:
         return _open_shards(data, split)
+    if data.librispeech is not None:
+        from training.data.librispeech import load_librispeech
+
+        names = getattr(data.librispeech, split)
+        return load_librispeech(data.librispeech.root, names) if names else None
     if data.registry is not None:
         from training.registry.source import load_version
 

@@ -32,6 +32,7 @@ def contradictions(config: Config) -> list[Problem]:
         *_checkpoints(training),
         *_dev_split(config),
         *_shards(config),
+        *_librispeech(config),
         *_augmentation(config),
         *_averages(training),
         *_trainable(training),
@@ -126,7 +127,7 @@ def _checkpoints(training: Training) -> list[Problem]:
 def _dev_split(config: Config) -> list[Problem]:
     named = [
         name
-        for name in ("registry", "manifest", "dataset", "shards")
+        for name in ("registry", "manifest", "dataset", "shards", "librispeech")
         if getattr(config.data, name) is not None
     ]
     if len(named) > 1:
@@ -144,10 +145,7 @@ def _shards(config: Config) -> list[Problem]:
         return []
     from training.data.shards.folders import names_folder
 
-    problems = []
-    if not shards.dev and config.training.eval_strategy != "no":
-        message = "there is no dev split to score (data.shards.dev is empty); set it to no"
-        problems.append(Problem(_key("eval_strategy"), message, (("data", "shards", "dev"),)))
+    problems = _empty_dev(config, "shards")
     folders = [*shards.train, *shards.dev, *shards.test]
     for name in shards.domains:
         if not any(names_folder(name, folder) for folder in folders):
@@ -155,6 +153,32 @@ def _shards(config: Config) -> list[Problem]:
             message = f"no folder of data.shards is called so (there are: {there})"
             problems.append(Problem(("data", "shards", "domains", name), message))
     return problems
+
+
+def _librispeech(config: Config) -> list[Problem]:
+    libri = config.data.librispeech
+    if libri is None:
+        return []
+    problems = _empty_dev(config, "librispeech")
+    seen: dict[str, str] = {}
+    for part in ("train", "dev", "test"):
+        for split in getattr(libri, part):
+            if (before := seen.setdefault(split, part)) != part:
+                message = (
+                    f"{split} is one of data.librispeech.{before} too; scores need speech that was not seen"
+                )
+                problems.append(
+                    Problem(("data", "librispeech", part), message, (("data", "librispeech", before),))
+                )
+    return problems
+
+
+def _empty_dev(config: Config, source: str) -> list[Problem]:
+    """A source whose parts are lists, without one that is scored during training."""
+    if getattr(config.data, source).dev or config.training.eval_strategy == "no":
+        return []
+    message = f"there is no dev split to score (data.{source}.dev is empty); set it to no"
+    return [Problem(_key("eval_strategy"), message, (("data", source, "dev"),))]
 
 
 def _augmentation(config: Config) -> list[Problem]:

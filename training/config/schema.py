@@ -73,6 +73,11 @@ class Block(BaseModel):
     )
 
 
+def one_or_more(given: Any) -> Any:
+    """A list of one, where a name stands alone."""
+    return (given,) if isinstance(given, str | Path) else given
+
+
 class Paths(Block):
     """Where the project's data and results lie. Relative paths start from the working directory."""
 
@@ -131,12 +136,31 @@ class Shards(Block):
     @field_validator("train", "dev", "test", mode="before")
     @classmethod
     def _several(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str | Path) else given
+        return one_or_more(given)
 
     @field_validator("domains", mode="before")
     @classmethod
     def _taken_back(cls, given: Any) -> Any:
         return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
+
+
+class LibriSpeech(Block):
+    """The LibriSpeech corpus instead of manifests (see `docs/data-formats.md`), as `polyvox download librispeech` leaves
+    it."""
+
+    root: Path = Path("data")
+    """Folder that holds `LibriSpeech/`."""
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Split to train on, or a list of splits (`[train-clean-100, train-clean-360]`)."""
+    dev: tuple[str, ...] = ()
+    """The splits that checkpoints are chosen on."""
+    test: tuple[str, ...] = ()
+    """The splits that the finished run is scored on."""
+
+    @field_validator("train", "dev", "test", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        return one_or_more(given)
 
 
 class Data(Block):
@@ -165,6 +189,8 @@ class Data(Block):
     """Which frozen version of the registry."""
     shards: Shards | None = None
     """WebDataset shards in place of `train`, `dev` and `test`; `columns` maps our names to those in their JSON."""
+    librispeech: LibriSpeech | None = None
+    """LibriSpeech in place of `train`, `dev` and `test`."""
     domains: tuple[str, ...] | None = None
     """Train, and choose checkpoints, on utterances of these domains alone; null: on all. The test split stays whole."""
     max_dropped_share: Share = 0.02
@@ -175,7 +201,8 @@ class Data(Block):
     @property
     def from_files(self) -> bool:
         """Whether `train`, `dev` and `test` are read."""
-        return all(one is None for one in (self.dataset, self.registry, self.manifest, self.shards))
+        others = (self.dataset, self.registry, self.manifest, self.shards, self.librispeech)
+        return all(one is None for one in others)
 
 
 class Audio(Block):

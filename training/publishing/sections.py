@@ -88,6 +88,8 @@ def source_of(data: Mapping[str, Any], split: str) -> str:
     """Where a split came from, as its configuration says."""
     if data.get("shards"):
         return ", ".join(map(str, data["shards"][split]))
+    if data.get("librispeech"):
+        return f"LibriSpeech, {', '.join(data['librispeech'][split])}"
     if data.get("registry"):
         return f"{data['registry']}, version {data['version']}"
     if data.get("dataset"):
