@@ -109,7 +109,8 @@ class VoxLMCollator(Context):
     """Batch of clips and token ids: prompt with one ``audio_id`` for each group of ``stack`` frames, response, EOS.
 
     ``input_ids``, ``attention_mask`` ``[batch, length]``, right padded; ``labels`` ``[batch, 1, length]``, `IGNORED`
-    but for the response and its EOS; ``input_features`` ``[batch, mels, frames]``, ``frames`` ``[batch]``;
+    but for the response and its EOS; ``input_features`` ``[batch, mels, frames]``, ``frames`` ``[batch]`` and the
+    ``longest`` of them;
     ``prompt_lengths`` ``[batch]`` and the longest of them, ``prompt_length``. Padding is told by length: its id may be
     that of EOS. With ``align`` ``token_words``, ``words``, ``starts``, ``ends``, ``ctc_labels`` (see `VoxLM.forward`),
     and the labels are ``[batch, 1, 2 · words]``: one for each pointer, for the sums that losses are divided by.
@@ -141,6 +142,7 @@ class VoxLMCollator(Context):
         labels = [[*[IGNORED] * n, *one[n:]] for n, one in zip(prompts, ids, strict=True)]
         batch = {
             "frames": frames,
+            "longest": int(frames.max()),
             "input_ids": _rectangle(ids, self.pad_id),
             "attention_mask": _rectangle([[1] * len(one) for one in ids], 0),
             "labels": _rectangle(labels, IGNORED)[:, None],

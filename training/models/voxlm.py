@@ -182,7 +182,12 @@ class Generate:
         generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[1])
         sound = {"input_features": batch["input_features"]} if states is None else {"states": states}
         ids = model.generate(
-            input_ids=prompts, attention_mask=mask, frames=batch["frames"], **sound, **generation
+            input_ids=prompts,
+            attention_mask=mask,
+            frames=batch["frames"],
+            longest=batch["longest"],
+            **sound,
+            **generation,
         )
         return {TRANSCRIBE: ids[:, prompts.shape[1] :]}
 
@@ -229,15 +234,16 @@ class Align:
         }
         if states is None:
             states = model.encode(batch["input_features"])
-        if not int(said["words"].max()):
+        count, states = int(said["words"].max()), states[:, : encoder_frames(batch["longest"])]
+        if not count:
             return [()] * len(texts)
         frames, ids = batch["frames"], said["input_ids"]
         hidden = model.hidden(model.embed(ids, states, frames), said["attention_mask"])
-        pointed = model.point(hidden, states, frames, said["token_words"], said["words"])
+        pointed = model.point(hidden, states, frames, said["token_words"], said["words"], count)
         times = [
             p.float().log_softmax(dim=-1).cpu().numpy() for p in (pointed.start_logits, pointed.end_logits)
         ]
-        sure = _word_probabilities(model, hidden, ids, said["token_words"], int(said["words"].max()))
+        sure = _word_probabilities(model, hidden, ids, said["token_words"], count)
         rows = []
         for i, text in enumerate(texts):
             n, length = int(said["words"][i]), int(encoder_frames(frames[i]))

@@ -54,9 +54,14 @@ class Projector(nn.Module):
         return self.norm_out(self.down_proj(F.silu(self.gate_proj(frames)) * self.up_proj(frames)))
 
 
-def groups_of(frames: torch.Tensor | int, stack: int) -> Any:
-    """Groups of encoder frames in a clip of so many log-mel frames: the encoder halves them; the last group may be short."""
-    return ((frames + 1) // 2 + stack - 1) // stack
+def encoder_frames(frames: Any) -> Any:
+    """Encoder frames of a clip of so many log-mel frames (an int, or a tensor of them)."""
+    return (frames + 1) // 2
+
+
+def groups_of(frames: torch.Tensor, stack: int) -> torch.Tensor:
+    """Groups of encoder frames in clips of so many log-mel frames; the last group may be short."""
+    return (encoder_frames(frames) + stack - 1) // stack
 
 
 class VoxLM(PreTrainedModel, GenerationMixin):
@@ -139,19 +144,20 @@ class VoxLM(PreTrainedModel, GenerationMixin):
             raise ValueError(
                 f"audio tokens in the rows: {there.tolist()}; groups of encoder frames in their clips: {groups.tolist()}"
             )
-        sound = self.project(states, frames)
-        real = torch.arange(sound.shape[1], device=sound.device) < groups[:, None]
-        return embeddings.masked_scatter(audio[..., None], sound[real].to(embeddings.dtype))
+        sound = self.project(states, frames).to(embeddings.dtype)
+        place = (audio.cumsum(dim=-1) - 1).clamp(min=0, max=sound.shape[1] - 1)
+        return torch.where(
+            audio[..., None], sound.gather(1, place[..., None].expand(-1, -1, sound.shape[-1])), embeddings
+        )
 
     def project(self, states: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """``[batch, groups, width of the language model]``; what lies behind a clip's end is zero before the norm."""
-        stack = self.config.stack
-        lengths = (frames + 1) // 2
-        longest = int(groups_of(lengths.max() * 2, stack)) * stack
-        states = F.pad(states, (0, 0, 0, max(0, longest - states.shape[1])))[:, :longest]
-        real = torch.arange(longest, device=states.device) < lengths[:, None]
-        states = (states * real[..., None]).to(self.projector.norm.weight.dtype)
-        return self.projector(states.unflatten(1, (-1, stack)).flatten(2))
+        stack, count = self.config.stack, states.shape[1]
+        real = torch.arange(count, device=states.device) < encoder_frames(frames)[:, None]
+        states = F.pad(states * real[..., None], (0, 0, 0, -count % stack))
+        return self.projector(
+            states.to(self.projector.norm.weight.dtype).unflatten(1, (-1, stack)).flatten(2)
+        )
 
     # Text
 
@@ -169,6 +175,7 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         starts: torch.Tensor | None = None,
         ends: torch.Tensor | None = None,
         ctc_labels: torch.Tensor | None = None,
+        longest: int | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **stock: Any,
     ) -> Any:
@@ -176,13 +183,15 @@ class VoxLM(PreTrainedModel, GenerationMixin):
 
         input_ids and attention_mask ``[batch, length]``, right padded (left padded for generation); input_features
         ``[batch, mels, log-mel frames]`` and frames ``[batch]``, log-mel frames of each clip; states: the encoder's,
-        where they are known. labels ``[batch, 1, length]``, `IGNORED` but for response and EOS.
+        where they are known; longest: of ``frames``, so that nothing is computed behind it. labels ``[batch, 1, length]``, `IGNORED` but for response and EOS.
         Phase 2: token_words ``[batch, length]``, the word that a token belongs to, -1 for none; words ``[batch]``, how
         many there are; starts and ends ``[batch, words]`` in seconds; ctc_labels ``[batch, characters]``.
         The loss is divided by ``num_items_in_batch``, or by this batch's labels when it is None.
         """
         if states is None and input_features is not None:
             states = self.encode(input_features)
+        if states is not None and longest is not None:
+            states = states[:, : encoder_frames(longest)]
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.embed(input_ids, states, frames)
@@ -195,11 +204,11 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         if self.aligner is None:
             loss = self._text_loss(hidden, labels)
         else:
-            assert None not in (states, frames, token_words, words, starts, ends)
-            pointed = self.point(hidden, states, frames, token_words, words)  # type: ignore[arg-type]
+            assert starts is not None and None not in (states, frames, token_words, words, ends)
+            pointed = self.point(hidden, states, frames, token_words, words, starts.shape[1])  # type: ignore[arg-type]
             loss = alignment_loss(
                 pointed,
-                starts,  # type: ignore[arg-type]
+                starts,
                 ends,  # type: ignore[arg-type]
                 encoder_frames(frames),  # type: ignore[arg-type]
                 words,  # type: ignore[arg-type]
@@ -235,7 +244,7 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
     ) -> Any:
         """The sound goes in with the prompt, and not again with every token."""
-        sound = {name: kwargs.pop(name, None) for name in ("input_features", "frames", "states")}
+        sound = {name: kwargs.pop(name, None) for name in ("input_features", "frames", "states", "longest")}
         inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs.update({name: value for name, value in sound.items() if value is not None})
@@ -250,20 +259,13 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         frames: torch.Tensor,
         token_words: torch.Tensor,
         words: torch.Tensor,
+        count: int,
     ) -> AlignerOutput:
-        """Start and end pointers of the words: a word's state is the mean of its tokens'."""
+        """Start and end pointers of the words, ``count`` in the longest row: a word's state is the mean of its tokens'."""
         assert self.aligner is not None
-        count = int(words.max())
         member = F.one_hot(token_words + 1, count + 1)[..., 1:].to(hidden.dtype)
         pooled = torch.einsum("blw,bld->bwd", member, hidden) / member.sum(dim=1).clamp(min=1)[..., None]
-        lengths = encoder_frames(frames)
-        longest = int(lengths.max())
-        return self.aligner(states[:, :longest].float(), lengths, pooled.float(), words)
-
-
-def encoder_frames(frames: torch.Tensor) -> torch.Tensor:
-    """Encoder frames of clips of so many log-mel frames."""
-    return (frames + 1) // 2
+        return self.aligner(states, encoder_frames(frames), pooled, words)
 
 
 AutoConfig.register(VoxLMConfig.model_type, VoxLMConfig)
