@@ -149,9 +149,7 @@ def _noise(length: int, slope: float, rng: np.random.Generator) -> np.ndarray:
     return noise / np.sqrt(np.mean(noise**2))
 
 
-def _rows(
-    video: Video, take: Take, number: int, path: Path, duration: float, words: str = ""
-) -> list[Row]:
+def _rows(video: Video, take: Take, number: int, path: Path, duration: float, words: str = "") -> list[Row]:
     """A row for each text of the clip; the domain tells their ids apart where there are several."""
     clip = f"{video.id}_{number:04d}"
     several = len(take.cells) > 1

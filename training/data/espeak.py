@@ -152,7 +152,9 @@ def element(part: tuple[str, str | None] | float) -> str:
 @functools.cache
 def _started() -> tuple[ctypes.CDLL, int]:
     library, data = _load()
-    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _PHONEME_EVENTS | _DONT_EXIT)
+    rate = library.espeak_Initialize(
+        _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _PHONEME_EVENTS | _DONT_EXIT
+    )
     if rate <= 0:
         raise UserError(
             f"espeak-ng does not start: no usable data in {data}. Reinstall the package espeakng-loader."

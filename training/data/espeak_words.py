@@ -40,9 +40,7 @@ def place(parts: Iterable[str | float]) -> tuple[str, tuple[int, ...]]:
     return document + _CLOSE, tuple(positions)
 
 
-def word_spans(
-    sound: np.ndarray, events: Sequence[Event], positions: Sequence[int]
-) -> list[tuple[int, int]]:
+def word_spans(sound: np.ndarray, events: Sequence[Event], positions: Sequence[int]) -> list[tuple[int, int]]:
     """First sample of each word and the one after its last: ``sound`` int16 ``[samples]`` with its ``events``.
 
     ``positions`` are those of `place`. Silence between words belongs to none. Raises `RuntimeError` where
@@ -75,9 +73,7 @@ def _by_word(events: Sequence[Event]) -> list[list[Event]]:
     return groups
 
 
-def _start(
-    sound: np.ndarray, group: Sequence[Event], last: Event | None, level: float
-) -> tuple[int, bool]:
+def _start(sound: np.ndarray, group: Sequence[Event], last: Event | None, level: float) -> tuple[int, bool]:
     """First sample of a word, and whether it is spoken in one movement with ``last``, the phoneme before it."""
     word, first = group[0].sample, _phonemes(group)[0].sample
     if _rms(sound[word:first]) <= level:
