@@ -26,6 +26,10 @@ COMMANDS = {
     "charts": ("training.scripts.export_charts", "draw the curves and scores of runs, write the report"),
     "publish": ("training.publishing.command", "a finished run to the Hugging Face Hub, with a model card"),
     "transcribe": ("training.scripts.transcribe", "recordings of any length to text, subtitles, JSON"),
+    "timestamps": (
+        "training.scripts.generate_timestamps",
+        "times of the words of transcripts, by a Whisper or a CTC model",
+    ),
     "lm": ("training.scripts.lm", "n-gram language models for beam search"),
     "pipeline": ("training.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
 }
