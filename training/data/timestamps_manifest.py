@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from training.data.checks import TOLERANCE_SECONDS, TOLERANCE_SHARE
 from training.data.derived import atomic_text
 from training.data.tables import LINE, MAX_PROBLEMS, json_cell, raise_problems
 from training.errors import UserError
@@ -22,8 +23,6 @@ from training.errors import UserError
 FILE = "timestamps_manifest.json"
 SUFFIX = ".json"
 VERSION = 1
-TOLERANCE_SECONDS = 0.05
-"""By which a word may end after the stated end of its utterance: both are rounded."""
 
 
 def read_timestamps(path: Path) -> pa.Table:
@@ -84,13 +83,14 @@ def _problem(sample: Any) -> str | None:
 
 def _words_problem(words: list[Any], text: list[str], duration: float) -> str | None:
     before = 0.0
+    last = duration + max(TOLERANCE_SECONDS, TOLERANCE_SHARE * duration)  # as far as the sound may be longer
     for number, word in enumerate(words, 1):
         if not isinstance(word, dict) or not isinstance(word.get("word"), str):
             return f"words: {number}: an object with word, start and end is expected"
         start, end = word.get("start"), word.get("end")
         if not (_is_number(start) and _is_number(end)):
             return f"words: {number} ({word['word']!r}): start and end must be seconds"
-        if not before <= start < end <= duration + TOLERANCE_SECONDS:
+        if not before <= start < end <= last:
             return (
                 f"words: {number} ({word['word']!r}): {start:g}–{end:g} s; it must begin at {before:g} s or later and "
                 f"end after its start, within the {duration:g} s of the utterance"

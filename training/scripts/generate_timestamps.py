@@ -37,7 +37,11 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, help="a manifest, or a folder with LibriSpeech/ in it")
     add("--split", required=True, help="which rows: of the column split, or LibriSpeech's folder")
     add("--output", type=Path, required=True, help="OUTPUT/SPLIT/timestamps_manifest.json is written")
-    add("--model", required=True, help="tiny, base, small, … (openai/whisper-…), a hub id, or a folder: Whisper or CTC")
+    add(
+        "--model",
+        required=True,
+        help="tiny, base, small, … (openai/whisper-…), a hub id, or a folder: Whisper or CTC",
+    )
     add("--fast", action="store_true", help="read the sounds of a batch in threads")
     add("--parallel", type=count, default=1, metavar="N", help="processes, each with the model (1)")
     add(
@@ -57,7 +61,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--language", default=None, help="of rows that name none (default: the model's)")
     add("--device", default=None, help="cpu, cuda, … (default: the GPU where there is one)")
-    add("--batch-seconds", "--batch_seconds", dest="batch_seconds", type=float, default=60.0, help="of sound (60)")
+    add(
+        "--batch-seconds",
+        "--batch_seconds",
+        dest="batch_seconds",
+        type=float,
+        default=60.0,
+        help="of sound (60)",
+    )
     add("--force", action="store_true", help="begin anew where the output was begun with other settings")
     return result
 
@@ -66,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the manifest and its ledger, print what was kept."""
     args = parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if Path(args.split).name != args.split:
+    if args.split == ".." or Path(args.split).name != args.split:
         raise UserError(f"--split {args.split}: the name of a split, not a path")
     writable(args.output, "--output")
     from training.inference.quiet import quiet
@@ -85,7 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _settings(args: argparse.Namespace) -> Any:
     from training.timestamps.generate import Settings
 
-    names = ("model", "split", "max_wer", "batch_seconds", "parallel", "device", "native", "fast", "language", "force")
+    names = (
+        "model",
+        "split",
+        "max_wer",
+        "batch_seconds",
+        "parallel",
+        "device",
+        "native",
+        "fast",
+        "language",
+        "force",
+    )
     return Settings(**{name: getattr(args, name) for name in names})
 
 

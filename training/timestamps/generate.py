@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from training.data.derived import rebase
 from training.data.example import TRANSCRIBE, Example
 from training.data.ledger import DropLedger
@@ -90,7 +88,7 @@ def _weights(folder: Path) -> list[list[Any]]:
 
 
 def _finish(rows: Manifest, records: Mapping[str, Record], folder: Path, settings: Settings) -> Made:
-    ledger = DropLedger()
+    ledger = DropLedger(list(getattr(rows, "refused", ())))  # what a source has left out itself
     kept = [index for index, name in enumerate(rows.ids) if _keep(records[name], settings.max_wer, ledger)]
     head = {
         "model": settings.model,

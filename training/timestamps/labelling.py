@@ -71,7 +71,12 @@ def record_of(clip: Clip, answer: Timed | NoTimes) -> Record:
     if isinstance(answer, NoTimes):
         return _dropped(clip.example, "no_times", str(answer))
     words = tuple(
-        replace(word, start=round(word.start, DIGITS), end=round(word.end, DIGITS), confidence=round(word.confidence, 4))
+        replace(
+            word,
+            start=round(word.start, DIGITS),
+            end=round(word.end, DIGITS),
+            confidence=round(word.confidence, 4),
+        )
         for word in answer.words
     )
     problem = timing_problem(words)

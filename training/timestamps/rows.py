@@ -7,16 +7,17 @@ from pathlib import Path
 from training.data.manifest import Manifest, load_manifest
 from training.errors import UserError
 
-LIBRISPEECH = "LibriSpeech"
-
 
 def load_rows(data: Path, split: str) -> Manifest:
     """The rows of ``split``: all of a manifest without a column ``split``; of one with it those that it names so.
 
-    Raises `UserError` for a split that is not there, and for what `load_manifest` refuses.
+    A folder is one with ``LibriSpeech/`` in it. Raises `UserError` for a split that is not there, and for what
+    `load_manifest` refuses.
     """
     if data.is_dir():
-        return _librispeech(data, split)
+        from training.data.librispeech import load_librispeech
+
+        return load_librispeech(data, [split])
     manifest = load_manifest(data, require=("transcript",))
     if "split" not in manifest.column_names:
         return manifest
@@ -26,14 +27,3 @@ def load_rows(data: Path, split: str) -> Manifest:
         there = ", ".join(sorted({name for name in found if name})) or "none"
         raise UserError(f"--split {split}: {data} has no such rows (splits: {there})")
     return manifest.select(rows)
-
-
-def _librispeech(folder: Path, split: str) -> Manifest:
-    if not (folder / LIBRISPEECH).is_dir():
-        raise UserError(
-            f"--data {folder}: no folder {LIBRISPEECH} in it; give the folder that holds {LIBRISPEECH}/{split}, "
-            "or a manifest (TSV, CSV, JSONL, Parquet)"
-        )
-    from training.data.librispeech import load_librispeech
-
-    return load_librispeech(folder, split)

@@ -80,9 +80,13 @@ class WhisperTeacher:
             ).last_hidden_state
         attention = torch.cat([layers[layer] for layer in sorted(layers)], dim=1)
         heard = self._heard(batch, states, max(row["seconds"] for row in rows))
-        first = batch["prompt_length"] - 1  # the last token of the prompt listens to the first one of the text
+        first = (
+            batch["prompt_length"] - 1
+        )  # the last token of the prompt listens to the first one of the text
         return [
-            Timed(self._words(row, attention[i, :, first:], hidden[i, first:], inputs[i, first + 1 :]), heard[i])
+            Timed(
+                self._words(row, attention[i, :, first:], hidden[i, first:], inputs[i, first + 1 :]), heard[i]
+            )
             for i, row in enumerate(rows)
         ]
 
@@ -158,8 +162,7 @@ def _listening(model: Any, heads: dict[int, list[int]]) -> Iterator[dict[int, to
 
     model.set_attn_implementation("eager")  # the others give no weights
     hooks = [
-        model.model.decoder.layers[layer].encoder_attn.register_forward_hook(keeper(layer))
-        for layer in heads
+        model.model.decoder.layers[layer].encoder_attn.register_forward_hook(keeper(layer)) for layer in heads
     ]
     try:
         yield kept
