@@ -261,7 +261,7 @@ def test_whisper_labels_by_the_command_too(tmp_path: Path) -> None:
 
 
 def test_models_that_cannot_tell_times_are_refused(project: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--use-native: .* is a CTC model"):
+    with pytest.raises(UserError, match=r"--use-native: .* is a CTC model"):
         load_teacher(str(project / "model"), native=True)
     with pytest.raises(UserError, match=r"--model: 'openai/whisper-tiny' cannot be loaded"):
         load_teacher("tiny")

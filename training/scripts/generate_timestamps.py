@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the manifest and its ledger, print what was kept."""
     args = parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if args.split == ".." or Path(args.split).name != args.split:
+    if args.split in ("", "..") or Path(args.split).name != args.split:
         raise UserError(f"--split {args.split}: the name of a split, not a path")
     writable(args.output, "--output")
     from training.inference.quiet import quiet
