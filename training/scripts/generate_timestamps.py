@@ -80,11 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.split in ("", "..") or Path(args.split).name != args.split:
         raise UserError(f"--split {args.split}: the name of a split, not a path")
     writable(args.output, "--output")
-    from training.inference.quiet import quiet
     from training.timestamps.generate import generate
     from training.timestamps.rows import load_rows
 
-    quiet()
     rows = load_rows(args.data, args.split)
     with _bar(len(rows)) as bar:
         made = generate(rows, args.output, _settings(args), bar.update)

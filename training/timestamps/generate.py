@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def _finish(rows: Manifest, records: Mapping[str, Record], folder: Path, setting
     }
     path = folder / FILE
     ledger.write(folder / LEDGER)
-    write_timestamps(path, head, _samples(rows, kept, records, folder))
+    write_timestamps(path, head, _samples(rows, kept, records, folder, settings.language))
     return Made(path, len(kept), ledger)
 
 
@@ -114,9 +114,10 @@ def _keep(record: Record, max_wer: float, ledger: DropLedger) -> bool:
 
 
 def _samples(
-    rows: Manifest, kept: list[int], records: Mapping[str, Record], folder: Path
+    rows: Manifest, kept: list[int], records: Mapping[str, Record], folder: Path, language: str | None
 ) -> Iterator[dict[str, Any]]:
-    for example in (rows[index] for index in kept):
+    for index in kept:
+        example = replace(rows[index], language=rows[index].language or language)
         yield sample_of(example, records[example.id], folder)
 
 

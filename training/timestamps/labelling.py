@@ -10,6 +10,7 @@ from training.data.checks import Rows, length_problem
 from training.data.example import TRANSCRIBE, Example, SpokenWord
 from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
+from training.inference.quiet import quiet
 from training.timestamps.parts import Record
 from training.timestamps.teacher import Clip, NoTimes, Teacher, Timed, load_teacher
 
@@ -37,6 +38,7 @@ class Labeller:
     @property
     def teacher(self) -> Teacher:
         if self._teacher is None:
+            quiet()
             self._teacher = load_teacher(self.model, device=self.device, native=self.native)
         return self._teacher
 

@@ -70,9 +70,11 @@ class WhisperTeacher:
     def _timed(self, rows: list[dict[str, Any]]) -> list[Timed]:
         if not rows:
             return []
-        model = self.bundle.model
+        model: Any = self.bundle.model
         batch = on_device(self.bundle.collate(rows), model)
         states = model.encode(batch["input_features"])
+        if self.bundle.listen is not None:
+            batch = self.bundle.listen(model, batch, states).batch
         with _listening(model, self.heads) as layers:
             inputs = batch["decoder_input_ids"][:, 0]
             hidden = model.model.decoder(
@@ -91,8 +93,6 @@ class WhisperTeacher:
         ]
 
     def _heard(self, batch: dict[str, Any], states: torch.Tensor, seconds: float) -> list[str]:
-        if self.bundle.listen is not None:
-            batch = self.bundle.listen(self.bundle.model, batch, states).batch
         bound = longest_hypothesis(seconds)
         ids = self.bundle.generate(self.bundle.model, batch, states=states, max_new_tokens=bound)
         return [self.bundle.decode(row) for row in ids[TRANSCRIBE].tolist()]
