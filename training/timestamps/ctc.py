@@ -26,8 +26,6 @@ neighbours, but no further than this."""
 class CtcTeacher:
     """Hears each clip once: its best path is what was heard, the best path that spells the reference gives times."""
 
-    one_by_one = False
-
     def __init__(self, bundle: Bundle) -> None:
         assert bundle.ctc is not None
         self.bundle, self.frames = bundle, bundle.ctc

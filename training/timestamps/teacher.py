@@ -38,14 +38,10 @@ class Timed:
 
 
 class Teacher(Protocol):
-    """``clips -> Timed`` for each, or the reason why there is none.
-
-    one_by_one: clips do not go through the model together.
-    """
+    """``clips -> Timed`` for each, or the reason why there is none. ``language`` is of speech that names none."""
 
     sample_rate: int
     language: str
-    one_by_one: bool
 
     def __call__(self, clips: Sequence[Clip]) -> list[Timed | NoTimes]: ...
 

@@ -39,8 +39,7 @@ class WhisperTeacher:
     def __init__(self, bundle: Bundle, *, native: bool = False) -> None:
         if native:
             bundle = replace(bundle, collate=replace(bundle.collate, context="full"))  # type: ignore[type-var]
-        self.bundle, self.one_by_one = bundle, native
-        self.tokenizer = bundle.processor.tokenizer
+        self.bundle, self.tokenizer = bundle, bundle.processor.tokenizer
         self.sample_rate, self.language = bundle.sample_rate, bundle.languages[0]
         self.heads = alignment_heads(bundle.model)
         self.filter_width = getattr(bundle.model.config, "median_filter_width", None) or FILTER_WIDTH
@@ -75,22 +74,26 @@ class WhisperTeacher:
         states = model.encode(batch["input_features"])
         if self.bundle.listen is not None:
             batch = self.bundle.listen(model, batch, states).batch
+        attention, hidden = self._reading(batch["decoder_input_ids"][:, 0], states)
+        heard = self._heard(batch, states, max(row["seconds"] for row in rows))
+        first = batch["prompt_length"]
+        return [
+            Timed(
+                # the last token of the prompt listens to the first one of the text
+                self._words(row, attention[i, :, first - 1 :], hidden[i, first - 1 :], said[first:]),
+                heard[i],
+            )
+            for i, (row, said) in enumerate(zip(rows, batch["decoder_input_ids"][:, 0], strict=True))
+        ]
+
+    def _reading(self, inputs: torch.Tensor, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The decoder reads ``inputs [batch, length]``: attention ``[batch, heads, length, frames]`` and its states."""
+        model: Any = self.bundle.model
         with _listening(model, self.heads) as layers:
-            inputs = batch["decoder_input_ids"][:, 0]
             hidden = model.model.decoder(
                 input_ids=inputs, encoder_hidden_states=states, use_cache=False
             ).last_hidden_state
-        attention = torch.cat([layers[layer] for layer in sorted(layers)], dim=1)
-        heard = self._heard(batch, states, max(row["seconds"] for row in rows))
-        first = (
-            batch["prompt_length"] - 1
-        )  # the last token of the prompt listens to the first one of the text
-        return [
-            Timed(
-                self._words(row, attention[i, :, first:], hidden[i, first:], inputs[i, first + 1 :]), heard[i]
-            )
-            for i, row in enumerate(rows)
-        ]
+        return torch.cat([layers[layer] for layer in sorted(layers)], dim=1), hidden
 
     def _heard(self, batch: dict[str, Any], states: torch.Tensor, seconds: float) -> list[str]:
         bound = longest_hypothesis(seconds)
