@@ -49,7 +49,9 @@ def teacher(project: Path) -> Path:
     samples = [
         {
             "id": row["id"],
-            "words": [{"word": w, "start": a + 0.01, "end": b + 0.01} for w, a, b in json.loads(row["words"])],
+            "words": [
+                {"word": w, "start": a + 0.01, "end": b + 0.01} for w, a, b in json.loads(row["words"])
+            ],
         }
         for row in rows
     ]
@@ -62,7 +64,10 @@ def test_train_calibrate_evaluate_and_use(project: Path) -> None:
     """The tones are words: their times are near, calibrating does not hurt, and what is written is what is used."""
     before, lines = evaluated(project, "--teacher", teacher(project))
     assert before["scores"]["wer"]["value"] < 60
-    assert "word times, own text, model" in lines and "word times, reference text given, teacher's labels" in lines
+    assert (
+        "word times, own text, model" in lines
+        and "word times, reference text given, teacher's labels" in lines
+    )
     times = before["word_times"]
     assert times["own"]["model"]["start"]["mean_absolute_error"]["value"] < 80
     assert times["own"]["model"]["even_over_model"]["value"] > 2
@@ -70,13 +75,17 @@ def test_train_calibrate_evaluate_and_use(project: Path) -> None:
     taught = times["given"]["teacher"]
     assert taught["utterances"] == 30 and taught["start"]["bias"]["value"] == pytest.approx(10, abs=0.01)
     assert taught["f1"]["20"]["value"] == 100 and "model" not in times["given"]
-    assert before["confidence"]["note"].startswith("confidence is the model's own: the folder has no calibration")
+    assert before["confidence"]["note"].startswith(
+        "confidence is the model's own: the folder has no calibration"
+    )
 
     done = run("calibrate.py", "--model_dir", project / "run")
     assert done.returncode == 0, done.stderr
     assert "cross-validated" in done.stdout and "chosen" in done.stdout
     stored = json.loads((project / "run" / "calibration.json").read_text(encoding="utf8"))
-    assert stored["decoding"] == {"beam_width": 1, "search": "own"} and stored["fitted"]["manifest"] == "dev.csv"
+    assert (
+        stored["decoding"] == {"beam_width": 1, "search": "own"} and stored["fitted"]["manifest"] == "dev.csv"
+    )
 
     after, lines = evaluated(project)
     assert "confidence is calibrated" in lines
@@ -91,11 +100,23 @@ def test_train_calibrate_evaluate_and_use(project: Path) -> None:
     assert found["text"] == " ".join(word["word"] for word in found["words"])
     for name in ("textgrid", "ctm", "srt", "vtt"):
         shown = run(
-            "inference.py", "--checkpoint", project / "run", "--audio", project / "test0.wav", "--format", name
+            "inference.py",
+            "--checkpoint",
+            project / "run",
+            "--audio",
+            project / "test0.wav",
+            "--format",
+            name,
         )
         assert shown.returncode == 0 and all(word["word"] in shown.stdout for word in found["words"])
     charts = run(
-        "export_charts.py", "--results", project / "results", "--outputs", project, "--charts", project / "charts"
+        "export_charts.py",
+        "--results",
+        project / "results",
+        "--outputs",
+        project,
+        "--charts",
+        project / "charts",
     )
     assert charts.returncode == 0, charts.stderr
     page = (project / "charts" / "report.html").read_text(encoding="utf8")
