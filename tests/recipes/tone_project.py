@@ -39,7 +39,7 @@ def utterance(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, flo
         tone = np.sin(2 * np.pi * 300 * 1.35**k * time) * np.minimum(1, 40 * np.minimum(time, time[::-1]))
         parts += [0.2 * tone, np.zeros(int(RATE * rng.uniform(0.05, 0.3)))]
     sound = np.concatenate(parts)
-    return sound + 0.2 * 10 ** rng.uniform(-2, 0.4) * rng.standard_normal(len(sound)), words
+    return sound + 0.2 * 10 ** rng.uniform(-2, 0) * rng.standard_normal(len(sound)), words
 
 
 def make(folder: Path, *, steps: int = 240) -> Path:
