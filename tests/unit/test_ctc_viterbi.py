@@ -11,13 +11,13 @@ from ctc_assets import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.inference.ctc_alignment import AFTER_SECONDS, BEFORE_SECONDS, CtcAlign, align_words
 from training.inference.ctc_vocabulary import collapse
+from training.inference.viterbi import Aligned, align
 from training.models import CtcFrames
 from training.nn.ctc_tokenizer import CtcTokenizer
-from training.timestamps import ctc
-from training.timestamps.ctc import AFTER_SECONDS, BEFORE_SECONDS, align_words
-from training.timestamps.teacher import NoTimes
-from training.timestamps.viterbi import Aligned, align
+from training.timestamps.ctc import CtcTeacher
+from training.timestamps.teacher import Clip
 
 SECOND = 0.02
 
@@ -77,7 +77,7 @@ def test_no_frames_and_no_labels() -> None:
 
 def test_back_pointers_are_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten minutes with two thousand labels: 120 MB of steps, not gigabytes of scores."""
-    from training.timestamps.viterbi import _forward
+    from training.inference.viterbi import _forward
 
     steps, _ = _forward(np.zeros((50, 4), dtype=np.float32), np.zeros(21, dtype=np.int64))
     assert steps.dtype == np.uint8 and steps.shape == (50, 21)
@@ -155,7 +155,7 @@ def test_pieces_that_begin_words() -> None:
 )
 def test_what_cannot_be_aligned_is_named(text: str, reason: str) -> None:
     tokenizer = CtcTokenizer.characters(["ab c"])
-    with pytest.raises(NoTimes, match=reason):
+    with pytest.raises(ValueError, match=reason):
         align_words(random_frames(60, len(tokenizer), 0), text, frames_of(tokenizer), tokenizer)
 
 
@@ -165,15 +165,15 @@ def test_the_teacher_hears_and_aligns_from_the_same_frames() -> None:
     from training.inference.ctc_vocabulary import CtcVocabulary
 
     bundle = tiny("fastconformer")
-    teacher = ctc.CtcTeacher(bundle)
+    teacher = CtcTeacher(bundle)
     from ctc_assets import example, noise
 
-    clips = [ctc.Clip(example(f"u{i}", 1.0 + i), noise(1.0 + i, i)) for i in range(2)]
-    clips.append(ctc.Clip(example("short", 0.05), noise(0.05)))
+    clips = [Clip(example(f"u{i}", 1.0 + i), noise(1.0 + i, i)) for i in range(2)]
+    clips.append(Clip(example("short", 0.05), noise(0.05)))
     found = teacher(clips)
-    assert isinstance(found[2], NoTimes)
+    assert isinstance(found[2], ValueError)
     for clip, timed in zip(clips[:2], found[:2], strict=True):
-        assert not isinstance(timed, NoTimes)
+        assert not isinstance(timed, ValueError)
         assert [word.text for word in timed.words] == clip.example.texts[TRANSCRIBE].split()
         assert all(0 <= word.start < word.end <= clip.example.duration + 0.02 for word in timed.words)
         assert all(0 < word.confidence <= 1 for word in timed.words)
@@ -183,3 +183,18 @@ def test_the_teacher_hears_and_aligns_from_the_same_frames() -> None:
     decoder = CtcDecoder(CtcVocabulary(bundle.ctc.tokens), bundle.ctc.seconds_per_frame)
     heard = [decoder(frames).text for frames in bundle.ctc.log_probs(bundle.model, bundle.collate(rows))]
     assert [timed.heard for timed in found[:2]] == heard
+
+
+def test_a_loaded_models_align_gives_the_same_times_and_none_for_what_cannot_be_spelled() -> None:
+    from ctc_assets import example, noise
+
+    bundle = tiny("fastconformer")
+    assert bundle.ctc is not None
+    tokenizer = bundle.processor.tokenizer
+    rows = [bundle.encode(example(f"u{i}", 1.0 + i), noise(1.0 + i, i)) for i in range(2)]
+    batch = bundle.collate(rows)
+    text = example("u", 1.0).texts["transcribe"]
+    found = CtcAlign(bundle.ctc, tokenizer)(bundle.model, batch, [text, "漢字"])
+    frames = bundle.ctc.log_probs(bundle.model, batch)[0]
+    assert found == [align_words(frames, text, bundle.ctc, tokenizer), ()]
+    assert [word.text for word in found[0]] == text.split()

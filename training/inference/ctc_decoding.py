@@ -11,7 +11,7 @@ import numpy as np
 from training.data.example import SpokenWord
 from training.inference.ctc_vocabulary import CtcVocabulary, collapse
 from training.inference.prefix_beam import Beam, Pruning, WordScorer, prefix_beam_search
-from training.timestamps.viterbi import Aligned, align, confidence
+from training.inference.viterbi import Aligned, align, confidence
 
 
 @dataclass(frozen=True)

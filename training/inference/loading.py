@@ -14,6 +14,7 @@ from training.config.schema import Config
 from training.data.domain_collator import ASKED
 from training.errors import UserError
 from training.inference.calibrated import Calibration, read_calibration
+from training.inference.ctc_alignment import CtcAlign
 from training.models import BuildContext, Bundle, available, load
 
 TYPES = {"whisper": "whisper", "speech-encoder-decoder": "e2e"}
@@ -77,6 +78,8 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
             f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
         ) from error
     bundle.model.to(default_device()).eval()
+    if bundle.ctc is not None and bundle.align is None:
+        bundle = replace(bundle, align=CtcAlign(bundle.ctc, bundle.processor.tokenizer))
     return Trained(bundle, folder, inferred, config, calibration)
 
 
