@@ -33,7 +33,7 @@ from training.data.espeak_words import place
 SESSIONS_PER_SPEAKER = 5
 SILENCE = (0.1, 0.7)
 """Seconds before and after a clip, from and to."""
-_SHORTEST_MEAN = 2.8
+_SHORTEST_MEAN = 2.1
 
 SPEAKERS = (
     Speaker("grace", "en-us+f2", 170, 52),

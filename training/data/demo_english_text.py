@@ -12,7 +12,7 @@ from training.data.demo_writer import write_all
 
 _SLOT = re.compile(r"\{(a )?(\w+)\}")
 _PUNCTUATION = ",.?"
-_SHORTEST, _LONGEST = 5, 14
+_SHORTEST, _LONGEST = 4, 7
 """Words of a sentence."""
 
 _PAUSE_SHARE, _PAUSE = 0.35, (0.15, 0.6)
