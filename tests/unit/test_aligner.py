@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken_phones import (
     PHONES,
@@ -84,6 +84,7 @@ def test_every_parameter_belongs_to_a_layer_that_knows_how_to_initialise_itself(
 positions = st.floats(-2.0, 12.0, width=32)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(positions, min_size=1, max_size=3), st.integers(1, 9), st.floats(0.2, 1.0))
 def test_the_mean_of_a_target_is_its_time(wanted, length, sharpness):
     rows = torch.tensor([wanted], dtype=torch.float64)
