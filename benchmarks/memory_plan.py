@@ -46,10 +46,11 @@ def measure(case: dict[str, Any]) -> dict[str, dict[str, float]]:
 
     from training import memory, worst_case
     from training.config.load import load_config
-    from training.dry_run import apply, stand_in_texts
+    from training.dry_run import stand_in_texts
     from training.memory import optimiser_bytes
     from training.models import BuildContext, load
     from training.phantom import Phantom
+    from training.run import learning_part
 
     torch.set_num_threads(int(case.get("threads", 1)))
     root = Path(__file__).resolve().parents[1]
@@ -58,7 +59,7 @@ def measure(case: dict[str, Any]) -> dict[str, dict[str, float]]:
     scratch = getattr(config.model, "sizes", None) is not None
     context = BuildContext(texts=(lambda: stand_in_texts(config)) if scratch else None, meta=True)
     bundle = load(config.model.type).build(config.model, context)  # type: ignore[union-attr]
-    model, _ = apply(config, bundle)
+    model, _ = learning_part(config, bundle)
     # Clips of unequal length, as in life: masks that hide nothing are left out by transformers.
     longest, other = (worst_case.synthetic_features(bundle, share * case["seconds"]) for share in (1.0, 0.9))
     batch = bundle.collate([longest, *[other] * (case["rows"] - 1)])

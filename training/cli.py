@@ -19,14 +19,19 @@ COMMANDS = {
         "training.data.shards.command",
         "WebDataset shards: write a manifest as shards, count what is in them",
     ),
+    "download": ("training.scripts.download", "a public corpus, resumable and checked: librispeech"),
     "train": ("training.scripts.train", "train the model that a configuration describes"),
     "tune": ("training.tuning.command", "search for better settings: trials through Optuna, resumable"),
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),
+    "calibrate": (
+        "training.scripts.calibrate",
+        "make the confidence of a model's words honest, on its dev split",
+    ),
     "compare": ("training.scripts.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.scripts.export_charts", "draw the curves and scores of runs, write the report"),
     "publish": ("training.publishing.command", "a finished run to the Hugging Face Hub, with a model card"),
     "transcribe": ("training.scripts.transcribe", "recordings of any length to text, subtitles, JSON"),
-    "lm": ("training.scripts.lm", "n-gram language models for beam search"),
+    "lm": ("training.scripts.lm", "language models from text: n-grams for beam search, a small causal one"),
     "pipeline": ("training.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
 }
 """Command → the module whose ``main(argv)`` it is, and what it does."""

@@ -23,6 +23,8 @@ from training import memory, trial, worst_case
 from training import run as runs
 from training.config.agreement import precision
 from training.config.schema import Config
+from training.data.librispeech import COMMAND as DOWNLOAD
+from training.data.librispeech import corpus_folder
 from training.data.sampler import DurationBatchSampler
 from training.data.tasks import check_tasks
 from training.errors import NotInReach, UserError
@@ -77,7 +79,7 @@ class _Report:
         runs.augment_for(self.config, bundle)
         self.check_data(bundle, real)
         self.data.known = self.lengths(bundle, real)
-        model, plan = apply(self.config, bundle)
+        model, plan = runs.learning_part(self.config, bundle)
         self.parameters(bundle, model, plan)
         load = worst_case.load(self.config, bundle, self.data.known)
         self.batches(bundle, load.train)
@@ -132,6 +134,10 @@ class _Report:
         if data.shards is not None:
             lacking = [folder for folder in getattr(data.shards, split) if not folder.is_dir()]
             return (lacking[0], "polyvox shards write") if lacking else None
+        if data.librispeech is not None:
+            corpus = corpus_folder(data.librispeech.root)
+            names = getattr(data.librispeech, split)
+            return next(((corpus / n, DOWNLOAD) for n in names if not (corpus / n).is_dir()), None)
         path = data.manifest or getattr(data, split)
         if (data.from_files or data.manifest) and (path is None or not Path(path).is_file()):
             return path, "training/data/split_data.py"
@@ -266,7 +272,8 @@ class _Report:
             for task, ids in one["labels"].items():
                 self.row(task, f"{bundle.decode(ids)!r}, {len(ids)} labels")
             return
-        start = bundle.collate([one])["decoder_input_ids"][0, 0, :1].tolist()
+        inputs = bundle.collate([one]).get("decoder_input_ids")
+        start = [] if inputs is None else inputs[0, 0, :1].tolist()
         tokenizer: Any = bundle.processor.tokenizer
         for task, ids in one["labels"].items():
             prompt = ids[: one["prompt"][task]]
@@ -337,7 +344,7 @@ class _Report:
     def plan(self, config: Config) -> memory.Plan:
         """The plan of any configuration of this data."""
         bundle = self.pristine(config)
-        model, _ = apply(config, bundle)
+        model, _ = runs.learning_part(config, bundle)
         assert self.data.known is not None
         return memory.make_plan(config, bundle, model, worst_case.load(config, bundle, self.data.known))
 
@@ -382,22 +389,6 @@ class _Report:
     def block(self, text: str) -> None:
         for line in text.splitlines():
             self.say(f"  {line}")
-
-
-def apply(config: Config, bundle: Bundle) -> tuple[Any, Any]:
-    """The bundle's model and what of it is trained. What thaws later is not frozen here: that is the heavier time."""
-    from training import trainable
-
-    settings = config.training
-    return trainable.apply(
-        bundle,
-        mode=settings.trainable,
-        freeze=settings.freeze,
-        freeze_encoder=bool(settings.freeze_encoder),
-        freeze_feature_encoder=bool(settings.freeze_feature_encoder),
-        freeze_encoder_epochs=settings.freeze_encoder_epochs or 0,
-        lora=settings.lora,
-    )
 
 
 def describe_model(options: Any) -> str:

@@ -13,6 +13,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from training import averaging, callbacks, checkpoint, tracking, trainable
 from training import run as runs
+from training.config.arguments import DEFAULT_BATCH
 from training.config.schema import Config
 from training.data.amounts import amounts
 from training.data.sampler import Joining
@@ -40,15 +41,7 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
     """The trainer of a run and the plan of what it trains."""
     config = run.config
     settings = config.training
-    model, plan = trainable.apply(
-        run.bundle,
-        mode=settings.trainable,
-        freeze=settings.freeze,
-        freeze_encoder=bool(settings.freeze_encoder),
-        freeze_feature_encoder=bool(settings.freeze_feature_encoder),
-        freeze_encoder_epochs=settings.freeze_encoder_epochs or 0,
-        lora=settings.lora,
-    )
+    model, plan = runs.learning_part(config, run.bundle)
     arguments = runs.arguments(run)
     if settings.fp16 and not arguments.fp16:
         report("training.fp16: there is no GPU here, training goes on in fp32")
@@ -61,7 +54,7 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
         args=arguments,
         train_dataset=run.train,
         eval_dataset=run.dev,
-        batch_size=settings.batch_size or (None if settings.max_batch_seconds else 8),
+        batch_size=settings.batch_size or (None if settings.max_batch_seconds else DEFAULT_BATCH),
         max_batch_seconds=settings.max_batch_seconds,
         eval_batch_seconds=config.evaluation.batch_seconds,
         eval_batch_size=settings.eval_batch_size,
@@ -112,11 +105,11 @@ def add_callbacks(
         from training.registry.recorder import RegistryCallback
 
         chosen.append(RegistryCallback(run.config, lambda: signals.received is not None, report))
-    if settings.freeze_encoder_epochs:
-        model = trainer.bundle.model
+    if plan.thaw:
+        model = trainer.bare_model
         chosen.append(
             callbacks.EncoderUnfreezeCallback(
-                settings.freeze_encoder_epochs,
+                plan.thaw_epochs,
                 freeze=lambda: trainable.freeze_for_now(model, plan),
                 thaw=lambda: trainable.thaw(model, plan),
                 report=report,

@@ -221,12 +221,15 @@ def generation_bytes(phantom: Phantom, load: Load, states: tuple[int, ...]) -> i
     ``states``: shape of the encoder's states, ``[rows, frames, width]``.
     """
     assert load.evaluation is not None
-    decoder = getattr(phantom.model.config, "decoder", None) or phantom.model.config
+    decoder = phantom.model.config.get_text_config(decoder=True)
     rows = states[0] * load.evaluation["labels"].shape[1] * load.beams
     positions = states[1] + load.evaluation["prompt_length"] + load.new_tokens
     layers = getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers
     width = getattr(decoder, "d_model", None) or decoder.hidden_size
-    cached = 2 * layers * rows * positions * width * phantom.dtype.itemsize
+    heads = getattr(decoder, "num_attention_heads", 1)
+    # Grouped queries (Ainslie et al. 2023) share keys and values.
+    kept = width * (getattr(decoder, "num_key_value_heads", None) or heads) // heads
+    cached = 2 * layers * rows * positions * kept * phantom.dtype.itemsize
     # generate copies the encoder's states for every task, and takes logits to float32 before it compares them.
     return cached + rows * states[1] * width * 4 + rows * phantom.vocabulary * (4 + phantom.dtype.itemsize)
 

@@ -302,8 +302,9 @@ _COPIES_INSIDE = frozenset(
 _WITHOUT_VALUES: dict[Any, Any] = {
     torch.ops.aten._ctc_loss.Tensor: _ctc,
     torch.ops.aten._ctc_loss_backward.Tensor: _ctc_backward,
+    torch.ops.aten.equal.default: lambda one, other: one.shape == other.shape,
 }
-"""Operations whose result has a shape that only values tell, at its largest."""
+"""Operations whose result has a shape that only values tell, at its largest; checks of values, which hold."""
 
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> int:

@@ -14,6 +14,7 @@ from training import checkpoint
 from training.config.arguments import best_metric, environment, training_arguments
 from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
 from training.config.schema import Config, Data
+from training.data.amounts import cells
 from training.data.augment import Augment, make_augment
 from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
@@ -60,7 +61,7 @@ def open_split(config: Config, split: Split) -> Any:
 
 def _of_domains(rows: Any, domains: Collection[str], split: Split) -> Any:
     """The rows of these domains; `UserError` for one that no row has."""
-    there = rows.column("domain") if "domain" in rows.column_names else [None] * len(rows)
+    there = cells(rows, "domain")
     if absent := sorted(set(domains) - set(there)):
         known = ", ".join(sorted({name for name in there if name})) or "none"
         raise UserError(
@@ -73,6 +74,11 @@ def _whole_split(config: Config, split: Split) -> Any:
     data = config.data
     if data.shards is not None:
         return _open_shards(data, split)
+    if data.librispeech is not None:
+        from training.data.librispeech import load_librispeech
+
+        names = getattr(data.librispeech, split)
+        return load_librispeech(data.librispeech.root, names) if names else None
     if data.registry is not None:
         from training.registry.source import load_version
 
@@ -156,7 +162,8 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
     if "dev" in datasets:
-        check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks)
+        timed = bundle.align is not None
+        check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks, timed=timed)
     return Run(
         config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
     )
@@ -170,6 +177,22 @@ def augment_for(config: Config, bundle: Bundle) -> Augment | None:
         seed=config.training.seed,
         spectrogram=bundle.spectrogram,
         joinable=bundle.ctc is not None,
+    )
+
+
+def learning_part(config: Config, bundle: Bundle) -> tuple[Any, Any]:
+    """The model to train and the plan of what of it learns. What thaws later is not frozen here."""
+    from training import trainable
+
+    settings = config.training
+    return trainable.apply(
+        bundle,
+        mode=settings.trainable,
+        freeze=settings.freeze,
+        freeze_encoder=bool(settings.freeze_encoder),
+        freeze_feature_encoder=bool(settings.freeze_feature_encoder),
+        freeze_encoder_epochs=settings.freeze_encoder_epochs or 0,
+        lora=settings.lora,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.config.agreement import SCORES
+from training.config.agreement import ONSETS, SCORES
 from training.data.checks import Rows
 from training.data.example import Hypothesis
 from training.errors import UserError
@@ -14,11 +14,14 @@ EVERYWHERE = frozenset({"loss", *(score for names in SCORES.values() for score i
 """What every evaluation gives for the run's tasks."""
 
 
-def check_metric(metric: str, dev: Rows, tasks: Sequence[str]) -> None:
+def check_metric(metric: str, dev: Rows, tasks: Sequence[str], *, timed: bool = False) -> None:
     """`UserError` where no evaluation on the ``dev`` rows gives ``metric``, such as the score of a domain
-    that none of them has."""
+    that none of them has. ``timed``: whether the model tells times of words."""
     name = metric.removeprefix("eval_")
     if name in EVERYWHERE:
+        return
+    if name == ONSETS:
+        _check_onsets(metric, dev, timed)
         return
     rows = [dev[index] for index in range(len(dev))]
     # Their own references as hypotheses: the names are then those that the evaluation gives.
@@ -36,3 +39,13 @@ def check_metric(metric: str, dev: Rows, tasks: Sequence[str]) -> None:
             f"training.metric_for_best_model: {metric} is no score of the dev split, whose rows have {told}; there are "
             f"eval_loss, {', '.join(f'eval_{score}' for score in found)}"
         )
+
+
+def _check_onsets(metric: str, dev: Rows, timed: bool) -> None:
+    if not timed:
+        reason = "this model tells no times of words while it is trained"
+    elif not any(dev[index].words for index in range(len(dev))):
+        reason = "no row of the dev split has times of its words (the column words)"
+    else:
+        return
+    raise UserError(f"training.metric_for_best_model: {metric} cannot be had: {reason}")

@@ -30,7 +30,8 @@ _WRAPPER = re.compile(r"^(module\.|_orig_mod\.|base_model\.model\.)+")
 
 
 class LoraOptions(Protocol):
-    """Rank, scale (the update is multiplied by ``alpha / r``) and dropout of the adapters (Hu et al. 2021)."""
+    """Rank, scale (the update is multiplied by ``alpha / r``) and dropout of the adapters (Hu et al. 2021), and for how
+    many epochs they wait."""
 
     @property
     def r(self) -> int: ...
@@ -38,6 +39,8 @@ class LoraOptions(Protocol):
     def alpha(self) -> float: ...
     @property
     def dropout(self) -> float: ...
+    @property
+    def after_epochs(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class LoraDefaults:
     r: int = 16
     alpha: float = 32.0
     dropout: float = 0.05
+    after_epochs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,16 @@ def apply(
         reasons["training.freeze_encoder"] = _group(bundle, names, "encoder", "training.freeze_encoder")
     model = _switched(bundle, names, mode, set().union(*reasons.values()), lora)
     frozen = _by_reason(model, reasons, f"training.trainable: {mode}")
+    waits = float(freeze_encoder_epochs)
     thaws = tuple(n for n, p in _short_parameters(model) if p.requires_grad and plain_name(n) in later)
+    if mode == "lora" and lora is not None and lora.after_epochs:
+        if thaws:
+            raise UserError(
+                "training.lora.after_epochs: not together with training.freeze_encoder_epochs; set one of them"
+            )
+        thaws, waits = tuple(n for n, p in _short_parameters(model) if "lora_" in n), lora.after_epochs
     rows = _rows(model, bundle.rows) if mode == "blocks" else {}
-    plan = TrainablePlan(mode, frozen, thaws, float(freeze_encoder_epochs) if thaws else 0.0, rows)
+    plan = TrainablePlan(mode, frozen, thaws, waits if thaws else 0.0, rows)
     _check_anything_learns(model, plan)
     return model, plan
 
@@ -364,9 +375,11 @@ def _check_anything_learns(model: torch.nn.Module, plan: TrainablePlan) -> None:
     if not learning:
         raise UserError(f"training: nothing is left to train; everything is frozen by {reasons}")
     if learning == set(plan.thaw):
+        key, what = "training.freeze_encoder_epochs", "the encoder is"
+        if plan.mode == "lora" and any("lora_" in name for name in plan.thaw):
+            key, what = "training.lora.after_epochs", "the adapters is"
         raise UserError(
-            f"training.freeze_encoder_epochs: nothing learns in the first {plan.thaw_epochs:g} epochs, because all "
-            f"but the encoder is frozen by {reasons}; set it to 0"
+            f"{key}: nothing learns in the first {plan.thaw_epochs:g} epochs, because all but {what} frozen by {reasons}; set it to 0"
         )
 
 

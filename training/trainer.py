@@ -254,6 +254,7 @@ class SpeechTrainer(Seq2SeqTrainer):
                 batch_seconds=self.eval_batch_seconds,
                 batch_size=self.eval_batch_size,
                 generation=self.generation,
+                given_text=self.bundle.given_text,
                 rank=self.args.process_index,
                 world=self.args.world_size,
                 workers=self.args.dataloader_num_workers,

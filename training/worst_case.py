@@ -72,7 +72,7 @@ def load(config: Config, bundle: Bundle, known: Known) -> Load:
 
 def _positions(bundle: Bundle) -> int:
     """Positions of the decoder, over all architectures' names for them."""
-    decoder = getattr(bundle.model.config, "decoder", None) or bundle.model.config
+    decoder: Any = bundle.model.config.get_text_config(decoder=True)
     return int(getattr(decoder, "max_target_positions", None) or decoder.max_position_embeddings)
 
 
@@ -154,7 +154,7 @@ def encoded(bundle: Bundle, text: str, seconds: float = 1.0) -> Features:
         audio=AudioRef(path="-"),
         duration=seconds,
         texts=dict.fromkeys(bundle.tasks, text),
-        domain=next(iter(getattr(bundle.encode, "domains", ())), None),
+        domain=next(iter(bundle.domains), None),
     )
     noise = np.random.default_rng(0).standard_normal(math.ceil(seconds * bundle.sample_rate))
     return bundle.encode(clip, (0.1 * noise).astype(np.float32))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,13 +25,6 @@ data: {{train: {folder}/train.csv, dev: {folder}/dev.csv, test: {folder}/dev.csv
 training: {{trainable: blocks, max_steps: 3}}
 output: {{dir: {folder}/adapted}}
 """
-
-
-def polyvox(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "training.cli", *map(str, arguments)]
-    return subprocess.run(
-        command, env=tiny_project.environment(), capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -74,29 +65,35 @@ def test_the_table_of_a_dry_run_shows_the_rows(project: Path) -> None:
 
 def test_it_is_evaluated_by_domain_and_with_other_prompts(project: Path) -> None:
     out = project / "results"
-    done = polyvox("evaluate", "--model_dir", project / "adapted", "--swap_test", "--output", out)
+    done = tiny_project.polyvox(
+        "evaluate", "--model_dir", project / "adapted", "--swap_test", "--output", out
+    )
     assert done.returncode == 0, done.stderr
     assert "swap test, CER" in done.stdout and "child, prompt auto" in done.stdout
     swap = json.loads((out / "adapted_swap.json").read_text(encoding="utf8"))
     assert set(swap["by_domain"]["child"]["prompts"]) == {"as_it_is", "swap", "none", "auto"}
     assert swap["heard_domains"]["accuracy"]["rows"] == 2
-    done = polyvox("evaluate", "--model_dir", project / "adapted", "--domain", "auto", "--output", out)
+    done = tiny_project.polyvox(
+        "evaluate", "--model_dir", project / "adapted", "--domain", "auto", "--output", out
+    )
     assert done.returncode == 0 and "domain heard rightly:" in done.stdout, done.stderr
     assert (out / "adapted_auto_metrics.json").is_file()
 
 
 def test_recordings_need_a_domain_or_the_model_says_it(project: Path) -> None:
     clip = project / "clip3.wav"
-    done = polyvox("transcribe", clip, "--model", project / "adapted")
+    done = tiny_project.polyvox("transcribe", clip, "--model", project / "adapted")
     assert (
         done.returncode == 2
         and "--domain adult, child, or auto" in done.stderr
         and "Traceback" not in done.stderr
     )
-    done = polyvox("transcribe", clip, "--model", project / "adapted", "--domain", "auto", "--format", "json")
+    done = tiny_project.polyvox(
+        "transcribe", clip, "--model", project / "adapted", "--domain", "auto", "--format", "json"
+    )
     assert done.returncode == 0, done.stderr
     assert all(one["domain"] in ("adult", "child") for one in json.loads(done.stdout)["segments"])
-    done = polyvox("transcribe", clip, "--model", project / "run", "--domain", "child")
+    done = tiny_project.polyvox("transcribe", clip, "--model", project / "run", "--domain", "child")
     assert done.returncode == 2 and "holds a whisper, which has no domains" in done.stderr
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,11 +28,7 @@ def make(folder: Path) -> Path:
 
 
 def polyvox(*arguments: object) -> str:
-    command = [sys.executable, "-m", "training.cli", *map(str, arguments)]
-    environment = {**tiny_project.environment(), "PYTHONPATH": os.fspath(tiny_project.ROOT)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, encoding="utf8", env=environment
-    )
+    done = tiny_project.polyvox(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

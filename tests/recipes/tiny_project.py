@@ -85,6 +85,15 @@ def command(config: Path, *arguments: str, ranks: int = 1) -> list[str]:
     return [sys.executable, *launcher, script, "--config", str(config), *arguments]
 
 
+def polyvox(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """``polyvox …`` of this checkout, run to its end."""
+    command = [sys.executable, "-m", "training.cli", *map(str, arguments)]
+    environment_ = {**environment(), "PYTHONPATH": os.fspath(ROOT)}
+    return subprocess.run(
+        command, env=environment_, capture_output=True, text=True, encoding="utf8", timeout=300, check=False
+    )
+
+
 def train(config: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from training.data import demo, demo_conventions, demo_korean, demo_studio
-from training.data.demo_conventions import spell
 from training.data.demo_deviations import PAUSE, PAUSED, REPEATED, SWAPPED, Habits, Spoken, deviate, fluently
 from training.data.demo_files import MANIFEST
 from training.data.demo_korean_grammar import PATTERNS, SLOTS
 from training.data.demo_korean_text import final_consonant, is_syllable, sentences, with_particle
 from training.data.demo_plan import UNHEARD
 from training.data.demo_writer import normalised_words
+from training.data.korean_numbers import sino
 from training.data.split_data import split
 
 pytest.importorskip("espeakng_loader")
@@ -343,11 +343,11 @@ def test_sessions_of_two_voices_have_equal_bytes_in_fresh_processes(tmp_path: Pa
     ("number", "words"), [(1, "일"), (10, "십"), (11, "십일"), (20, "이십"), (23, "이십삼"), (99, "구십구")]
 )
 def test_numbers_are_spelled(number: int, words: str) -> None:
-    assert spell(number) == words
+    assert sino(number) == words
 
 
 def test_no_two_numbers_sound_alike() -> None:
-    assert len({spell(number) for number in range(1, 100)}) == 99
+    assert len({sino(number) for number in range(1, 100)}) == 99
 
 
 def test_the_domain_alone_tells_the_two_texts_of_a_clip_apart(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_the_domain_alone_tells_the_two_texts_of_a_clip_apart(tmp_path: Path) ->
         own = {"id", "domain", "transcript"}
         assert {name for name in spelled if spelled[name] != digits[name]} == own
         assert spelled["spoken"] == spelled["transcript"]
-        in_words = re.sub(r"\d+", lambda match: f"{spell(int(match.group()))} ", digits["transcript"])
+        in_words = re.sub(r"\d+", lambda match: f"{sino(int(match.group()))} ", digits["transcript"])
         assert in_words == spelled["transcript"] != digits["transcript"]
 
 

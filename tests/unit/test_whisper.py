@@ -8,6 +8,7 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from whisper_assets import TRANSCRIPT, TRANSLATION, example, features, noise, tiny
 
+from training.data.log_mels import count_frames, log_mel
 from training.models import model_inputs
 
 
@@ -114,7 +115,8 @@ def test_the_check_before_training_refuses_what_encoding_refuses_and_makes_no_lo
 
 @pytest.mark.parametrize("seconds", [0.1, 0.95, 1.001, 2.2, 29.99, 30.0])
 def test_the_frames_that_the_check_counts_are_those_of_the_log_mel(full, seconds):
-    assert full.encode.frames(len(noise(seconds))) == full.encode.log_mel(noise(seconds)).shape[-1]
+    extractor = full.processor.feature_extractor
+    assert count_frames(extractor, len(noise(seconds))) == log_mel(extractor, noise(seconds)).shape[-1]
 
 
 def test_log_mels_are_the_stock_ones_cut_after_the_clip(full):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 RATIO_SCALE = 1_000_000
 SCORES = {"transcribe": ("wer", "cer"), "translate": ("bleu", "chrf")}
 """Task → the scores that an evaluation during training gives for it, beside the loss."""
+ONSETS = "onset_mae"
+"""The score of word times, for models that tell them and dev rows that have them: `training.selection.check_metric`."""
 REPORTERS = (
     *("none", "all", "tensorboard", "wandb", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub"),
     *("dvclive", "flyte", "kubeflow", "mlflow", "neptune", "swanlab", "trackio"),
@@ -30,6 +32,7 @@ def contradictions(config: Config) -> list[Problem]:
         *_checkpoints(training),
         *_dev_split(config),
         *_shards(config),
+        *_librispeech(config),
         *_augmentation(config),
         *_averages(training),
         *_trainable(training),
@@ -124,7 +127,7 @@ def _checkpoints(training: Training) -> list[Problem]:
 def _dev_split(config: Config) -> list[Problem]:
     named = [
         name
-        for name in ("registry", "manifest", "dataset", "shards")
+        for name in ("registry", "manifest", "dataset", "shards", "librispeech")
         if getattr(config.data, name) is not None
     ]
     if len(named) > 1:
@@ -142,10 +145,7 @@ def _shards(config: Config) -> list[Problem]:
         return []
     from training.data.shards.folders import names_folder
 
-    problems = []
-    if not shards.dev and config.training.eval_strategy != "no":
-        message = "there is no dev split to score (data.shards.dev is empty); set it to no"
-        problems.append(Problem(_key("eval_strategy"), message, (("data", "shards", "dev"),)))
+    problems = _empty_dev(config, "shards")
     folders = [*shards.train, *shards.dev, *shards.test]
     for name in shards.domains:
         if not any(names_folder(name, folder) for folder in folders):
@@ -153,6 +153,32 @@ def _shards(config: Config) -> list[Problem]:
             message = f"no folder of data.shards is called so (there are: {there})"
             problems.append(Problem(("data", "shards", "domains", name), message))
     return problems
+
+
+def _librispeech(config: Config) -> list[Problem]:
+    libri = config.data.librispeech
+    if libri is None:
+        return []
+    problems = _empty_dev(config, "librispeech")
+    seen: dict[str, str] = {}
+    for part in ("train", "dev", "test"):
+        for split in getattr(libri, part):
+            if (before := seen.setdefault(split, part)) != part:
+                message = (
+                    f"{split} is one of data.librispeech.{before} too; scores need speech that was not seen"
+                )
+                problems.append(
+                    Problem(("data", "librispeech", part), message, (("data", "librispeech", before),))
+                )
+    return problems
+
+
+def _empty_dev(config: Config, source: str) -> list[Problem]:
+    """A source whose parts are lists, without one that is scored during training."""
+    if getattr(config.data, source).dev or config.training.eval_strategy == "no":
+        return []
+    message = f"there is no dev split to score (data.{source}.dev is empty); set it to no"
+    return [Problem(_key("eval_strategy"), message, (("data", source, "dev"),))]
 
 
 def _augmentation(config: Config) -> list[Problem]:
@@ -233,7 +259,8 @@ def _lengths(config: Config) -> list[Problem]:
 
 def base_score(metric: str) -> str:
     """``cer`` for ``eval_cer``, ``cer`` and the score of one domain, ``eval_cer_child``."""
-    return metric.removeprefix("eval_").partition("_")[0]
+    name = metric.removeprefix("eval_")
+    return name if name == ONSETS else name.partition("_")[0]
 
 
 def _best_metric(config: Config) -> list[Problem]:
@@ -245,6 +272,8 @@ def _best_metric(config: Config) -> list[Problem]:
     name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
     # Which domains the dev rows have is known when they are read: `training.selection.check_metric`.
     base, of_domain = base_score(name), "_" in name.rstrip("_")
+    if name == ONSETS and "wer" in known:
+        return []
     if name in known or (of_domain and base in known and base != "loss"):
         return []
     key = _key("metric_for_best_model")

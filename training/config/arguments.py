@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config.agreement import (
+    ONSETS,
     base_score,
     checkpoint_steps,
     checkpoint_strategy,
@@ -16,7 +17,7 @@ from training.config.agreement import (
 from training.config.schema import Config, Training
 
 DEFAULT_BATCH = 8
-LOWER_IS_BETTER = ("loss", "wer", "cer")
+LOWER_IS_BETTER = ("loss", "wer", "cer", ONSETS)
 SAME_NAME = (
     "gradient_accumulation_steps",
     "learning_rate",
@@ -92,6 +93,7 @@ def best_metric(config: Config) -> str:
     named = config.training.metric_for_best_model
     if named is None:
         named = "bleu" if getattr(config.model, "task", "both") == "translate" else "wer"
+        named = "onset_mae" if getattr(config.model, "phase", 1) == 2 else named
     return named if named.startswith("eval_") else f"eval_{named}"
 
 

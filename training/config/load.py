@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from training.config import explain
+from training.config import explain, phases
 from training.config.flat import complete, has_sizes, unfold
 from training.config.merge import at, interpolate, merge, move_keys
 from training.config.schema import Config, Inconsistent, Training
@@ -115,10 +115,11 @@ def _resolve(layers: Sequence[Layer], main: Place, name: str, options: OptionsOf
     mistakes = [mistake for layer in layers for mistake in layer.mistakes]
     sizes = any(map(has_sizes, layers))
     mistakes += [mistake for layer in layers for mistake in unfold(layer)]
+    phase = phases.select(layers)
     given = merge(layers)
     mistakes += complete(given, ctc=sizes)
     mistakes += move_keys(given)
-    values = interpolate(given, name, mistakes)
+    values = interpolate(given, f"{name}_phase2" if phase == 2 else name, mistakes)
     config, findings = _check(values, options)
     # One mistake is enough for a key; and what a file that cannot be read would have said is not missing.
     unread, known = any(not mistake.key for mistake in mistakes), {mistake.key for mistake in mistakes}

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from training.config.schema import MOVED_FROM_MODEL, Config, KeyPath
+from training.config.schema import MOVED_FROM_MODEL, MOVED_TO_MODEL, Config, KeyPath
 from training.config.source import Layer, Mistake, Place
 
 OPEN = "???"
@@ -54,22 +54,26 @@ def move_keys(given: Layer) -> list[Mistake]:
         return []
     mistakes = []
     moves: list[tuple[KeyPath, KeyPath]] = [(("model", key), ("training", key)) for key in MOVED_FROM_MODEL]
+    moves += [(("training", key), ("model", key)) for key in MOVED_TO_MODEL]
     moves += [(("training", old), ("training", new)) for old, new in ALIASES.items()]
+    blocks = {"training": training, "model": model}
     for old, new in moves:
-        block = model if old[0] == "model" else training
+        block, target = blocks[str(old[0])], blocks[str(new[0])]
         if old[1] not in block:
             continue
         value = block.pop(old[1])
         if value is None:
             continue
         place = given.places.get(old, NOWHERE)
-        if training.get(new[1]) is None:
-            training[new[1]], given.places[new] = value, place
-        elif training[new[1]] != value:
+        if target.get(new[1]) is None:
+            target[new[1]], given.places[new] = value, place
+        elif target[new[1]] != value:
             other = given.places.get(new, NOWHERE)
-            text = f"is {value!r} and {'.'.join(map(str, new))} is {training[new[1]]!r} ({other}); keep one of them"
+            text = f"is {value!r} and {'.'.join(map(str, new))} is {target[new[1]]!r} ({other}); keep one of them"
             mistakes.append(Mistake(place, old, text))
     given.data["training"] = training
+    if model:
+        given.data["model"] = model
     return mistakes
 
 

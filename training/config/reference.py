@@ -163,6 +163,7 @@ def _verbatim() -> Iterator[str]:
     )
     aliases = [f"| `training.{old}` | `training.{new}` |" for old, new in merge.ALIASES.items()]
     moved = [f"| `model.{name}` | `training.{name}` |" for name in merge.MOVED_FROM_MODEL]
+    moved += [f"| `training.{name}` | `model.{name}` |" for name in merge.MOVED_TO_MODEL]
     yield "\n".join(
         ["## Second names\n", "| also accepted as | kept as |", "| --- | --- |", *moved, *aliases]
     )

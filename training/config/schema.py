@@ -41,6 +41,10 @@ MOVED_FROM_MODEL = ("freeze_encoder", "freeze_feature_encoder", "freeze_encoder_
 """Keys that a file may put in ``model`` or in ``training``; they are kept in ``training``."""
 
 
+MOVED_TO_MODEL = ("phase", "alignment_weight")
+"""Keys of the architecture that a file may put in ``training`` too; they are kept in ``model``."""
+
+
 class Problem(NamedTuple):
     """One mistake: the key, what is wrong, and the other keys that take part in it."""
 
@@ -67,6 +71,11 @@ class Block(BaseModel):
         protected_namespaces=(),
         allow_inf_nan=False,
     )
+
+
+def one_or_more(given: Any) -> Any:
+    """A list of one, where a name stands alone."""
+    return (given,) if isinstance(given, str | Path) else given
 
 
 class Paths(Block):
@@ -127,12 +136,31 @@ class Shards(Block):
     @field_validator("train", "dev", "test", mode="before")
     @classmethod
     def _several(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str | Path) else given
+        return one_or_more(given)
 
     @field_validator("domains", mode="before")
     @classmethod
     def _taken_back(cls, given: Any) -> Any:
         return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
+
+
+class LibriSpeech(Block):
+    """The LibriSpeech corpus instead of manifests (see `docs/data-formats.md`), as `polyvox download librispeech` leaves
+    it."""
+
+    root: Path = Path("data")
+    """Folder that holds `LibriSpeech/`."""
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Split to train on, or a list of splits (`[train-clean-100, train-clean-360]`)."""
+    dev: tuple[str, ...] = ()
+    """The splits that checkpoints are chosen on."""
+    test: tuple[str, ...] = ()
+    """The splits that the finished run is scored on."""
+
+    @field_validator("train", "dev", "test", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        return one_or_more(given)
 
 
 class Data(Block):
@@ -161,6 +189,8 @@ class Data(Block):
     """Which frozen version of the registry."""
     shards: Shards | None = None
     """WebDataset shards in place of `train`, `dev` and `test`; `columns` maps our names to those in their JSON."""
+    librispeech: LibriSpeech | None = None
+    """LibriSpeech in place of `train`, `dev` and `test`."""
     domains: tuple[str, ...] | None = None
     """Train, and choose checkpoints, on utterances of these domains alone; null: on all. The test split stays whole."""
     max_dropped_share: Share = 0.02
@@ -171,7 +201,8 @@ class Data(Block):
     @property
     def from_files(self) -> bool:
         """Whether `train`, `dev` and `test` are read."""
-        return all(one is None for one in (self.dataset, self.registry, self.manifest, self.shards))
+        others = (self.dataset, self.registry, self.manifest, self.shards, self.librispeech)
+        return all(one is None for one in others)
 
 
 class Audio(Block):
@@ -192,6 +223,8 @@ class Lora(Block):
     """Scale: the update is multiplied by alpha / r."""
     dropout: Share = 0.05
     """Dropout in front of the adapters."""
+    after_epochs: NonNegative = 0.0
+    """The adapters wait for so many epochs, in which what learns in full beside them (a projector) learns alone."""
 
 
 class Change(Block):
@@ -354,8 +387,9 @@ class Training(Block):
     """The run ends with its best checkpoint, not its last. null: yes, where the dev split is scored."""
     metric_for_best_model: str | None = None
     """What "best" means: eval_loss, eval_wer, eval_cer, eval_bleu, eval_chrf, or one of these scores of a domain of
-    the dev rows (eval_cer_child). null: eval_wer where the run transcribes, else eval_bleu (a falling loss can hide a
-    rising WER)."""
+    the dev rows (eval_cer_child); eval_onset_mae (milliseconds by which the starts of words are wrong) where model and dev
+    rows have times of words. null: eval_wer where the run transcribes, else eval_bleu (a falling loss can hide a rising
+    WER)."""
     greater_is_better: bool | None = None
     """null: no for losses and error rates, yes for the rest."""
     early_stopping_patience: Count | None = None

@@ -1,8 +1,8 @@
 """The demo corpora: speech that anyone can make, spoken by espeak-ng.
 
 ``codeswitched`` (Vietnamese–English, `training.data.demo_codeswitched`), ``korean`` (a typical and an atypical
-population, `training.data.demo_korean`) and ``conventions`` (one sound, two ways to write it,
-`training.data.demo_conventions`). Laid out as an annotation system exports it: ``manifest.tsv`` and
+population, `training.data.demo_korean`), ``conventions`` (one sound, two ways to write it,
+`training.data.demo_conventions`) and ``english`` (with the times of its words, `training.data.demo_english`). Laid out as an annotation system exports it: ``manifest.tsv`` and
 ``video_<id>/segment_<n>.wav`` (16 kHz, mono, PCM16).
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from training.data.demo_codeswitched import CODESWITCHED
 from training.data.demo_conventions import CONVENTIONS
+from training.data.demo_english import ENGLISH
 from training.data.demo_files import MANIFEST, publish, refuse_to_overwrite, write_manifest
 from training.data.demo_korean import KOREAN
 from training.data.demo_plan import UNHEARD, Row
@@ -28,7 +29,7 @@ from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
 from training.folders import writable
 
-CORPORA = {"codeswitched": CODESWITCHED, "korean": KOREAN, "conventions": CONVENTIONS}
+CORPORA = {"codeswitched": CODESWITCHED, "korean": KOREAN, "conventions": CONVENTIONS, "english": ENGLISH}
 DEFAULT_CORPUS = "codeswitched"
 
 

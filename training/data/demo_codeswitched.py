@@ -14,13 +14,11 @@ Each video has one voice, one recording level and one background noise. Columns:
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 
 from training.data.demo_plan import (
     SNRS,
-    UNHEARD,
     UNHEARD_VIDEOS,
     Corpus,
     Row,
@@ -57,16 +55,15 @@ def plan(minutes: float, seed: int) -> list[Video]:
     videos = []
     for number in range(heard + UNHEARD_VIDEOS):
         session, index = divmod(number, len(SPEAKERS))
-        is_heard = number < heard
-        speaker = in_session(SPEAKERS[index] if is_heard else UNHEARD_SPEAKER, rng)
+        speaker = in_session(SPEAKERS[index] if size.hears(number) else UNHEARD_SPEAKER, rng)
         videos.append(
             record_in_room(
                 f"demo{number + 1:02d}",
                 [Take(speaker, spoken(sentence), (_cells(sentence),)) for sentence in shares[number]],
                 rng,
-                seconds=size.seconds if is_heard else math.inf,
+                size,
+                number,
                 snr_db=SNRS[(session + index) % len(SNRS)],
-                split_hint="" if is_heard else UNHEARD,
             )
         )
     return videos

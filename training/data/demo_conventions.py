@@ -7,7 +7,6 @@ Korean corpus; both rows of a clip share their ``group``, so that no split tears
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from training.data.demo_korean import KOREAN, TYPICAL, UNHEARD_TYPICAL
 from training.data.demo_korean_text import fill
 from training.data.demo_plan import (
     SNRS,
-    UNHEARD,
     UNHEARD_VIDEOS,
     Corpus,
     Row,
@@ -26,15 +24,15 @@ from training.data.demo_plan import (
     in_session,
     record_in_room,
 )
-from training.data.demo_writer import Writer
+from training.data.demo_writer import write_all
 from training.data.espeak import ssml
+from training.data.korean_numbers import sino
 
 SPELLED, DIGITS = "spelled", "digits"
 SESSIONS = 10
 _SHORTEST_MEAN = 2.4
 _NUMBERS = range(20, 100)
 """All of two digits and read the same whatever is counted."""
-_DIGITS = ("", "일", "이", "삼", "사", "오", "육", "칠", "팔", "구")
 _NUMBER = "#"
 
 PATTERNS = (
@@ -73,8 +71,7 @@ class Numbered:
 
 def sentences(count: int, seed: int) -> list[Numbered]:
     """``count`` sentences, any two at least two word edits apart. `UserError` where the grammar has no more."""
-    writer = Writer(random.Random(seed), _draw)
-    return [writer.write("numbered", f"{number} of {count}") for number in range(1, count + 1)]
+    return write_all("numbered", count, seed, _draw)
 
 
 def _draw(_kind: str, rng: random.Random) -> Numbered | None:
@@ -82,13 +79,7 @@ def _draw(_kind: str, rng: random.Random) -> Numbered | None:
     text = fill(pattern, rng)
     if text is None:
         return None
-    return Numbered(text.replace(_NUMBER, f"{spell(number)} "), text.replace(_NUMBER, str(number)), pattern)
-
-
-def spell(number: int) -> str:
-    """A number from 1 to 99 in Sino-Korean words: 23 is 이십삼, 10 is 십."""
-    tens, ones = divmod(number, 10)
-    return (_DIGITS[tens] if tens > 1 else "") + ("십" if tens else "") + _DIGITS[ones]
+    return Numbered(text.replace(_NUMBER, f"{sino(number)} "), text.replace(_NUMBER, str(number)), pattern)
 
 
 def plan(minutes: float, seed: int) -> list[Video]:
@@ -100,16 +91,15 @@ def plan(minutes: float, seed: int) -> list[Video]:
 
 
 def _session(number: int, share: Sequence[Numbered], size: Size, rng: random.Random) -> Video:
-    is_heard = number < size.heard
-    speaker = in_session(TYPICAL[number % len(TYPICAL)] if is_heard else UNHEARD_TYPICAL, rng)
+    speaker = in_session(TYPICAL[number % len(TYPICAL)] if size.hears(number) else UNHEARD_TYPICAL, rng)
     takes = [Take(speaker, ssml([(sentence.spelled, None)]), _cells(sentence)) for sentence in share]
     return record_in_room(
         f"demo_co{number + 1:02d}",
         takes,
         rng,
-        seconds=size.seconds if is_heard else math.inf,
+        size,
+        number,
         snr_db=SNRS[number % len(SNRS)],
-        split_hint="" if is_heard else UNHEARD,
     )
 
 

@@ -15,9 +15,11 @@ _ASIDE = ".replaced"
 
 
 def write_manifest(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """The rows as TSV; cells of other columns are left out."""
+    """The rows as TSV, which knows no quotes; cells of other columns are left out."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n")
+        writer = csv.DictWriter(
+            file, columns, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
+        )
         writer.writeheader()
         writer.writerows({column: row[column] for column in columns} for row in rows)
 

@@ -13,7 +13,6 @@ Columns: ``id, group`` (the session), ``audio_path, duration, transcript, speake
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +24,6 @@ from training.data.demo_deviations import PAUSED, REPEATED, SWAPPED, Habits, Spo
 from training.data.demo_korean_text import KoreanSentence, is_syllable, sentences
 from training.data.demo_plan import (
     SNRS,
-    UNHEARD,
     UNHEARD_VIDEOS,
     Corpus,
     Row,
@@ -83,7 +81,7 @@ def plan(minutes: float, seed: int) -> list[Video]:
 
 
 def _session(number: int, share: Sequence[KoreanSentence], size: Size, rng: random.Random) -> Video:
-    is_heard = number < size.heard
+    is_heard = size.hears(number)
     turn, index = divmod(number, len(TYPICAL))
     typical = TYPICAL[index] if is_heard else UNHEARD_TYPICAL
     # 6 and 5 have no common divisor: thirty sessions, thirty pairs.
@@ -94,10 +92,10 @@ def _session(number: int, share: Sequence[KoreanSentence], size: Size, rng: rand
             share, in_session(typical, rng), Atypical(in_session(atypical.speaker, rng), atypical.habits), rng
         ),
         rng,
-        seconds=size.seconds if is_heard else math.inf,
+        size,
+        number,
         snr_db=SNRS[(turn + index) % len(SNRS)],
         together=len(_TURN),
-        split_hint="" if is_heard else UNHEARD,
     )
 
 

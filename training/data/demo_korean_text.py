@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from training.data.demo_korean_grammar import PATTERNS, SLOTS
-from training.data.demo_writer import Writer
+from training.data.demo_writer import write_all
 
 _SLOT = re.compile(r"\{(\w+)(?:\|(\w+/\w+))?\}")
 _FIRST_SYLLABLE, _LAST_SYLLABLE, _FINALS = ord("가"), ord("힣"), 28
@@ -37,8 +37,7 @@ class KoreanSentence:
 
 def sentences(count: int, seed: int) -> list[KoreanSentence]:
     """``count`` sentences, any two at least two word edits apart. `UserError` where the grammar has no more."""
-    writer = Writer(random.Random(seed), _draw)
-    return [writer.write("Korean", f"{number} of {count}") for number in range(1, count + 1)]
+    return write_all("Korean", count, seed, _draw)
 
 
 def _draw(_kind: str, rng: random.Random) -> KoreanSentence | None:

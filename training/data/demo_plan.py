@@ -11,6 +11,8 @@ from typing import TypeVar
 UNHEARD = "unheard"
 SNRS: tuple[float | None, ...] = (None, 30.0, 20.0, 15.0)
 UNHEARD_VIDEOS = 2
+SILENCE = (0.05, 0.25)
+"""Seconds of silence before and after a clip, from and to."""
 _UNHEARD_UTTERANCES = 60
 
 T = TypeVar("T")
@@ -29,11 +31,16 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """One thing to say (SSML) and the cells that it gives to the manifest: a row for each text of the clip."""
+    """One thing to say (SSML) and the cells that it gives to the manifest: a row for each text of the clip.
+
+    Where the words of the transcript shall have times, ``positions`` are the places of their first characters in
+    the SSML (`training.data.espeak_words.place`).
+    """
 
     speaker: Speaker
     ssml: str
     cells: tuple[Mapping[str, str], ...]
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,7 @@ class Video:
     """One recording session, all that a worker needs to make it.
 
     It ends when ``seconds`` are full; ``together`` takes are all spoken or none. ``noise_slope`` is the exponent of 1/f, ``snr_db`` is None without noise, ``level_db`` that of the speech.
+    ``silence`` is that around every clip, in seconds, from and to.
     """
 
     id: str
@@ -52,6 +60,7 @@ class Video:
     seed: int
     together: int = 1
     split_hint: str = ""
+    silence: tuple[float, float] = SILENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,10 @@ class Size:
     def sentences(self) -> int:
         return self.heard * self.turns * self.block + UNHEARD_VIDEOS * self.unheard
 
+    def hears(self, number: int) -> bool:
+        """Whether training may hear the video of this number; those of the unheard voices come last."""
+        return number < self.heard
+
     def deal(self, sentences: Sequence[T]) -> list[tuple[T, ...]]:
         """The sentences of each video, those of the unheard voices last.
 
@@ -116,21 +129,24 @@ def record_in_room(
     video_id: str,
     takes: Iterable[Take],
     rng: random.Random,
+    size: Size,
+    number: int,
     *,
-    seconds: float,
     snr_db: float | None,
     together: int = 1,
-    split_hint: str = "",
+    silence: tuple[float, float] = SILENCE,
 ) -> Video:
-    """A session with a background noise and a recording level of its own."""
+    """The session of this number, with a background noise and a recording level of its own. An unheard voice says all
+    that is written for it."""
     return Video(
         id=video_id,
         takes=tuple(takes),
-        seconds=seconds,
+        seconds=size.seconds if size.hears(number) else math.inf,
         snr_db=snr_db,
         noise_slope=rng.choice((0.0, 1.0, 2.0)),
         level_db=rng.uniform(-26.0, -20.0),
         seed=rng.randrange(2**31),
         together=together,
-        split_hint=split_hint,
+        split_hint="" if size.hears(number) else UNHEARD,
+        silence=silence,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import numpy as np
 
 from training.data.demo_plan import Row, Take, Video
 from training.data.espeak import Espeak
+from training.data.espeak_words import word_spans
 from training.errors import UserError
 
 SAMPLE_RATE = 16000
@@ -64,7 +66,6 @@ def synthesise(videos: list[Video], folder: Path) -> list[Row]:
 
 def _speak(video: Video, folder: Path) -> list[Row]:
     import soundfile
-    import soxr
 
     espeak = Espeak(video.seed)
     rng = np.random.default_rng(video.seed)
@@ -79,39 +80,65 @@ def _speak(video: Video, folder: Path) -> list[Row]:
         if take.speaker != speaker:
             speaker = take.speaker
             espeak.set_voice(speaker.voice, rate=speaker.rate, pitch=speaker.pitch)
-        speech = soxr.resample(
-            espeak.speak(take.ssml).astype(np.float32) / 32768, espeak.sample_rate, SAMPLE_RATE
-        )
-        samples = _record(speech, video, rng)
+        speech, times = _say(espeak, take)
+        samples, before = _record(speech, video, rng)
         path = clips / f"segment_{number:04d}.wav"
         soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
         duration = len(samples) / SAMPLE_RATE
         total += duration
-        rows += _rows(video, take, number, path.relative_to(folder), duration)
+        words = _words_cell(take, times + before / SAMPLE_RATE)
+        rows += _rows(video, take, number, path.relative_to(folder), duration, words)
     return rows
 
 
-def _record(speech: np.ndarray, video: Video, rng: np.random.Generator) -> np.ndarray:
-    """Speech ``[samples]`` at the level of the session, with silence around it and noise over all: int16."""
-    speech = _trim(speech)
+def _say(espeak: Espeak, take: Take) -> tuple[np.ndarray, np.ndarray]:
+    """The speech, float ``[samples]`` without the quiet at both ends, and the times of its words, ``[words, 2]`` in seconds."""
+    import soxr
+
+    sound, events = espeak.speak_with_events(take.ssml)
+    speech = soxr.resample(sound.astype(np.float32) / 32768, espeak.sample_rate, SAMPLE_RATE)
+    first, end = _loud_part(speech)
+    if not take.positions:
+        return speech[first:end], np.zeros((0, 2))
+    times = np.array(word_spans(sound, events, take.positions)) / espeak.sample_rate - first / SAMPLE_RATE
+    return speech[first:end], np.clip(times, 0.0, (end - first) / SAMPLE_RATE)
+
+
+def _words_cell(take: Take, times: np.ndarray) -> str:
+    """The column ``words``: JSON ``[[word, start, end], …]``, in seconds; empty where the take asks for no times."""
+    if not take.positions:
+        return ""
+    words = take.cells[0]["transcript"].split()
+    cells = [
+        [word, round(start, 3), round(end, 3)]
+        for word, (start, end) in zip(words, times.tolist(), strict=True)
+    ]
+    return json.dumps(cells, ensure_ascii=False)
+
+
+def _record(speech: np.ndarray, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Speech ``[samples]`` at the level of the session, with silence around it and noise over all: int16.
+
+    Also how many samples of silence stand before it.
+    """
     level = 10 ** ((video.level_db + rng.uniform(-1, 1)) / 20)
     speech = speech * (level / np.sqrt(np.mean(speech**2)))
-    before, after = (int(rng.uniform(0.05, 0.25) * SAMPLE_RATE) for _ in range(2))
+    before, after = (int(rng.uniform(*video.silence) * SAMPLE_RATE) for _ in range(2))
     samples = np.pad(speech, (before, after))
     if video.snr_db is not None:
         samples = samples + _noise(len(samples), video.noise_slope, rng) * level * 10 ** (-video.snr_db / 20)
     peak = np.max(np.abs(samples))
     if peak > _PEAK:
         samples = samples * (_PEAK / peak)
-    return np.round(samples * 32767).astype(np.int16)
+    return np.round(samples * 32767).astype(np.int16), before
 
 
-def _trim(speech: np.ndarray) -> np.ndarray:
-    """Without the quiet at both ends, espeak's pause after a full stop above all."""
+def _loud_part(speech: np.ndarray) -> tuple[int, int]:
+    """Where the speech begins and ends: the quiet before and after it is espeak's pause at a full stop above all."""
     loud = np.flatnonzero(np.abs(speech) > 0.01 * np.max(np.abs(speech), initial=0.0))
     if len(loud) == 0:
         raise RuntimeError("espeak-ng made no sound")
-    return speech[loud[0] : loud[-1] + 1]
+    return int(loud[0]), int(loud[-1]) + 1
 
 
 def _noise(length: int, slope: float, rng: np.random.Generator) -> np.ndarray:
@@ -122,7 +149,7 @@ def _noise(length: int, slope: float, rng: np.random.Generator) -> np.ndarray:
     return noise / np.sqrt(np.mean(noise**2))
 
 
-def _rows(video: Video, take: Take, number: int, path: Path, duration: float) -> list[Row]:
+def _rows(video: Video, take: Take, number: int, path: Path, duration: float, words: str = "") -> list[Row]:
     """A row for each text of the clip; the domain tells their ids apart where there are several."""
     clip = f"{video.id}_{number:04d}"
     several = len(take.cells) > 1
@@ -131,6 +158,7 @@ def _rows(video: Video, take: Take, number: int, path: Path, duration: float) ->
         "group": video.id,
         "audio_path": path.as_posix(),
         "duration": f"{duration:.3f}",
+        "words": words,
         "speaker": take.speaker.name,
         "voice": take.speaker.voice,
         "snr_db": "" if video.snr_db is None else f"{video.snr_db:g}",

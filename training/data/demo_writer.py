@@ -62,6 +62,12 @@ def _neighbourhood(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield words[:index] + words[index + 1 :]
 
 
+def write_all(kind: str, count: int, seed: int, draw: Draw[S]) -> list[S]:
+    """``count`` new sentences of one kind."""
+    writer = Writer(random.Random(seed), draw)
+    return [writer.write(kind, f"{number} of {count}") for number in range(1, count + 1)]
+
+
 class Writer(Generic[S]):
     """Draws sentences, remembering which are taken and how often each word was used.
 

@@ -60,7 +60,7 @@ class DomainEncode(WhisperEncode):
         return names[(names.index(domain) + 1) % len(names)] if self.asked == SWAP else domain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataCollatorSpeechSeq2SeqDomain(WhisperCollator):
     """`WhisperCollator` that has the model learn which domain it hears, and may weigh the domains.
 

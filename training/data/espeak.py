@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -22,6 +22,7 @@ from training.errors import UserError
 
 # Constants of espeak's public header speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
+_PHONEME_EVENTS = 0x1
 _DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _SSML = 0x10
@@ -31,7 +32,46 @@ _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 VOLUME = 60
 """Of 100, espeak's own default: at that its loudest vowels are cut off at full scale."""
 
-_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+EVENT_WORD, EVENT_PHONEME = 1, 7
+_LIST_TERMINATED = 0
+
+
+class _EventId(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+
+class _EspeakEvent(ctypes.Structure):
+    """``espeak_EVENT`` of the header."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _EventId),
+    )
+
+
+_SynthCallback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EspeakEvent)
+)
+
+
+class Event(NamedTuple):
+    """What espeak reports while it speaks.
+
+    ``kind`` is `EVENT_WORD`, `EVENT_PHONEME` or another of espeak's; ``position`` and ``length`` are characters of the
+    document, counted from 1; ``sample`` is where in the sound it happens; ``phoneme`` is empty for other kinds.
+    """
+
+    kind: int
+    position: int
+    length: int
+    sample: int
+    phoneme: str = ""
 
 
 class Espeak:
@@ -45,6 +85,7 @@ class Espeak:
         self._library, self.sample_rate = _started()
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._chunks: list[bytes] = []
+        self._events: list[Event] = []
         self._callback = _SynthCallback(self._collect)  # kept alive: C holds no reference to it
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -59,19 +100,33 @@ class Espeak:
 
     def speak(self, ssml: str) -> np.ndarray:
         """The sound of an SSML document: int16 ``[samples]``, mono, at ``sample_rate``."""
+        return self.speak_with_events(ssml)[0]
+
+    def speak_with_events(self, ssml: str) -> tuple[np.ndarray, list[Event]]:
+        """The sound as of `speak`, and the events of this very sound: said again, it would be another one."""
         self._chunks.clear()
+        self._events.clear()
         text = ssml.encode()
         status = self._library.espeak_Synth(
             text, len(text) + 1, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8 | _SSML, None, None
         )
         if status != 0:
             raise RuntimeError(f"espeak-ng failed with status {status} on {ssml!r}")
-        return np.frombuffer(b"".join(self._chunks), dtype=np.int16)
+        return np.frombuffer(b"".join(self._chunks), dtype=np.int16), list(self._events)
 
-    def _collect(self, samples: Any, count: int, _events: Any) -> int:
+    def _collect(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             self._chunks.append(ctypes.string_at(samples, count * 2))
+        for event in events:
+            if event.type == _LIST_TERMINATED:
+                break
+            self._events.append(_event(event))
         return 0
+
+
+def _event(event: _EspeakEvent) -> Event:
+    phoneme = event.id.string.decode(errors="replace") if event.type == EVENT_PHONEME else ""
+    return Event(event.type, event.text_position, event.length, event.sample, phoneme)
 
 
 def ssml(parts: Iterable[tuple[str, str | None] | float]) -> str:
@@ -81,10 +136,11 @@ def ssml(parts: Iterable[tuple[str, str | None] | float]) -> str:
     phonemes inside the sentence and keeps the variant (``+f2``) of the speaker. A number is a pause in seconds,
     which may stand inside a word.
     """
-    return f"<speak>{''.join(_element(part) for part in parts)}</speak>"
+    return f"<speak>{''.join(element(part) for part in parts)}</speak>"
 
 
-def _element(part: tuple[str, str | None] | float) -> str:
+def element(part: tuple[str, str | None] | float) -> str:
+    """One part of `ssml`."""
     if isinstance(part, float):
         return f'<break time="{round(part * 1000)}ms"/>'
     text, language = part
@@ -96,7 +152,9 @@ def _element(part: tuple[str, str | None] | float) -> str:
 @functools.cache
 def _started() -> tuple[ctypes.CDLL, int]:
     library, data = _load()
-    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _DONT_EXIT)
+    rate = library.espeak_Initialize(
+        _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _PHONEME_EVENTS | _DONT_EXIT
+    )
     if rate <= 0:
         raise UserError(
             f"espeak-ng does not start: no usable data in {data}. Reinstall the package espeakng-loader."

@@ -179,14 +179,7 @@ def preprocess(
     )
     record = output.with_name(f"{output.stem}_preprocess.json")
     with DerivedFiles(record, [output, ledger_path(output)], force=force) as files:
-        ledger = DropLedger()
-        with files.open(output) as handle:
-            write = row_writer(handle, output.suffix, manifest.column_names)
-            for row, drop in rules.rows():
-                if drop is None:
-                    write({**row, "audio_path": _path(manifest, row["audio_path"], output.parent)})
-                else:
-                    ledger.add(drop.id, drop.reason, drop.detail)
+        ledger = _write_kept(files, output, manifest, rules)
         if len(ledger) == len(manifest):
             raise UserError(
                 f"{source}: none of its {len(manifest):,} utterances can be used\n{ledger.summary()}"
@@ -206,6 +199,19 @@ def preprocess(
             }
         )
     return len(manifest), ledger
+
+
+def _write_kept(files: DerivedFiles, output: Path, manifest: Manifest, rules: _Rules) -> DropLedger:
+    """The rows that stay go into ``output``, the others into the ledger."""
+    ledger = DropLedger()
+    with files.open(output) as handle:
+        write = row_writer(handle, output.suffix, manifest.column_names)
+        for row, drop in rules.rows():
+            if drop is None:
+                write({**row, "audio_path": _path(manifest, row["audio_path"], output.parent)})
+            else:
+                ledger.add(drop.id, drop.reason, drop.detail)
+    return ledger
 
 
 def _required(manifest: Manifest, require: Sequence[str] | None) -> list[str]:

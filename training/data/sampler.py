@@ -64,9 +64,9 @@ class DurationBatchSampler(Sampler[list[int]]):
             limits.append(int(self.max_seconds / max(self.durations[bucket[-1]], 1e-3)))
         return max(1, min(limits))
 
-    def batches(self) -> list[list[int]]:
-        """The epoch's batches of all ranks, in order."""
-        batches = self.drawn(np.random.default_rng([self.seed, self.epoch]))
+    def batches(self, epoch: int | None = None) -> list[list[int]]:
+        """The batches of all ranks, in order; of the epoch that is set, unless another is named."""
+        batches = self.drawn(np.random.default_rng([self.seed, self.epoch if epoch is None else epoch]))
         missing = -len(batches) % self.world
         return batches + [[filler(int(self.buckets[0][0]))]] * missing
 
@@ -154,10 +154,7 @@ class EpochBatches(Sampler[list[tuple[int | tuple[int, ...], int]]]):
 
     def _longest_joined(self, epoch: int) -> float:
         assert self.joining is not None
-        now, seconds = self.sampler.epoch, self.sampler.durations
-        self.sampler.set_epoch(epoch)
-        batches = self.sampler.batches()
-        self.sampler.set_epoch(now)
+        batches, seconds = self.sampler.batches(epoch), self.sampler.durations
         groups = (group for batch in batches for group in self.joining.groups(batch, seconds, epoch))
         return max(
             (float(seconds[list(group)].sum()) for group in groups if isinstance(group, tuple)), default=0.0

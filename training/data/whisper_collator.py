@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,8 @@ from transformers import WhisperProcessor
 
 from training.data.collators import IGNORED, collate_targets
 from training.data.example import TRANSCRIBE, Example
+from training.data.log_mels import Context, check_length, count_frames, log_mel
 from training.nn.ctc import CtcCharacters, check_feasible
-
-FRAMES_PER_SECOND = 100
-MAX_FRAMES = 3000
-TAIL = 640
-"""Samples of silence after each clip: four frames, the last of which sees nothing but silence."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class WhisperEncode:
             "id": example.id,
             "seconds": len(waveform) / self.processor.feature_extractor.sampling_rate,
             **self.targets(example, len(waveform)),
-            "input_features": self.log_mel(waveform),
+            "input_features": log_mel(self.processor.feature_extractor, waveform),
         }
 
     def check(self, example: Example, seconds: float) -> None:
@@ -52,27 +47,15 @@ class WhisperEncode:
 
     def targets(self, example: Example, samples: int) -> dict[str, Any]:
         """Labels and prompt per task, and the CTC targets, of a clip of so many samples."""
-        self._check_length(samples)
+        check_length(self.processor.feature_extractor, samples)
         labels = {task: self.labels(example, task) for task in self.tasks}
         prompt = {task: len(self.prompt(example, task)) for task in labels}
         found: dict[str, Any] = {"labels": labels, "prompt": prompt}
         if self.ctc is not None and TRANSCRIBE in example.texts:
             spelled = self.ctc.encode(example.texts[TRANSCRIBE])
-            check_feasible(self.frames(samples) // 2, spelled)
+            check_feasible(count_frames(self.processor.feature_extractor, samples) // 2, spelled)
             found["ctc_labels"] = spelled
         return found
-
-    def frames(self, samples: int) -> int:
-        """Log-mel frames of a clip and the silence after it."""
-        extractor = self.processor.feature_extractor
-        return min(samples + TAIL, extractor.n_samples) // extractor.hop_length
-
-    def _check_length(self, samples: int) -> None:
-        extractor = self.processor.feature_extractor
-        if samples > extractor.n_samples:
-            raise ValueError(
-                f"{samples / extractor.sampling_rate:.1f} s of audio, at most {extractor.chunk_length} s"
-            )
 
     def labels(self, example: Example, task: str) -> list[int]:
         """Ids after the start token: prompt, text, EOS; the prompt alone where the example has no text."""
@@ -94,67 +77,27 @@ class WhisperEncode:
             raise ValueError(f"language {example.language or self.language!r} has no token in this tokenizer")
         return tokenizer.convert_tokens_to_ids([language, f"<|{task}|>", "<|notimestamps|>"])
 
-    def log_mel(self, waveform: np.ndarray) -> np.ndarray:
-        """Log-mel float32 ``[mels, frames]`` of the clip and a little silence, 100 frames a second.
 
-        Equal to the stock extractor's 30 s, cut after the clip: the last frame is pure silence, so that the
-        collator can go on with it.
-        """
-        self._check_length(len(waveform))
-        extractor = self.processor.feature_extractor
-        padded = np.pad(waveform, (0, TAIL))[: extractor.n_samples]
-        result = extractor(
-            padded,
-            sampling_rate=extractor.sampling_rate,
-            padding="longest",
-            truncation=False,
-            return_tensors="np",
-        )
-        return result["input_features"][0]
-
-
-@dataclass(frozen=True)
-class WhisperCollator:
+@dataclass(frozen=True, kw_only=True)
+class WhisperCollator(Context):
     """Batch of clips: ``input_features`` ``[batch, mels, frames]`` and the targets of `collate_targets`.
 
-    ``context="full"`` pads to 30 s. ``"trimmed"`` pads to the longest clip and ``margin`` seconds; a
-    ``full_share`` of the batches, chosen by their ids (the same in a resumed run and on every rank), is
-    padded to 30 s all the same, so that the model keeps serving stock pipelines.
+    A ``full_share`` of the training batches is padded to 30 s although the context is trimmed, so that the model
+    keeps serving stock pipelines.
     """
 
     tasks: tuple[str, ...]
     start_id: int
     pad_id: int
-    context: str = "trimmed"
-    margin: float = 1.0
-    full_share: float = 0.0
     ctc: bool = False
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch = collate_targets(features, self.tasks, self.start_id, self.pad_id)
         batch["ids"] = [row["id"] for row in features]
         batch["seconds"] = sum(row["seconds"] for row in features)
-        batch["input_features"] = self._pad(
-            [row["input_features"] for row in features], self.frames(features)
-        )
+        batch["input_features"] = self.padded(features)
         if self.ctc:
             batch["frames"] = torch.tensor([row["input_features"].shape[-1] for row in features])
             targets = [torch.tensor(row.get("ctc_labels", []), dtype=torch.long) for row in features]
             batch["ctc_labels"] = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
         return batch
-
-    def frames(self, features: Sequence[dict[str, Any]]) -> int:
-        """Log-mel frames of the batch; even, because the encoder halves them."""
-        longest = max(row["input_features"].shape[-1] for row in features)
-        if self.context == "full" or self._is_full([row["id"] for row in features]):
-            return MAX_FRAMES
-        return min(MAX_FRAMES, 2 * ((longest + int(self.margin * FRAMES_PER_SECOND) + 1) // 2))
-
-    def _is_full(self, ids: list[str]) -> bool:
-        return self.full_share > 0 and zlib.crc32("\n".join(ids).encode()) / 2**32 < self.full_share
-
-    @staticmethod
-    def _pad(log_mels: list[np.ndarray], frames: int) -> torch.Tensor:
-        """Each clip goes on with its own last frame: silence after that clip's normalisation."""
-        rows = [np.pad(row, ((0, 0), (0, frames - row.shape[-1])), mode="edge") for row in log_mels]
-        return torch.from_numpy(np.stack(rows))

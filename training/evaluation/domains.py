@@ -12,6 +12,7 @@ from training.data.example import TRANSCRIBE, Example, Hypothesis
 from training.evaluation.intervals import interval, paired, units_of
 from training.evaluation.metrics import NAMES, Statistic, domain_rows, percent, transcript_statistics
 from training.evaluation.rows import Row, join
+from training.evaluation.summary import score_text, signed_text
 
 OWN = "as_it_is"
 HEARD_RULE = (
@@ -90,18 +91,9 @@ def table(swap: Mapping[str, Any], metric: str = "cer") -> str:
     lines = [f"swap test, {NAMES[metric]}: {swap['rule']}"]
     for name, found in swap["by_domain"].items():
         for prompt, scores in found["prompts"].items():
-            score, difference = scores[metric]["score"], scores[metric]["difference"]
             told = f"{name}, prompt {prompt}"
-            line = f"{told:36} {_told(score['value'], score['low'], score['high'], '')}"
+            line = f"{told:36} {score_text(scores[metric]['score'])}"
             if prompt != OWN:
-                line += (
-                    f"  difference {_told(difference['value'], difference['low'], difference['high'], '+')}"
-                )
+                line += f"  difference {signed_text(scores[metric]['difference'])}"
             lines.append(line)
     return "\n".join(lines)
-
-
-def _told(value: float | None, low: float | None, high: float | None, sign: str) -> str:
-    if value is None or low is None or high is None:
-        return "undefined"
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

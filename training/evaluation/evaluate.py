@@ -31,6 +31,7 @@ from training.evaluation.normalize import normalizer
 from training.evaluation.rows import Row, join, make_row
 from training.evaluation.summary import summarize
 from training.evaluation.translation import changes, translation_section
+from training.evaluation.words import WordEvidence, word_sections
 
 TARGETS = {"wer": ("<", 15.0), "cer": ("<", 10.0), "bleu": (">", 25.0), "chrf": (">", 50.0)}
 """What the guides ask for, in percent."""
@@ -101,6 +102,7 @@ def evaluate(
     seed: int = 0,
     resamples: int = 1000,
     silence: Mapping[str, Sequence[str]] | None = None,
+    words: WordEvidence | None = None,
 ) -> Evaluation:
     """Score ``hypotheses`` against the texts of ``examples``.
 
@@ -109,11 +111,13 @@ def evaluate(
         counts as transcripts), for the nearest-training-sentence baseline.
     train_speakers: whom training heard; the others are scored apart.
     silence: hypotheses for clips without speech, by kind (silence, noise, music).
+    words: what is known of single words beside the hypotheses.
 
     Raises ``ValueError`` when a hypothesis is missing, doubled or of an unknown utterance.
     """
     rows = join(examples, hypotheses)
     draws = _Draws(resamples, seed)
+    known = None if train_speakers is None else set(train_speakers)
     statistics = {task: task_statistics(task, found) for task, found in rows.items()}
     scores = _merge(draws.intervals(rows[task], found) for task, found in statistics.items())
     raw = _merge(
@@ -134,7 +138,15 @@ def evaluate(
         "no_speech": inserted_without_speech(silence or {}, language),
         "translation": _translation(rows, draws),
         "nearest_training_sentence": _nearest(rows, train_texts, draws),
-        **_speakers(rows, statistics, train_speakers, draws),
+        **_speakers(rows, statistics, known, draws),
+        **word_sections(
+            examples,
+            hypotheses,
+            words or WordEvidence(),
+            train_speakers=known,
+            resamples=resamples,
+            seed=seed,
+        ),
     }
     return Evaluation(report, [line for found in rows.values() for line in _predictions(found)])
 
@@ -252,11 +264,10 @@ def _nearest(rows: Mapping[str, Sequence[Row]], texts: TrainTexts | None, draws:
 def _speakers(
     rows: Mapping[str, Sequence[Row]],
     statistics: Mapping[str, Mapping[str, Statistic]],
-    train_speakers: Iterable[str] | None,
+    known: set[str] | None,
     draws: _Draws,
 ) -> dict[str, Any]:
-    """Scores per speaker, and of all whom training heard or did not hear."""
-    known = None if train_speakers is None else set(train_speakers)
+    """Scores per speaker, and of all whom training heard or did not hear (``known``: the former)."""
     speakers: dict[str, dict[str, Any]] = {}
     groups: dict[str, dict[str, Any]] = {"heard": {}, "unheard": {}}
     for task, found in rows.items():

@@ -95,6 +95,26 @@ def curves(series: Sequence[tuple[str, Sequence[tuple[float, float]], bool]], la
     return _svg(parts, label)
 
 
+def reliability(bins: Sequence[tuple[float, float, int]], label: str) -> str:
+    """Share of right words over their mean confidence, both from 0 to 1: (confidence, share, words) of each bin.
+
+    The diagonal is what an honest confidence gives; the more words a bin has, the larger its dot.
+    """
+    x, y = Scale(0.0, 1.0, _LEFT, WIDTH - _RIGHT), Scale(0.0, 1.0, HEIGHT - _BOTTOM, _TOP)
+    most = max((words for _, _, words in bins), default=1)
+    parts = [_grid(y)]
+    parts += [_text(x(tick), HEIGHT - _BOTTOM + 16, f"{tick:g}", "tick") for tick in x.ticks()]
+    parts.append(_text((_LEFT + WIDTH) / 2, HEIGHT - 4, "confidence", "tick"))
+    parts.append(f'<line class="target" x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(1):.1f}" y2="{y(1):.1f}"/>')
+    for confidence, right, words in bins:
+        title = f"<title>{words} words: confidence {confidence:.3f}, right {right:.3f}</title>"
+        radius = 3 + 9 * math.sqrt(words / most)
+        parts.append(
+            f'<circle class="dot s0" cx="{x(confidence):.1f}" cy="{y(right):.1f}" r="{radius:.1f}">{title}</circle>'
+        )
+    return _svg(parts, label)
+
+
 def _bar(bar: Bar, left: float, width: float, y: Scale, number: int, name: str) -> str:
     middle, height = left + width / 2, y(0) - y(bar.value)
     figure = f"{bar.value:.1f}"

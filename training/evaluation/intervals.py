@@ -8,7 +8,7 @@ once; a resample is then a weighted sum, and every score of a resample is exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,20 +92,48 @@ def _units(kind: str, names: Sequence[str]) -> Units:
 
 def resampled_scores(statistics: Sequence[Statistic], units: Units, resamples: int, seed: int) -> np.ndarray:
     """Scores ``[statistics, resamples]``: the same draws for every statistic, so that they can be paired."""
-    generator = np.random.default_rng(seed)
     tables = [units.sums(statistic.matrix) for statistic in statistics]
-    chance = np.full(max(units.count, 1), 1.0 / max(units.count, 1))
     scores: list[list[float]] = [[] for _ in statistics]
-    for start in range(0, resamples if units.count else 0, _CHUNK):
-        draws = generator.multinomial(units.count, chance, size=min(_CHUNK, resamples - start))
+    for draws in _draws(units, resamples, seed):
         for kept, statistic, table in zip(scores, statistics, tables, strict=True):
             kept.extend(statistic.score(counts) for counts in (draws @ table).tolist())
     return np.array(scores, dtype=np.float64)
 
 
+def _draws(units: Units, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each unit is drawn, int64 ``[draws, units]``, some draws at a time."""
+    generator = np.random.default_rng(seed)
+    chance = np.full(max(units.count, 1), 1.0 / max(units.count, 1))
+    for start in range(0, resamples if units.count else 0, _CHUNK):
+        yield generator.multinomial(units.count, chance, size=min(_CHUNK, resamples - start))
+
+
 def interval(statistic: Statistic, units: Units, *, resamples: int = 1000, seed: int = 0) -> Interval:
     low, high = _bounds(resampled_scores([statistic], units, resamples, seed)[0])
     return Interval(statistic.value, low, high, units.kind, units.count, len(statistic.matrix))
+
+
+def median_interval(
+    values: np.ndarray, rows: np.ndarray, units: Units, *, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Median of ``values [n]``, which do not add up as a `Statistic` does; ``rows`` int64 ``[n]``: the row of each."""
+    order = np.argsort(values, kind="stable")
+    ordered, unit = values[order], units.index[rows[order]]
+    drawn = [_medians(ordered, draws[:, unit]) for draws in _draws(units, resamples, seed)]
+    low, high = _bounds(np.concatenate(drawn) if drawn else np.array([]))
+    value = float(np.median(ordered)) if len(ordered) else math.nan
+    return Interval(value, low, high, units.kind, units.count, len(units.index))
+
+
+def _medians(ordered: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Median of sorted values, each taken as often as ``weights [draws, n]`` says; NaN where none is taken."""
+    upto = weights.cumsum(axis=1)
+    medians = np.full(len(weights), math.nan)
+    for n, counts in enumerate(upto):
+        if len(counts) and counts[-1]:
+            middle = np.searchsorted(counts, [(counts[-1] - 1) // 2, counts[-1] // 2], side="right")
+            medians[n] = ordered[middle].mean()
+    return medians
 
 
 def paired(a: Statistic, b: Statistic, units: Units, *, resamples: int = 1000, seed: int = 0) -> Difference:

@@ -201,11 +201,14 @@ def _spaced(row: Row, text: str, raw: bool) -> str:
 
 def corpus_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, float]:
     """Quick scores for evaluation during training: ``wer``, ``cer``, ``bleu``, ``chrf`` in percent, and each of them
-    of every domain: ``cer_child`` where rows have the domain ``child``.
+    of every domain: ``cer_child`` where rows have the domain ``child``. ``onset_mae``, milliseconds by which the starts of
+    words are wrong, where references and hypotheses have times.
 
     Normalised, without intervals. Only the tasks that have hypotheses appear, and only scores that are
     defined. Raises ``ValueError`` when an example lacks its hypothesis (matched by id and task).
     """
+    from training.evaluation.word_times import onset_mae  # which builds on this module
+
     scores: dict[str, float] = {}
     for task, rows in join(examples, hypotheses).items():
         statistics = task_statistics(task, rows)
@@ -214,4 +217,5 @@ def corpus_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis])
             scores |= {f"{name}_{domain}": value for name, value in parts.items()}
         # These come last: the score of all rows is what it is called, whatever the domains are called.
         scores |= {name: statistic.value for name, statistic in statistics.items()}
+    scores["onset_mae"] = onset_mae(examples, hypotheses)
     return {name: value for name, value in scores.items() if not math.isnan(value)}

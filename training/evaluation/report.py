@@ -15,11 +15,12 @@ from typing import Any
 from training.errors import UserError
 from training.evaluation.charts import smooth
 from training.evaluation.compare import compare
-from training.evaluation.figures import Bar, bars, curves
+from training.evaluation.figures import Bar, bars, curves, reliability
 from training.evaluation.metrics import NAMES
 from training.evaluation.picks import Pick, choose
 from training.evaluation.stored import History, Result
-from training.evaluation.summary import score_text
+from training.evaluation.summary import SYSTEMS as TIMED
+from training.evaluation.summary import TEXTS, score_text
 
 TEMPLATE = "report.html.j2"
 LoadAudio = Callable[[str], "tuple[bytes, str] | None"]
@@ -58,6 +59,8 @@ def build_report(
         histories=histories,
         names=NAMES,
         systems=SYSTEMS,
+        timed=TIMED,
+        texts=TEXTS,
         figures=[(name, legend, Markup(svg)) for name, legend, svg in _figures(results, histories)],
         comparisons=comparisons(results),
         picks=[(pick, _audio(pick, load)) for pick in picks],
@@ -99,6 +102,11 @@ def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterabl
     yield from _bar_figure("Translation, BLEU", runs, translations, 25.0)
     yield from _curve_figure("Loss", histories, (("loss", True), ("eval_loss", False)))
     yield from _curve_figure("WER during training (selection set), percent", histories, (("eval_wer", True),))
+    for result in results:
+        if found := result.report.get("confidence"):
+            bins = [(one["confidence"], one["right"], one["words"]) for one in found["bins"]]
+            caption = f"Share of right words by confidence, {result.run}"
+            yield caption, ["words; on the dashed line confidence is honest"], reliability(bins, caption)
 
 
 def _bar_figure(

@@ -12,7 +12,7 @@ from typing import Any
 
 from training.errors import UserError
 
-METRICS_SUFFIX, PREDICTIONS_SUFFIX = "_metrics.json", "_predictions.csv"
+METRICS_SUFFIX, PREDICTIONS_SUFFIX, SWAP_SUFFIX = "_metrics.json", "_predictions.csv", "_swap.json"
 _COLUMNS = ("id", "task", "language", "reference", "hypothesis")
 
 

@@ -7,23 +7,37 @@ from typing import Any
 
 from training.evaluation.metrics import NAMES
 
+SYSTEMS = {"model": "model", "teacher": "teacher's labels", "even": "evenly spread"}
+"""What is scored by its word times → what it is called."""
+TEXTS = {"given": "reference text given", "own": "own text"}
+"""Whose words are timed."""
 _COPIES = {
     "copy_of_own_transcript": "copy of its own transcript",
     "copy_of_reference_transcript": "copy of the reference transcript",
 }
 
 
-def score_text(score: Mapping[str, Any] | None, *, unit: str = "") -> str:
+def score_text(score: Mapping[str, Any] | None, *, unit: str = "", digits: int = 1) -> str:
     """``12.3 [10.1, 14.0]``; a dash where the score is undefined."""
     if not score or score.get("value") is None:
         return "–"
-    text = f"{score['value']:.1f}{unit}"
-    return text if score.get("low") is None else f"{text} [{score['low']:.1f}, {score['high']:.1f}]"
+    text = f"{score['value']:.{digits}f}{unit}"
+    if score.get("low") is None:
+        return text
+    return f"{text} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
+
+
+def signed_text(found: Mapping[str, Any], key: str = "value") -> str:
+    """A difference with its sign and interval: ``+1.2 [-0.3, +2.6]``."""
+    if found.get(key) is None:
+        return "undefined"
+    return f"{found[key]:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
 
 
 def summarize(report: Mapping[str, Any]) -> str:
     """What a reader wants first: scores and targets, baselines, changed rows, the unheard voice."""
-    sections = (_scores, _accuracy, _domains, _languages, _translation, _nearest, _voices, _oddities, _speed)
+    sections = (_scores, _accuracy, _domains, _languages, _translation, _nearest, _voices)
+    sections += (word_times_lines, confidence_lines, _oddities, _speed)
     return "\n".join(line for section in sections for line in section(report))
 
 
@@ -118,6 +132,50 @@ def _voices(report: Mapping[str, Any]) -> Iterator[str]:
         scores = [f"{NAMES[name]} {score_text(found[name])}" for name in NAMES if name in found]
         if scores:
             yield f"voices {group} in training: {', '.join(scores)}"
+
+
+def word_times_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    found = report.get("word_times") or {}
+    for mode, name in TEXTS.items():
+        if mode not in found:
+            continue
+        for system, told in SYSTEMS.items():
+            if system in found[mode]:
+                yield from _times(name, told, found[mode][system])
+        for group, scores in found[mode].get("model", {}).get("groups", {}).items():
+            yield (
+                f"  {group}: onsets {score_text(scores['start_mean_absolute_error'], unit=' ms')}, "
+                f"within 50 ms {score_text(scores['start_within_50'], unit=' %')}"
+            )
+
+
+def _times(mode: str, system: str, found: Mapping[str, Any]) -> Iterator[str]:
+    sides = "; ".join(
+        f"{name} {score_text(found[side]['mean_absolute_error'], unit=' ms')}, "
+        f"median {found[side]['median_absolute_error']['value'] or 0:.0f}, bias {found[side]['bias']['value'] or 0:+.0f}, "
+        f"within 50 ms {score_text(found[side]['within']['50'], unit=' %')}"
+        for side, name in (("start", "onsets"), ("end", "ends"))
+        if found["matched_words"]
+    )
+    words = f"{found['matched_words']} of {found['reference_words']} words matched"
+    yield f"word times, {mode}, {system} ({words}): {sides or '–'}"
+    ratio = found.get("even_over_model", {}).get("value")
+    if ratio is not None:
+        yield f"  evenly spread words are {score_text(found['even_over_model'])} times as far off"
+
+
+def confidence_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    found = report.get("confidence")
+    if not found:
+        return
+    own = found.get("raw")
+    before = f"; the model's own {score_text(own['ece'], digits=3)}" if own else ""
+    yield (
+        f"confidence of words: expected calibration error {score_text(found['ece'], digits=3)} (equal mass "
+        f"{score_text(found['ece_equal_mass'], digits=3)}), {found['words']} words{before}"
+    )
+    if found["note"]:
+        yield f"  {found['note']}"
 
 
 def _oddities(report: Mapping[str, Any]) -> Iterator[str]:

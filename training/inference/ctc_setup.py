@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.data.derived import sha256
 from training.errors import UserError
 from training.inference.ctc_decoding import CtcDecoder
 from training.inference.ctc_vocabulary import CtcVocabulary
@@ -68,6 +69,16 @@ class DecoderOptions:
         if self.hot_words:
             parts.append(HotWords(parse_hot_words(self.hot_words)))
         return None if not parts else parts[0] if len(parts) == 1 else Together(tuple(parts))
+
+    def identity(self, bundle: Bundle) -> dict[str, Any]:
+        """What of these options decides which words are found: confidence that is calibrated for one is not for another."""
+        found: dict[str, Any] = {"beam_width": self.width}
+        if bundle.ctc is not None:
+            found["search"] = self.search
+        if self.lm is not None:
+            found |= {"lm_sha256": sha256(self.lm), "lm_weight": self.lm_weight}
+            found |= {"word_bonus": self.word_bonus, "unknown_penalty": self.unknown_penalty}
+        return found | ({"hot_words": list(self.hot_words)} if self.hot_words else {})
 
     def as_dict(self) -> dict[str, Any]:
         """For the record of an evaluation."""

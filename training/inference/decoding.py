@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from training.data.example import TRANSCRIBE, Example, Hypothesis, SpokenWord
 from training.data.sampler import longest_first
 from training.data.workers import leave_signals_to_the_run
-from training.inference.ctc_decoding import CtcDecoder
+from training.inference.ctc_decoding import CtcDecoder, mean_confidence
 from training.models import Bundle, model_inputs
 
 TOKENS_PER_SECOND = 25
@@ -94,6 +94,7 @@ def predict(
     batch_size: int | None = None,
     generation: Mapping[str, Any] | None = None,
     decoder: CtcDecoder | None = None,
+    given_text: bool = False,
     with_loss: bool = True,
     rank: int = 0,
     world: int = 1,
@@ -107,9 +108,12 @@ def predict(
     Utterances are batched by length, longest first; the encoder runs once for the loss and all tasks.
     ``dataset[i]`` gives features, ``dataset.manifest[i]`` the example, ``dataset.durations`` seconds.
     ``decoder`` reads the frames of a model with a CTC output, instead of its ``generate``, and adds words and
-    confidence. ``progress`` is told the audio seconds of each finished batch.
+    confidence. A bundle that aligns does so for the model's own transcripts. ``given_text`` asks for no text at all:
+    the hypotheses are the reference transcripts, with the times and confidence that `Bundle.align` gives their words.
+    ``progress`` is told the audio seconds of each finished batch.
     """
     assert decoder is None or bundle.ctc is not None
+    assert bundle.align is not None or not given_text
     model = bundle.model if model is None else model
     was_training = model.training
     model.eval()
@@ -128,7 +132,16 @@ def predict(
         for rows, batch in zip(batches, loader, strict=True):
             with autocast():
                 _predict_batch(
-                    bundle, model, dataset, rows, batch, generation or {}, decoder, with_loss, result
+                    bundle,
+                    model,
+                    dataset,
+                    rows,
+                    batch,
+                    generation or {},
+                    decoder,
+                    given_text,
+                    with_loss,
+                    result,
                 )
             progress(batch["seconds"])
     finally:
@@ -145,6 +158,7 @@ def _predict_batch(
     batch: dict[str, Any],
     generation: Mapping[str, Any],
     decoder: CtcDecoder | None,
+    given_text: bool,
     with_loss: bool,
     result: Predictions,
 ) -> None:
@@ -160,13 +174,19 @@ def _predict_batch(
     domains: list[str | None] = [None] * len(rows)
     if bundle.listen is not None:
         batch, states, domains = bundle.listen(model, batch, states)
-    if decoder is not None:
+    said: dict[str, list[_Said | None]]
+    if given_text:
+        said = _given(bundle, model, batch, [dataset.manifest[row] for row in rows], states)
+    elif decoder is not None:
         said = _from_frames(bundle, model, batch, decoder)
     else:
         longest = max(float(dataset.durations[row]) for row in rows)
         options = {"max_new_tokens": longest_hypothesis(longest), **generation}
         sequences = bundle.generate(model, batch, states=states, **options)
-        said = {task: [_Said(bundle.decode(row)) for row in ids.tolist()] for task, ids in sequences.items()}
+        texts = {task: [bundle.decode(row) for row in ids.tolist()] for task, ids in sequences.items()}
+        said = {task: [_Said(text) for text in found] for task, found in texts.items()}
+        if bundle.align is not None and TRANSCRIBE in texts:
+            said[TRANSCRIBE] = _aligned(bundle, model, batch, texts[TRANSCRIBE], states)
     seconds = (time.perf_counter() - started) / max(1, len(rows) * len(said))
     for i, row in enumerate(rows):
         example = in_languages(dataset.manifest[row], bundle.languages)
@@ -174,13 +194,14 @@ def _predict_batch(
             task: Hypothesis(
                 id=example.id,
                 task=task,
-                text=found[i].text,
+                text=one.text,
                 seconds=seconds,
-                confidence=found[i].confidence,
-                words=found[i].words,
+                confidence=one.confidence,
+                words=one.words,
                 domain=domains[i],
             )
             for task, found in said.items()
+            if (one := found[i]) is not None
         }
         result.predictions.append(Prediction(row, example, hypotheses))
 
@@ -203,10 +224,28 @@ class _Said:
 
 def _from_frames(
     bundle: Bundle, model: Any, batch: dict[str, Any], decoder: CtcDecoder
-) -> dict[str, list[_Said]]:
+) -> dict[str, list[_Said | None]]:
     assert bundle.ctc is not None
     found = [decoder(frames) for frames in bundle.ctc.log_probs(model, batch)]
     return {TRANSCRIBE: [_Said(one.text, one.confidence, one.words) for one in found]}
+
+
+def _aligned(
+    bundle: Bundle, model: Any, batch: dict[str, Any], texts: list[str], states: Any
+) -> list[_Said | None]:
+    """The texts with the times of their words."""
+    assert bundle.align is not None
+    found = bundle.align(model, batch, texts, states=states)
+    return [_Said(text, mean_confidence(words), words) for text, words in zip(texts, found, strict=True)]
+
+
+def _given(
+    bundle: Bundle, model: Any, batch: dict[str, Any], examples: list[Example], states: Any
+) -> dict[str, list[_Said | None]]:
+    """The reference transcripts with the times of their words; None where an example has no transcript."""
+    texts = [example.texts.get(TRANSCRIBE) for example in examples]
+    found = _aligned(bundle, model, batch, [text or "" for text in texts], states)
+    return {TRANSCRIBE: [one if text else None for one, text in zip(found, texts, strict=True)]}
 
 
 def longest_hypothesis(seconds: float) -> int:

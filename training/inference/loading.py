@@ -13,6 +13,7 @@ from training.config.load import load_config
 from training.config.schema import Config
 from training.data.domain_collator import ASKED
 from training.errors import UserError
+from training.inference.calibrated import Calibration, read_calibration
 from training.models import BuildContext, Bundle, available, load
 
 TYPES = {"whisper": "whisper", "speech-encoder-decoder": "e2e"}
@@ -21,12 +22,14 @@ TYPES = {"whisper": "whisper", "speech-encoder-decoder": "e2e"}
 
 @dataclass(frozen=True)
 class Trained:
-    """A model ready for use. ``config`` is the run's, where the folder belongs to a run."""
+    """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
+    words' confidence, where there is one."""
 
     bundle: Bundle
     folder: Path
     model_type: str
     config: Config | None
+    calibration: Calibration | None = None
 
     @property
     def longest_seconds(self) -> float | None:
@@ -53,7 +56,7 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
     """
     stock = _stock_config(folder)
     settings = stock.get("polyvox") or {}
-    config = _run_config(folder)
+    config, calibration = _run_config(folder), read_calibration(folder)
     inferred = settings.get("type") or TYPES.get(stock.get("model_type", ""))
     if inferred is None:
         raise UserError(
@@ -74,7 +77,7 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
             f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
         ) from error
     bundle.model.to(_device()).eval()
-    return Trained(bundle, folder, inferred, config)
+    return Trained(bundle, folder, inferred, config, calibration)
 
 
 def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
@@ -99,7 +102,7 @@ def with_domain(trained: Trained, asked: str | None) -> Trained:
     """The same model, its prompts with another domain than the utterances' own (see `ASKED`); None: as they are."""
     if asked is None:
         return trained
-    there = tuple(getattr(trained.bundle.encode, "domains", ()))
+    there = trained.bundle.domains
     if not there:
         raise UserError(
             f"--domain {asked}: {trained.folder} holds a {trained.model_type}, which has no domains"
@@ -143,6 +146,8 @@ def _options(model_type: str, folder: Path, settings: dict[str, Any]) -> Any:
     known = {key: value for key, value in settings.items() if key in schema.model_fields}
     if model_type == "ctc":
         return schema(**known)
+    if model_type == "voxlm":
+        return schema(**{"name": str(folder), **known})
     if model_type in ("whisper", "domain_whisper"):
         return schema(**{"name": str(folder), "encoder_context": "full", **known})
     return schema(**{"encoder": str(folder), "decoder": str(folder), **known})

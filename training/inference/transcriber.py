@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from training.data.audio import AudioError, load_audio, probe
-from training.data.example import AudioRef, Example, Hypothesis, SpokenWord
+from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord
 from training.errors import UserError
+from training.inference.calibrated import usable
 from training.inference.ctc_decoding import mean_confidence
 from training.inference.ctc_setup import DecoderOptions
 from training.inference.decoding import predict
@@ -49,6 +50,8 @@ class Transcriber:
     pack: what pauses part is heard together up to this many seconds. Default: ``longest`` for stock models,
         0 for the library's own, which learnt from single utterances.
 
+    ``timed``: whether it tells words with times. ``note``: whether their confidence is calibrated, and why not.
+
     Raises `UserError` for a folder without a model and for options that the model cannot serve.
     """
 
@@ -75,6 +78,12 @@ class Transcriber:
         self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
         self.options = options or DecoderOptions()
         self.decoder = self.options.decoder(self.bundle)
+        self.timed = TRANSCRIBE in self.bundle.tasks and (
+            self.decoder is not None or self.bundle.align is not None
+        )
+        self.calibration, self.note = usable(
+            trained.calibration, trained.folder, self.options.identity(self.bundle)
+        )
         self.longest = min(longest or trained.longest_seconds or LONGEST, LONGEST)
         ours = trained.config is not None
         packed = (0.0 if ours else self.longest) if pack is None else min(pack, self.longest)
@@ -140,23 +149,33 @@ class Transcriber:
                 with_loss=False,
                 progress=progress,
             )
-            heard = {dataset.places[row.row]: row.hypotheses for row in result.predictions}
+            heard = {dataset.places[row.row]: self._calibrated(row.hypotheses) for row in result.predictions}
         return [
             dataset.broken.get(file)
             or self._transcript(one, [heard[file, n] for n in range(len(one.windows))])
             for file, one in enumerate(recordings)
         ]
 
+    def _calibrated(self, said: Mapping[str, Hypothesis]) -> Mapping[str, Hypothesis]:
+        if self.calibration is None:
+            return said
+        return {task: self.calibration.apply(hypothesis) for task, hypothesis in said.items()}
+
     def _transcript(self, recording: Recording, heard: Sequence[Mapping[str, Hypothesis]]) -> Transcript:
         tasks = self.bundle.tasks
         stitched = {
-            name: stitch(recording.windows, [said[name] for said in heard], timed=self.decoder is not None)
+            name: stitch(
+                recording.windows,
+                [said[name] for said in heard],
+                timed=self.timed and name == TRANSCRIBE,
+            )
             for name in tasks
         }
         segments = []
         for n in range(len(recording.windows)):
             texts = {name: " ".join(word.text for word in words[n]) for name, words in stitched.items()}
-            words = tuple(stitched[tasks[0]][n]) if self.decoder is not None else ()
+            known = self.timed and _has_times(heard[n][TRANSCRIBE])
+            words = tuple(stitched[TRANSCRIBE][n]) if known else ()
             start, end = borders(recording.windows, n)
             if any(texts.values()):
                 domain = heard[n][tasks[0]].domain
@@ -167,8 +186,7 @@ class Transcriber:
 
 def _require_domain(trained: Trained, domain: str | None) -> None:
     """A recording names none, so somebody must."""
-    encode: Any = trained.bundle.encode
-    known = getattr(encode, "domains", None)
+    known, encode = trained.bundle.domains, cast(Any, trained.bundle.encode)
     if domain is None and known and encode.domain is None:
         raise UserError(
             f"{trained.folder} is told which population speaks: --domain {', '.join(known)}, or auto, where it says itself"
@@ -180,18 +198,25 @@ def stitch(windows: Sequence[Window], heard: Sequence[Hypothesis], *, timed: boo
 
     Hypotheses without times get guessed ones, which only serve to join them.
     """
+    known = [timed and _has_times(said) for said in heard]
     placed = [
-        _shifted(said.words, window.start) if timed else spread(said.text, window.start, window.end)
-        for window, said in zip(windows, heard, strict=True)
+        _shifted(said.words, window.start) if there else spread(said.text, window.start, window.end)
+        for window, said, there in zip(windows, heard, known, strict=True)
     ]
     for n, window in enumerate(windows):
         if window.seam is None:
             continue
-        tolerance = TIMED_TOLERANCE if timed else 1.5 * (windows[n - 1].end - window.start)
+        both_known = known[n - 1] and known[n]
+        tolerance = TIMED_TOLERANCE if both_known else 1.5 * (windows[n - 1].end - window.start)
         both = join(placed[n - 1], placed[n], window.seam, tolerance)
         kept = sum(1 for word in placed[n - 1] if any(word is other for other in both))
         placed[n - 1], placed[n] = both[:kept], both[kept:]
     return placed
+
+
+def _has_times(said: Hypothesis) -> bool:
+    """A text for whose words no place was found has none."""
+    return bool(said.words) or not said.text
 
 
 def borders(windows: Sequence[Window], n: int) -> tuple[float, float]:

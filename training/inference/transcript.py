@@ -1,4 +1,4 @@
-"""What was said in a recording, and how it is written: text, JSON, TSV, subtitles."""
+"""What was said in a recording, and how it is written: text, JSON, TSV, subtitles, words with times."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.data.example import SpokenWord
+from training.inference.word_formats import as_ctm, as_textgrid, as_words, word_dict
 
 LINE_LETTERS, LINES = 42, 2
 CUE_SECONDS, CUE_PAUSE = 6.0, 0.8
@@ -51,6 +52,14 @@ class Transcript:
         """With times in seconds of the recording; empty where the model tells none."""
         return tuple(word for segment in self.segments for word in segment.words)
 
+    @property
+    def placed(self) -> list[Sequence[SpokenWord]]:
+        """Words of each segment; where the model tells none, its text spread over its length, with confidence 0."""
+        return [
+            segment.words or spread(segment.texts[self.tasks[0]], segment.start, segment.end)
+            for segment in self.segments
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """What JSON holds."""
         return {
@@ -66,7 +75,7 @@ class Transcript:
                     **segment.texts,
                     **({"domain": segment.domain} if segment.domain else {}),
                     "confidence": _rounded(segment.confidence),
-                    "words": [_word(word) for word in segment.words],
+                    "words": [word_dict(word) for word in segment.words],
                 }
                 for segment in self.segments
             ],
@@ -84,13 +93,7 @@ class Cue:
 
 def cues(transcript: Transcript) -> list[Cue]:
     """Subtitles: by words where there are times for them, else the text of a segment spread over its length."""
-    found: list[Cue] = []
-    for segment in transcript.segments:
-        words: Sequence[SpokenWord] = segment.words
-        text = segment.texts[transcript.tasks[0]]
-        if not words and text:
-            words = spread(text, segment.start, segment.end)
-        found += [_cue(group) for group in _groups(words)]
+    found = [_cue(group) for words in transcript.placed for group in _groups(words)]
     if not found:
         return []
     return [
@@ -191,6 +194,9 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "srt": as_srt,
     "vtt": as_vtt,
     "tsv": as_tsv,
+    "words": as_words,
+    "ctm": as_ctm,
+    "textgrid": as_textgrid,
 }
 
 
@@ -198,15 +204,6 @@ def _clock(seconds: float, mark: str) -> str:
     milliseconds = max(0, round(1000 * seconds))
     minutes, rest = divmod(milliseconds, 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{mark}{rest % 1000:03d}"
-
-
-def _word(word: SpokenWord) -> dict[str, Any]:
-    return {
-        "word": word.text,
-        "start": round(word.start, 3),
-        "end": round(word.end, 3),
-        "confidence": round(word.confidence, 4),
-    }
 
 
 def _rounded(value: float | None) -> float | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from training.data.example import Example
+from training.data.example import Example, SpokenWord
 from training.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,12 +100,17 @@ class Bundle:
         ``feature_encoder``, ``decoder``, ``lna`` (layer norms and attention), ``lora`` (module-name suffixes
         that adapters go to), ``lora_save`` (suffixes of modules trained in full beside them), ``lora_within`` (modules
         that have adapters at all; absent: all), ``blocks`` (last blocks). An absent group cannot be asked for.
+    domains: populations that the model can be told of, by name (``encode`` then has the fields ``domain`` and ``asked``).
     rows: parameters of which only these rows learn where ``blocks`` or adapters do: new tokens.
     listen: ``(model, batch, states=None) -> Heard`` for a model that may complete the prompts itself: the batch with
         complete prompts, the encoder states, and the domain that each utterance was taken for (None: it was told).
     frozen: patterns that never get a gradient, whatever the configuration says.
     notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
     ctc: the frames of a model that is decoded from CTC; None for all others. Its ``generate`` is the best path.
+    align: ``(model, batch, texts, states=None) -> list of tuples of SpokenWord``: times and confidence of the
+        whitespace-separated words of one given text per row, for a model that can tell them; ``()`` where it finds no
+        place for them. ``states`` as for ``generate``.
+    given_text: what training scores are the times of the reference's words; nothing is generated for it.
     spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
         SpecAugment in the data workers may mask.
     """
@@ -120,6 +125,7 @@ class Bundle:
     generate: Callable[..., Mapping[str, torch.Tensor]]
     decode: Callable[[Sequence[int]], str]
     groups: Mapping[str, tuple[str, ...]]
+    domains: tuple[str, ...] = ()
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     listen: Callable[..., Heard] | None = None
     train_encode: Callable[[Example, np.ndarray], Features] | None = None
@@ -127,12 +133,17 @@ class Bundle:
     frozen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ctc: CtcFrames | None = None
+    align: Callable[..., list[tuple[SpokenWord, ...]]] | None = None
+    given_text: bool = False
     spectrogram: bool = False
+
+
+_NOT_INPUTS = ("ids", "seconds", "prompt_length", "prompt_lengths")
 
 
 def model_inputs(batch: Batch) -> Batch:
     """The part of a batch that the model's forward takes."""
-    return {key: value for key, value in batch.items() if key not in ("ids", "seconds", "prompt_length")}
+    return {key: value for key, value in batch.items() if key not in _NOT_INPUTS}
 
 
 def new_tokens(wanted: int | None, positions: int, prompt: int) -> int:

@@ -90,6 +90,7 @@ def build(options: Options, context: BuildContext) -> Bundle:
         ),
         collate=collate,
         train_collate=replace(collate, full_share=options.full_context_share),
+        domains=options.domains,
         groups={**bundle.groups, **_groups(options, model)},
         rows={"model.decoder.embed_tokens.weight": ids},
         listen=Listen(options.domains, ids, model.config.eos_token_id),

@@ -37,6 +37,22 @@ def _whisper(width: int, layers: int, heads: int, *, mels: int = 80, vocab: int 
     return {"model_type": "whisper", "config": config, "extractor": {"feature_size": mels}}
 
 
+def _qwen2(
+    width: int, layers: int, heads: int, kv_heads: int, ffn: int, *, vocab: int = 151_936, tied: bool = True
+) -> dict[str, Any]:
+    config = {
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "intermediate_size": ffn,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": 32_768,
+        "tie_word_embeddings": tied,
+    }
+    return {"model_type": "qwen2", "config": config}
+
+
 SIZES: dict[str, dict[str, Any]] = {
     "openai/whisper-tiny": _whisper(384, 4, 6),
     "openai/whisper-base": _whisper(512, 6, 8),
@@ -88,4 +104,7 @@ SIZES: dict[str, dict[str, Any]] = {
             "scale_embedding": True,
         },
     },
+    "Qwen/Qwen2-0.5B": _qwen2(896, 24, 14, 2, 4864),
+    "Qwen/Qwen2-1.5B": _qwen2(1536, 28, 12, 2, 8960),
+    "Qwen/Qwen2.5-7B": _qwen2(3584, 28, 28, 4, 18_944, vocab=152_064, tied=False),
 }

@@ -10,9 +10,13 @@ from typing import Any
 
 from training.config.schema import Config
 from training.errors import UserError
-from training.evaluation.stored import METRICS_SUFFIX, PREDICTIONS_SUFFIX, load_results, read_json
-
-SWAP_SUFFIX = "_swap.json"
+from training.evaluation.stored import (
+    METRICS_SUFFIX,
+    PREDICTIONS_SUFFIX,
+    SWAP_SUFFIX,
+    load_results,
+    read_json,
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.evaluation.domains import OWN
 from training.evaluation.metrics import NAMES
-from training.evaluation.summary import score_text
+from training.evaluation.summary import score_text, signed_text
 
 if TYPE_CHECKING:
     from training.publishing.card import Facts
@@ -80,14 +80,7 @@ def _swap(one: Scored, metric: str = "cer") -> Iterator[str]:
 
 
 def _change(prompt: str, found: Mapping[str, Any]) -> str:
-    return "" if prompt == OWN else _signed(found["difference"])
-
-
-def _signed(found: Mapping[str, Any], key: str = "value") -> str:
-    """A difference with its sign and interval."""
-    if found.get(key) is None:
-        return "undefined"
-    return f"{found[key]:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+    return "" if prompt == OWN else signed_text(found["difference"])
 
 
 def comparisons(facts: Facts) -> Iterator[str]:
@@ -104,7 +97,7 @@ def comparisons(facts: Facts) -> Iterator[str]:
                 NAMES[metric],
                 f"{one['a']:.1f}",
                 f"{one['b']:.1f}",
-                _signed(one, "difference"),
+                signed_text(one, "difference"),
                 one["verdict"],
             )
             for group, metrics in groups.items()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from training.config.arguments import DEFAULT_BATCH
 from training.models import load
 from training.publishing.scores import comparisons, scores, table
+from training.trainable import LoraDefaults
 
 if TYPE_CHECKING:
     from training.publishing.card import Facts
@@ -85,6 +88,8 @@ def source_of(data: Mapping[str, Any], split: str) -> str:
     """Where a split came from, as its configuration says."""
     if data.get("shards"):
         return ", ".join(map(str, data["shards"][split]))
+    if data.get("librispeech"):
+        return f"LibriSpeech, {', '.join(data['librispeech'][split])}"
     if data.get("registry"):
         return f"{data['registry']}, version {data['version']}"
     if data.get("dataset"):
@@ -99,7 +104,9 @@ def _training(facts: Facts) -> Iterator[str]:
         "learns": _learns(training),
         "epochs": f"{results['epochs']:g} ({results['steps']:,} steps)",
         "learning rate": f"{training['learning_rate']:g}, {training['lr_scheduler_type']}",
-        "batch": f"{seconds:g} s of audio" if seconds else f"{training['batch_size'] or 8} utterances",
+        "batch": f"{seconds:g} s of audio"
+        if seconds
+        else f"{training['batch_size'] or DEFAULT_BATCH} utterances",
         "accumulated batches": training["gradient_accumulation_steps"],
         "label smoothing": training["label_smoothing_factor"],
         "precision": _precision(facts.config),
@@ -118,7 +125,7 @@ def _learns(training: Mapping[str, Any]) -> str:
     ]
     parts = [f"`{training['trainable']}`", *(["frozen: " + ", ".join(frozen)] if frozen else [])]
     if training["trainable"] == "lora":
-        parts.append("rank {r}, alpha {alpha:g}".format(**(training["lora"] or {"r": 16, "alpha": 32})))
+        parts.append("rank {r}, alpha {alpha:g}".format(**(training["lora"] or asdict(LoraDefaults()))))
     return "; ".join(parts)
 
 

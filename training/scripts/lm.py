@@ -1,4 +1,5 @@
-"""``polyvox lm``: n-gram models for beam search, from text or from the training split of a manifest."""
+"""``polyvox lm``: language models from text or from the transcripts of a manifest: n-grams for beam search, and a small
+causal one for a speech language model from scratch."""
 
 from __future__ import annotations
 
@@ -10,6 +11,16 @@ from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
 
+SIZES = {
+    "vocab_size": "tokens of the tokenizer that is trained with it (default: 600)",
+    "hidden_size": "width (default: 192)",
+    "layers": "layers (default: 4)",
+    "heads": "heads of attention (default: 4)",
+    "steps": "steps of training (default: 1500)",
+    "batch_size": "sentences in a step (default: 32)",
+    "seed": "seed of weights and batches (default: 42)",
+}
+"""Whole-numbered options of ``polyvox lm causal`` and what they are."""
 TABLES = (".tsv", ".csv", ".jsonl", ".parquet")
 
 
@@ -23,7 +34,16 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="replace the output file")
     score = commands.add_parser("score", help="perplexity and unknown words of a text")
     score.add_argument("--lm", type=Path, required=True, help="an ARPA file")
-    for command in (train, score):
+    causal = commands.add_parser(
+        "causal", help="train a small transformer for model.llm of a VoxLM from scratch"
+    )
+    causal.add_argument("--output", type=Path, required=True, help="folder of the model and its tokenizer")
+    causal.add_argument("--overwrite", action="store_true", help="replace the folder's model")
+    causal.add_argument("--instruction", default="Transcribe the speech.", help="as model.instruction")
+    for name, what in SIZES.items():
+        causal.add_argument(f"--{name}", type=int, help=what)
+    causal.add_argument("--learning_rate", type=float, help="peak learning rate (default: 0.002)")
+    for command in (train, score, causal):
         command.add_argument(
             "--text",
             type=Path,
@@ -31,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
             required=True,
             help=f"texts, one sentence a line (also .gz), or manifests ({', '.join(TABLES)}), whose transcripts count",
         )
+    for command in (train, score):
         command.add_argument(
             "--spelling",
             choices=("audible", "as_written"),
@@ -41,9 +62,32 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the two."""
+    """Run one of the three."""
     args = parser().parse_args(argv)
-    return _train(args) if args.command == "train" else _score(args)
+    return {"train": _train, "score": _score, "causal": _causal}[args.command](args)
+
+
+def _causal(args: argparse.Namespace) -> int:
+    from training.lm import causal
+
+    if (args.output / "config.json").exists() and not args.overwrite:
+        raise UserError(f"{args.output} holds a model; --overwrite replaces it")
+    texts = [text for path in args.text for text in _lines(path) if text.strip()]
+    if not texts:
+        raise UserError("--text: no sentences in it")
+    given = {name: value for name in (*SIZES, "learning_rate") if (value := getattr(args, name)) is not None}
+    if bad := [name for name, value in given.items() if value <= 0]:
+        raise UserError(f"--{bad[0]} {given[bad[0]]}: more than 0")
+    sizes = causal.Sizes(**{name: given.pop(name) for name in list(given) if hasattr(causal.Sizes, name)})
+    if sizes.hidden_size % (2 * sizes.heads):
+        raise UserError(
+            f"--hidden_size {sizes.hidden_size}: must be a multiple of twice the heads ({sizes.heads})"
+        )
+    found = causal.train(texts, args.output, sizes=sizes, instruction=args.instruction, **given)
+    print(
+        f"{args.output}: {found['parameters']:,} parameters from {found['sentences']:,} sentences, loss {found['loss']:.3f}"
+    )
+    return 0
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
 from training.folders import writable
-from training.scripts.options import add_domain, add_options, from_arguments, to_arguments
+from training.scripts.options import add_domain, add_options, to_arguments
+from training.scripts.predicting import Decoding, decoding, open_rows, readable, setting
 
 if TYPE_CHECKING:
     from training.config.schema import Evaluation
@@ -55,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--audio_file", type=Path, nargs="+", default=None, help="transcribe these files, score nothing"
     )
+    result.add_argument(
+        "--teacher",
+        type=Path,
+        default=None,
+        help="timestamps_manifest.json whose labels of the reference words are scored beside the model's times",
+    )
     add_options(result)
     add_domain(result)
     result.add_argument(
@@ -80,56 +87,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.audio_file:
         return _transcribe(args)
     from training.evaluation.evaluate import evaluate
-    from training.inference.decoding import predict
+    from training.evaluation.stored import SWAP_SUFFIX
     from training.inference.loading import load_trained, with_domain
     from training.inference.quiet import quiet
 
     quiet()
+    teacher = _teacher(args)
     trained = _with_settings(load_trained(args.model_dir, args.model_type), args.evaluation)
     trained = with_domain(trained, args.domain)
     if args.swap_test:
         with_domain(trained, "swap")
     name = args.name or _name(trained, args)
-    manifest, path = _manifest(trained, args)
-    dataset, ledger = _dataset(trained, manifest)
-    options = _decoding(trained, args)
-    decoder = options.decoder(trained.bundle)
-    generation: dict[str, Any] = {"num_beams": options.width, "do_sample": False}
-    if limit := _setting(trained, "max_new_tokens"):
-        generation["max_new_tokens"] = limit
-
-    def decode(model: Trained, rows: Any) -> Any:
-        return predict(
-            model.bundle,
-            rows,
-            batch_seconds=args.batch_seconds or _setting(trained, "batch_seconds") or 60.0,
-            generation=generation,
-            decoder=decoder,
-            with_loss=False,
-            progress=_progress(float(rows.durations.sum())),
-        )
-
-    predictions = decode(trained, dataset)
-    settings = options.as_dict() if decoder else generation
-    meta = _meta(trained, args, path, manifest, settings, len(ledger))
+    manifest, path = open_rows(trained, args.test_csv, "--test_csv", args.split, args.audio_root)
+    dataset, ledger = readable(trained, manifest)
+    how = decoding(trained, args)
+    predictions = how.predict(trained, dataset)
+    hypotheses, evidence = _words(trained, how, dataset, predictions, teacher)
     evaluation = evaluate(
         predictions.examples,
-        predictions.hypotheses,
-        meta=meta,
+        hypotheses,
+        meta=_meta(trained, args, path, manifest, how.settings, len(ledger)),
         **_training_split(trained),
-        resamples=_setting(trained, "resamples") or 1000,
-        silence=_silence(trained, generation, decoder)
-        if _setting(trained, "silence_probes") is not False
-        else None,
+        resamples=setting(trained, "resamples") or 1000,
+        silence=_silence(trained, how) if setting(trained, "silence_probes") is not False else None,
+        words=evidence,
     )
     ledger.write(args.output / f"{name}_dropped.tsv") if len(ledger) else None
     written = [*evaluation.write(args.output, name)]
     print(evaluation.summary())
     if args.swap_test:
-        written.append(_swap_test(trained, dataset, predictions, decode, args.output / f"{name}_swap.json"))
+        found = (predictions.examples, hypotheses)
+        written.append(_swap_test(trained, dataset, found, how, args.output / f"{name}{SWAP_SUFFIX}"))
     print(f"written: {', '.join(map(str, written))}")
-    _into_registry(trained, args, predictions.examples, predictions.hypotheses)
+    _into_registry(trained, args, predictions.examples, hypotheses)
     return 0
+
+
+def _teacher(args: argparse.Namespace) -> Any:
+    """Its labels, read before a model is loaded."""
+    from training.evaluation.words import read_teacher
+
+    return None if args.teacher is None else read_teacher(args.teacher)
+
+
+def _words(trained: Trained, how: Decoding, dataset: Any, predictions: Any, teacher: Any) -> tuple[Any, Any]:
+    """The hypotheses with confidences as they leave, and what else the evaluation is told of their words."""
+    from training.evaluation.words import WordEvidence
+    from training.inference.calibrated import usable
+
+    own = predictions.hypotheses
+    identity = how.options.identity(trained.bundle)
+    calibration, note = usable(trained.calibration, trained.folder, identity)
+    timed = trained.bundle.align is not None and any(example.words for example in predictions.examples)
+    given = how.predict(trained, dataset, given_text=True).hypotheses if timed else None
+    evidence = WordEvidence(given=given, raw=own if calibration else None, note=note, teacher=teacher)
+    return [calibration.apply(one) for one in own] if calibration else own, evidence
 
 
 def _name(trained: Trained, args: argparse.Namespace) -> str:
@@ -142,7 +154,7 @@ def _name(trained: Trained, args: argparse.Namespace) -> str:
     return "_".join(parts)
 
 
-def _swap_test(trained: Trained, dataset: Any, own: Any, decode: Any, path: Path) -> Path:
+def _swap_test(trained: Trained, dataset: Any, own: Any, how: Decoding, path: Path) -> Path:
     """The same utterances with the other prompts; prints the table, writes the figures."""
     import json
 
@@ -151,13 +163,13 @@ def _swap_test(trained: Trained, dataset: Any, own: Any, decode: Any, path: Path
     from training.inference.decoding import PromptsOnly
     from training.inference.loading import with_domain
 
-    said = {OWN: (own.examples, own.hypotheses)}
+    said = {OWN: own}
     for prompt in ("swap", "none", "auto"):
         other = with_domain(trained, prompt)
         rows = SpeechDataset(dataset.manifest, PromptsOnly(other.bundle.encode), trained.bundle.sample_rate)
-        found = decode(other, rows)
+        found = how.predict(other, rows)
         said[prompt] = (found.examples, found.hypotheses)
-    resamples = _setting(trained, "resamples") or 1000
+    resamples = setting(trained, "resamples") or 1000
     result = swap_test(said, resamples=resamples, seed=0)
     result["heard_domains"] = heard(*said["auto"], resamples=resamples, seed=0)
     print(table(result))
@@ -172,16 +184,6 @@ def _transcribe(args: argparse.Namespace) -> int:
     files = [str(path) for path in args.audio_file]
     domain = ["--domain", args.domain] if args.domain else []
     return transcribe.main([*files, "--model", str(args.model_dir), *domain, *to_arguments(args)])
-
-
-def _decoding(trained: Trained, args: argparse.Namespace) -> Any:
-    """The command line's options; the run's own beam width where none is given."""
-    from dataclasses import replace
-
-    options = from_arguments(args)
-    if options.beam_width is None and not (options.lm or options.hot_words):
-        return replace(options, beam_width=_setting(trained, "num_beams") or 1)
-    return options
 
 
 def _with_settings(trained: Trained, given: Sequence[str]) -> Trained:
@@ -220,24 +222,6 @@ def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
         raise UserError(f"--evaluation {key}={wrong['input']}: {wrong['msg']}") from error
 
 
-def _manifest(trained: Trained, args: argparse.Namespace) -> tuple[Any, Path | None]:
-    from training.data.manifest import load_manifest
-    from training.run import open_split
-
-    config = trained.config
-    if args.test_csv is not None:
-        columns = config.data.columns if config else None
-        return load_manifest(args.test_csv, audio_root=args.audio_root, columns=columns), args.test_csv
-    if config is None:
-        raise UserError(f"--test_csv: {args.model_dir} is no run of ours and names no test split; give one")
-    manifest = open_split(config, args.split)
-    if manifest is None:
-        raise UserError(f"--split {args.split}: the run names no data.{args.split}; give --test_csv")
-    if config.data.from_files:
-        return manifest, getattr(config.data, args.split)
-    return manifest, manifest.path if config.data.dataset is None else None
-
-
 def _into_registry(trained: Trained, args: argparse.Namespace, examples: Any, hypotheses: Any) -> None:
     """What was said about a split of a registry is kept there too; a database that refuses spoils no evaluation."""
     config = trained.config
@@ -255,42 +239,16 @@ def _into_registry(trained: Trained, args: argparse.Namespace, examples: Any, hy
     print(f"{config.data.registry}: {count:,} predictions stored")
 
 
-def _dataset(trained: Trained, manifest: Any) -> tuple[Any, Any]:
-    """Every utterance that can be read; the others are listed, and are not scored as if they were silent."""
-    from training.data.dataset import SpeechDataset, unwritable, validate
-    from training.data.tasks import check_tasks
-    from training.inference.decoding import PromptsOnly
-
-    check_tasks(manifest, trained.bundle.tasks, "the test split", every=False)
-    dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
-    kept, ledger = validate(dataset, workers=0)
-    if len(ledger):
-        print(
-            f"{len(ledger)} of {len(manifest)} utterances cannot be scored\n{ledger.summary()}",
-            file=sys.stderr,
-        )
-    if not len(kept):
-        raise UserError("no utterance can be scored; see the list above")
-    pieces, rows = unwritable(SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate))
-    if pieces:
-        print(
-            f"{pieces} pieces of the references, in {rows} utterances, are not in the model's vocabulary: it cannot "
-            "write them, and they count as errors",
-            file=sys.stderr,
-        )
-    return dataset.select(kept), ledger
-
-
-def _silence(trained: Trained, generation: dict[str, Any], decoder: Any) -> dict[str, list[str]]:
+def _silence(trained: Trained, how: Decoding) -> dict[str, list[str]]:
     """What the model transcribes on clips without speech, by kind."""
     from training.inference.decoding import predict
     from training.inference.probes import KINDS, Probes
 
-    domain = next(iter(getattr(trained.bundle.encode, "domains", ())), None)
+    domain = next(iter(trained.bundle.domains), None)
     probes = Probes(trained.bundle.encode, trained.bundle.sample_rate, domain)
     task = trained.bundle.tasks[0]
     said: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    found = predict(trained.bundle, probes, generation=generation, decoder=decoder, with_loss=False)
+    found = predict(trained.bundle, probes, generation=how.generation, decoder=how.decoder, with_loss=False)
     for row in found.predictions:
         said[probes.kind(row.row)].append(row.hypotheses[task].text)
     return said
@@ -298,6 +256,7 @@ def _silence(trained: Trained, generation: dict[str, Any], decoder: Any) -> dict
 
 def _training_split(trained: Trained) -> dict[str, Any]:
     """The training texts by task, for the baseline that answers with the nearest of them, and who spoke them."""
+    from training.data.amounts import cells
     from training.run import open_split
 
     if trained.config is None:
@@ -311,8 +270,7 @@ def _training_split(trained: Trained) -> dict[str, Any]:
     for task, _, text in manifest.texts():
         if task in texts:
             texts[task].append(text)
-    speakers = manifest.column("speaker") if "speaker" in manifest.column_names else []
-    return {"train_texts": texts, "train_speakers": {speaker for speaker in speakers if speaker}}
+    return {"train_texts": texts, "train_speakers": {name for name in cells(manifest, "speaker") if name}}
 
 
 def _meta(
@@ -345,17 +303,6 @@ def _meta(
         "commit": commit(),
         "versions": versions(),
     }
-
-
-def _setting(trained: Trained, name: str) -> Any:
-    return getattr(trained.config.evaluation, name) if trained.config else None
-
-
-def _progress(total: float) -> Any:
-    from tqdm import tqdm
-
-    bar = tqdm(total=round(total), unit="s", desc="audio", disable=not sys.stderr.isatty())
-    return bar.update
 
 
 if __name__ == "__main__":

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from training.inference.transcript import Transcript
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
-FORMATS = ("txt", "json", "srt", "vtt", "tsv")
-SUBTITLES = ("srt", "vtt")
+FORMATS = ("txt", "json", "srt", "vtt", "tsv", "words", "ctm", "textgrid")
+ONE_FILE = ("srt", "vtt", "textgrid")
+"""Formats whose files cannot be printed one after another."""
+ENDINGS = {"words": "words.json", "textgrid": "TextGrid"}
+"""Of file names, where they are not the format's name."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,10 +43,16 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--language", default=None, help="language of the speech; default: the model's")
     result.add_argument(
-        "--format", choices=FORMATS, default="txt", help="default: txt, a line for each file and task"
+        "--format",
+        choices=FORMATS,
+        default="txt",
+        help="default: txt, a line for each file and task; words: JSON of text and words, ctm: NIST, textgrid: Praat",
     )
     result.add_argument(
-        "--output_dir", type=Path, default=None, help="write NAME.FORMAT there instead of printing"
+        "--output_dir",
+        type=Path,
+        default=None,
+        help="write NAME.FORMAT (NAME.TextGrid, NAME.words.json) there instead of printing",
     )
     result.add_argument("--overwrite", action="store_true", help="replace files in --output_dir")
     result.add_argument("--batch_seconds", type=float, default=60.0, help="audio per batch")
@@ -75,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = find_clips([*args.audio, *args.audio_file])
     outputs = _outputs(args, files)
     transcriber = _transcriber(args)
+    _say_what_it_tells(transcriber, args.format)
     recordings, broken = _planned(transcriber, files)
     total = sum(window.seconds for one in recordings.values() for window in one.windows)
     with _bar(total) as bar:
@@ -110,12 +120,12 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
 def _outputs(args: argparse.Namespace, files: Sequence[Path]) -> dict[Path, Path]:
     """Where each transcript goes; nothing that is there already is replaced unasked."""
     if args.output_dir is None:
-        if args.format in SUBTITLES and len(files) > 1:
-            raise UserError(f"--format {args.format}: subtitles of {len(files)} files need --output_dir")
+        if args.format in ONE_FILE and len(files) > 1:
+            raise UserError(f"--format {args.format}: {len(files)} files need --output_dir")
         return {}
-    names = [path.stem for path in files]
+    names, ending = [path.stem for path in files], ENDINGS.get(args.format, args.format)
     outputs = {
-        path: args.output_dir / f"{path.stem if names.count(path.stem) == 1 else path.name}.{args.format}"
+        path: args.output_dir / f"{path.stem if names.count(path.stem) == 1 else path.name}.{ending}"
         for path in files
     }
     if len(set(outputs.values())) < len(set(files)):
@@ -148,6 +158,19 @@ def _transcriber(args: argparse.Namespace) -> Transcriber:
         detector=args.detector,
         batch_seconds=args.batch_seconds,
     )
+
+
+def _say_what_it_tells(transcriber: Transcriber, format_: str) -> None:
+    """Words without times are refused where the format is made of them, and told of where it has a place for them."""
+    if not transcriber.timed and format_ == "ctm":
+        raise UserError(
+            f"--format ctm: {transcriber.trained.folder} tells no times of words, and they are not guessed here; take "
+            "txt, json, srt or vtt"
+        )
+    if not transcriber.timed and format_ in ("words", "textgrid"):
+        print(f"{transcriber.trained.folder} tells no times of words", file=sys.stderr)
+    if transcriber.timed and transcriber.trained.calibration and not transcriber.calibration:
+        print(transcriber.note, file=sys.stderr)
 
 
 def _planned(transcriber: Transcriber, files: Sequence[Path]) -> tuple[dict[int, Recording], list[str]]:

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from training.data.audio import find_ffmpeg
-from training.data.derived import atomic_bytes
-from training.data.ledger import Drop, DropLedger
+from training.data.kept import keep, recall
+from training.data.ledger import DropLedger
 from training.data.shards.samples import read_shard
 from training.errors import UserError
 
@@ -23,7 +23,6 @@ METADATA = "metadata.json"
 SHARD = "__shard__"
 """Internal column: file name of the shard."""
 _VERSION = 1
-_NOTE = b"polyvox"
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,8 @@ def _key(folder: Path, columns: Mapping[str, str] | None) -> str:
 
 
 def _kept(folder: Path, key: str) -> Index | None:
-    try:
-        with pa.OSFile(str(folder / INDEX)) as file:
-            table = pa.ipc.open_file(file).read_all()
-        note = json.loads((table.schema.metadata or {})[_NOTE])
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
-        return None
-    if note["key"] != key:
-        return None
-    return Index(
-        folder, table.replace_schema_metadata(None), DropLedger([Drop(*one) for one in note["refused"]])
-    )
+    found = recall(folder / INDEX, key)
+    return None if found is None else Index(folder, *found)
 
 
 def _built(folder: Path, key: str, columns: Mapping[str, str] | None) -> Index:
@@ -101,7 +91,7 @@ def _built(folder: Path, key: str, columns: Mapping[str, str] | None) -> Index:
         tables.append(table.append_column(SHARD, pa.array([path.name] * len(table), pa.string())))
         refused.extend(ledger)
     table = _without_duplicates(pa.concat_tables(tables, promote_options="default"), refused)
-    _keep(folder, table, {"key": key, "refused": [dataclasses.astuple(drop) for drop in refused]})
+    keep(folder / INDEX, key, table, refused)
     return Index(folder, table, refused)
 
 
@@ -116,15 +106,6 @@ def _without_duplicates(table: pa.Table, refused: DropLedger) -> pa.Table:
         else:
             refused.add(place.rpartition(".")[0], "duplicate_id", f"{first[name]} has the id {name!r} too")
     return table if len(kept) == len(table) else table.take(kept)
-
-
-def _keep(folder: Path, table: pa.Table, note: Mapping[str, Any]) -> None:
-    noted = table.replace_schema_metadata({_NOTE: json.dumps(note).encode()})
-    try:
-        with atomic_bytes(folder / INDEX) as handle, pa.ipc.new_file(handle, noted.schema) as writer:
-            writer.write_table(noted)
-    except OSError:  # a folder that may only be read: the index is made anew each time
-        return
 
 
 def read_metadata(folder: Path) -> Metadata:

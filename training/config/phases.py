@@ -1,0 +1,47 @@
+"""Training in phases: of ``training.phase1`` and ``training.phase2`` the block that ``training.phase`` asks for counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from training.config.source import Layer
+
+BLOCKS = {1: "phase1", 2: "phase2"}
+
+
+def select(layers: Sequence[Layer]) -> int | None:
+    """Put the asked phase's keys into each layer's ``training``, as if they stood there, and take the blocks away.
+
+    What a later layer says of ``training`` is then stronger, an override on the command line among them. Returns the
+    phase, None where no layer names one.
+    """
+    named = [value for layer in layers if (value := _named(layer)) is not None]
+    phase = named[-1] if named else None
+    for layer in layers:
+        training = layer.data.get("training")
+        if isinstance(training, dict):
+            for number, name in BLOCKS.items():
+                _fold(layer, training, name, wanted=number == (phase or 1))
+    return phase
+
+
+def _named(layer: Layer) -> Any:
+    for block in ("training", "model"):
+        values = layer.data.get(block)
+        if isinstance(values, dict) and values.get("phase") is not None:
+            return values["phase"]
+    return None
+
+
+def _fold(layer: Layer, training: dict[str, Any], name: str, *, wanted: bool) -> None:
+    block = training.get(name)
+    if not isinstance(block, dict):  # absent, or a mistake that the schema names
+        return
+    del training[name]
+    inside = {path: place for path, place in layer.places.items() if path[:2] == ("training", name)}
+    for path in inside:
+        del layer.places[path]
+    if wanted:
+        training.update(block)
+        layer.places.update({("training", *path[2:]): place for path, place in inside.items() if path[2:]})

@@ -1,0 +1,77 @@
+"""Whisper's log-mels of clips that are not padded to 30 s, and of batches of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+FRAMES_PER_SECOND = 100
+MAX_FRAMES = 3000
+TAIL = 640
+"""Samples of silence after each clip: four frames, the last of which sees nothing but silence."""
+
+
+def check_length(extractor: Any, samples: int) -> None:
+    """``ValueError`` for a clip over the 30 s that Whisper hears."""
+    if samples > extractor.n_samples:
+        raise ValueError(
+            f"{samples / extractor.sampling_rate:.1f} s of audio, at most {extractor.chunk_length} s"
+        )
+
+
+def count_frames(extractor: Any, samples: int) -> int:
+    """Log-mel frames of a clip and the silence after it."""
+    return min(samples + TAIL, extractor.n_samples) // extractor.hop_length
+
+
+def log_mel(extractor: Any, waveform: np.ndarray) -> np.ndarray:
+    """Log-mel float32 ``[mels, frames]`` of the clip and a little silence, 100 frames a second.
+
+    Equal to the stock extractor's 30 s, cut after the clip: the last frame is pure silence, so that
+    `Context.padded` can go on with it.
+    """
+    check_length(extractor, len(waveform))
+    padded = np.pad(waveform, (0, TAIL))[: extractor.n_samples]
+    result = extractor(
+        padded,
+        sampling_rate=extractor.sampling_rate,
+        padding="longest",
+        truncation=False,
+        return_tensors="np",
+    )
+    return result["input_features"][0]
+
+
+@dataclass(frozen=True)
+class Context:
+    """How long a batch of log-mels is.
+
+    ``context="full"`` is 30 s. ``"trimmed"`` is the longest clip and ``margin`` seconds; a ``full_share`` of the
+    batches, chosen by their ids (the same in a resumed run and on every rank), has 30 s all the same.
+    """
+
+    context: str = "trimmed"
+    margin: float = 1.0
+    full_share: float = 0.0
+
+    def frames(self, features: Sequence[dict[str, Any]]) -> int:
+        """Log-mel frames of the batch; even, because the encoder halves them."""
+        longest = max(row["input_features"].shape[-1] for row in features)
+        if self.context == "full" or self._is_full([row["id"] for row in features]):
+            return MAX_FRAMES
+        return min(MAX_FRAMES, 2 * ((longest + int(self.margin * FRAMES_PER_SECOND) + 1) // 2))
+
+    def padded(self, features: Sequence[dict[str, Any]]) -> torch.Tensor:
+        """``[batch, mels, frames]``; each clip goes on with its own last frame: silence after that clip's normalisation."""
+        frames = self.frames(features)
+        log_mels = [row["input_features"] for row in features]
+        rows = [np.pad(row, ((0, 0), (0, frames - row.shape[-1])), mode="edge") for row in log_mels]
+        return torch.from_numpy(np.stack(rows))
+
+    def _is_full(self, ids: list[str]) -> bool:
+        return self.full_share > 0 and zlib.crc32("\n".join(ids).encode()) / 2**32 < self.full_share

@@ -1,0 +1,1 @@
+"""Public corpora from the net to a folder: ``polyvox download``."""

@@ -1,0 +1,432 @@
+"""Whisper encoder and language model: transcripts (phase 1), then a start and an end for each word (phase 2)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
+
+from training.data.example import TRANSCRIBE, SpokenWord
+from training.data.voxlm_collator import VoxLMCollator, VoxLMEncode
+from training.errors import NotInReach, UserError
+from training.lm.causal import CHAT_TEMPLATE, train_tokenizer
+from training.models import Batch, BuildContext, Bundle, new_tokens
+from training.nn import SETTINGS
+from training.nn.ctc import CtcCharacters
+from training.nn.monotone import word_times
+from training.nn.sizes import SIZES
+from training.nn.voxlm import VoxLM, encoder_frames
+from training.nn.voxlm_config import AUDIO, ENCODER_FRAMES_PER_SECOND, VoxLMConfig, VoxLMProcessor
+from training.nn.weights import cannot_load, load_whole
+
+GROUPS = {
+    "encoder": ("audio_encoder.*",),
+    "feature_encoder": ("audio_encoder.conv1.*", "audio_encoder.conv2.*"),
+    "decoder": ("language_model.*",),
+    "projector": ("projector.*",),
+    "aligner": ("aligner.*",),
+    "lora": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "lora_save": ("projector",),
+    "lora_within": ("language_model.*",),
+}
+PHASE_1 = ("audio_encoder.*", "projector.*", "language_model.*")
+
+
+class Aligner(BaseModel):
+    """Size of the aligner that phase 2 trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    width: int = Field(256, ge=8)
+    """Width of its layers."""
+    layers: int = Field(2, ge=0)
+    """Layers over the frames, and as many over the words."""
+    heads: int = Field(4, ge=1)
+    """Heads of their attention."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout between them."""
+    ctc_weight: float = Field(0.3, ge=0)
+    """Weight of the second loss, CTC of the characters on the frames."""
+
+
+class Options(BaseModel):
+    """The ``model:`` block of ``model.type: voxlm``."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    type: Literal["voxlm"] = "voxlm"
+    """The architecture."""
+    name: str | None = None
+    """Folder of a VoxLM to go on with, whatever the two below say: phase 2 needs that of phase 1."""
+    audio_encoder: str | None = None
+    """Hub id or folder of a Whisper, whose encoder listens; its decoder is not kept."""
+    llm: str | None = None
+    """Hub id or folder of a causal language model."""
+    phase: Literal[1, 2] = 1
+    """1: to write what is said. 2: to say when each word was spoken; all that phase 1 has learnt is frozen."""
+    language: str = "en"
+    """Language of rows that name none (ISO 639)."""
+    instruction: str = "Transcribe the speech."
+    """What the language model is asked behind the sound."""
+    encoder_context: Literal["full", "trimmed"] = "full"
+    """``full``: the encoder hears 30 s, as it was pretrained, and what lies behind the clip is dropped. ``trimmed``: the
+    batch's longest clip and a margin, for encoders that were trained so."""
+    context_margin_seconds: float = Field(1.0, ge=0, le=30)
+    """Silence that a trimmed context keeps after the longest clip."""
+    stack: int = Field(4, ge=1)
+    """Encoder frames (20 ms each) that become one embedding of the language model."""
+    projector_width: int | None = Field(None, ge=1)
+    """Hidden width of the projector; null: that of the language model, times two."""
+    frozen_weights: Literal["fp32", "bf16"] = "fp32"
+    """Type of the encoder's and the language model's weights, which never learn themselves; the projector, adapters and
+    the aligner are kept in fp32 whatever it is."""
+    max_label_tokens: int = Field(448, ge=8)
+    """Longest response, template and EOS included; longer examples are dropped and listed."""
+    aligner: Aligner = Aligner()
+    """What phase 2 adds."""
+    alignment_weight: float = Field(1.0, ge=0)
+    """Weight of the pointers' loss in phase 2, beside the second loss's `aligner.ctc_weight`."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Options:
+        parts = (self.audio_encoder is not None) + (self.llm is not None)
+        if parts == 1 or not (parts or self.name):
+            raise ValueError("give audio_encoder and llm (a new model), or name (one to go on with)")
+        if self.phase == 2 and self.name is None:
+            raise ValueError(
+                "phase: 2 goes on with a model of phase 1; name its folder (model.name, --checkpoint)"
+            )
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return (TRANSCRIBE,)
+
+
+def build(options: Options, context: BuildContext) -> Bundle:
+    """Model, processor and data functions of a VoxLM run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed)
+        source = str(context.source or options.name or "")
+        processor, model = _restored(source, options, context) if source else _new(options, context)
+    return _bundle(options, processor, model)
+
+
+def _bundle(options: Options, processor: VoxLMProcessor, model: VoxLM) -> Bundle:
+    before, after = processor.prompt(options.instruction)
+    align = model.aligner is not None
+    encode = VoxLMEncode(
+        processor.feature_extractor,
+        processor.tokenizer,
+        tuple(after),
+        processor.end(),
+        max_label_tokens=options.max_label_tokens,
+        align=align,
+        ctc=CtcCharacters(_settings(model)["ctc_characters"]) if align else None,
+    )
+    collate = VoxLMCollator(
+        context=options.encoder_context,
+        margin=options.context_margin_seconds,
+        before=tuple(before),
+        audio_id=model.config.audio_token_id,  # type: ignore[arg-type]
+        pad_id=_pad_id(processor),
+        stack=options.stack,
+        align=align,
+    )
+    model.alignment_weight, model.ctc_weight = options.alignment_weight, options.aligner.ctc_weight
+    return Bundle(
+        model=model,
+        processor=processor,
+        tasks=options.tasks,
+        languages=(options.language, options.language),
+        sample_rate=processor.feature_extractor.sampling_rate,
+        encode=encode,
+        collate=collate,
+        generate=Generate(_pad_id(processor)),
+        decode=Decode(processor.tokenizer),
+        groups=GROUPS,
+        frozen=PHASE_1 if align else ("audio_encoder.*",),
+        align=Align(encode, collate) if align else None,
+        given_text=align,
+    )
+
+
+@dataclass(frozen=True)
+class Generate:
+    """``(model, batch, **generation) -> {task: ids [batch, length]}`` behind each row's own prompt."""
+
+    pad_id: int
+    tasks: tuple[str, ...] = (TRANSCRIBE,)
+
+    def __call__(
+        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+    ) -> Mapping[str, torch.Tensor]:
+        prompts, mask = left_padded(batch["input_ids"], batch["prompt_lengths"], self.pad_id)
+        wanted, positions = generation.get("max_new_tokens"), model.config.text_config.max_position_embeddings
+        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[1])
+        sound = {"input_features": batch["input_features"]} if states is None else {"states": states}
+        ids = model.generate(
+            input_ids=prompts,
+            attention_mask=mask,
+            frames=batch["frames"],
+            longest=batch["longest"],
+            **sound,
+            **generation,
+        )
+        return {TRANSCRIBE: ids[:, prompts.shape[1] :]}
+
+
+def left_padded(
+    input_ids: torch.Tensor, lengths: torch.Tensor, pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first ``lengths`` ids of each row, moved to the right end, and their mask: what generation goes on from."""
+    longest = int(lengths.max())
+    places = torch.arange(longest, device=input_ids.device) - (longest - lengths)[:, None]
+    mask = places >= 0
+    ids = input_ids.gather(1, places.clamp(min=0)).masked_fill(~mask, pad_id)
+    return ids, mask.long()
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Token ids of one row to text, special tokens left out."""
+
+    tokenizer: Any
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+@dataclass(frozen=True)
+class Align:
+    """``(model, batch, texts, states=None) -> the words of each text with times and raw confidence``.
+
+    A word's confidence is the probability of all its tokens, each after those before it; nothing alters the scores.
+    """
+
+    encode: VoxLMEncode
+    collate: VoxLMCollator
+
+    @torch.no_grad()
+    def __call__(
+        self, model: Any, batch: Batch, texts: Sequence[str], states: torch.Tensor | None = None
+    ) -> list[tuple[SpokenWord, ...]]:
+        features = [self.encode.heard(text) for text in texts]
+        said = self.collate.texts(features, batch["frames"].cpu())
+        said = {
+            key: value.to(batch["frames"].device) for key, value in said.items() if torch.is_tensor(value)
+        }
+        if states is None:
+            states = model.encode(batch["input_features"])
+        count, states = int(said["words"].max()), states[:, : encoder_frames(batch["longest"])]
+        if not count:
+            return [()] * len(texts)
+        frames, ids = batch["frames"], said["input_ids"]
+        hidden = model.hidden(model.embed(ids, states, frames), said["attention_mask"])
+        pointed = model.point(hidden, states, frames, said["token_words"], said["words"], count)
+        times = [
+            p.float().log_softmax(dim=-1).cpu().numpy() for p in (pointed.start_logits, pointed.end_logits)
+        ]
+        sure = _word_probabilities(model, hidden, ids, said["token_words"], count)
+        rows = []
+        for i, text in enumerate(texts):
+            n, length = int(said["words"][i]), int(encoder_frames(frames[i]))
+            found = word_times(
+                times[0][i, :n, :length],
+                times[1][i, :n, :length],
+                1 / ENCODER_FRAMES_PER_SECOND,
+                float(frames[i]) / 100,
+            )
+            rows.append(
+                tuple(
+                    SpokenWord(text=word, start=float(a), end=float(b), confidence=float(sure[i, k]))
+                    for k, (word, (a, b)) in enumerate(zip(text.split(), found, strict=True))
+                )
+            )
+        return rows
+
+
+def _word_probabilities(
+    model: Any, hidden: torch.Tensor, ids: torch.Tensor, token_words: torch.Tensor, words: int
+) -> torch.Tensor:
+    """``[batch, words]``: product over each word's tokens of their probabilities."""
+    here = token_words[:, 1:] >= 0
+    logits = model.get_output_embeddings()(hidden[:, :-1][here]).float()
+    log_probs = logits.log_softmax(dim=-1).gather(1, ids[:, 1:][here][:, None])[:, 0]
+    rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(here)[here]
+    sums = log_probs.new_zeros(len(ids), words)
+    sums.index_put_((rows, token_words[:, 1:][here]), log_probs, accumulate=True)
+    return sums.exp().cpu()
+
+
+def _settings(model: VoxLM) -> dict[str, Any]:
+    return getattr(model.config, SETTINGS)
+
+
+def _remember(model: VoxLM, options: Options, characters: str) -> None:
+    """What a folder must say of itself."""
+    settings = {
+        "type": "voxlm",
+        "phase": options.phase,
+        "language": options.language,
+        "instruction": options.instruction,
+        "encoder_context": options.encoder_context,
+        "context_margin_seconds": options.context_margin_seconds,
+        "stack": options.stack,
+        "ctc_characters": characters,
+    }
+    setattr(model.config, SETTINGS, settings)
+
+
+def _pad_id(processor: VoxLMProcessor) -> int:
+    tokenizer: Any = processor.tokenizer
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+# A model of two
+
+
+def _new(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
+    assert options.audio_encoder is not None and options.llm is not None
+    if context.meta:
+        return _public(options)
+    encoder, extractor = _encoder(options)
+    language_model, tokenizer = _language_model(options)
+    processor = VoxLMProcessor(extractor, _prepared(tokenizer))
+    config = _config(options, encoder.config, language_model.config, processor)
+    model = VoxLM(config, encoder, language_model)
+    model.generation_config = _generation_config(processor, config)
+    _remember(model, options, "")
+    return processor, model
+
+
+def _encoder(options: Options) -> tuple[Any, WhisperFeatureExtractor]:
+    name = str(options.audio_encoder)
+    try:
+        extractor = WhisperFeatureExtractor.from_pretrained(name)
+        whisper = load_whole(
+            WhisperForConditionalGeneration,
+            name,
+            "model.audio_encoder",
+            dtype=_type(options),
+            new=("proj_out.*",),
+        )
+    except OSError as error:
+        raise cannot_load("model.audio_encoder", name, error) from error
+    return whisper.model.encoder, extractor
+
+
+def _language_model(options: Options) -> tuple[Any, Any]:
+    name = str(options.llm)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = load_whole(AutoModelForCausalLM, name, "model.llm", dtype=_type(options), new=("lm_head.*",))
+    except (OSError, ValueError) as error:
+        raise cannot_load("model.llm", name, error) from error
+    return model, tokenizer
+
+
+def _type(options: Options) -> torch.dtype:
+    return torch.bfloat16 if options.frozen_weights == "bf16" else torch.float32
+
+
+def _prepared(tokenizer: Any) -> Any:
+    tokenizer.add_special_tokens({"extra_special_tokens": [AUDIO]})
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def _config(options: Options, audio: Any, text: Any, processor: VoxLMProcessor) -> VoxLMConfig:
+    # Copies: a configuration that takes others in resets their choice of attention, on which the parts still run.
+    return VoxLMConfig(
+        audio_config=copy.deepcopy(audio),
+        text_config=copy.deepcopy(text),
+        audio_token_id=processor.tokenizer.convert_tokens_to_ids(AUDIO),
+        stack=options.stack,
+        projector_width=options.projector_width or 2 * text.hidden_size,
+    )
+
+
+def _generation_config(processor: VoxLMProcessor, config: VoxLMConfig) -> GenerationConfig:
+    placeholder = config.audio_token_id
+    has_row = placeholder is not None and placeholder < config.text_config.vocab_size  # type: ignore[union-attr]
+    return GenerationConfig(
+        eos_token_id=processor.end(),
+        pad_token_id=_pad_id(processor),
+        suppress_tokens=[placeholder] if has_row else None,
+    )
+
+
+def _public(options: Options) -> tuple[VoxLMProcessor, VoxLM]:
+    """The shape of public models without their weights, a small tokenizer in the place of the language model's."""
+    for key in ("audio_encoder", "llm"):
+        if getattr(options, key) not in SIZES:
+            raise UserError(
+                f"model.{key}: {getattr(options, key)!r} is neither in reach nor among the known sizes {sorted(SIZES)}"
+            )
+    audio, text = SIZES[str(options.audio_encoder)], SIZES[str(options.llm)]
+    extractor = WhisperFeatureExtractor(**audio["extractor"])
+    processor = VoxLMProcessor(extractor, _prepared(train_tokenizer([], 300)))
+    text_config = AutoConfig.for_model(text["model_type"], **text["config"])
+    config = _config(options, WhisperConfig(**audio["config"]), text_config, processor)
+    with torch.device("meta"):
+        model = VoxLM(config)
+    for part in (model.audio_encoder, model.language_model):
+        part.to(_type(options))
+    _remember(model, options, "")
+    return processor, model
+
+
+# A model to go on with
+
+
+def _restored(source: str, options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
+    if not Path(source).is_dir():
+        raise NotInReach(f"model.name: {source!r} is not there; train phase 1 first, or name its folder")
+    processor = VoxLMProcessor.from_pretrained(source)
+    config = VoxLMConfig.from_pretrained(source)
+    characters = (getattr(config, SETTINGS, None) or {}).get("ctc_characters", "")
+    if options.phase == 2 and config.aligner is None:
+        characters = _characters(context)
+        config.aligner = _aligner(options, config, len(characters))
+    model = load_whole(VoxLM, source, "model.name", new=("aligner.*",), config=config, dtype=torch.float32)
+    for part in (model.audio_encoder, model.language_model):
+        part.to(_type(options))
+    _remember(model, options, characters)
+    return processor, model
+
+
+def _characters(context: BuildContext) -> str:
+    texts = context.texts() if context.texts is not None else ()
+    return CtcCharacters.of(text for task, _, text in texts if task == TRANSCRIBE).characters
+
+
+def _aligner(options: Options, config: VoxLMConfig, characters: int) -> dict[str, Any]:
+    size = options.aligner
+    return {
+        "frame_width": config.audio_config.d_model,  # type: ignore[union-attr]
+        "word_width": config.text_config.hidden_size,  # type: ignore[union-attr]
+        "width": size.width,
+        "layers": size.layers,
+        "heads": size.heads,
+        "dropout": size.dropout,
+        "characters": characters,
+    }

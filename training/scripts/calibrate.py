@@ -1,0 +1,114 @@
+"""``polyvox calibrate``: make the confidence of a model's words honest, on utterances that it was not trained on.
+
+Writes ``calibration.json`` into the model's folder; from then on ``polyvox evaluate`` and ``polyvox transcribe`` use it
+wherever they decode with these options and these weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.errors import UserError, exit_on_user_error
+from training.scripts.options import add_options
+from training.scripts.predicting import decoding, open_rows, readable
+
+if TYPE_CHECKING:
+    from training.evaluation.calibration import Judged
+
+FEWEST = 50
+"""Words; fewer tell nothing."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="polyvox calibrate", description=__doc__, allow_abbrev=False)
+    result.add_argument(
+        "--model_dir", "--model_path", dest="model_dir", type=Path, required=True, help="a run's folder"
+    )
+    result.add_argument(
+        "--manifest", type=Path, default=None, help="utterances; default: the run's dev split"
+    )
+    result.add_argument(
+        "--audio_root", type=Path, default=None, help="folder that relative audio paths start from"
+    )
+    result.add_argument(
+        "--batch_seconds", type=float, default=None, help="audio per batch; default: the run's"
+    )
+    result.add_argument("--seed", type=int, default=0, help="of the cross-validation (default: 0)")
+    add_options(result)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Decode, fit both maps, keep the better one, say what it does."""
+    args = parser().parse_args(argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from training.evaluation.calibration import fit, judge_words
+    from training.inference.calibrated import weights_of
+    from training.inference.loading import load_trained
+    from training.inference.quiet import quiet
+
+    quiet()
+    trained = load_trained(args.model_dir)
+    if trained.bundle.ctc is None and trained.bundle.align is None:
+        raise UserError(
+            f"--model_dir {args.model_dir}: a {trained.model_type} tells no confidence of words, so there is none to calibrate"
+        )
+    manifest, path = open_rows(trained, args.manifest, "--manifest", "dev", args.audio_root)
+    dataset, _ = readable(trained, manifest, "dev")
+    how = decoding(trained, args)
+    predictions = how.predict(trained, dataset)
+    judged = judge_words(predictions.examples, predictions.hypotheses)
+    _require_enough(judged, path)
+    calibration, figures = fit(judged, seed=args.seed)
+    calibration = replace(
+        calibration,
+        decoding=how.options.identity(trained.bundle),
+        weights=weights_of(trained.folder),
+        fitted=_record(judged, figures, path, manifest),
+    )
+    print(table(judged, figures, calibration.method))
+    print(f"written: {calibration.write(trained.folder)}")
+    return 0
+
+
+def _require_enough(judged: Judged, path: Path | None) -> None:
+    if len(judged.right) < FEWEST:
+        raise UserError(
+            f"{path or 'the dev split'}: {len(judged.right)} recognised words are too few to fit a confidence; at least "
+            f"{FEWEST} are needed (--manifest FILE)"
+        )
+
+
+def _record(judged: Judged, figures: Mapping[str, Any], path: Path | None, manifest: Any) -> dict[str, Any]:
+    return {
+        "words": len(judged.right),
+        "right": int(judged.right.sum()),
+        "utterances": len(judged.examples),
+        "manifest": path.name if path else None,
+        "manifest_sha256": manifest.sha256() if path else None,
+        "cross_validation": dict(figures),
+    }
+
+
+def table(judged: Judged, figures: Mapping[str, Mapping[str, float]], chosen: str) -> str:
+    """What each map does, for a terminal."""
+    share = 100 * judged.right.mean()
+    lines = [f"{len(judged.right)} words of {len(judged.examples)} utterances, {share:.1f} % right"]
+    lines.append(f"{'confidence':24} {'calibration error':>17} {'Brier score':>12}")
+    for name, scores in figures.items():
+        told = "the model's own" if name == "raw" else f"{name}, cross-validated"
+        mark = "  chosen" if name == chosen else ""
+        lines.append(f"{told:24} {scores['ece']:17.4f} {scores['brier']:12.4f}{mark}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+    exit_on_user_error(main)

@@ -1,0 +1,122 @@
+"""What the commands that score a model have in common: whose utterances, which of them, and how they are decoded."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.errors import UserError
+from training.inference.ctc_setup import DecoderOptions
+from training.scripts.options import from_arguments
+
+if TYPE_CHECKING:
+    from training.inference.ctc_decoding import CtcDecoder
+    from training.inference.decoding import Predictions
+    from training.inference.loading import Trained
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model is asked: the same for all that one command decodes."""
+
+    options: DecoderOptions
+    generation: dict[str, Any]
+    decoder: CtcDecoder | None
+    batch_seconds: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For the record of an evaluation."""
+        return self.options.as_dict() if self.decoder else self.generation
+
+    def predict(self, trained: Trained, rows: Any, *, given_text: bool = False) -> Predictions:
+        """Hypotheses of all rows, a bar on the terminal meanwhile."""
+        from training.inference.decoding import predict
+
+        return predict(
+            trained.bundle,
+            rows,
+            batch_seconds=self.batch_seconds,
+            generation=self.generation,
+            decoder=self.decoder,
+            given_text=given_text,
+            with_loss=False,
+            progress=_progress(float(rows.durations.sum())),
+        )
+
+
+def decoding(trained: Trained, args: argparse.Namespace) -> Decoding:
+    """The command line's options; the run's own beam width and bounds where none are given."""
+    options = from_arguments(args)
+    if options.beam_width is None and not (options.lm or options.hot_words):
+        options = replace(options, beam_width=setting(trained, "num_beams") or 1)
+    generation: dict[str, Any] = {"num_beams": options.width, "do_sample": False}
+    if limit := setting(trained, "max_new_tokens"):
+        generation["max_new_tokens"] = limit
+    seconds = args.batch_seconds or setting(trained, "batch_seconds") or 60.0
+    return Decoding(options, generation, options.decoder(trained.bundle), seconds)
+
+
+def open_rows(
+    trained: Trained, file: Path | None, option: str, split: Any, audio_root: Path | None
+) -> tuple[Any, Path | None]:
+    """The utterances of ``file`` (what ``option`` names), else of the run's own split, and the manifest's path."""
+    from training.data.manifest import load_manifest
+    from training.run import open_split
+
+    config = trained.config
+    if file is not None:
+        columns = config.data.columns if config else None
+        return load_manifest(file, audio_root=audio_root, columns=columns), file
+    if config is None:
+        raise UserError(f"{option}: {trained.folder} is no run of ours and names no {split} split; give one")
+    manifest = open_split(config, split)
+    if manifest is None:
+        raise UserError(f"--split {split}: the run names no data.{split}; give {option}")
+    if config.data.from_files:
+        return manifest, getattr(config.data, split)
+    return manifest, manifest.path if config.data.dataset is None else None
+
+
+def readable(trained: Trained, manifest: Any, split: str = "test") -> tuple[Any, Any]:
+    """Every utterance that can be read, as a dataset without references, and the ledger of the others.
+
+    These are listed, and are not scored as if they were silent.
+    """
+    from training.data.dataset import SpeechDataset, unwritable, validate
+    from training.data.tasks import check_tasks
+    from training.inference.decoding import PromptsOnly
+
+    check_tasks(manifest, trained.bundle.tasks, f"the {split} split", every=False)
+    dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
+    kept, ledger = validate(dataset, workers=0)
+    if len(ledger):
+        print(
+            f"{len(ledger)} of {len(manifest)} utterances cannot be scored\n{ledger.summary()}",
+            file=sys.stderr,
+        )
+    if not len(kept):
+        raise UserError("no utterance can be scored; see the list above")
+    pieces, rows = unwritable(SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate))
+    if pieces:
+        print(
+            f"{pieces} pieces of the references, in {rows} utterances, are not in the model's vocabulary: it cannot "
+            "write them, and they count as errors",
+            file=sys.stderr,
+        )
+    return dataset.select(kept), ledger
+
+
+def setting(trained: Trained, name: str) -> Any:
+    """Of the run's ``evaluation:`` block; None for a model without a run."""
+    return getattr(trained.config.evaluation, name) if trained.config else None
+
+
+def _progress(total: float) -> Any:
+    from tqdm import tqdm
+
+    bar = tqdm(total=round(total), unit="s", desc="audio", disable=not sys.stderr.isatty())
+    return bar.update
