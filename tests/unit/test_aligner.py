@@ -34,11 +34,11 @@ def test_a_row_gives_the_same_alone_and_in_a_batch(spoken, layers):
     """Whatever stands in the padding of frames and words."""
     model = aligner(layers=layers).eval()
     dirty = spoken._replace(frames=spoken.frames.clone(), words=spoken.words.clone())
-    for i in range(len(spoken)):
+    for i in range(len(spoken.frames)):
         dirty.frames[i, spoken.frame_lengths[i] :] = 100.0
         dirty.words[i, spoken.word_lengths[i] :] = -100.0
     together = point(model, dirty)
-    for i in range(len(spoken)):
+    for i in range(len(spoken.frames)):
         row = spoken.row(i)
         alone, frames, words = point(model, row), row.frames.shape[1], row.words.shape[1]
         for name in ("start_logits", "end_logits"):
@@ -159,7 +159,7 @@ def test_without_labels_there_are_the_pointers_alone():
 def test_it_learns_where_words_are():
     """Boundaries lie between frames, noise is on every frame, words come twice in a clip; unseen clips are scored."""
     language, model = Language(), aligner()
-    spoken = Language.speak(language, 64)
+    spoken = language.speak(64)
     before = np.abs(errors(model, spoken)).mean()
     train(model, language, 250)
     found = np.abs(errors(model, spoken))
