@@ -394,11 +394,14 @@ class _Report:
 def describe_model(options: Any) -> str:
     """Type and origin, from whatever fields the architecture's options have."""
     values = options.model_dump(exclude_none=True)
-    names = [str(values[key]) for key in ("name", "encoder", "decoder") if isinstance(values.get(key), str)]
-    origin = " + ".join(names) or "from scratch"
-    words = [f"task {values.get('task', 'both')}", f"language {values.get('language', '')}"]
+    whole, parts = ("name",), ("encoder", "decoder", "audio_encoder", "llm")
+    named = whole if values.get("name") else parts
+    origin = " + ".join(values[key] for key in named if isinstance(values.get(key), str)) or "from scratch"
+    words = [f"phase {values['phase']}" if "phase" in values else f"task {values.get('task', 'both')}"]
+    words.append(f"language {values.get('language', '')}")
     if context := values.get("encoder_context"):
-        words.append(f"encoder context {context}{_full_share(values) if context == 'trimmed' else ''}")
+        practised = context == "trimmed" and "full_context_share" in values
+        words.append(f"encoder context {context}{_full_share(values) if practised else ''}")
     return f"{values['type']}, {origin}, {', '.join(words)}"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from training.config.arguments import DEFAULT_BATCH
 from training.config.schema import Config
-from training.data.example import AudioRef, Example
+from training.data.example import AudioRef, Example, Word
 from training.data.sampler import DurationBatchSampler, longest_first
 from training.inference.decoding import longest_hypothesis
 from training.memory import EVALUATION_SECONDS, Load
@@ -22,6 +22,7 @@ TOKENS_PER_SECOND = 10
 """Label tokens in a second of fast Vietnamese or English speech, where no tokenizer can count them: five
 syllables of two byte-level tokens each."""
 EXTRA_TOKENS = 8
+TOKENS_PER_WORD = 2
 SHORTEST = 1.0
 """Seconds of the shortest clip that is assumed where there is no data."""
 
@@ -144,7 +145,23 @@ def synthetic_features(bundle: Bundle, seconds: float, longest_labels: int | Non
         features["ctc_labels"] = (features["ctc_labels"] or [0])[:1] * max(
             1, int(seconds * TOKENS_PER_SECOND)
         )
+    if "token_words" in features:
+        features |= _timed(features, seconds)
     return features
+
+
+def _timed(features: Features, seconds: float) -> Features:
+    """Word times for the labels of an encoder that takes them."""
+    ((task, ids),) = features["labels"].items()
+    prompt = features["prompt"][task]
+    tokens = len(ids) - prompt - 1
+    words = max(1, tokens // TOKENS_PER_WORD)
+    owners = [min(i // TOKENS_PER_WORD, words - 1) for i in range(tokens)]
+    found = {"token_words": [*[-1] * prompt, *owners, -1], "words": words}
+    if "starts" in features:
+        borders = np.linspace(0.0, seconds, words + 1).tolist()
+        found |= {"starts": borders[:-1], "ends": borders[1:]}
+    return found
 
 
 def encoded(bundle: Bundle, text: str, seconds: float = 1.0) -> Features:
@@ -155,6 +172,7 @@ def encoded(bundle: Bundle, text: str, seconds: float = 1.0) -> Features:
         duration=seconds,
         texts=dict.fromkeys(bundle.tasks, text),
         domain=next(iter(bundle.domains), None),
+        words=tuple(Word(text=word, start=0.0, end=seconds) for word in text.split()),
     )
     noise = np.random.default_rng(0).standard_normal(math.ceil(seconds * bundle.sample_rate))
     return bundle.encode(clip, (0.1 * noise).astype(np.float32))

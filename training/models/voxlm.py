@@ -124,7 +124,10 @@ def build(options: Options, context: BuildContext) -> Bundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
         source = str(context.source or options.name or "")
-        processor, model = _restored(source, options, context) if source else _new(options, context)
+        if context.meta and not Path(source or "?").is_dir():
+            processor, model = _public(options, context)
+        else:
+            processor, model = _restored(source, options, context) if source else _new(options, context)
     return _bundle(options, processor, model)
 
 
@@ -304,8 +307,6 @@ def _pad_id(processor: VoxLMProcessor) -> int:
 
 def _new(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
     assert options.audio_encoder is not None and options.llm is not None
-    if context.meta:
-        return _public(options)
     encoder, extractor = _encoder(options)
     language_model, tokenizer = _language_model(options)
     processor = VoxLMProcessor(extractor, _prepared(tokenizer))
@@ -375,7 +376,11 @@ def _generation_config(processor: VoxLMProcessor, config: VoxLMConfig) -> Genera
     )
 
 
-def _public(options: Options) -> tuple[VoxLMProcessor, VoxLM]:
+ASSUMED_CHARACTERS = 40
+"""That the second loss of phase 2 spells where no text says so."""
+
+
+def _public(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
     """The shape of public models without their weights, a small tokenizer in the place of the language model's."""
     for key in ("audio_encoder", "llm"):
         if getattr(options, key) not in SIZES:
@@ -387,11 +392,14 @@ def _public(options: Options) -> tuple[VoxLMProcessor, VoxLM]:
     processor = VoxLMProcessor(extractor, _prepared(train_tokenizer([], 300)))
     text_config = AutoConfig.for_model(text["model_type"], **text["config"])
     config = _config(options, WhisperConfig(**audio["config"]), text_config, processor)
+    characters = (_characters(context) or "?" * ASSUMED_CHARACTERS) if options.phase == 2 else ""
+    if options.phase == 2:
+        config.aligner = _aligner(options, config, len(characters))
     with torch.device("meta"):
         model = VoxLM(config)
     for part in (model.audio_encoder, model.language_model):
         part.to(_type(options))
-    _remember(model, options, "")
+    _remember(model, options, characters)
     return processor, model
 
 

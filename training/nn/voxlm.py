@@ -51,7 +51,8 @@ class Projector(nn.Module):
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         frames = self.norm(frames)
-        return self.norm_out(self.down_proj(F.silu(self.gate_proj(frames)) * self.up_proj(frames)))
+        projected = self.down_proj(F.silu(self.gate_proj(frames)) * self.up_proj(frames))
+        return self.norm_out(projected.to(self.norm_out.weight.dtype))  # autocast leaves it in half precision
 
 
 def encoder_frames(frames: Any) -> Any:
