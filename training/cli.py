@@ -32,6 +32,10 @@ COMMANDS = {
     "publish": ("training.publishing.command", "a finished run to the Hugging Face Hub, with a model card"),
     "transcribe": ("training.scripts.transcribe", "recordings of any length to text, subtitles, JSON"),
     "lm": ("training.scripts.lm", "language models from text: n-grams for beam search, a small causal one"),
+    "timestamps": (
+        "training.scripts.generate_timestamps",
+        "times of the words of transcripts, by a Whisper or a CTC model",
+    ),
     "pipeline": ("training.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
 }
 """Command → the module whose ``main(argv)`` it is, and what it does."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.errors import UserError
-from training.inference.ctc_decoding import CtcDecoder, align, greedy
+from training.inference.ctc_decoding import CtcDecoder, greedy
 from training.inference.ctc_vocabulary import CtcVocabulary, collapse
 from training.inference.prefix_beam import Pruning, prefix_beam_search
 from training.inference.word_scores import Fusion, HotWords, Together, parse_hot_words
@@ -147,25 +147,6 @@ def test_trap_21_confidence_is_the_sounds_whatever_the_scorer_says() -> None:
     pushed = CtcDecoder(CHARACTERS, 0.1, Pruning(width=5), HotWords({"ab": 20.0}))(log_probs)
     assert pushed.alternatives[0].score > plain.alternatives[0].score + 19
     assert pushed.words == plain.words
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), count=st.integers(1, 7), sharp=st.floats(0.1, 5.0))
-def test_alignment_is_the_best_path_that_spells_the_labels(seed: int, count: int, sharp: float) -> None:
-    log_probs = frames(count, CHARACTERS, seed, sharp)
-    ids = greedy(log_probs, 0) or [1]
-    places = align(log_probs, ids, 0)
-    best = log_probs.argmax(axis=1)
-    for place, i in zip(places, ids, strict=True):
-        assert place.start < place.stop <= count
-        if greedy(log_probs, 0):  # the best path of all spells them: the alignment is that path
-            assert set(best[place.start : place.stop].tolist()) == {i}
-    assert all(a.stop <= b.start for a, b in itertools.pairwise(places))
-
-
-def test_alignment_refuses_too_few_frames() -> None:
-    with pytest.raises(ValueError, match="2 labels cannot be aligned with 2 frames"):
-        align(frames(2, CHARACTERS, 0), [1, 1], 0)
 
 
 def test_a_language_model_mends_a_misheard_word() -> None:

@@ -31,19 +31,19 @@ from training.data.demo_plan import (
 from training.data.espeak_words import place
 
 SESSIONS_PER_SPEAKER = 5
-SILENCE = (0.15, 0.5)
+SILENCE = (0.1, 0.7)
 """Seconds before and after a clip, from and to."""
 _SHORTEST_MEAN = 2.8
 
 SPEAKERS = (
     Speaker("grace", "en-us+f2", 170, 52),
     Speaker("henry", "en-us", 175, 45),
-    Speaker("oliver", "en+m3", 165, 58),
+    Speaker("oliver", "en+m3", 155, 58),
     Speaker("alice", "en+f4", 175, 48),
-    Speaker("jack", "en-us+m1", 180, 50),
+    Speaker("jack", "en-us+m1", 185, 50),
     Speaker("chloe", "en-us+f1", 165, 54),
     Speaker("arthur", "en-gb-x-rp", 170, 44),
-    Speaker("nora", "en-gb-x-rp+f3", 160, 50),
+    Speaker("nora", "en-gb-x-rp+f3", 150, 50),
 )
 UNHEARD_SPEAKER = Speaker("victor", "en-us+m7", 172, 52)
 

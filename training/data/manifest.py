@@ -27,6 +27,7 @@ from training.data.columns import (
 from training.data.derived import is_derived, sha256
 from training.data.example import TRANSCRIBE, TRANSLATE, AudioRef, Example, Word
 from training.data.tables import LINE, read_table
+from training.data.timestamps_manifest import SUFFIX, read_timestamps
 from training.errors import UserError
 
 TEXT_COLUMNS = {TRANSCRIBE: "transcript", TRANSLATE: "translation"}
@@ -43,7 +44,7 @@ def load_manifest(
     require: Sequence[str] = (),
     check_words: bool = True,
 ) -> Manifest:
-    """Read a manifest: TSV, CSV (RFC 4180), JSONL or Parquet, told by the suffix.
+    """Read a manifest: TSV, CSV (RFC 4180), JSONL, Parquet or ``timestamps_manifest.json``, told by the suffix.
 
     Relative audio paths start from the manifest's folder; with ``audio_root`` they are looked up there first.
     ``columns`` maps our names to the file's; a file that a command of ours made has our names already, so that
@@ -54,7 +55,7 @@ def load_manifest(
     Raises `UserError` with up to 20 problems, each as ``file:line: what is wrong``.
     """
     path = Path(path)
-    table = read_table(path)
+    table = read_timestamps(path) if path.suffix == SUFFIX else read_table(path)
     manifest = from_table(
         rename(table, _not_yet_ours(table, columns or {}, path), path),
         path,

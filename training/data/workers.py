@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -24,14 +25,17 @@ def leave_signals_to_the_run(worker: int) -> None:
         if told.is_set():
             os._exit(128 + number)
         told.set()
-        threading.Thread(target=_end_with, args=(os.getppid(), 128 + number), daemon=True).start()
+        threading.Thread(
+            target=end_with, args=(os.getppid(), 128 + number, PATIENCE_SECONDS), daemon=True
+        ).start()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
 
 
-def _end_with(parent: int, status: int) -> None:
-    limit = time.monotonic() + PATIENCE_SECONDS
+def end_with(parent: int, status: int, patience: float = math.inf) -> None:
+    """End this process when ``parent`` is gone, or after ``patience`` seconds. For a thread."""
+    limit = time.monotonic() + patience
     while os.getppid() == parent and time.monotonic() < limit:
         time.sleep(0.5)
     os._exit(status)

@@ -11,6 +11,7 @@ import numpy as np
 from training.data.example import SpokenWord
 from training.inference.ctc_vocabulary import CtcVocabulary, collapse
 from training.inference.prefix_beam import Beam, Pruning, WordScorer, prefix_beam_search
+from training.timestamps.viterbi import Aligned, align, confidence
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,6 @@ class Decoded:
     confidence: float | None
     ids: tuple[int, ...]
     alternatives: tuple[Beam, ...] = ()
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """Where a label stands: its first frame, the frame after its last, its highest log probability there."""
-
-    start: int
-    stop: int
-    peak: float
 
 
 @dataclass(frozen=True)
@@ -77,12 +69,7 @@ class CtcDecoder:
             min(max(frame * self.seconds_per_frame - self.edge_seconds, 0.0), seconds)
             for frame in (places[0].start, places[-1].stop)
         )
-        return SpokenWord(
-            text=text,
-            start=start,
-            end=end,
-            confidence=math.exp(sum(place.peak for place in places) / len(places)),
-        )
+        return SpokenWord(text=text, start=start, end=end, confidence=confidence(places))
 
 
 def greedy(log_probs: np.ndarray, blank: int) -> list[int]:
@@ -100,48 +87,3 @@ def mean_confidence(words: Sequence[SpokenWord]) -> float | None:
     if not words:
         return None
     return math.exp(sum(math.log(max(word.confidence, 1e-30)) for word in words) / len(words))
-
-
-def align(log_probs: np.ndarray, ids: Sequence[int], blank: int) -> list[Aligned]:
-    """The best path (Viterbi) that spells ``ids``: one place per label.
-
-    log_probs is float ``[frames, vocabulary]``. Raises ``ValueError`` where the frames are too few.
-    """
-    if not len(ids):
-        return []
-    states = np.full(2 * len(ids) + 1, blank, dtype=np.int64)
-    states[1::2] = ids
-    path = _viterbi(log_probs, states, blank)
-    return [
-        _place(log_probs, path, state, int(i)) for state, i in zip(range(1, len(states), 2), ids, strict=True)
-    ]
-
-
-def _viterbi(log_probs: np.ndarray, states: np.ndarray, blank: int) -> np.ndarray:
-    """State of every frame on the best path through ``blank, label, blank, label, …, blank``."""
-    skips = np.zeros(len(states), dtype=bool)  # a label may follow another one directly unless they are equal
-    skips[3::2] = states[3::2] != states[1:-2:2]
-    emissions = log_probs[:, states].astype(np.float64)
-    scores = np.full(len(states), -np.inf)
-    scores[:2] = emissions[0, :2]
-    steps = np.zeros((len(emissions), len(states)), dtype=np.int8)
-    moves = np.full((3, len(states)), -np.inf)
-    for frame in range(1, len(emissions)):
-        moves[0] = scores
-        moves[1, 1:] = scores[:-1]
-        moves[2, 2:] = np.where(skips[2:], scores[:-2], -np.inf)
-        steps[frame] = moves.argmax(axis=0)
-        scores = moves.max(axis=0) + emissions[frame]
-    state = len(states) - 1 if scores[-1] >= scores[-2] else len(states) - 2
-    if not np.isfinite(scores[state]):
-        raise ValueError(f"{len(states) // 2} labels cannot be aligned with {len(emissions)} frames")
-    path = np.empty(len(emissions), dtype=np.int64)
-    for frame in range(len(emissions) - 1, -1, -1):
-        path[frame] = state
-        state -= int(steps[frame, state])
-    return path
-
-
-def _place(log_probs: np.ndarray, path: np.ndarray, state: int, token: int) -> Aligned:
-    start, stop = (int(i) for i in np.searchsorted(path, [state, state + 1]))
-    return Aligned(start, stop, float(log_probs[start:stop, token].max()))

@@ -162,9 +162,8 @@ def _predict_batch(
     with_loss: bool,
     result: Predictions,
 ) -> None:
-    device = next(model.parameters()).device
     started = time.perf_counter()
-    batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    batch = on_device(batch, model)
     states = None
     if with_loss:
         output = model(**model_inputs(batch), num_items_in_batch=1)
@@ -204,6 +203,12 @@ def _predict_batch(
             if (one := found[i]) is not None
         }
         result.predictions.append(Prediction(row, example, hypotheses))
+
+
+def on_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """The batch with its tensors where the model's weights are."""
+    device = next(model.parameters()).device
+    return {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
 
 
 def in_languages(example: Example, languages: tuple[str, str]) -> Example:

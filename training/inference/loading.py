@@ -76,7 +76,7 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
         raise UserError(
             f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
         ) from error
-    bundle.model.to(_device()).eval()
+    bundle.model.to(default_device()).eval()
     return Trained(bundle, folder, inferred, config, calibration)
 
 
@@ -153,7 +153,8 @@ def _options(model_type: str, folder: Path, settings: dict[str, Any]) -> Any:
     return schema(**{"encoder": str(folder), "decoder": str(folder), **known})
 
 
-def _device() -> str:
+def default_device() -> str:
+    """The GPU where there is one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
