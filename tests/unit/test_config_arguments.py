@@ -110,6 +110,7 @@ def test_trap_20_checkpoints_are_chosen_by_the_score_not_the_loss() -> None:
     assert best(metric_for_best_model="chrf") == ("eval_chrf", True)
     assert best(metric_for_best_model="eval_loss") == ("eval_loss", False)
     assert best(metric_for_best_model="chrf", greater_is_better=False) == ("eval_chrf", False)
+    assert best(metric_for_best_model="onset_mae") == ("eval_onset_mae", False)
     assert best(metric_for_best_model="cer_dyslexic") == ("eval_cer_dyslexic", False)
     assert best(metric_for_best_model="eval_wer_bleu") == ("eval_wer_bleu", False)
     assert best(metric_for_best_model="bleu_cer") == ("eval_bleu_cer", True)

@@ -260,7 +260,18 @@ def test_names_that_the_trainer_does_not_know(tmp_path: Path, text: str, line: s
 
 @pytest.mark.parametrize(
     "metric",
-    ["wer", "eval_cer", "loss", "eval_loss", "eval_bleu", "chrf", "eval_cer_child", "bleu_child", None],
+    [
+        "wer",
+        "eval_cer",
+        "loss",
+        "eval_loss",
+        "eval_bleu",
+        "chrf",
+        "eval_cer_child",
+        "bleu_child",
+        "eval_onset_mae",
+        None,
+    ],
 )
 @pytest.mark.parametrize("task", ["transcribe", "translate", "both"])
 def test_the_best_checkpoint_is_chosen_by_a_score_of_the_models_tasks(metric: str | None, task: str) -> None:
@@ -269,9 +280,9 @@ def test_the_best_checkpoint_is_chosen_by_a_score_of_the_models_tasks(metric: st
         "training": {"metric_for_best_model": metric},
     }
     scores = {
-        "transcribe": ("wer", "cer"),
+        "transcribe": ("wer", "cer", "onset_mae"),
         "translate": ("bleu", "chrf"),
-        "both": ("wer", "cer", "bleu", "chrf"),
+        "both": ("wer", "cer", "onset_mae", "bleu", "chrf"),
     }
     name = (metric or "loss").removeprefix("eval_").removesuffix("_child")
     if name in ("loss", *scores[task]):

@@ -284,3 +284,19 @@ def test_a_split_is_a_name(project: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="the name of a split"):
         generate_timestamps.main(given)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tree_of_librispeech(project: Path, tmp_path: Path) -> None:
+    files = pytest.importorskip("librispeech_files")
+    folder = files.tree(tmp_path, "dev-clean", seconds=2.0)
+    (folder / "84" / "121550" / "84-121550-0000.flac").write_bytes(b"no sound")
+    given = ["--data", str(tmp_path), "--split", "dev-clean", "--output", str(tmp_path / "timestamps")]
+    assert generate_timestamps.main([*given, "--model", str(project / "model"), "--max-wer", "9"]) == 0
+    output = tmp_path / "timestamps" / "dev-clean"
+    content = json.loads((output / FILE).read_text(encoding="utf8"))
+    assert (content["kept"], content["dropped"]) == (5, 1)
+    first = content["samples"][0]
+    path = load_manifest(output / FILE, check_files=True)[0].audio.path
+    assert Path(path).resolve().is_relative_to(tmp_path / "LibriSpeech" / "dev-clean")
+    assert (first["language"], first["text"]) == ("en", " ".join(word["word"] for word in first["words"]))
+    assert "84-121550-0000" in (output / LEDGER).read_text()

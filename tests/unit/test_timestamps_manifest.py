@@ -97,7 +97,10 @@ def test_any_words_come_back_as_they_were(
         ),
         ({"words": [{**WORDS[0], "end": 0.12}, WORDS[1]]}, "words: 1 ('Xin'): 0.12–0.12 s; it must"),
         ({"words": [WORDS[0], {**WORDS[1], "start": 0.05}]}, "words: 2 ('chào,'): 0.05–0.81 s; it must"),
-        ({"words": [WORDS[0], {**WORDS[1], "end": 2.2}]}, "within the 1.5 s of the utterance"),
+        (
+            {"words": [WORDS[0], {**WORDS[1], "end": 2.2}]},
+            "0.4–2.2 s; it must begin at 0.12 s or later, end after that, and lie within the utterance (up to 2 s)",
+        ),
         ({"words": WORDS[:1]}, "words: 1 that are not the 2 of the text"),
         ({"duration": float("nan")}, "duration: nan is no number of seconds"),
         ({"duration": True}, "duration: True is no number of seconds"),

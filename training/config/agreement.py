@@ -268,7 +268,7 @@ def _best_metric(config: Config) -> list[Problem]:
     if named is None:
         return []
     task = getattr(config.model, "task", "both")
-    all_scores = [name for names in SCORES.values() for name in names]
+    all_scores = [*(name for names in SCORES.values() for name in names), ONSETS]
     name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
     # Which domains the dev rows have is known when they are read: `training.selection.check_metric`.
     base, of_domain = base_score(name), "_" in name.rstrip("_")

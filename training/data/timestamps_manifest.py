@@ -82,22 +82,27 @@ def _problem(sample: Any) -> str | None:
 
 
 def _words_problem(words: list[Any], text: list[str], duration: float) -> str | None:
-    before = 0.0
     last = duration + max(TOLERANCE_SECONDS, TOLERANCE_SHARE * duration)  # as far as the sound may be longer
+    before = 0.0
     for number, word in enumerate(words, 1):
         if not isinstance(word, dict) or not isinstance(word.get("word"), str):
             return f"words: {number}: an object with word, start and end is expected"
-        start, end = word.get("start"), word.get("end")
-        if not (_is_number(start) and _is_number(end)):
-            return f"words: {number} ({word['word']!r}): start and end must be seconds"
-        if not before <= start < end <= last:
-            return (
-                f"words: {number} ({word['word']!r}): {start:g}–{end:g} s; it must begin at {before:g} s or later and "
-                f"end after its start, within the {duration:g} s of the utterance"
-            )
-        before = start
+        if problem := _time_problem(word.get("start"), word.get("end"), before, last):
+            return f"words: {number} ({word['word']!r}): {problem}"
+        before = word["start"]
     spoken = [word["word"] for word in words]
     return None if spoken == text else f"words: {len(spoken)} that are not the {len(text)} of the text"
+
+
+def _time_problem(start: Any, end: Any, first: float, last: float) -> str | None:
+    if not (_is_number(start) and _is_number(end)):
+        return "start and end must be seconds"
+    if first <= start < end <= last:
+        return None
+    return (
+        f"{start:g}–{end:g} s; it must begin at {first:g} s or later, end after that, and lie within the utterance "
+        f"(up to {last:g} s)"
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -92,7 +92,7 @@ def calibration_error(judged: Judged, edges: np.ndarray) -> Statistic:
     matrix = np.zeros((len(judged.examples), len(edges)), dtype=np.int64)
     excess = np.rint(_SCALE * (judged.confidence - judged.right)).astype(np.int64)
     np.add.at(matrix, (judged.row, _bins(judged.confidence, edges)), excess)
-    np.add.at(matrix, (judged.row, len(edges) - 1), 1)
+    matrix[:, -1] = np.bincount(judged.row, minlength=len(matrix))
     return Statistic(matrix, _mean_of_sizes)
 
 

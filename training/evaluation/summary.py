@@ -36,8 +36,10 @@ def signed_text(found: Mapping[str, Any], key: str = "value") -> str:
 
 def summarize(report: Mapping[str, Any]) -> str:
     """What a reader wants first: scores and targets, baselines, changed rows, the unheard voice."""
-    sections = (_scores, _accuracy, _domains, _languages, _translation, _nearest, _voices)
-    sections += (word_times_lines, confidence_lines, _oddities, _speed)
+    sections = (
+        *(_scores, _accuracy, _domains, _languages, _translation, _nearest, _voices),
+        *(_word_times, _confidence, _oddities, _speed),
+    )
     return "\n".join(line for section in sections for line in section(report))
 
 
@@ -134,7 +136,7 @@ def _voices(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"voices {group} in training: {', '.join(scores)}"
 
 
-def word_times_lines(report: Mapping[str, Any]) -> Iterator[str]:
+def _word_times(report: Mapping[str, Any]) -> Iterator[str]:
     found = report.get("word_times") or {}
     for mode, name in TEXTS.items():
         if mode not in found:
@@ -164,7 +166,7 @@ def _times(mode: str, system: str, found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  evenly spread words are {score_text(found['even_over_model'])} times as far off"
 
 
-def confidence_lines(report: Mapping[str, Any]) -> Iterator[str]:
+def _confidence(report: Mapping[str, Any]) -> Iterator[str]:
     found = report.get("confidence")
     if not found:
         return

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from training.data.example import TRANSCRIBE, Example, Hypothesis, SpokenWord
+from training.data.example import TRANSCRIBE, Example, Hypothesis, SpokenWord, Word
 from training.evaluation.intervals import Units, interval, median_interval, units_of
 from training.evaluation.metrics import Statistic, percent
 from training.evaluation.rows import text_language
@@ -82,7 +82,7 @@ def timing(examples: Sequence[Example], said: Sequence[Sequence[SpokenWord]]) ->
     return Timing(*table.T, *np.array(counts, dtype=np.int64).reshape(-1, 3).T)
 
 
-def _difference(reference: Any, word: SpokenWord) -> tuple[int, int, int]:
+def _difference(reference: Word, word: SpokenWord) -> tuple[int, int, int]:
     start, end, said_start, said_end = (
         round(_MICRO * seconds) for seconds in (reference.start, reference.end, word.start, word.end)
     )

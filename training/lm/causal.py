@@ -65,10 +65,10 @@ class Sizes:
     """Of a Qwen2."""
 
     vocab_size: int = 600
-    hidden_size: int = 192
-    layers: int = 4
+    hidden_size: int = 128
+    layers: int = 3
     heads: int = 4
-    intermediate_size: int = 576
+    intermediate_size: int = 384
     positions: int = 1024
 
 
@@ -146,9 +146,9 @@ def train(
     *,
     sizes: Sizes | None = None,
     instruction: str = "Transcribe the speech.",
-    steps: int = 1500,
+    steps: int = 500,
     batch_size: int = 32,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 3e-3,
     seed: int = 42,
     report: Callable[[str], None] = print,
 ) -> dict[str, float]:

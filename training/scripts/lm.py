@@ -13,10 +13,10 @@ from training.errors import UserError, exit_on_user_error
 
 SIZES = {
     "vocab_size": "tokens of the tokenizer that is trained with it (default: 600)",
-    "hidden_size": "width (default: 192)",
-    "layers": "layers (default: 4)",
+    "hidden_size": "width (default: 128)",
+    "layers": "layers (default: 3)",
     "heads": "heads of attention (default: 4)",
-    "steps": "steps of training (default: 1500)",
+    "steps": "steps of training (default: 500)",
     "batch_size": "sentences in a step (default: 32)",
     "seed": "seed of weights and batches (default: 42)",
 }
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     causal.add_argument("--instruction", default="Transcribe the speech.", help="as model.instruction")
     for name, what in SIZES.items():
         causal.add_argument(f"--{name}", type=int, help=what)
-    causal.add_argument("--learning_rate", type=float, help="peak learning rate (default: 0.002)")
+    causal.add_argument("--learning_rate", type=float, help="peak learning rate (default: 0.003)")
     for command in (train, score, causal):
         command.add_argument(
             "--text",
