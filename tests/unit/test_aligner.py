@@ -161,7 +161,7 @@ def test_it_learns_where_words_are():
     language, model = Language(), aligner()
     spoken = language.speak(64)
     before = np.abs(errors(model, spoken)).mean()
-    train(model, language, 250)
+    train(model, language, 100, clips=12)
     found = np.abs(errors(model, spoken))
     assert before > 5
     assert found[:, 0].mean() < 1.0 and (found[:, 0] < 1.0).mean() > 0.9
