@@ -75,7 +75,7 @@ def _unseen(seed: int, noise: float) -> Spoken:
 def _evenly(spoken: Spoken) -> np.ndarray:
     """Errors in frames of words of equal length that fill the clip."""
     found = []
-    for i in range(len(spoken)):
+    for i in range(len(spoken.frames)):
         frames, words = int(spoken.frame_lengths[i]), int(spoken.word_lengths[i])
         edges = np.linspace(0, frames, words + 1)
         wanted = torch.stack((spoken.starts[i, :words], spoken.ends[i, :words]), dim=1).numpy()

@@ -29,9 +29,6 @@ class Spoken(NamedTuple):
     ends: torch.Tensor
     phones: torch.Tensor
 
-    def __len__(self) -> int:
-        return len(self.frames)
-
     def row(self, i: int) -> Spoken:
         """One clip as a batch of its own, without padding."""
         frames, words = int(self.frame_lengths[i]), int(self.word_lengths[i])
@@ -166,7 +163,7 @@ def errors(model: WordAligner, spoken: Spoken) -> np.ndarray:
     output = point(model, spoken)
     pointers = [logits.log_softmax(dim=-1).numpy() for logits in (output.start_logits, output.end_logits)]
     found = []
-    for i in range(len(spoken)):
+    for i in range(len(spoken.frames)):
         frames, words = int(spoken.frame_lengths[i]), int(spoken.word_lengths[i])
         starts, ends = (pointer[i, :words, :frames] for pointer in pointers)
         times = word_times(starts, ends, FRAME_SECONDS, frames * FRAME_SECONDS)

@@ -39,6 +39,8 @@ COMMANDS = {
     "preprocess_manifest.py": "training.data.preprocess_manifest",
     "split_data.py": "training.data.split_data",
     "prepare_data.py": "training.scripts.prepare_data",
+    "generate_timestamps.py": "training.scripts.generate_timestamps",
+    "inference.py": "training.scripts.inference",
 }
 CODE = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"[\w.{}/-]+/[\w.-]+\.(?:py|md|ya?ml|toml|sh|bat|txt|j2)")

@@ -54,7 +54,7 @@ def unfold(layer: Layer) -> list[Mistake]:
     A key that stands in its block too, with another value, is a mistake; another layer may well say otherwise.
     """
     mistakes: list[Mistake] = []
-    put = _putter(layer, mistakes)
+    put = putter(layer, mistakes)
     for key, targets in PLACES.items():
         if key in layer.data:
             value = layer.data.pop(key)
@@ -74,14 +74,16 @@ def complete(given: Layer, *, ctc: bool) -> list[Mistake]:
     mistakes: list[Mistake] = []
     if ctc and isinstance(given.data.setdefault("model", {}), dict):
         given.data["model"].setdefault("type", "ctc")
-    _epochs(given, _putter(given, mistakes))
+    _epochs(given, putter(given, mistakes))
     return mistakes
 
 
 Put = Callable[[KeyPath, KeyPath, Any], None]
 
 
-def _putter(given: Layer, mistakes: list[Mistake]) -> Put:
+def putter(given: Layer, mistakes: list[Mistake]) -> Put:
+    """What writes a key in the place of another; where a different value stands there already, that is a mistake."""
+
     def put(old: KeyPath, new: KeyPath, value: Any) -> None:
         place = given.places.get(old, NOWHERE)
         *above, last = map(str, new)

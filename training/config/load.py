@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from training.config import explain, phases
+from training.config import explain, phases, voxlm_keys
 from training.config.flat import complete, has_sizes, unfold
 from training.config.merge import at, interpolate, merge, move_keys
 from training.config.schema import Config, Inconsistent, Training
@@ -116,6 +116,7 @@ def _resolve(layers: Sequence[Layer], main: Place, name: str, options: OptionsOf
     sizes = any(map(has_sizes, layers))
     mistakes += [mistake for layer in layers for mistake in unfold(layer)]
     phase = phases.select(layers)
+    mistakes += [mistake for layer in layers for mistake in voxlm_keys.unfold(layer, phase)]
     given = merge(layers)
     mistakes += complete(given, ctc=sizes)
     mistakes += move_keys(given)

@@ -152,7 +152,7 @@ def alignment_loss(
     sharpness: share of a target that stands on the frames beside its time, see `soft_targets`.
     """
     loss = ctc_weight * _characters(output, frame_lengths, ctc_labels)
-    known = ~(torch.arange(starts.shape[1], device=starts.device) >= word_lengths[:, None])
+    known = torch.arange(starts.shape[1], device=starts.device) < word_lengths[:, None]
     pairs = ((output.start_logits, starts / frame_seconds), (output.end_logits, ends / frame_seconds - 1))
     for logits, positions in pairs:
         targets = soft_targets(positions, frame_lengths, logits.shape[-1], sharpness)

@@ -24,6 +24,9 @@ KEYS = {
     "save_total_limit": "training.save_total_limit",
     "num_workers": "dataloader.num_workers",
     "target_sr": "audio.sample_rate",
+    "epochs": "training.num_train_epochs",
+    "lr": "training.learning_rate",
+    "alignment_weight": "model.alignment_weight",
 }
 """Option → the key that its value goes to."""
 NAMES = {
@@ -31,6 +34,13 @@ NAMES = {
     "pretrained_model": "model.pretrained",
     "run_name": "output.experiment_name",
     "base_model": "model.name",
+    "checkpoint": "model.name",
+    "output": "paths.output_dir",
+    "data": "data.librispeech.root",
+    "train_split": "data.librispeech.train",
+    "val_split": "data.librispeech.dev",
+    "timestamps": "data.train",
+    "val_timestamps": "data.dev",
 }
 """The same for values that are text, whatever they look like (a run may be called 001)."""
 SWITCHES = {
@@ -38,10 +48,18 @@ SWITCHES = {
     "gradient_checkpointing": "training.gradient_checkpointing=true",
     "persistent_workers": "training.dataloader_persistent_workers=true",
     "login_wandb": "training.report_to=wandb",
+    "wandb": "training.report_to=wandb",
+    "compile": "training.torch_compile=true",
 }
 """Option without a value → what it sets."""
 FOLDERS = {"train": ("train", "train_normal"), "dev": ("val_small", "val_small_normal")}
 """Split → the folders of shards that a guide's data set may have for it."""
+CONFIGS = Path("configs")
+NO_PICKLE = (
+    "a run's folder is meant, such as outputs/voxlm-2b; a .pt is a pickle, which runs code when it is loaded"
+)
+WORD_TIMES = ("training.phase=2", "data.librispeech=null")
+"""What ``--timestamps`` says besides: word times are what phase 2 learns from, in the corpus's place."""
 NO_LOGIN = (
     "--login-hf: training uploads nothing; leave it out, and when the run is finished: polyvox publish --model_dir "
     "outputs/RUN --repo_id OWNER/RUN (private unless you say otherwise; HF_TOKEN as before)"
@@ -55,6 +73,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         group.add_argument(*_spellings(name), metavar="VALUE", help=f"the same as {key}=VALUE")
     for name, override in SWITCHES.items():
         group.add_argument(*_spellings(name), action="store_true", help=f"the same as {override}")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the same as --config configs/NAME.yaml; --timestamps: also training.phase=2, in place of data.librispeech",
+    )
     group.add_argument(
         *_spellings("dataset_root"),
         type=Path,
@@ -71,10 +94,29 @@ def _spellings(name: str) -> list[str]:
     return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
 
 
+def config_file(args: argparse.Namespace) -> Path:
+    """The file of ``--config``, or of ``--model``; `UserError` without either, and with both."""
+    if args.config is not None and args.model is not None:
+        raise UserError(
+            f"--model {args.model} stands for --config configs/{args.model}.yaml; leave out one of them"
+        )
+    if args.config is not None:
+        return Path(args.config)
+    if args.model is None:
+        raise UserError("which configuration? --config FILE (see configs/ and docs/configuration.md)")
+    file = CONFIGS / f"{args.model}.yaml"
+    if not file.is_file():
+        there = ", ".join(sorted(one.stem for one in CONFIGS.glob("*.yaml"))) or "no configuration"
+        raise UserError(f"--model {args.model}: there is no {file}; {CONFIGS}/ has {there}")
+    return file
+
+
 def overrides(args: argparse.Namespace) -> list[str]:
-    """What was given, as ``key=value``; `UserError` for ``--login-hf``."""
+    """What was given, as ``key=value``; `UserError` for ``--login-hf``, and for a checkpoint that is one file."""
     if args.login_hf:
         raise UserError(NO_LOGIN)
+    if args.checkpoint is not None and args.checkpoint.endswith(".pt"):
+        raise UserError(f"--checkpoint {args.checkpoint}: {NO_PICKLE}")
     given = [f"{key}={value}" for name, key in KEYS.items() if (value := getattr(args, name)) is not None]
     given += [
         f"{key}={json.dumps(value, ensure_ascii=False)}"
@@ -84,6 +126,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
     if args.warmup_steps is not None:  # in place of a share that the file may set
         given.append("training.warmup_ratio=null")
     given += [override for name, override in SWITCHES.items() if getattr(args, name)]
+    given += WORD_TIMES if args.timestamps is not None else ()
     return [*given, *([] if args.dataset_root is None else shards_in(args.dataset_root))]
 
 

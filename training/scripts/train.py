@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="polyvox train", description=__doc__, allow_abbrev=False)
     result.add_argument(
-        "--config", type=Path, required=True, help="YAML file, see configs/ and docs/configuration.md"
+        "--config", type=Path, help="YAML file, see configs/ and docs/configuration.md; or --model NAME"
     )
     result.add_argument(
         "--dry_run", action="store_true", help="answer whether the run will work; writes nothing"
@@ -46,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--resume and --fresh contradict each other")
     from training.config.load import load_config
 
-    config = load_config(args.config, [*guide_flags.overrides(args), *args.overrides])
+    file = guide_flags.config_file(args)
+    config = load_config(file, [*guide_flags.overrides(args), *args.overrides])
     if config.model is None:
-        raise UserError(f"{args.config}: no model: block; see docs/configuration.md")
+        raise UserError(f"{file}: no model: block; see docs/configuration.md")
     check_reporters(config.training.report_to)
     for note in guide_flags.notes(args):
         say(note)
