@@ -35,7 +35,8 @@ if name == "training.data.demo":
     write(value("--output") / "manifest.tsv", "demo")
 elif name == "training.data.split_data":
     for part in ("train", "dev", "test", "unheard"):
-        write(value("--output_dir") / f"{part}.csv", part)
+        row = f"id,audio_path,duration,transcript,words\n{part},a.wav,1,hello,\n"
+        write(value("--output_dir") / f"{part}.csv", row)
 elif name == "training.scripts.download":
     write(value("--output") / "LibriSpeech" / value("--splits") / "x.flac")
 elif name == "training.scripts.lm":
@@ -145,7 +146,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project()
 
 
-def write(*paths: str, text: str = "id,audio_path,transcript,words\n") -> None:
+ROWS = "id,audio_path,duration,transcript,words\nu1,a.wav,1,hello,\n"
+
+
+def write(*paths: str, text: str = ROWS) -> None:
     for path in map(Path, paths):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf8")
@@ -258,7 +262,9 @@ def test_word_times_that_others_have_made_are_used(project: Project) -> None:
 
 def test_labels_of_manifests_without_words(project: Project) -> None:
     write("data/english_splits/train.csv", text="id,audio_path,duration,transcript\nu1,a.wav,1,hello\n")
-    write("data/english_splits/dev.csv", text="id,audio_path,duration,transcript,words\nu1,a.wav,1,hello,\n")
+    write(
+        "data/english_splits/dev.csv",
+    )
     values, folder = project.values("x"), Path("data/english_splits")
     found = labels(values)
     assert found == [Label("train", "train", folder / "train.csv", folder / "timestamps")]

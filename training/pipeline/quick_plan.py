@@ -96,10 +96,11 @@ def data_tasks(quick: Quick, state: State, say: Say) -> list[Task]:
 
 
 def demo_corpus(manifest: Path) -> str | None:
-    """The demo corpus whose folder the manifest lies in (``data/english`` is that of ``english``); None: no demo's."""
+    """The demo corpus with word times in whose folder the manifest lies (``data/english``: english); None: none does."""
     from training.data.demo import CORPORA
 
-    return next((name for name, one in CORPORA.items() if one.folder == manifest.parent.name), None)
+    timed = {name: one for name, one in CORPORA.items() if "words" in one.columns}
+    return next((name for name, one in timed.items() if one.folder == manifest.parent.name), None)
 
 
 def downloads(libri: Mapping[str, Any]) -> list[Task]:
