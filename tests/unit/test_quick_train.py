@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from training import cli
+from training.data.timestamps_manifest import FILE
 from training.errors import UserError
 from training.pipeline import quick, tasks
 from training.pipeline.quick_plan import Quick, steps
@@ -18,7 +19,7 @@ from training.pipeline.resolve import Resolved, addressed
 from training.pipeline.state import State
 from training.pipeline.tasks import Run
 from training.pipeline.walker import Walker
-from training.pipeline.word_labels import FILE, Label, labels, overrides
+from training.pipeline.word_labels import Label, labels, overrides
 
 # Writes what the real command writes, and a line of its arguments.
 STAND_IN = r"""

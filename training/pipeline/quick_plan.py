@@ -6,14 +6,16 @@ this command is used as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
 from training.pipeline import tasks
 from training.pipeline.attempt import RESULTS, Start
+from training.pipeline.corpus import data_tasks
 from training.pipeline.state import State
 from training.pipeline.tasks import Run, Say, Step, Task
 from training.pipeline.word_labels import Label
@@ -28,8 +30,8 @@ class Quick:
     """What the call asked for.
 
     ``encoder``: the run that makes the phases' encoder; ``llm``: the folder that `polyvox lm causal` makes; None: they
-    are there, or a hub has them. ``options``: words of the command line for the demo corpus, the language model and the
-    word times.
+    are there, or a hub has them. ``labels``: the splits that need word times. ``options``: words of the command line for
+    the demo corpus, the language model and the word times.
     """
 
     phase1: Run
@@ -59,7 +61,7 @@ class Quick:
 def steps(quick: Quick, state: State, say: Say) -> list[Step]:
     """All of them, in order."""
     found = [
-        Step("Data", lambda: data_tasks(quick, state, say)),
+        Step("Data", lambda: data_tasks(quick.phase1, quick.told("demo"), state, say)),
         Step("Encoder and language model", lambda: part_tasks(quick, state, say)),
         Step("Word times", lambda: label_tasks(quick, state, say)),
         Step("Phase 1: transcription", lambda: [phase1_task(quick, state, say)]),
@@ -70,76 +72,29 @@ def steps(quick: Quick, state: State, say: Say) -> list[Step]:
     return found if quick.export is None else [*found, Step("Export", lambda: [export_task(quick, state)])]
 
 
-# Data
-
-
-def data_tasks(quick: Quick, state: State, say: Say) -> list[Task]:
-    """LibriSpeech's splits, or the demo corpus and its splits; nothing where manifests of one's own are there."""
-    data, splits = quick.values["data"], quick.phase1.path("splits_dir")
-    if libri := data.get("librispeech"):
-        return downloads(libri)
-    if not tasks.reads_splits(quick.values, splits) or _foreign(Path(data["train"]), "split", state):
-        say("the configuration's data are there: nothing to prepare")
-        return []
-    manifest = quick.phase1.path("manifest_path")
-    corpus = demo_corpus(manifest)
-    if corpus is None and not manifest.exists():
-        raise UserError(
-            f"data.train: {data['train']} is not there, nor is {manifest} to make it of; name your manifests in "
-            "data.train, data.dev and data.test, or the export to be split in paths.manifest_path"
-        )
-    spoken = None
-    if corpus is not None and not _foreign(manifest, tasks.SYNTHESISE, state):
-        told = ("--corpus", corpus, *quick.told("demo"))
-        spoken = tasks.synthesis(manifest, state, say, options=told, values=told)
-    return [*([spoken] if spoken else []), tasks.splitting(manifest, splits)]
-
-
-def demo_corpus(manifest: Path) -> str | None:
-    """The demo corpus with word times in whose folder the manifest lies (``data/english``: english); None: none does."""
-    from training.data.demo import CORPORA
-
-    timed = {name: one for name, one in CORPORA.items() if "words" in one.columns}
-    return next((name for name, one in timed.items() if one.folder == manifest.parent.name), None)
-
-
-def downloads(libri: Mapping[str, Any]) -> list[Task]:
-    """One for each split that the configuration names; the command leaves alone what is there."""
-    root = Path(libri["root"])
-    corpus = root if root.name == "LibriSpeech" else root / "LibriSpeech"
-    splits = dict.fromkeys(split for part in ("train", "dev", "test") for split in libri[part])
-    return [
-        Task(
-            key=f"download {split}",
-            command=tasks.module(
-                "training.scripts.download", "librispeech", "--output", root, "--splits", split
-            ),
-            writes=(corpus / split,),
-        )
-        for split in splits
-    ]
-
-
-def _foreign(path: Path, key: str, state: State) -> bool:
-    """Whether something is there that this command has not made."""
-    return path.exists() and state.record(key) is None
-
-
 # The parts that a model from scratch is put together from
 
 
 def part_tasks(quick: Quick, state: State, say: Say) -> list[Task]:
     """The encoder's training and the language model's, where the configuration's folders are to be made."""
-    found = []
-    if quick.encoder is not None:
-        task = tasks.training_task(quick.encoder, state, say, fresh=quick.fresh)
-        found.append((quick.encoder.resolved.folder, task))
+    parts: list[tuple[Path, str, Callable[[], Task]]] = []
+    if (run := quick.encoder) is not None:
+        make = partial(tasks.training_task, run, state, say, fresh=quick.fresh)
+        parts.append((run.resolved.folder, run.key, make))
     if quick.llm is not None:
-        found.append((quick.llm, causal_task(quick, quick.llm)))
-    for folder, task in found:
-        if _foreign(folder / MODEL, task.key, state):
+        parts.append((quick.llm, causal_key(quick.llm), partial(causal_task, quick, quick.llm)))
+    found = []
+    for folder, key, make in parts:
+        if tasks.foreign(folder / MODEL, key, state):
             say(f"{folder}: there already, used as it is")
-    return [task for folder, task in found if not _foreign(folder / MODEL, task.key, state)]
+        else:
+            found.append(make())
+    return found
+
+
+def causal_key(folder: Path) -> str:
+    """Name of the language model's task."""
+    return f"lm causal {folder}"
 
 
 def causal_task(quick: Quick, folder: Path) -> Task:
@@ -152,7 +107,7 @@ def causal_task(quick: Quick, folder: Path) -> Task:
         )
     told = ("--instruction", quick.values["model"]["instruction"], *quick.told("llm"))
     return Task(
-        key=f"lm causal {folder}",
+        key=causal_key(folder),
         command=tasks.module(
             "training.scripts.lm", "causal", "--text", data["train"], "--output", folder, *told
         ),
@@ -168,7 +123,7 @@ def _made_parts(quick: Quick, state: State) -> list[Path]:
     found = []
     if quick.encoder is not None and state.record(quick.encoder.key):
         found.append(quick.encoder.resolved.folder / RESULTS)
-    if quick.llm is not None and state.record(f"lm causal {quick.llm}"):
+    if quick.llm is not None and state.record(causal_key(quick.llm)):
         found.append(quick.llm / WEIGHTS)
     return found
 
@@ -181,7 +136,7 @@ def label_tasks(quick: Quick, state: State, say: Say) -> list[Task]:
     found = []
     for label in quick.labels:
         task = _label_task(label, quick, state)
-        if _foreign(label.manifest, task.key, state):
+        if tasks.foreign(label.manifest, task.key, state):
             say(f"{label.manifest}: there already, used as it is")
         else:
             found.append(task)

@@ -16,7 +16,7 @@ from training.pipeline.state import State, file_hash, fingerprint
 from training.pipeline.weights import of_scores, of_weights
 
 RESULTS_FOLDER = "results"
-SYNTHESISE = "synthesise"
+SYNTHESISE, SPLIT = "synthesise", "split"
 OTHER_SOURCES = ("dataset", "registry", "manifest", "shards", "librispeech")
 Say = Callable[[str], None]
 
@@ -75,6 +75,11 @@ def module(name: str, *arguments: object) -> tuple[str, ...]:
     return (sys.executable, "-m", name, *map(str, arguments))
 
 
+def foreign(path: Path, key: str, state: State) -> bool:
+    """Whether something is there that the task ``key`` has not made."""
+    return path.exists() and state.record(key) is None
+
+
 def synthesis(
     manifest: Path, state: State, say: Say, *, options: Sequence[str] = (), values: Any = None
 ) -> Task | None:
@@ -98,7 +103,7 @@ def synthesis(
 def splitting(manifest: Path, splits: Path, options: Sequence[str] = ()) -> Task:
     """``polyvox split``."""
     return Task(
-        key="split",
+        key=SPLIT,
         command=module("training.data.split_data", "--manifest", manifest, "--output_dir", splits, *options),
         values=tuple(options),
         reads=(manifest,),

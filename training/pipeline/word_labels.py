@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.data.manifest import load_manifest
+from training.data.timestamps_manifest import FILE
 from training.errors import UserError
 from training.pipeline.tasks import from_files
 
 FOLDER = "timestamps"
-FILE = "timestamps_manifest.json"
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,6 @@ def _of_librispeech(libri: Mapping[str, Any]) -> list[Label]:
 
 
 def _untimed(data: Mapping[str, Any], part: str) -> bool:
-    from training.data.manifest import load_manifest
-
     path = data[part]
     if not from_files(data) or path is None or not Path(path).exists():
         return False
