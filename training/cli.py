@@ -21,6 +21,10 @@ COMMANDS = {
     ),
     "download": ("training.scripts.download", "a public corpus, resumable and checked: librispeech"),
     "train": ("training.scripts.train", "train the model that a configuration describes"),
+    "quick-train": (
+        "training.pipeline.quick",
+        "a VoxLM in one command: data, word times, both phases, scores, export",
+    ),
     "tune": ("training.tuning.command", "search for better settings: trials through Optuna, resumable"),
     "evaluate": ("training.scripts.run_evaluation", "score a trained model on a test split"),
     "calibrate": (

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 from training.errors import UserError
-from training.pipeline import command, machine, plan
+from training.pipeline import command, machine, plan, tasks, walker
 from training.pipeline.attempt import decide
 from training.pipeline.command import Pipeline, overrides_for
 from training.pipeline.machine import Machine, choose, is_demo, weights_in_reach
-from training.pipeline.plan import Run, Settings
+from training.pipeline.plan import Settings
 from training.pipeline.process import Stopped, run
 from training.pipeline.resolve import Resolved
 from training.pipeline.state import NAME, State
+from training.pipeline.tasks import Run
 
 DEMO_HEADER = "id\tvideo_id\taudio_path\ttranscript\tword_languages\tkind\tvoice\tsnr_db\tsplit_hint\n"
 DEMO = DEMO_HEADER + "demo01_0001\tdemo01\ta.wav\txin chào\tvi vi\tvi\tvi+f2\t\t\n"
@@ -140,7 +141,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     (folder / "demo.tsv").write_text(DEMO, encoding="utf8")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(
-        plan, "module", lambda name, *rest: (sys.executable, "stand_in.py", name, *map(str, rest))
+        tasks, "module", lambda name, *rest: (sys.executable, "stand_in.py", name, *map(str, rest))
     )
     return House(folder)
 
@@ -343,8 +344,8 @@ def test_a_signal_saves_and_the_next_call_goes_on(house: House, number: signal.S
     driver = house.folder / "driver.py"
     driver.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\nfrom test_pipeline import House, plan, sys as s\n"
-        "plan.module = lambda name, *rest: (s.executable, 'stand_in.py', name, *map(str, rest))\n"
+        "from pathlib import Path\nfrom test_pipeline import House, tasks, sys as s\n"
+        "tasks.module = lambda name, *rest: (s.executable, 'stand_in.py', name, *map(str, rest))\n"
         "from training.pipeline.process import Stopped\n"
         "try:\n    House(Path('.')).pipeline().run()\n"
         "except Stopped as stopped:\n    sys.exit(128 + stopped.number)\n",
@@ -419,7 +420,7 @@ def test_under_a_launcher_the_training_gets_the_signal(tmp_path: Path) -> None:
 
 def test_a_task_stopped_by_somebody_else(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
-    monkeypatch.setattr(plan, "module", lambda name, *rest: (sys.executable, "-c", code))
+    monkeypatch.setattr(tasks, "module", lambda name, *rest: (sys.executable, "-c", code))
     with pytest.raises(Stopped) as stopped:
         house.pipeline().run()
     assert stopped.value.number == signal.SIGTERM
@@ -624,7 +625,7 @@ def test_a_damaged_state_is_explained(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:00"), (59.6, "1:00"), (3723, "1:02:03")])
 def test_clock(seconds: float, text: str) -> None:
-    assert command.clock(seconds) == text
+    assert walker.clock(seconds) == text
 
 
 def test_machines_after_the_first_wait_for_the_data_and_train_as_the_first_does(
@@ -642,9 +643,9 @@ def test_machines_after_the_first_wait_for_the_data_and_train_as_the_first_does(
         leader.begin(key, "of this call", flags=["--resume"])
         leader.process(os.getpid())
 
-    monkeypatch.setattr(command.time, "sleep", first_machine_starts)
+    monkeypatch.setattr(walker.time, "sleep", first_machine_starts)
     made = house.run(launcher=(), rank=1)
-    assert waits == [command.POLL_SECONDS]
+    assert waits == [walker.POLL_SECONDS]
     assert [(call[0], call[-1]) for call in made] == [("accelerate.commands.accelerate_cli", "--resume")]
     assert "waiting for machine 0: train demo_whisper" in house.said
 
@@ -652,7 +653,7 @@ def test_machines_after_the_first_wait_for_the_data_and_train_as_the_first_does(
 def test_machines_after_the_first_end_when_it_fails(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     leader = State(Path("outputs") / NAME)
     leader.open_call()
-    monkeypatch.setattr(command.time, "sleep", lambda seconds: leader.close_call(3))
+    monkeypatch.setattr(walker.time, "sleep", lambda seconds: leader.close_call(3))
     assert house.pipeline(launcher=(), rank=1).run() == 3
     assert house.said[-2].startswith("machine 0 ended with status 3 before ")
     assert not house.calls()
@@ -674,7 +675,7 @@ def test_machines_after_the_first_do_not_take_an_earlier_call_for_a_fresh_one(
         leader.begin(key, "of this call", flags=["--overwrite"])
         leader.process(os.getpid())
 
-    monkeypatch.setattr(command.time, "sleep", first_machine_starts)
+    monkeypatch.setattr(walker.time, "sleep", first_machine_starts)
     follower = Pipeline(
         house.settings(launcher=(), rank=1, fresh=True), State(leader.path), house.said.append
     )
@@ -686,5 +687,5 @@ def test_machines_after_the_first_do_not_take_an_earlier_call_for_a_fresh_one(
     )
     before = len(house.calls())
     assert follower._follow(task) == (0, None)
-    assert waits == [command.POLL_SECONDS]
+    assert waits == [walker.POLL_SECONDS]
     assert [call[-1] for call in house.calls()[before:]] == ["--overwrite"]

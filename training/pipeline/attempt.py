@@ -58,7 +58,7 @@ def _unknown(run: Resolved) -> Start:
         return RESUME
     raise UserError(
         f"{run.folder} holds files that this pipeline has not made; start it over with --fresh (removes an earlier "
-        "run), or choose another place with --config paths.output_dir=…"
+        "run), or choose another place with paths.output_dir=…"
     )
 
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from training.errors import UserError
-from training.pipeline import process
 from training.pipeline.machine import choose, look
-from training.pipeline.plan import LEADER_ONLY, Run, Settings, Step, Task, steps
-from training.pipeline.resolve import resolve
+from training.pipeline.plan import LEADER_ONLY, Settings, steps
+from training.pipeline.resolve import addressed, resolve
 from training.pipeline.state import NAME, State
+from training.pipeline.tasks import Run, Say, Step, score_lines
+from training.pipeline.walker import Walker, clock, say
 
 ARCHITECTURES = ("whisper", "e2e")
 CONFIGS = Path("configs")
-COUNT = 6
-POLL_SECONDS = 5.0
-Say = Callable[[str], None]
+INSTALL = "Install dependencies"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,26 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, others = parser().parse_known_args(argv)
     if others and args.stage != "prod":
         raise UserError(f"polyvox pipeline: unknown option {others[0]}; --help lists them")
-    say = _say
     began = time.monotonic()
     settings = plan(args, others, say)
-    state = State(settings.path("output_dir") / NAME)
-    if settings.rank == 0:
-        state.refuse_second()
-        if settings.fresh:
-            state.redo_all()
-        state.open_call()
-    pipeline = Pipeline(settings, state, say)
-    pipeline.times["Install dependencies"] = _installation(args.installed, say)
-    status = 1
-    try:
-        status = pipeline.run()
-    except process.Stopped as stopped:
-        say(f"stopped in {stopped.key!r}; the same command goes on from there")
-        status = 128 + stopped.number
-    finally:
-        if settings.rank == 0:
-            state.close_call(status)
+    pipeline = Pipeline(settings, State(settings.path("output_dir") / NAME), say)
+    pipeline.times[INSTALL] = _installation(args.installed)
+    status = pipeline.call()
     if status == 0:
         say(pipeline.closing(time.monotonic() - began))
     return status
@@ -124,161 +106,44 @@ def resolved_runs(profile: str, overrides: Sequence[str]) -> tuple[Run, ...]:
 
 def overrides_for(architecture: str, overrides: Sequence[str]) -> tuple[str, ...]:
     """Those for both, and those that begin with ``<architecture>:``."""
-    chosen = []
-    for override in overrides:
-        prefix, colon, rest = override.partition(":")
-        named = bool(colon) and prefix in ARCHITECTURES
-        if not named or prefix == architecture:
-            chosen.append(rest if named else override)
-    return tuple(chosen)
+    told = (addressed(override, ARCHITECTURES) for override in overrides)
+    return tuple(override for name, override in told if name in (None, architecture))
 
 
-class Pipeline:
-    """Walks through the steps; keeps how long each took."""
+class Pipeline(Walker):
+    """Walks through steps 2 to 6 of both models."""
 
     def __init__(self, settings: Settings, state: State, say: Say):
-        self.settings, self.state, self.say = settings, state, say
-        self.times: dict[str, str] = {}
-        self.followed: str | None = None
-
-    def run(self) -> int:
-        """0, or the status of the task that failed."""
-        for number, step in enumerate(steps(self.settings, self.state, self.say), 2):
-            if self.settings.rank and step.title in LEADER_ONLY:
-                continue
-            self.say(f"[{number}/{COUNT}] {step.title}")
-            if status := self._step(step):
-                self.say(f"[{number}/{COUNT}] {step.title} failed with status {status}")
-                return status
-            self.say(f"[{number}/{COUNT}] {step.title}: {self.times[step.title]}")
-        return 0
-
-    def _step(self, step: Step) -> int:
-        began, earlier, worked = time.monotonic(), 0.0, False
-        for task in step.tasks():
-            status, before = self._follow(task) if self.settings.rank else self._task(task)
-            if status:
-                return status
-            earlier += before or 0.0
-            worked |= before is None
-        now = clock(time.monotonic() - began)
-        self.times[step.title] = now if worked else f"nothing to do ({clock(earlier)} when it was done)"
-        return 0
-
-    def _task(self, task: Task) -> tuple[int, float | None]:
-        """Status, and how long an earlier call took where there was nothing to do."""
-        inputs = task.inputs()
-        if self.state.is_finished(task.key, inputs, task.writes):
-            record = self.state.record(task.key)
-            assert record is not None
-            return 0, record["seconds"]
-        start = task.start(inputs)
-        self.state.begin(task.key, inputs, flags=start.flags, goes_on="--resume" in start.flags or start.done)
-        began = time.monotonic()
-        if not start.done and (status := self._process(task, start.flags)):
-            return status, None
-        if missing := [str(path) for path in task.writes if not path.exists()]:
-            raise RuntimeError(f"{task.key} ended well but did not write {', '.join(missing)}")
-        self.state.finish(task.key, time.monotonic() - began, task.notes())
-        return 0, None
-
-    def _process(self, task: Task, flags: Sequence[str]) -> int:
-        ended = process.run(
-            # A flag with an optional value must not be followed by key=value.
-            [*task.command, *flags],
-            launcher=task.launcher,
-            started=self.state.process if self.settings.rank == 0 else lambda pid: None,
+        super().__init__(
+            steps(settings, state, say), state, say, first=2, fresh=settings.fresh, rank=settings.rank
         )
-        if ended.status == 0:
-            return 0
-        if self.settings.rank == 0:
-            self.state.stop()
-        if number := _stopped_by(ended):
-            raise process.Stopped(task.key, number)
-        return ended.status if ended.status > 0 else 128 - ended.status
+        self.settings = settings
 
-    def _follow(self, task: Task) -> tuple[int, float | None]:
-        """On another machine than the first: wait until that one has prepared, or trains, and train with it.
-
-        With ``--fresh`` what an earlier call has finished does not count: the first machine's call is awaited.
-        """
-        told = False
-        while True:
-            self.state.reload()
-            call = self.state.call or {"id": None, "status": 0}
-            if call["status"] is None:
-                self.followed = call["id"]
-            ours = self.followed is not None and call["id"] == self.followed
-            record, now = self.state.record(task.key), self.state.running
-            if ours or not self.settings.fresh:
-                if self.state.is_finished(task.key, task.inputs(), task.writes):
-                    return 0, record["seconds"] if record else 0.0
-                if task.launcher and now and now["key"] == task.key and "pid" in now:
-                    return self._process(task, now["flags"]), None
-            if ours and call["status"]:
-                self.say(f"machine 0 ended with status {call['status']} before {task.key}")
-                return call["status"], None
-            if not told:
-                self.say(f"waiting for machine 0: {task.key}")
-                told = True
-            time.sleep(POLL_SECONDS)
+    def concerns(self, step: Step) -> bool:
+        """On other machines than the first only what several do together."""
+        return not self.settings.rank or step.title not in LEADER_ONLY
 
     def closing(self, seconds: float) -> str:
         """Durations, scores, and where everything lies."""
         settings = self.settings
-        titles = ["Install dependencies", *(step.title for step in steps(settings, self.state, self.say))]
-        lines = [
-            f"  [{number}/{COUNT}] {title:28} {self.times[title]}"
-            for number, title in enumerate(titles, 1)
-            if title in self.times
-        ]
         where = {
             "models": ", ".join(str(run.resolved.folder) for run in settings.runs),
             "scores": settings.results,
             "charts": settings.charts,
             "report": settings.charts / "report.html",
         }
+        names = [f"{run.resolved.name}{end}" for run in settings.runs for end in ("", "_unheard")]
         places = [f"  {name:8} {path}" for name, path in where.items()]
-        return "\n".join([f"\nDone in {clock(seconds)}", *lines, *self._scores(), *places])
-
-    def _scores(self) -> list[str]:
-        from training.evaluation.summary import score_text
-
-        lines = []
-        for run in self.settings.runs:
-            for name in (run.resolved.name, f"{run.resolved.name}_unheard"):
-                path = self.settings.results / f"{name}_metrics.json"
-                if path.is_file():
-                    scores: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))["scores"]
-                    text = ", ".join(f"{metric} {score_text(score)}" for metric, score in scores.items())
-                    lines.append(f"  {name}: {text}")
-        return lines
+        installed = [f"  [1/6] {INSTALL:28} {self.times[INSTALL]}"] if INSTALL in self.times else []
+        lines = [*installed, *self.durations(), *score_lines(settings.results, names), *places]
+        return "\n".join([f"\nDone in {clock(seconds)}", *lines])
 
 
-def _stopped_by(ended: process.Ended) -> int | None:
-    """The signal that ended a task: sent to us, or to the task itself."""
-    if ended.signal:
-        return ended.signal
-    stops = {-ended.status, ended.status - 128} & {signal.SIGINT, signal.SIGTERM}
-    return min(stops) if stops else None
-
-
-def _installation(installed: bool, say: Say) -> str:
+def _installation(installed: bool) -> str:
     if not installed:
-        say("[1/6] Install dependencies: this environment")
+        say(f"[1/6] {INSTALL}: this environment")
         return "this environment"
     seconds = json.loads((Path(sys.prefix) / "polyvox.json").read_text(encoding="utf8"))["last_seconds"]
     took = clock(seconds) if seconds else "nothing to do"
-    say(f"[1/6] Install dependencies: {took}")
+    say(f"[1/6] {INSTALL}: {took}")
     return took
-
-
-def clock(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

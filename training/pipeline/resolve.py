@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,12 @@ def resolve(asked: Sequence[tuple[Path, Sequence[str]]]) -> list[Resolved]:
         Resolved(values=values, text=text, checkpoint=Path(checkpoint) if checkpoint else None)
         for values, text, checkpoint in json.loads(done.stdout.splitlines()[-1])
     ]
+
+
+def addressed(override: str, names: Collection[str]) -> tuple[str | None, str]:
+    """``name:key=value`` for one of ``names`` → that name and ``key=value``; (None, the override) for any other."""
+    name, colon, rest = override.partition(":")
+    return (name, rest) if colon and name in names else (None, override)
 
 
 def main() -> int:

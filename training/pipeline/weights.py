@@ -7,7 +7,7 @@ from typing import Any
 BLOCKS = ("model", "audio", "augmentation", "output")
 DATA = (
     *("train", "dev", "manifest", "dev_share", "registry", "version"),
-    *("audio_root", "columns", "dataset", "min_seconds"),
+    *("audio_root", "columns", "dataset", "shards", "librispeech", "domains", "min_seconds"),
 )
 EVALUATION = ("max_utterances",)
 """The one setting of `evaluation` that is of use in training alone: checkpoints are chosen on these rows. How they are

@@ -117,7 +117,7 @@ def check_secrets(parcel: Parcel) -> None:
 
 
 def _take(parcel: Parcel, folder: Path, path: Path) -> None:
-    reason = _why_not(path)
+    reason = why_not(path)
     if reason is None and path.name.endswith(".json") and path.name not in VERBATIM:
         parcel.add_values(path.name, path, read_json(path))
     elif reason is None:
@@ -126,7 +126,7 @@ def _take(parcel: Parcel, folder: Path, path: Path) -> None:
         parcel.left_out[path.relative_to(folder).as_posix() + ("/" if path.is_dir() else "")] = reason
 
 
-def _why_not(path: Path) -> str | None:
+def why_not(path: Path) -> str | None:
     """Why a file of the folder stays here; None when it goes, nothing to say (``""``) where it is dealt with apart."""
     if path.name in (RESOLVED_NAME, CARD, "metrics"):
         return ""
