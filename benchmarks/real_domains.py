@@ -20,6 +20,7 @@ from real_speech import ROOT, corpus, curve, listed, options, polyvox, show_curv
 
 FROM_SCRATCH = (
     "model.sizes.dropout=0.1",
+    "audio.max_length_seconds=15",
     "training.max_batch_seconds=15",
     "training.learning_rate=1.5e-3",
 )

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_project
 from safetensors.torch import load_file
+
+from training.data.audio import load_audio
+from training.data.example import AudioRef, Example
+from training.inference.loading import load_trained, with_domain
 
 pytestmark = pytest.mark.recipe
 
@@ -85,6 +90,17 @@ def test_it_is_evaluated_by_domain_and_with_other_prompts(project: Path) -> None
     assert (out / "adapted_auto_metrics.json").is_file()
 
 
+def test_a_swap_test_that_would_tell_nothing_is_refused(project: Path) -> None:
+    """With all prompts of one domain the first column would not be the utterances' own."""
+    swap = ("--swap_test", "--output", project / "refused")
+    done = polyvox("evaluate", "--model_dir", project / "adapted", "--domain", "child", *swap)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--swap_test --domain child: the test begins with the utterances' own domains" in done.stderr
+    done = polyvox("evaluate", "--model_dir", project / "run", *swap)
+    assert done.returncode == 2 and "--swap_test: " in done.stderr and "no domains" in done.stderr
+    assert not any((project / "refused").iterdir())
+
+
 def test_recordings_need_a_domain_or_the_model_says_it(project: Path) -> None:
     clip = project / "clip3.wav"
     done = polyvox("transcribe", clip, "--model", project / "adapted")
@@ -98,6 +114,40 @@ def test_recordings_need_a_domain_or_the_model_says_it(project: Path) -> None:
     assert all(one["domain"] in ("adult", "child") for one in json.loads(done.stdout)["segments"])
     done = polyvox("transcribe", clip, "--model", project / "run", "--domain", "child")
     assert done.returncode == 2 and "holds a whisper, which has no domains" in done.stderr
+
+
+def test_the_snippet_of_the_docs_transcribes_without_us(project: Path) -> None:
+    """The folder in stock transformers, prompt and all: as `full` says it, which pads to 30 s too."""
+    page = (tiny_project.ROOT / "docs" / "domains.md").read_text(encoding="utf8")
+    snippet = page.partition("```python\n")[2].partition("```")[0]
+    clip = project / "clip3.wav"
+    for theirs, ours in (
+        ("outputs/demo_domain_whisper", project / "adapted"),
+        ("clip.wav", clip),
+        ("|ko|", "|vi|"),
+        ('"ko"', '"vi"'),
+        (":dyslexic|", ":child|"),
+    ):
+        assert theirs in snippet
+        snippet = snippet.replace(theirs, str(ours))
+    alone = f"{snippet}\nimport sys; assert 'training' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", alone],
+        env=tiny_project.environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{heard_at_30_seconds(project / 'adapted', clip, 'child')}\n"
+
+
+def heard_at_30_seconds(folder: Path, clip: Path, domain: str) -> str:
+    bundle = with_domain(load_trained(folder), domain).bundle
+    example = Example(id="clip", audio=AudioRef(path=str(clip)), duration=1.0, language="vi")
+    row = bundle.encode(example, load_audio(example.audio, 16000))
+    batch = replace(bundle.collate, context="full")([row])
+    return bundle.decode(bundle.generate(bundle.model, batch, num_beams=1)["transcribe"][0])
 
 
 def test_a_domain_that_no_row_has_is_named(project: Path) -> None:

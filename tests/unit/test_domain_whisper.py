@@ -164,6 +164,19 @@ def test_a_prompt_may_be_the_other_domains_or_without_any():
         with_domain(trained, "child")
 
 
+def test_what_a_model_cannot_be_asked_is_refused():
+    alone = Trained(tiny(domains=["normal"]), None, "domain_whisper", None)
+    with pytest.raises(
+        UserError, match=r"^--swap_test: this model knows normal alone; there is no other domain"
+    ):
+        with_domain(alone, SWAP, "--swap_test")
+    untaught = Trained(tiny(domain_supervised=False), None, "domain_whisper", None)
+    with pytest.raises(
+        UserError, match=r"--domain auto: this model was not taught .* name one: normal, dysl"
+    ):
+        with_domain(untaught, AUTO)
+
+
 def test_auto_is_the_domain_that_the_model_finds_likeliest_row_by_row():
     bundle = tiny()
     asked = with_domain(Trained(bundle, None, "domain_whisper", None), AUTO).bundle

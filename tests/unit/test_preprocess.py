@@ -336,3 +336,15 @@ def test_korean_options_without_korean_are_refused(tmp_path: Path, option: tuple
     done = run("--input", tmp_path / "a.tsv", "--output", tmp_path / "b.tsv", *option)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {option[0]}: is for Korean transcripts; say --korean as well\n"
+
+
+def test_korean_rules_for_a_manifest_of_other_languages_are_refused(tmp_path: Path) -> None:
+    source = export(
+        tmp_path,
+        row(tmp_path, "en", transcript="a", language="en"),
+        row(tmp_path, "kr", transcript="가", language="kr"),
+    )
+    done = run("--input", source, "--output", tmp_path / "b.tsv", "--korean")
+    assert done.returncode == 2
+    assert f"error: --korean: no row of {source} is Korean (language: en, kr); Korean is ko" in done.stderr
+    assert not (tmp_path / "b.tsv").exists()
