@@ -41,7 +41,7 @@ def test_the_working_directory_is_never_removed(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "config.yaml").write_text("model: {type: whisper}")
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner")
-    for folder in (Path("."), Path("..")):
+    for folder in (Path(), Path("..")):
         (folder / "config.yaml").touch()
         with pytest.raises(UserError, match="holds the working directory and is left alone"):
             check_folder(folder, resume=None, fresh=True)
