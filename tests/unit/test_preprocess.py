@@ -290,6 +290,16 @@ def test_a_misspelt_text_column_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         preprocess(source, tmp_path / "out.tsv")
 
 
+def test_a_duration_is_not_taken_for_a_misspelt_translation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.tsv"
+    source.write_text("id\taudio_path\tduration\ttranscript\n", encoding="utf-8")
+    with pytest.raises(UserError):  # no rows
+        preprocess(source, tmp_path / "out.tsv")
+    assert capsys.readouterr().err == f"{source}: no column 'translation'\n"
+
+
 KSPON = "b/ 음/ 그+ 그래서 (30%)/(삼 십 퍼센트) n/"
 
 

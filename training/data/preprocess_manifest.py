@@ -148,7 +148,7 @@ def _look_for_texts(source: Path, names: Sequence[str]) -> None:
     others = [name for name in names if name not in texts]
     hints = []
     for name in (text for text in texts if text not in names):
-        near = get_close_matches(name, others, n=1)
+        near = get_close_matches(name, others, n=1, cutoff=0.75)  # duration is no translation
         hints.append(
             f"no column {name!r}" + (f" (--column {name}={near[0]}, if that is meant)" if near else "")
         )
