@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
+SCORES = ("loss", "wer", "cer", "bleu", "chrf")
 RUNS = ("demo_whisper", "demo_e2e")
 REGULARISED = {
     "whisper": ["model.sizes.dropout=0.1", "model.sizes.apply_spec_augment=true"],
@@ -31,6 +33,21 @@ REGULARISED = {
     ],
 }
 """A few thousand sentences that are read many times, unlike the synthesised ones."""
+
+
+def polyvox(*arguments: object) -> None:
+    """One of the project's commands; `SystemExit` with its status where it fails."""
+    done = subprocess.run([sys.executable, "-m", "training.cli", *map(str, arguments)], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def train(folder: Path, *arguments: object) -> None:
+    """`polyvox train` into ``folder``; goes on where it was interrupted, and is silent where it is done."""
+    if not (folder / "train_results.json").is_file():
+        begun = "--resume" if list(folder.glob("checkpoint-*")) else "--fresh"
+        where = [f"paths.output_dir={folder.parent}", f"output.experiment_name={folder.name}"]
+        polyvox("train", begun, *arguments, *where)
 
 
 def corpus(speech: Path | None, name: str) -> Path | None:
@@ -93,22 +110,23 @@ def curve(outputs: Path, run: str) -> list[dict[str, float]]:
 
 
 def _measured(entry: dict[str, Any]) -> dict[str, float]:
-    return {
-        name: entry[f"eval_{name}"]
-        for name in ("loss", "wer", "cer", "bleu", "chrf")
-        if f"eval_{name}" in entry
-    }
+    """The scores, those of domains too (``cer_child``)."""
+    scores = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+    return {name: value for name, value in scores.items() if name.partition("_")[0] in SCORES}
 
 
 def show(run: str, found: dict[str, Any]) -> None:
-    """One line a score, one line a point of the curve."""
+    """One line a score, and the curve."""
     for name, score in found["scores"].items():
         print(f"{run}  {name:5s} {score['value']:6.1f}  [{score['low']:.1f}, {score['high']:.1f}]")
-    for point in found["curve"]:
-        print(
-            f"{run}  dev, epoch {point['epoch']:5.1f}: "
-            + ", ".join(f"{k} {v:.2f}" for k, v in point.items() if k != "epoch")
-        )
+    show_curve(run, found["curve"])
+
+
+def show_curve(run: str, points: Sequence[dict[str, float]]) -> None:
+    """One line a point."""
+    for point in points:
+        told = ", ".join(f"{name} {value:.2f}" for name, value in point.items() if name != "epoch")
+        print(f"{run}  dev, epoch {point['epoch']:5.1f}: {told}")
 
 
 def options(description: str | None, corpus: str) -> argparse.ArgumentParser:

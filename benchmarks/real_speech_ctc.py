@@ -13,19 +13,16 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from real_speech import corpus, curve, options
+from real_speech import ROOT, corpus, curve, options, polyvox, train
 
 from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
 
-ROOT = Path(__file__).resolve().parents[1]
 REGULARISED = [
     "model.dropout=0.1",
     "augmentation.spec={prob: 0.5, freq_masks: 2, freq_width: 0.1, time_masks: 1, time_width: 0.03}",
@@ -34,26 +31,17 @@ REGULARISED = [
 """A few thousand sentences that are read many times, unlike the synthesised ones."""
 
 
-def script(name: str, *arguments: str) -> None:
-    """One of the project's commands; `SystemExit` with its status where it fails."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "training" / "scripts" / name), *arguments], check=False
-    )
-    if done.returncode:
-        raise SystemExit(done.returncode)
-
-
 def prepared(source: Path, work: Path) -> Path:
     """The registry with one frozen version, v1, split by speakers; its manifests are exported beside it."""
     database = work / "registry.db"
     if not database.is_file():
         table = ["--csv_path", str(source / "manifest.tsv"), "--audio_root", str(source)]
         split = ["--auto_split", "--split_strategy", "speaker", "--frames_per_second", "25"]
-        script("prepare_data.py", *table, *split, "--database", str(database))
+        polyvox("data", "prepare", *table, *split, "--database", database)
     exported = work / "export"
     if not exported.is_dir():
-        command = [sys.executable, "-m", "training.cli", "data", "export", "--registry", str(database)]
-        subprocess.run([*command, "--version", "v1", "--output_dir", str(exported)], check=True)
+        version = ["--registry", database, "--version", "v1"]
+        polyvox("data", "export", *version, "--output_dir", exported)
     return database
 
 
@@ -78,13 +66,11 @@ def run(database: Path, work: Path, seed: int, args: argparse.Namespace) -> dict
     report = outputs / "results" / f"{name}_metrics.json"
     if not report.is_file():
         data = [f"data.registry={database}", "data.version=v1", f"model.languages=[{args.language}]"]
-        where = [f"paths.output_dir={outputs}", f"output.experiment_name={name}", f"training.seed={seed}"]
-        epochs = [f"training.num_train_epochs={args.epochs}"]
-        config = str(ROOT / "configs" / "demo_ctc.yaml")
-        begun = ["--resume"] if list((outputs / name).glob("checkpoint-*")) else ["--fresh"]
-        script("train.py", "--config", config, *begun, *data, *where, *epochs, *REGULARISED, *args.others)
-        model = ["--model_dir", str(outputs / name), "--split", "test"]
-        script("run_evaluation.py", *model, "--output", str(outputs / "results"), "--name", name)
+        how = [f"training.seed={seed}", f"training.num_train_epochs={args.epochs}"]
+        config = ROOT / "configs" / "demo_ctc.yaml"
+        train(outputs / name, "--config", config, *data, *how, *REGULARISED, *args.others)
+        model = ["--model_dir", outputs / name, "--split", "test"]
+        polyvox("evaluate", *model, "--output", outputs / "results", "--name", name)
     scores = json.loads(report.read_text(encoding="utf8"))
     seconds = json.loads((outputs / name / "train_results.json").read_text(encoding="utf8"))["train_seconds"]
     return {

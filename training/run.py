@@ -304,6 +304,10 @@ def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
         raise UserError(
             f"--fresh: {folder} was not written by a run and is left alone; choose another output.dir"
         )
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"--fresh: {folder} holds the working directory and is left alone; choose another output.dir"
+        )
 
 
 def claim_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:

@@ -80,6 +80,17 @@ def test_it_is_evaluated_by_domain_and_with_other_prompts(project: Path) -> None
     assert (out / "adapted_auto_metrics.json").is_file()
 
 
+def test_a_swap_test_that_would_tell_nothing_is_refused(project: Path) -> None:
+    """With all prompts of one domain the first column would not be the utterances' own."""
+    swap = ("--swap_test", "--output", project / "refused")
+    done = tiny_project.polyvox("evaluate", "--model_dir", project / "adapted", "--domain", "child", *swap)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--swap_test --domain child: the test begins with the utterances' own domains" in done.stderr
+    done = tiny_project.polyvox("evaluate", "--model_dir", project / "run", *swap)
+    assert done.returncode == 2 and "--swap_test: " in done.stderr and "no domains" in done.stderr
+    assert not any((project / "refused").iterdir())
+
+
 def test_recordings_need_a_domain_or_the_model_says_it(project: Path) -> None:
     clip = project / "clip3.wav"
     done = tiny_project.polyvox("transcribe", clip, "--model", project / "adapted")

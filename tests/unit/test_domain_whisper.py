@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, Seq2SeqTrainingArguments, set_seed
 from whisper_assets import SIZES, TEXTS, TRANSCRIPT, example, noise
@@ -19,6 +25,7 @@ from training.inference.loading import Trained, load_trained, with_domain
 from training.models import BuildContext, Bundle, domain_whisper, model_inputs
 from training.trainer import SpeechTrainer
 
+ROOT = Path(__file__).parents[2]
 DOMAINS = ("normal", "dyslexic")
 
 
@@ -33,8 +40,6 @@ def tiny(source: Any = None, **options: Any) -> Bundle:
 
 
 def spoken(name: str, domain: str | None, seconds: float = 1.0, text: str | None = TRANSCRIPT) -> Any:
-    from dataclasses import replace
-
     texts = {} if text is None else {"transcribe": text}
     return replace(example(name, seconds, **texts), domain=domain)
 
@@ -162,6 +167,19 @@ def test_a_prompt_may_be_the_other_domains_or_without_any():
     assert batch["prompt_length"] == 4 and batch["labels"][:, 0, 2].eq(IGNORED).all()
     with pytest.raises(UserError, match=r"--domain child: this model knows normal, dyslexic"):
         with_domain(trained, "child")
+
+
+def test_what_a_model_cannot_be_asked_is_refused():
+    alone = Trained(tiny(domains=["normal"]), None, "domain_whisper", None)
+    with pytest.raises(
+        UserError, match=r"^--swap_test: this model knows normal alone; there is no other domain"
+    ):
+        with_domain(alone, SWAP, "--swap_test")
+    untaught = Trained(tiny(domain_supervised=False), None, "domain_whisper", None)
+    with pytest.raises(
+        UserError, match=r"--domain auto: this model was not taught .* name one: normal, dysl"
+    ):
+        with_domain(untaught, AUTO)
 
 
 def test_auto_is_the_domain_that_the_model_finds_likeliest_row_by_row():
@@ -365,3 +383,30 @@ def test_the_folder_is_stock_whispers_and_ours(tmp_path):
     tail = said[0].tolist()[-len(ours) :]
     assert tail == ours.tolist()
     assert not set(tail) & set(ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS)))
+
+
+def test_the_snippets_of_the_docs_transcribe_without_us(tmp_path):
+    """Stock transformers alone: what we hear at 30 s; then on a trimmed context, which is not compared."""
+    bundle = tiny()
+    bundle.model.save_pretrained(tmp_path / "run")
+    bundle.processor.save_pretrained(tmp_path / "run")
+    soundfile.write(tmp_path / "clip.wav", noise(1.0), 16000, subtype="FLOAT")
+    page = (ROOT / "docs" / "domains.md").read_text(encoding="utf8")
+    snippet = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    for theirs, ours in (("outputs/demo_domain_whisper", "run"), ("|ko|", "|vi|"), ('"ko"', '"vi"')):
+        assert theirs in snippet
+        snippet = snippet.replace(theirs, ours)
+    snippet += "import sys; assert 'training' not in sys.modules and len(ids) == 1 and count == 75"
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    row = bundle.encode(spoken("u", "dyslexic"), noise(1.0))
+    batch = replace(bundle.collate, context="full")([row])
+    ours = bundle.generate(bundle.model.eval(), batch, num_beams=1)["transcribe"][0]
+    assert done.stdout == f"{bundle.decode(ours)}\n"

@@ -290,6 +290,16 @@ def test_a_misspelt_text_column_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         preprocess(source, tmp_path / "out.tsv")
 
 
+def test_a_duration_is_not_taken_for_a_misspelt_translation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.tsv"
+    source.write_text("id\taudio_path\tduration\ttranscript\n", encoding="utf-8")
+    with pytest.raises(UserError):  # no rows
+        preprocess(source, tmp_path / "out.tsv")
+    assert capsys.readouterr().err == f"{source}: no column 'translation'\n"
+
+
 KSPON = "b/ 음/ 그+ 그래서 (30%)/(삼 십 퍼센트) n/"
 
 
@@ -336,3 +346,15 @@ def test_korean_options_without_korean_are_refused(tmp_path: Path, option: tuple
     done = run("--input", tmp_path / "a.tsv", "--output", tmp_path / "b.tsv", *option)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {option[0]}: is for Korean transcripts; say --korean as well\n"
+
+
+def test_korean_rules_for_a_manifest_of_other_languages_are_refused(tmp_path: Path) -> None:
+    source = export(
+        tmp_path,
+        row(tmp_path, "en", transcript="a", language="en"),
+        row(tmp_path, "kr", transcript="가", language="kr"),
+    )
+    done = run("--input", source, "--output", tmp_path / "b.tsv", "--korean")
+    assert done.returncode == 2
+    assert f"error: --korean: no row of {source} is Korean (language: en, kr); Korean is ko" in done.stderr
+    assert not (tmp_path / "b.tsv").exists()

@@ -154,6 +154,14 @@ def test_the_users_own_card_is_used_as_it_is(run: Path, capsys: pytest.CaptureFi
     assert (run / "README.md").read_text(encoding="utf8") == own
 
 
+def test_a_card_that_is_no_utf8_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "README.md").write_bytes("Modèle".encode("latin-1"))
+    assert cli.main(["publish", "--model_dir", str(run), "--repo_id", "o/n", "--dry_run"]) == 2
+    assert f"{run / 'README.md'}: not UTF-8 (byte 3); save it as UTF-8, or say --new_card" in (
+        capsys.readouterr().err
+    )
+
+
 def test_scores_older_than_the_weights_are_pointed_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import os
 

@@ -36,6 +36,17 @@ def test_files_of_somebody_else_are_never_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_the_working_directory_is_never_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--checkpoint_dir ''`` in a folder whose ``config.yaml`` is the user's own, say."""
+    (tmp_path / "config.yaml").write_text("model: {type: whisper}")
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    for folder in (Path(), Path("..")):
+        (folder / "config.yaml").touch()
+        with pytest.raises(UserError, match="holds the working directory and is left alone"):
+            check_folder(folder, resume=None, fresh=True)
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [("{", "damaged, not JSON"), ("[]", "no model's configuration")]
 )

@@ -301,3 +301,10 @@ def test_stats_of_shards_of_others(tmp_path: Path, capsys: pytest.CaptureFixture
         "  (no domain): 1 samples, 0.000 h",
         f"  {tmp_path}/val_small_normal/metadata.json is missing: 1 samples counted in 1 shards",
     ]
+
+
+def test_a_file_in_the_way_of_the_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = manifest(tmp_path / "m.tsv", [{"audio_path": "a.wav", "duration": 1.0, "transcript": "x"}])
+    output = source / "shards"
+    assert cli.main(["shards", "write", "--manifest", str(source), "--output", str(output)]) == 2
+    assert f"error: --output: {source} cannot be written to" in capsys.readouterr().err

@@ -126,13 +126,29 @@ def _korean(arguments: argparse.Namespace) -> KoreanRules | None:
     return None
 
 
+def _is_korean(language: str | None) -> bool:
+    return _KOREAN.fullmatch(language or "ko") is not None
+
+
+def _look_for_korean(manifest: Manifest) -> None:
+    """`UserError` where all rows name other languages, so that ``--korean`` would change nothing."""
+    if "language" not in manifest.column_names:
+        return
+    named = set(manifest.column("language"))
+    if not any(map(_is_korean, named)):
+        raise UserError(
+            f"--korean: no row of {manifest.path} is Korean (language: {', '.join(sorted(filter(None, named)))}); Korean "
+            "is ko there, or leave --korean out"
+        )
+
+
 def _look_for_texts(source: Path, names: Sequence[str]) -> None:
     """`UserError` where there is neither transcript nor translation; a line where one of them may be misspelt."""
     texts = TEXT_COLUMNS.values()
     others = [name for name in names if name not in texts]
     hints = []
     for name in (text for text in texts if text not in names):
-        near = get_close_matches(name, others, n=1)
+        near = get_close_matches(name, others, n=1, cutoff=0.75)  # duration is no translation
         hints.append(
             f"no column {name!r}" + (f" (--column {name}={near[0]}, if that is meant)" if near else "")
         )
@@ -174,6 +190,8 @@ def preprocess(
         source, audio_root=audio_root, columns=columns, require=require or (), check_words=False
     )
     _look_for_texts(source, manifest.column_names)
+    if korean is not None:
+        _look_for_korean(manifest)
     rules = _Rules(
         manifest, _required(manifest, require), min_duration, max_duration, check_files, workers, korean
     )
@@ -261,7 +279,7 @@ class _Rules:
     def _judge(self, index: int, row: dict[str, Any]) -> tuple[dict[str, Any], Drop | None]:
         example = self.manifest[index]
         texts = {name: clean_transcript(row[name] or "") for name in TEXT_COLUMNS.values() if name in row}
-        korean = self.korean if _KOREAN.fullmatch(example.language or "ko") else None
+        korean = self.korean if _is_korean(example.language) else None
         if korean is not None and "transcript" in texts:
             texts["transcript"] = clean_korean(texts["transcript"], korean)
             if korean.dual is None and has_two_transcripts(texts["transcript"]):

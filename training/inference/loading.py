@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from training.config.load import load_config
 from training.config.schema import Config
-from training.data.domain_collator import ASKED
+from training.data.domain_collator import ASKED, AUTO, SWAP
 from training.errors import UserError
 from training.inference.calibrated import Calibration, read_calibration
 from training.inference.ctc_alignment import CtcAlign
@@ -101,21 +101,33 @@ def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
     return replace(trained, bundle=narrowed)
 
 
-def with_domain(trained: Trained, asked: str | None) -> Trained:
-    """The same model, its prompts with another domain than the utterances' own (see `ASKED`); None: as they are."""
+def with_domain(trained: Trained, asked: str | None, option: str | None = None) -> Trained:
+    """The same model, its prompts with another domain than the utterances' own (see `ASKED`); None: as they are.
+
+    ``option``: what the user gave, default ``--domain``. Raises `UserError` for what the model cannot be asked.
+    """
     if asked is None:
         return trained
     there = trained.bundle.domains
+    given = option or f"--domain {asked}"
     if not there:
-        raise UserError(
-            f"--domain {asked}: {trained.folder} holds a {trained.model_type}, which has no domains"
-        )
+        raise UserError(f"{given}: {trained.folder} holds a {trained.model_type}, which has no domains")
     if asked not in (*ASKED, *there):
+        raise UserError(f"{given}: this model knows {', '.join(there)}; or one of {', '.join(ASKED)}")
+    if asked == SWAP and len(there) == 1:
+        raise UserError(f"{given}: this model knows {there[0]} alone; there is no other domain")
+    if asked == AUTO and not says_domain(trained):
         raise UserError(
-            f"--domain {asked}: this model knows {', '.join(there)}; or one of {', '.join(ASKED)}"
+            f"{given}: this model was not taught to say which domain it hears (model.domain_supervised: false); "
+            f"name one: {', '.join(there)}"
         )
     encode = replace(trained.bundle.encode, asked=asked)  # type: ignore[type-var]
     return replace(trained, bundle=replace(trained.bundle, encode=encode))
+
+
+def says_domain(trained: Trained) -> bool:
+    """Whether the model learnt to say which domain it hears."""
+    return bool(getattr(trained.bundle.collate, "supervise", False))
 
 
 def _stock_config(folder: Path) -> dict[str, Any]:

@@ -112,10 +112,20 @@ def prepare(args: argparse.Namespace) -> tuple[Parcel, str]:
     warn(evidence)
     parcel = pack(args.model_dir, evidence, config.output.log_file)
     own = own_card(args)
-    card = own.read_text(encoding="utf8") if own else new_card(args, config, evidence)
+    card = written_card(own) if own else new_card(args, config, evidence)
     parcel.items.insert(0, Item(CARD, own or card.encode()))
     check_secrets(parcel)
     return parcel, card
+
+
+def written_card(path: Path) -> str:
+    """The text of the user's own card; `UserError` where it is none that the Hub could show."""
+    try:
+        return path.read_text(encoding="utf8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8, or say --new_card to have a card written"
+        ) from error
 
 
 def new_card(args: argparse.Namespace, config: Config, evidence: Evidence) -> str:

@@ -94,9 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet()
     teacher = _teacher(args)
     trained = _with_settings(load_trained(args.model_dir, args.model_type), args.evaluation)
-    trained = with_domain(trained, args.domain)
     if args.swap_test:
-        with_domain(trained, "swap")
+        _check_swap_test(trained, args.domain)
+    trained = with_domain(trained, args.domain)
     name = args.name or _name(trained, args)
     manifest, path = open_rows(trained, args.test_csv, "--test_csv", args.split, args.audio_root)
     dataset, ledger = readable(trained, manifest)
@@ -154,6 +154,17 @@ def _name(trained: Trained, args: argparse.Namespace) -> str:
     return "_".join(parts)
 
 
+def _check_swap_test(trained: Trained, domain: str | None) -> None:
+    """`UserError` where it cannot be made, before anything is decoded."""
+    from training.inference.loading import with_domain
+
+    if domain is not None:
+        raise UserError(
+            f"--swap_test --domain {domain}: the test begins with the utterances' own domains; leave --domain out"
+        )
+    with_domain(trained, "swap", "--swap_test")
+
+
 def _swap_test(trained: Trained, dataset: Any, own: Any, how: Decoding, path: Path) -> Path:
     """The same utterances with the other prompts; prints the table, writes the figures."""
     import json
@@ -161,17 +172,17 @@ def _swap_test(trained: Trained, dataset: Any, own: Any, how: Decoding, path: Pa
     from training.data.dataset import SpeechDataset
     from training.evaluation.domains import OWN, heard, swap_test, table
     from training.inference.decoding import PromptsOnly
-    from training.inference.loading import with_domain
+    from training.inference.loading import says_domain, with_domain
 
     said = {OWN: own}
-    for prompt in ("swap", "none", "auto"):
+    for prompt in ("swap", "none", *(["auto"] if says_domain(trained) else [])):
         other = with_domain(trained, prompt)
         rows = SpeechDataset(dataset.manifest, PromptsOnly(other.bundle.encode), trained.bundle.sample_rate)
         found = how.predict(other, rows)
         said[prompt] = (found.examples, found.hypotheses)
     resamples = setting(trained, "resamples") or 1000
     result = swap_test(said, resamples=resamples, seed=0)
-    result["heard_domains"] = heard(*said["auto"], resamples=resamples, seed=0)
+    result["heard_domains"] = heard(*said["auto"], resamples=resamples, seed=0) if "auto" in said else None
     print(table(result))
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
     return path

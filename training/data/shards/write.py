@@ -22,6 +22,7 @@ from training.data.ledger import Drop, DropLedger
 from training.data.manifest import Manifest
 from training.data.shards.index import INDEX, METADATA
 from training.errors import UserError
+from training.folders import writable
 
 DROPPED = "dropped.tsv"
 COPIED = frozenset({".wav", ".mp3", ".flac", ".m4a"})
@@ -121,7 +122,7 @@ def _refuse(output: Path, overwrite: bool) -> None:
 @contextmanager
 def _folder_for(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` to fill; removed where it has not been moved away."""
-    output.parent.mkdir(parents=True, exist_ok=True)
+    writable(output.parent, "--output")
     holder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".part"))
     part = holder / output.name  # in a folder of its own, because mkdtemp makes private ones
     part.mkdir()
