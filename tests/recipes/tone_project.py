@@ -37,12 +37,12 @@ def utterance(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, flo
         start = sum(map(len, parts)) / RATE
         words.append((WORDS[k], round(start, 3), round(start + len(time) / RATE, 3)))
         tone = np.sin(2 * np.pi * 300 * 1.35**k * time) * np.minimum(1, 40 * np.minimum(time, time[::-1]))
-        parts += [0.2 * tone, np.zeros(int(RATE * rng.uniform(0.1, 0.3)))]
+        parts += [0.2 * tone, np.zeros(int(RATE * rng.uniform(0.2, 0.4)))]
     sound = np.concatenate(parts)
     return sound + 0.2 * 10 ** rng.uniform(-2, 0) * rng.standard_normal(len(sound)), words
 
 
-def make(folder: Path, *, steps: int = 160) -> Path:
+def make(folder: Path, *, steps: int = 240) -> Path:
     """Write the project; returns the configuration's path."""
     rng = np.random.default_rng(0)
     for name, clips in (("train", 240), ("dev", 60), ("test", 60)):
