@@ -13,14 +13,14 @@ import soundfile
 import tiny_project
 
 RATE = 8000
-WORDS = ("ba", "de", "mi", "so", "lu", "ra")
+WORDS = ("a", "e", "i", "o", "u", "y")
 CONFIG = """
-model: {{type: ctc, encoder: transformer, conv_kernel: 5, feature_norm: clip, subsampling: 2, subsampling_channels: 8,
-        d_model: 48, num_encoder_layers: 2, num_heads: 2, d_ff: 96, n_mels: 32, dropout: 0.0, sample_rate: {rate},
+model: {{type: ctc, encoder: transformer, conv_kernel: 5, feature_norm: clip, subsampling: 4, subsampling_channels: 16,
+        d_model: 48, num_encoder_layers: 1, num_heads: 2, d_ff: 96, n_mels: 32, dropout: 0.0, sample_rate: {rate},
         languages: [en]}}
 audio: {{sample_rate: {rate}, max_length_seconds: 5}}
 data: {{train: {folder}/train.csv, dev: {folder}/dev.csv, test: {folder}/test.csv}}
-training: {{batch_size: 16, max_steps: {steps}, learning_rate: 4.0e-3, warmup_ratio: 0.1, logging_steps: 20,
+training: {{batch_size: 16, max_steps: {steps}, learning_rate: 5.0e-3, warmup_ratio: 0.1, logging_steps: 20,
            eval_strategy: "no", save_strategy: steps, save_steps: {steps}, report_to: none, cpu_threads: 1}}
 evaluation: {{resamples: 200}}
 dataloader: {{num_workers: 0, pin_memory: false}}
@@ -37,7 +37,7 @@ def utterance(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, flo
         start = sum(map(len, parts)) / RATE
         words.append((WORDS[k], round(start, 3), round(start + len(time) / RATE, 3)))
         tone = np.sin(2 * np.pi * 300 * 1.35**k * time) * np.minimum(1, 40 * np.minimum(time, time[::-1]))
-        parts += [0.2 * tone, np.zeros(int(RATE * rng.uniform(0.05, 0.3)))]
+        parts += [0.2 * tone, np.zeros(int(RATE * rng.uniform(0.2, 0.4)))]
     sound = np.concatenate(parts)
     return sound + 0.2 * 10 ** rng.uniform(-2, 0) * rng.standard_normal(len(sound)), words
 
