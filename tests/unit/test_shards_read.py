@@ -15,7 +15,7 @@ import soundfile
 from shard_assets import RATE, archive, folder, member, sample, sidecar, wav
 from torch.utils.data import DataLoader
 
-from training.data import audio
+from training.data import audio, kept
 from training.data.dataset import SpeechDataset, validate
 from training.data.example import TRANSCRIBE, TRANSLATE, Example
 from training.data.shards import index as indices
@@ -227,7 +227,7 @@ def test_without_the_right_to_write_the_index_stays_in_memory(
     def refused(*_: Any) -> None:
         raise PermissionError(13, "no")
 
-    monkeypatch.setattr(indices, "atomic_bytes", refused)
+    monkeypatch.setattr(kept, "atomic_bytes", refused)
     assert len(load_shards(path)) == 3
     assert sorted(one.name for one in path.iterdir()) == ["shard_000000.tar"]
 
