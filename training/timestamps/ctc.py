@@ -17,7 +17,7 @@ from training.timestamps.teacher import Clip, NoTimes, Timed
 from training.timestamps.viterbi import Aligned, align, confidence
 
 BEFORE_SECONDS = 0.04
-AFTER_SECONDS = 0.12
+AFTER_SECONDS = 0.04
 """What a word may take of the blanks around its labels. CTC fires a label in a frame or two of its sound, and blanks
 fill the rest of it, above all its end; but they fill pauses too. So a word reaches over blanks towards its
 neighbours, but no further than this."""

@@ -38,7 +38,9 @@ class WhisperCtcTeacher(WhisperTeacher):
         batch = on_device(self.bundle.collate(rows), self.bundle.model)
         heard = self._heard(batch, None, max(row["seconds"] for row in rows))
         log_probs = self.frames.log_probs(self.bundle.model, batch)
-        return [self._placed(row, *found) for row, *found in zip(rows, log_probs, heard, strict=True)]
+        return [
+            self._placed(row, frames, said) for row, frames, said in zip(rows, log_probs, heard, strict=True)
+        ]
 
     def _placed(self, row: dict[str, Any], log_probs: np.ndarray, heard: str) -> Timed | NoTimes:
         log_probs = log_probs[: max(1, math.ceil(row["seconds"] * FRAMES_PER_SECOND))]
