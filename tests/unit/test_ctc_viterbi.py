@@ -75,7 +75,7 @@ def test_no_frames_and_no_labels() -> None:
         align(np.zeros((0, 2), dtype=np.float32), [1], 0)
 
 
-def test_back_pointers_are_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_back_pointers_are_bytes() -> None:
     """Ten minutes with two thousand labels: 120 MB of steps, not gigabytes of scores."""
     from training.inference.viterbi import _forward
 
@@ -131,7 +131,9 @@ def test_the_references_words_are_kept_as_they_are_written() -> None:
     fires = dict(zip(range(5, 40, 3), ["l", "▁", "e", "a", "u", "▁", "e", "s", "t"], strict=False))
     words = align_words(spelled(tokenizer, 50, fires), "L'eau, est!", frames_of(tokenizer), tokenizer)
     assert [word.text for word in words] == ["L'eau,", "est!"]
-    assert words[1].start == pytest.approx(23 * SECOND - 5 * SECOND * 0.25, abs=0.021)
+    share = BEFORE_SECONDS / (BEFORE_SECONDS + AFTER_SECONDS)
+    gap = (23 - 18) * SECOND  # the mark between the words is no part of either
+    assert words[1].start == pytest.approx(23 * SECOND - min(gap * share, BEFORE_SECONDS))
 
 
 def test_pieces_that_begin_words() -> None:

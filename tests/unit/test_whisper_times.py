@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 from whisper_assets import TRANSCRIPT, example, noise, tiny
 
+from training.timestamps.ctc import BEFORE_SECONDS, align
 from training.timestamps.teacher import Clip, NoTimes, Timed
 from training.timestamps.warping import first_frames, median_filter
 from training.timestamps.whisper import WhisperTeacher, alignment_heads, token_frames
+from training.timestamps.whisper_ctc import WhisperCtcTeacher
 
 FRAME = 0.02
 
@@ -155,3 +157,29 @@ def test_what_whisper_cannot_hear_is_a_reason_and_stops_nothing() -> None:
     assert "31.0 s of audio, at most 30 s" in str(found[0])
     assert "label tokens, at most 64" in str(found[2])
     assert WhisperTeacher(bundle)([clip("long", 31.0)])[0].args == found[0].args  # type: ignore[union-attr]
+
+
+def test_a_ctc_head_places_the_words() -> None:
+    bundle = tiny(ctc_weight=1.0)
+    bundle.model.eval()
+    clips = [clip("u", 2.5), clip("v", 1.0, "Bạn hôm, nay", seed=1), clip("w", 1.0, "bạn zzz", seed=2)]
+    found = WhisperCtcTeacher(bundle)(clips)
+    features = [bundle.encode(one.example, one.waveform) for one in clips]
+    batch = bundle.collate(features)
+    with torch.no_grad():
+        frames = (
+            bundle.model.ctc_head(bundle.model.encode(batch["input_features"])).log_softmax(dim=-1).numpy()
+        )
+    characters = bundle.encode.ctc
+    for row, (one, timed) in enumerate(zip(clips[:2], found, strict=False)):
+        assert isinstance(timed, Timed)
+        text = one.example.texts["transcribe"]
+        places = align(frames[row, : round(one.example.duration / FRAME)], characters.encode(text), 0)
+        assert [word.text for word in timed.words] == text.split()
+        first = timed.words[0]
+        start = places[0].start * FRAME
+        assert first.start == pytest.approx(max(0.0, start - BEFORE_SECONDS), abs=1e-6)
+        assert first.start < first.end <= one.example.duration
+    assert str(found[2]) == "'zzz' cannot be written in the model's vocabulary: no token for z"
+    heard = WhisperTeacher(bundle)(clips[:2])
+    assert [timed.heard for timed in found[:2]] == [timed.heard for timed in heard]

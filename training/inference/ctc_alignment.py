@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from training.models import Batch, CtcFrames
 
 BEFORE_SECONDS = 0.04
-AFTER_SECONDS = 0.12
+AFTER_SECONDS = 0.04
 """What a word may take of the blanks around its labels. CTC fires a label in a frame or two of its sound, and blanks
 fill the rest of it, above all its end; but they fill pauses too. So a word reaches over blanks towards its
 neighbours, but no further than this."""

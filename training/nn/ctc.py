@@ -39,6 +39,10 @@ class CtcCharacters:
         """Ids of the text; a character that no training transcript has is left out, as it cannot be learnt."""
         return [self._ids[c] for c in self.audible(text) if c in self._ids]
 
+    def unknown(self, text: str) -> list[str]:
+        """Characters of the text that cannot be written."""
+        return sorted(set(self.audible(text)) - {" "} - set(self.characters))
+
     def __len__(self) -> int:
         return len(self.characters) + 1
 

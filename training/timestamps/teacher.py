@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -49,7 +49,8 @@ class Teacher(Protocol):
 def load_teacher(name: str, *, device: str | None = None, native: bool = False) -> Teacher:
     """A run's folder (CTC or Whisper), a folder of stock transformers, a size of `SIZES`, or a hub id.
 
-    device: ``cpu``, ``cuda``, …; None: the GPU where there is one. native: see `WhisperTeacher`. Raises `UserError`
+    device: ``cpu``, ``cuda``, …; None: the GPU where there is one. native: see `WhisperTeacher`; without it a Whisper
+    with a CTC head places words by that (`training.timestamps.whisper_ctc`). Raises `UserError`
     for a model that cannot tell times, and where it is not in reach.
     """
     bundle = _bundle(name)
@@ -61,14 +62,19 @@ def load_teacher(name: str, *, device: str | None = None, native: bool = False) 
         if native:
             raise UserError(f"--use-native: {name} is a CTC model; Whisper alone has a native way")
         return CtcTeacher(bundle)
+    if bundle.model.ctc_weight and not native:
+        from training.timestamps.whisper_ctc import WhisperCtcTeacher
+
+        return WhisperCtcTeacher(bundle)
     from training.timestamps.whisper import WhisperTeacher
 
     return WhisperTeacher(bundle, native=native)
 
 
 def _move(bundle: Bundle, device: str) -> None:
+    model: Any = bundle.model
     try:
-        bundle.model.to(device)
+        model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
@@ -98,5 +104,6 @@ def _public(name: str) -> Bundle:
         bundle = whisper.build(options, BuildContext())
     except UserError as error:
         raise UserError(str(error).replace("model.name", "--model")) from error
-    bundle.model.to(default_device()).eval()
+    _move(bundle, default_device())
+    bundle.model.eval()
     return bundle

@@ -66,7 +66,7 @@ class WhisperTeacher:
         return {**features, "words": words, "sizes": sizes}
 
     @torch.no_grad()
-    def _timed(self, rows: list[dict[str, Any]]) -> list[Timed]:
+    def _timed(self, rows: list[dict[str, Any]]) -> list[Timed | NoTimes]:
         if not rows:
             return []
         model: Any = self.bundle.model
@@ -95,7 +95,7 @@ class WhisperTeacher:
             ).last_hidden_state
         return torch.cat([layers[layer] for layer in sorted(layers)], dim=1), hidden
 
-    def _heard(self, batch: dict[str, Any], states: torch.Tensor, seconds: float) -> list[str]:
+    def _heard(self, batch: dict[str, Any], states: torch.Tensor | None, seconds: float) -> list[str]:
         bound = longest_hypothesis(seconds)
         ids = self.bundle.generate(self.bundle.model, batch, states=states, max_new_tokens=bound)
         return [self.bundle.decode(row) for row in ids[TRANSCRIBE].tolist()]
@@ -108,7 +108,8 @@ class WhisperTeacher:
         frames = max(1, math.ceil(row["seconds"] * FRAMES_PER_SECOND))
         weights = attention[:, : ends[-1] + 1, :frames].float().cpu().numpy()
         first = token_frames(weights, self.filter_width)
-        logits = self.bundle.model.proj_out(hidden[: ends[-1]]).float()
+        model: Any = self.bundle.model
+        logits = model.proj_out(hidden[: ends[-1]]).float()
         sure = logits.log_softmax(dim=-1).gather(1, tokens[: ends[-1], None])[:, 0].cpu().numpy()
         return tuple(
             SpokenWord(
