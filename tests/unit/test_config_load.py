@@ -419,6 +419,17 @@ def test_shipped_runs_have_a_model_and_a_folder_of_their_own() -> None:
     assert digits.output.dir == Path("outputs/digits_ctc") and digits.profile.name == "cpu"
     base = runs.pop("demo_domain_base")
     assert base.output.dir == Path("outputs/demo_domain_base") and base.data.domains == ("normal",)
+    ears = runs.pop("demo_voxlm_encoder")
+    assert ears.output.dir == Path("outputs/demo_voxlm_encoder") and ears.profile.name == "cpu"
+    speech_llms = {name: runs.pop(name) for name in sorted(runs) if "voxlm" in name}
+    assert list(speech_llms) == ["demo_voxlm", "voxlm-0.5b", "voxlm-2b", "voxlm-9b-global"]
+    assert [config.profile.name for config in speech_llms.values()] == [
+        "cpu",
+        "cuda-8gb",
+        "cuda-16gb",
+        "cuda-24gb",
+    ]
+    assert all(config.output.dir == Path("outputs") / name for name, config in speech_llms.items())
     assert sorted(runs) == sorted(
         f"{stage}_{kind}"
         for stage in ("demo", "dev", "prod")

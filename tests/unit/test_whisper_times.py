@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 from whisper_assets import TRANSCRIPT, example, noise, tiny
 
-from training.timestamps.ctc import BEFORE_SECONDS, align
+from training.inference.ctc_alignment import BEFORE_SECONDS
+from training.inference.viterbi import align
 from training.timestamps.teacher import Clip, NoTimes, Timed
 from training.timestamps.warping import first_frames, median_filter
 from training.timestamps.whisper import WhisperTeacher, alignment_heads, token_frames

@@ -34,6 +34,7 @@ def contradictions(config: Config) -> list[Problem]:
         *_shards(config),
         *_librispeech(config),
         *_augmentation(config),
+        *_phases(config),
         *_averages(training),
         *_trainable(training),
         *_lengths(config),
@@ -197,6 +198,17 @@ def _augmentation(config: Config) -> list[Problem]:
             message = f"is more than {high} ({getattr(change, high):g})"
             problems.append(Problem((*key, name, low), message, ((*key, name, high),)))
     return problems
+
+
+def _phases(config: Config) -> list[Problem]:
+    """Word times are those of the clips as they are."""
+    if getattr(config.model, "phase", 1) != 2 or not config.augmentation.enabled:
+        return []
+    moving = [name for name in ("speed", "shift", "join") if getattr(config.augmentation, name).prob]
+    message = (
+        "moves the words, whose times training.phase 2 learns; set it to 0, or augmentation.enabled to false"
+    )
+    return [Problem(("augmentation", name, "prob"), message, (("model", "phase"),)) for name in moving]
 
 
 def _averages(training: Training) -> list[Problem]:

@@ -1,4 +1,5 @@
-"""Training in phases: of ``training.phase1`` and ``training.phase2`` the block that ``training.phase`` asks for counts."""
+"""Training in phases: of ``training.phase1`` and ``training.phase2`` the block that ``training.phase`` asks for counts, and so
+of those in ``augmentation``."""
 
 from __future__ import annotations
 
@@ -8,21 +9,21 @@ from typing import Any
 from training.config.source import Layer
 
 BLOCKS = {1: "phase1", 2: "phase2"}
+WHERE = ("training", "augmentation")
 
 
 def select(layers: Sequence[Layer]) -> int | None:
-    """Put the asked phase's keys into each layer's ``training``, as if they stood there, and take the blocks away.
+    """Put the asked phase's keys into the block around them in each layer, as if they stood there.
 
-    What a later layer says of ``training`` is then stronger, an override on the command line among them. Returns the
+    What a later layer says of that block is then stronger, an override on the command line among them. Returns the
     phase, None where no layer names one.
     """
     named = [value for layer in layers if (value := _named(layer)) is not None]
     phase = named[-1] if named else None
     for layer in layers:
-        training = layer.data.get("training")
-        if isinstance(training, dict):
+        for where in WHERE:
             for number, name in BLOCKS.items():
-                _fold(layer, training, name, wanted=number == (phase or 1))
+                _fold(layer, where, name, wanted=number == (phase or 1))
     return phase
 
 
@@ -34,14 +35,17 @@ def _named(layer: Layer) -> Any:
     return None
 
 
-def _fold(layer: Layer, training: dict[str, Any], name: str, *, wanted: bool) -> None:
-    block = training.get(name)
-    if not isinstance(block, dict):  # absent, or a mistake that the schema names
+def _fold(layer: Layer, where: str, name: str, *, wanted: bool) -> None:
+    around = layer.data.get(where)
+    block = around.get(name) if isinstance(around, dict) else None
+    if not isinstance(around, dict) or not isinstance(
+        block, dict
+    ):  # absent, or a mistake that the schema names
         return
-    del training[name]
-    inside = {path: place for path, place in layer.places.items() if path[:2] == ("training", name)}
+    del around[name]
+    inside = {path: place for path, place in layer.places.items() if path[:2] == (where, name)}
     for path in inside:
         del layer.places[path]
     if wanted:
-        training.update(block)
-        layer.places.update({("training", *path[2:]): place for path, place in inside.items() if path[2:]})
+        around.update(block)
+        layer.places.update({(where, *path[2:]): place for path, place in inside.items() if path[2:]})

@@ -51,15 +51,15 @@ class Aligner(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    width: int = Field(256, ge=8)
+    width: int = Field(default=256, ge=8)
     """Width of its layers."""
-    layers: int = Field(2, ge=0)
+    layers: int = Field(default=2, ge=0)
     """Layers over the frames, and as many over the words."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(default=4, ge=1)
     """Heads of their attention."""
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout between them."""
-    ctc_weight: float = Field(0.3, ge=0)
+    ctc_weight: float = Field(default=0.3, ge=0)
     """Weight of the second loss, CTC of the characters on the frames."""
 
 
@@ -343,6 +343,13 @@ def _language_model(options: Options) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def _as_frozen(model: VoxLM, options: Options) -> None:
+    """Encoder and language model in the type of weights that never learn."""
+    parts: tuple[torch.nn.Module, ...] = (model.audio_encoder, model.language_model)
+    for part in parts:
+        part.to(_type(options))
+
+
 def _type(options: Options) -> torch.dtype:
     return torch.bfloat16 if options.frozen_weights == "bf16" else torch.float32
 
@@ -397,8 +404,7 @@ def _public(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, Vo
         config.aligner = _aligner(options, config, len(characters))
     with torch.device("meta"):
         model = VoxLM(config)
-    for part in (model.audio_encoder, model.language_model):
-        part.to(_type(options))
+    _as_frozen(model, options)
     _remember(model, options, characters)
     return processor, model
 
@@ -416,8 +422,7 @@ def _restored(source: str, options: Options, context: BuildContext) -> tuple[Vox
         characters = _characters(context)
         config.aligner = _aligner(options, config, len(characters))
     model = load_whole(VoxLM, source, "model.name", new=("aligner.*",), config=config, dtype=torch.float32)
-    for part in (model.audio_encoder, model.language_model):
-        part.to(_type(options))
+    _as_frozen(model, options)
     _remember(model, options, characters)
     return processor, model
 

@@ -6,7 +6,7 @@ the aligner of phase 2 is `training.nn.aligner`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -75,7 +75,6 @@ class VoxLM(PreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = True
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules: ClassVar[list[str]] = ["WhisperEncoderLayer"]
 
     def __init__(
         self, config: VoxLMConfig, encoder: WhisperEncoder | None = None, language_model: Any = None
@@ -134,7 +133,7 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         states ``[batch, encoder frames, width]``; frames ``[batch]``: log-mel frames of each clip. Raises ``ValueError``
         where a row has not as many audio tokens as its clip has groups of frames.
         """
-        audio = input_ids == self.config.audio_token_id
+        audio = input_ids.eq(self.config.audio_token_id or -1)
         # The placeholder need not have a row of its own: a matrix is never resized for it.
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(audio, 0))
         if states is None or frames is None:
@@ -241,12 +240,14 @@ class VoxLM(PreTrainedModel, GenerationMixin):
             hidden[:, :-1], head.weight, targets, bias=head.bias, smoothing=self.label_smoothing
         )
 
-    def prepare_inputs_for_generation(
-        self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Any, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> Any:
         """The sound goes in with the prompt, and not again with every token."""
         sound = {name: kwargs.pop(name, None) for name in ("input_features", "frames", "states", "longest")}
-        inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
+        )
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs.update({name: value for name, value in sound.items() if value is not None})
         return inputs
