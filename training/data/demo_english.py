@@ -83,7 +83,7 @@ def _tell(rows: Sequence[Row]) -> str:
 
 
 ENGLISH = Corpus(
-    minutes=112.0,
+    minutes=170.0,
     folder="english",
     columns=(
         "id", "group", "audio_path", "duration", "transcript", "words", "speaker", "language", "voice", "snr_db",
