@@ -188,19 +188,23 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         many there are; starts and ends ``[batch, words]`` in seconds; ctc_labels ``[batch, characters]``.
         The loss is divided by ``num_items_in_batch``, or by this batch's labels when it is None.
         """
-        if states is None and input_features is not None:
-            states = self.encode(input_features)
-        if states is not None and longest is not None:
-            states = states[:, : encoder_frames(longest)]
-        if inputs_embeds is None:
-            assert input_ids is not None
-            inputs_embeds = self.embed(input_ids, states, frames)
-        if labels is None:
-            return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **stock)
+        # What is frozen keeps nothing for a backward pass, even where checkpointing asks for gradients of its input.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.aligner is None):
+            if states is None and input_features is not None:
+                states = self.encode(input_features)
+            if states is not None and longest is not None:
+                states = states[:, : encoder_frames(longest)]
+            if inputs_embeds is None:
+                assert input_ids is not None
+                inputs_embeds = self.embed(input_ids, states, frames)
+            if labels is None:
+                return self.language_model(
+                    inputs_embeds=inputs_embeds, attention_mask=attention_mask, **stock
+                )
+            hidden = self.hidden(inputs_embeds, attention_mask)
         items = (
             num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum().clamp(min=1)
         )
-        hidden = self.hidden(inputs_embeds, attention_mask)
         if self.aligner is None:
             loss = self._text_loss(hidden, labels)
         else:
