@@ -93,15 +93,21 @@ def _speak(video: Video, folder: Path) -> list[Row]:
 
 def _say(espeak: Espeak, take: Take) -> tuple[np.ndarray, np.ndarray]:
     """The speech, float ``[samples]`` without the quiet at both ends, and the times of its words, ``[words, 2]`` in seconds."""
-    import soxr
-
-    sound, events = espeak.speak_with_events(take.ssml)
-    speech = soxr.resample(sound.astype(np.float32) / 32768, espeak.sample_rate, SAMPLE_RATE)
-    first, end = _loud_part(speech)
     if not take.positions:
+        speech = _at_our_rate(espeak.speak(take.ssml), espeak.sample_rate)
+        first, end = _loud_part(speech)
         return speech[first:end], np.zeros((0, 2))
+    sound, events = espeak.speak_with_events(take.ssml)
+    speech = _at_our_rate(sound, espeak.sample_rate)
+    first, end = _loud_part(speech)
     times = np.array(word_spans(sound, events, take.positions)) / espeak.sample_rate - first / SAMPLE_RATE
     return speech[first:end], np.clip(times, 0.0, (end - first) / SAMPLE_RATE)
+
+
+def _at_our_rate(sound: np.ndarray, rate: int) -> np.ndarray:
+    import soxr
+
+    return soxr.resample(sound.astype(np.float32) / 32768, rate, SAMPLE_RATE)
 
 
 def _words_cell(take: Take, times: np.ndarray) -> str:

@@ -22,7 +22,6 @@ from training.errors import UserError
 
 # Constants of espeak's public header speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
-_PHONEME_EVENTS = 0x1
 _DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _SSML = 0x10
@@ -100,10 +99,6 @@ class Espeak:
 
     def speak(self, ssml: str) -> np.ndarray:
         """The sound of an SSML document: int16 ``[samples]``, mono, at ``sample_rate``."""
-        return self.speak_with_events(ssml)[0]
-
-    def speak_with_events(self, ssml: str) -> tuple[np.ndarray, list[Event]]:
-        """The sound as of `speak`, and the events of this very sound: said again, it would be another one."""
         self._chunks.clear()
         self._events.clear()
         text = ssml.encode()
@@ -112,7 +107,19 @@ class Espeak:
         )
         if status != 0:
             raise RuntimeError(f"espeak-ng failed with status {status} on {ssml!r}")
-        return np.frombuffer(b"".join(self._chunks), dtype=np.int16), list(self._events)
+        return np.frombuffer(b"".join(self._chunks), dtype=np.int16)
+
+    def speak_with_events(self, ssml: str) -> tuple[np.ndarray, list[Event]]:
+        """A sound as of `speak`, and the events of this very sound: said again, it would be another one.
+
+        Where espeak reports phonemes, a sound is now and then a few milliseconds longer or shorter. Corpora without
+        times are therefore spoken by `speak`, or their bytes would change.
+        """
+        self._library.espeak_ng_SetPhonemeEvents(1, 0)
+        try:
+            return self.speak(ssml), list(self._events)
+        finally:
+            self._library.espeak_ng_SetPhonemeEvents(0, 0)
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
@@ -152,9 +159,7 @@ def element(part: tuple[str, str | None] | float) -> str:
 @functools.cache
 def _started() -> tuple[ctypes.CDLL, int]:
     library, data = _load()
-    rate = library.espeak_Initialize(
-        _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _PHONEME_EVENTS | _DONT_EXIT
-    )
+    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _DONT_EXIT)
     if rate <= 0:
         raise UserError(
             f"espeak-ng does not start: no usable data in {data}. Reinstall the package espeakng-loader."
