@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def reads_splits(config: dict[str, Any], splits: Path) -> bool:
     return from_files(data) and data["train"] is not None and Path(data["train"]).parent == splits
 
 
-def from_files(data: dict[str, Any]) -> bool:
+def from_files(data: Mapping[str, Any]) -> bool:
     """Whether a resolved ``data`` block reads the manifests ``train``, ``dev`` and ``test``."""
     return not any(data.get(name) for name in OTHER_SOURCES)
 
