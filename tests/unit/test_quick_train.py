@@ -110,7 +110,7 @@ class Project:
             labelled |= {"librispeech": None, "test": None}  # type: ignore[dict-item]
         phase2 = self.run_of("demo_voxlm", "training.phase=2", name="demo_voxlm_phase2", **labelled)
         made = {"encoder": self.run_of("demo_voxlm_encoder"), "llm": Path("outputs/demo_voxlm_llm")}
-        given = {"phase1": self.run_of("demo_voxlm", "training.phase=1"), "phase2": phase2, **made}
+        given = {"phase1": self.run_of("demo_voxlm"), "phase2": phase2, **made}
         return Quick(**{**given, "labels": tuple(found), "options": self.options, **changes})
 
     def run(self, status: int = 0, **changes: Any) -> list[str]:
@@ -338,3 +338,8 @@ def test_other_architectures_are_refused(
     monkeypatch.chdir(Path(__file__).parents[2])
     assert cli.main(["quick-train", os.fspath(Path("configs/demo_whisper.yaml"))]) == 2
     assert "configs/demo_whisper.yaml: model.type is whisper" in capsys.readouterr().err
+
+
+def test_the_phase_is_left_to_the_command() -> None:
+    with pytest.raises(UserError, match=r"x\.yaml: training\.phase is 2; leave it out"):
+        quick._check_model(Path("x.yaml"), {"type": "voxlm", "phase": 2})

@@ -66,10 +66,9 @@ def plan(args: argparse.Namespace) -> Quick:
     """Resolve all configurations, so that a mistake shows before anything is done."""
     told = [addressed(override, (*COMMANDS, ENCODER)) for override in args.overrides]
     own = tuple(override for name, override in told if name is None)
-    (phase1,) = runs([(args.config, (*own, "training.phase=1"))])
-    if phase1.architecture != "voxlm":
-        raise UserError(f"{args.config}: model.type is {phase1.architecture}; quick-train is for voxlm")
+    (phase1,) = runs([(args.config, own)])
     values = phase1.resolved.values
+    _check_model(args.config, values["model"])
     found = labels(values)
     asked = [(args.config, (*own, *of_phase2(phase1), *overrides(found, values)))]
     maker = encoder_config(args.config, values)
@@ -86,6 +85,13 @@ def plan(args: argparse.Namespace) -> Quick:
         export=args.export,
         fresh=args.fresh,
     )
+
+
+def _check_model(config: Path, model: Mapping[str, Any]) -> None:
+    if model["type"] != "voxlm":
+        raise UserError(f"{config}: model.type is {model['type']}; quick-train is for voxlm")
+    if model["phase"] != 1:
+        raise UserError(f"{config}: training.phase is {model['phase']}; leave it out, quick-train does both")
 
 
 def runs(asked: Sequence[tuple[Path, tuple[str, ...]]]) -> list[Run]:

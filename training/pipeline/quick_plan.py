@@ -79,8 +79,8 @@ def part_tasks(quick: Quick, state: State, say: Say) -> list[Task]:
     """The encoder's training and the language model's, where the configuration's folders are to be made."""
     parts: list[tuple[Path, str, Callable[[], Task]]] = []
     if (run := quick.encoder) is not None:
-        make: Callable[[], Task] = partial(tasks.training_task, run, state, say, fresh=quick.fresh)
-        parts.append((run.resolved.folder, run.key, make))
+        training = partial(tasks.training_task, run, state, say, fresh=quick.fresh)
+        parts.append((run.resolved.folder, run.key, training))
     if quick.llm is not None:
         parts.append((quick.llm, causal_key(quick.llm), partial(causal_task, quick, quick.llm)))
     found = []
