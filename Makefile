@@ -5,8 +5,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help environment test lint format demo
 
-# Nothing is looked up on a hub, and two cores are not fought over.
+# Nothing is looked up on a hub.
 offline = HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# A process for each core, four at most, each file's tests in one of them, and one thread in each: cores are not fought over.
+spread = OMP_NUM_THREADS=1
+workers = -n auto --maxprocesses 4 --dist loadfile
 setup = . training/scripts/environment.sh
 
 help:  ## list the targets
@@ -16,7 +19,7 @@ environment:  ## make or refresh .venv with everything that the tests need
 	@$(setup); make_environment demo,lora,dev --title "environment" --yes
 
 test: environment  ## run the whole suite; ARGS='-k name' is passed to pytest
-	@$(setup); $(offline) "$$venv_python" -m pytest $(ARGS)
+	@$(setup); $(offline) $(spread) "$$venv_python" -m pytest $(workers) $(ARGS)
 
 lint: environment  ## formatting, common mistakes, types
 	@$(setup); "$$venv_python" -m ruff format --check . ; "$$venv_python" -m ruff check . ; "$$venv_python" -m mypy
