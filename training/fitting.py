@@ -18,6 +18,7 @@ from training.config.schema import Config
 from training.data.amounts import amounts
 from training.data.sampler import Joining
 from training.evaluation.metrics import corpus_scores
+from training.evaluation.word_times import given_scores
 from training.trainer import SpeechTrainer, save_processor
 from training.versions import commit, versions
 
@@ -58,7 +59,7 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
         max_batch_seconds=settings.max_batch_seconds,
         eval_batch_seconds=config.evaluation.batch_seconds,
         eval_batch_size=settings.eval_batch_size,
-        score=corpus_scores,
+        score=given_scores if run.bundle.given_text else corpus_scores,
         generation=generation,
         label_smoothing=settings.label_smoothing_factor,
         one_cycle=settings.lr_scheduler_type == "onecycle",

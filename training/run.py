@@ -24,7 +24,7 @@ from training.data.source import load_source
 from training.data.tasks import check_tasks
 from training.errors import UserError
 from training.folders import writable
-from training.models import BuildContext, Bundle, load
+from training.models import PRETRAINED, BuildContext, Bundle, load
 from training.selection import check_metric
 from training.trainable import optimizer_name
 
@@ -308,6 +308,17 @@ def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
         raise UserError(
             f"--fresh: {folder} holds the working directory and is left alone; choose another output.dir"
         )
+
+
+def check_origin(config: Config) -> None:
+    """`UserError` where ``--fresh`` would remove the very model that the run begins with."""
+    folder = config.output.dir.resolve()
+    for key in PRETRAINED:
+        value = getattr(config.model, key, None)
+        if isinstance(value, str) and value and Path(value).resolve().is_relative_to(folder):
+            raise UserError(
+                f"--fresh: {config.output.dir} holds model.{key} ({value}) and is left alone; choose another output.dir"
+            )
 
 
 def claim_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:

@@ -262,7 +262,7 @@ class SpeechTrainer(Seq2SeqTrainer):
                 autocast=self.compute_loss_context_manager,
             )
         result = result.gathered(self.args.world_size)
-        self.last_predictions = result.predictions
+        self.last_predictions = [] if self.bundle.given_text else result.predictions
         metrics = {
             "loss": result.loss,
             **self.score([row.example for row in result.predictions], result.hypotheses),

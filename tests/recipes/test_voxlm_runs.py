@@ -79,6 +79,11 @@ def run(config: Path, *arguments: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def history(folder: Path) -> list[dict]:
+    (found,) = (folder / "metrics").glob("*_metrics.json")
+    return json.loads(found.read_text(encoding="utf8"))["history"]
+
+
 def test_phase_1_leaves_the_encoder_and_moves_projector_and_language_model(project):
     folder = project.parent
     weights = load_file(folder / "outputs/tiny/model.safetensors")
@@ -97,6 +102,9 @@ def test_phase_2_leaves_all_of_phase_1_bit_equal(project):
     second = folder / "outputs/second"
     said = run(project, "training.phase=2", f"model.name={folder}/outputs/tiny", f"output.dir={second}")
     assert "onset_mae" in said
+    scores = {key for row in history(second) for key in row if key.startswith("eval_")}
+    assert "eval_onset_mae" in scores and not scores & {"eval_wer", "eval_cer"}  # the text is given
+    assert "→" not in said
     before, after = (load_file(f / "model.safetensors") for f in (folder / "outputs/tiny", second))
     assert {n for n in after if not n.startswith("aligner.")} == set(before)
     assert all(after[name].equal(value) for name, value in before.items())
@@ -123,6 +131,16 @@ def test_phase_2_without_phase_1_says_what_it_needs(project):
     third = f"output.dir={project.parent}/outputs/third"
     said = run(project, "training.phase=2", "model.name=/nowhere/phase1", third, status=2)
     assert "/nowhere/phase1" in said and "train phase 1 first" in said
+    whisper = f"--checkpoint={project.parent}/whisper"
+    assert "holds no whole VoxLM (it is a whisper)" in run(
+        project, "training.phase=2", whisper, third, status=2
+    )
+
+
+def test_fresh_leaves_the_model_of_phase_1(project):
+    folder = project.parent / "outputs/tiny"
+    said = run(project, "training.phase=2", f"--checkpoint={folder}", "--fresh", status=2)
+    assert "is left alone" in said and (folder / "model.safetensors").is_file()
 
 
 def test_a_dry_run_of_either_phase(project):

@@ -63,3 +63,29 @@ def test_phase_2_refuses_what_moves_the_words(path) -> None:
         load_config(path, ["training.phase=2", "augmentation.speed.prob=0.5"])
     load_config(path, ["training.phase=2", "augmentation.speed.prob=0.5", "augmentation.enabled=false"])
     load_config(path, ["training.phase=2", "augmentation.volume.prob=0.5"])
+
+
+def test_a_block_adds_to_the_mappings_around_it(path) -> None:
+    path.write_text(
+        "model: {type: voxlm, audio_encoder: a, llm: b}\n"
+        "augmentation: {noise: {prob: 0.5, snr_low: 12.0}, phase1: {noise: {prob: 0.1}}}\n"
+        "training: {trainable: lora, lora: {r: 4, alpha: 8.0}, phase1: {lora: {r: 2}}}\n",
+        encoding="utf8",
+    )
+    config = load_config(path)
+    assert (config.training.lora.r, config.training.lora.alpha) == (2, 8.0)
+    assert (config.augmentation.noise.prob, config.augmentation.noise.snr_low) == (0.1, 12.0)
+
+
+@pytest.mark.parametrize("metric", ["wer", "eval_cer", "cer_child"])
+def test_phase_2_is_judged_by_times_and_not_by_texts_that_it_is_given(path, metric) -> None:
+    with pytest.raises(UserError, match=rf"metric_for_best_model: {metric} is no score of training\.phase 2"):
+        load_config(path, ["training.phase=2", f"training.metric_for_best_model={metric}"])
+    for own in ("loss", "eval_onset_mae"):
+        load_config(path, ["training.phase=2", f"training.metric_for_best_model={own}"])
+    load_config(path, [f"training.metric_for_best_model={metric}"])
+
+
+def test_heads_share_the_width_of_the_aligner(path) -> None:
+    with pytest.raises(UserError, match=r"model\.aligner.*width 250 must be a multiple of heads \(4\)"):
+        load_config(path, ["model.aligner.width=250"])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from training import cli
+from training.publishing.card import bases
 
 
 @pytest.fixture
@@ -130,6 +131,16 @@ def test_a_version_of_a_registry_keeps_its_name(run: Path, capsys: pytest.Captur
     dataset = block["model-index"][0]["results"][0]["dataset"]
     assert (dataset["name"], dataset["type"]) == ("registry.db[v1/test]", "registry.db-v1-test")
     assert "`registry.db[v1/test]`" in text and "/srv/" not in text
+
+
+def test_a_speech_language_model_began_from_both_of_its_parts() -> None:
+    model = {
+        "type": "voxlm",
+        "name": "outputs/a",
+        "audio_encoder": "openai/whisper-small",
+        "llm": "Qwen/Qwen2-1.5B",
+    }
+    assert bases(model) == ["outputs/a", "openai/whisper-small", "Qwen/Qwen2-1.5B"]
 
 
 def test_a_base_in_a_folder_is_no_model_of_the_hub(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -275,6 +275,20 @@ def test_labels_of_manifests_without_words(project: Project) -> None:
         labels(values)
 
 
+@pytest.mark.parametrize(("column", "wanted"), [("", ["train", "dev"]), ("\twords", [])])
+def test_labels_of_splits_that_are_still_to_be_made(project: Project, column: str, wanted: list[str]) -> None:
+    """Else a first call would train phase 1 and find in phase 2 that no word has its time."""
+    export = Path("data/english/manifest.tsv")
+    export.parent.mkdir(parents=True)
+    cell = "\t" if column else ""
+    export.write_text(
+        f"id\taudio_path\tduration\ttranscript{column}\nu1\ta.wav\t1\thello{cell}\n", encoding="utf8"
+    )
+    found = labels(project.values("demo_voxlm"))
+    assert [one.part for one in found] == wanted
+    assert [str(one.data) for one in found] == [f"data/english_splits/{part}.csv" for part in wanted]
+
+
 def test_labels_of_librispeech(project: Project) -> None:
     project.data = {"librispeech": LIBRI}
     values = project.values("x")

@@ -9,7 +9,7 @@ import pytest
 from training.config.load import config_from, save_resolved
 from training.errors import UserError
 from training.inference.loading import load_trained
-from training.run import check_folder, check_model
+from training.run import check_folder, check_model, check_origin
 
 
 def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
@@ -65,3 +65,13 @@ def test_a_key_that_is_younger_than_the_run_counts_as_its_default(tmp_path: Path
     check_model(old, tmp_path)
     with pytest.raises(UserError, match=r"model\.edge_silence: not what .* says, and --resume goes on"):
         check_model(config_from({"model": {**model, "edge_silence": 0.2}}), tmp_path)
+
+
+@pytest.mark.parametrize("inside", ["", "checkpoint-3"])
+def test_the_model_that_a_run_begins_with_is_never_removed(tmp_path: Path, inside: str) -> None:
+    """Phase 2 with the folder of phase 1 as its own, say."""
+    run = tmp_path / "run"
+    model = {"type": "voxlm", "name": str(run / inside), "phase": 2}
+    with pytest.raises(UserError, match=r"--fresh: .*run holds model\.name .* and is left alone"):
+        check_origin(config_from({"model": model, "output": {"dir": str(run)}}))
+    check_origin(config_from({"model": model, "output": {"dir": str(tmp_path / "run_phase2")}}))

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 
 import pytest
 import torch
 import voxlm_assets as assets
 import whisper_assets
-from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, WhisperForConditionalGeneration
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    GraniteConfig,
+    WhisperForConditionalGeneration,
+)
 
 from training import trainable
 from training.data.voxlm_collator import word_of_tokens
+from training.errors import UserError
 from training.models import model_inputs
 from training.trainable import LoraDefaults
 
@@ -63,12 +72,13 @@ def test_traps_01_and_04_the_whole_batch(bundle):
     assert batch["frames"].tolist() == [104, 254]
 
 
-def test_trap_01_end_is_taught_where_it_is_the_padding_too(folder):
-    bundle = assets.tiny(folder)
-    tokenizer = bundle.processor.tokenizer
+def test_trap_01_end_is_taught_where_it_is_the_padding_too(tmp_path, folder):
+    shutil.copytree(folder / "llm", tmp_path / "llm")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "llm")
     tokenizer.pad_token = tokenizer.eos_token
-    bundle = assets.tiny(folder)
-    object.__setattr__(bundle.collate, "pad_id", bundle.encode.end)
+    tokenizer.save_pretrained(tmp_path / "llm")
+    bundle = assets.tiny(folder, llm=str(tmp_path / "llm"))
+    assert bundle.collate.pad_id == bundle.encode.end
     labels = bundle.collate(assets.features(bundle))["labels"][:, 0]
     assert [(row == bundle.encode.end).sum().item() for row in labels] == [1, 1]
 
@@ -285,3 +295,100 @@ def test_noise_is_heard_at_another_length_of_context(folder):
     assert full.encode(assets.example("u", 1.0), whisper_assets.noise(1.0))["labels"]["transcribe"] == list(
         full.encode.after
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"phase": 2, "instruction": "Write."},
+            r"model\.instruction: 'Write\.', but .* learnt with 'Transcribe the",
+        ),
+        (
+            {"phase": 2, "encoder_context": "full"},
+            r"model\.encoder_context: 'full', but .* learnt with 'trimmed'",
+        ),
+        ({"stack": 2}, r"model\.stack: 2, but .* learnt with 4"),
+    ],
+)
+def test_phase_2_asks_and_hears_as_phase_1_has_learnt(folder, phase1, changed, message):
+    with pytest.raises(UserError, match=message):
+        assets.tiny(folder, name=str(phase1), **changed)
+
+
+def test_phase_1_does_not_go_on_with_a_model_of_phase_2(folder, aligned):
+    place = assets.saved(aligned, folder / "after")
+    with pytest.raises(UserError, match="has been through phase 2"):
+        assets.tiny(folder, name=str(place))
+
+
+@pytest.mark.parametrize("lacking", ["config.json", "model.safetensors"])
+def test_a_folder_without_a_whole_model_is_named(tmp_path, folder, phase1, lacking):
+    shutil.copytree(phase1, tmp_path / "part")
+    (tmp_path / "part" / lacking).unlink()
+    with pytest.raises(UserError, match=r"model\.name: .*part.* holds no whole VoxLM"):
+        assets.tiny(folder, name=str(tmp_path / "part"), phase=2)
+
+
+def test_another_model_than_a_voxlm_is_named(folder):
+    with pytest.raises(UserError, match=r"whisper' holds no whole VoxLM \(it is a whisper\)"):
+        assets.tiny(folder, name=str(folder / "whisper"), phase=2)
+
+
+def test_language_models_that_scale_their_logits_are_refused(tmp_path, folder):
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = GraniteConfig(
+        vocab_size=300, num_attention_heads=2, num_key_value_heads=2, logits_scaling=8.0, **sizes
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder / "llm").save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=r"model\.llm: .*is a granite, whose logits are scaled \(logits_scaling\)"
+    ):
+        assets.tiny(folder, llm=str(tmp_path))
+
+
+def test_a_language_model_without_its_output_matrix_is_refused(tmp_path, folder):
+    """It would be made up, and never learn."""
+    llm = AutoModelForCausalLM.from_pretrained(folder / "llm")
+    config = copy.deepcopy(llm.config)
+    config.tie_word_embeddings = False
+    whole = AutoModelForCausalLM.from_config(config)
+    weights = {name: value for name, value in whole.state_dict().items() if name != "lm_head.weight"}
+    whole.save_pretrained(tmp_path, state_dict=weights)
+    AutoTokenizer.from_pretrained(folder / "llm").save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=r"model\.llm: .*lacks 1 of this model's weights, such as lm_head\.weight"
+    ):
+        assets.tiny(folder, llm=str(tmp_path))
+
+
+def test_words_end_with_the_clip(aligned, monkeypatch):
+    """The encoder hears 40 ms of silence behind it."""
+    batch = aligned.collate(assets.features(aligned, (1.0,)))
+    model = aligned.model.eval()
+    point = model.point
+
+    def last(*args):
+        found = point(*args)
+        late = torch.zeros_like(found.end_logits)
+        late[..., -1] = 1000.0
+        return dataclasses.replace(found, end_logits=late)
+
+    monkeypatch.setattr(model, "point", last)
+    (words,) = aligned.align(model, batch, ["a cat"])
+    assert words[-1].end == 1.0
+
+
+def test_trap_07_of_the_aligner_too(aligned):
+    rows = assets.features(aligned, (1.0, 1.0))
+    model = aligned.model.eval()
+    whole = aligned.collate(rows)
+    items = (whole["labels"] != -100).sum()
+    parts = [model(**model_inputs(aligned.collate([row])), num_items_in_batch=items).loss for row in rows]
+    torch.testing.assert_close(sum(parts), model(**model_inputs(whole)).loss)
+
+
+def test_an_instruction_with_the_placeholder_is_refused(folder):
+    with pytest.raises(UserError, match=r"model\.instruction, or .*<\|audio\|> 2 times"):
+        assets.tiny(folder, instruction="Hear <|audio|>.")

@@ -142,7 +142,11 @@ FLAGS: dict[str, tuple[list[str], str, Any]] = {
     "--compile": ([], "training.torch_compile", True),
     "--checkpoint": (["outputs/voxlm-2b"], "model.name", "outputs/voxlm-2b"),
     "--timestamps": (["t.json", "--checkpoint", "outputs/voxlm-2b"], "data.train", Path("t.json")),
-    "--val-timestamps": (["v.json"], "data.dev", Path("v.json")),
+    "--val-timestamps": (
+        ["v.json", "--timestamps", "t.json", "--checkpoint", "outputs/voxlm-2b"],
+        "data.dev",
+        Path("v.json"),
+    ),
     "--alignment-weight": (["0.5"], "model.alignment_weight", 0.5),
 }
 """Flag → what follows it, a key, and what then stands there."""
@@ -238,6 +242,10 @@ def test_a_key_after_the_flags_decides(here: None) -> None:
         (
             ["--model", "voxlm-2b", "--checkpoint", "checkpoints/voxlm-2b/best.pt"],
             "--checkpoint checkpoints/voxlm-2b/best.pt: a run's folder is meant",
+        ),
+        (
+            ["--model", "voxlm-2b", "--val-timestamps", "v.json"],
+            "--val-timestamps v.json: goes with --timestamps, those of the training split",
         ),
     ],
 )

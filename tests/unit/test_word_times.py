@@ -22,7 +22,14 @@ from training.evaluation.metrics import corpus_scores
 from training.evaluation.report import build_report
 from training.evaluation.stored import Result
 from training.evaluation.word_matches import match_words
-from training.evaluation.word_times import Draws, error_ratio, not_monotone, score_times, timing
+from training.evaluation.word_times import (
+    Draws,
+    error_ratio,
+    given_scores,
+    not_monotone,
+    score_times,
+    timing,
+)
 from training.evaluation.word_times_section import word_times_section
 from training.evaluation.words import WordEvidence, read_teacher
 from training.selection import check_metric
@@ -225,6 +232,8 @@ def test_checkpoints_can_be_chosen_by_onsets() -> None:
     own = [heard("a", ("one", 0.13, 0.4), ("two", 0.4, 0.95)), heard("b", ("tree", 0.0, 0.1))]
     quick = corpus_scores([A, B], own)
     assert quick["onset_mae"] == pytest.approx(65)
+    assert given_scores([A, B], own) == {"onset_mae": pytest.approx(65)}
+    assert given_scores([A], [said("a", "one two")]) == {}
     assert "onset_mae" not in corpus_scores([A], [said("a", "one two")])
     assert "onset_mae" not in corpus_scores([example("a", "one")], [heard("a", ("one", 0, 1))])
     check_metric("eval_onset_mae", [A], ("transcribe",), timed=True)

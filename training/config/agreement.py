@@ -282,6 +282,8 @@ def _best_metric(config: Config) -> list[Problem]:
     task = getattr(config.model, "task", "both")
     all_scores = [*(name for names in SCORES.values() for name in names), ONSETS]
     name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
+    if getattr(config.model, "phase", 1) == 2:
+        return [] if name in ("loss", ONSETS) else [_of_phase_1(named)]
     # Which domains the dev rows have is known when they are read: `training.selection.check_metric`.
     base, of_domain = base_score(name), "_" in name.rstrip("_")
     if name == ONSETS and "wer" in known:
@@ -295,6 +297,14 @@ def _best_metric(config: Config) -> list[Problem]:
         return [Problem(key, message, (("model", "task"),))]
     scores += f", and each but the loss of one domain (eval_{known[1]}_<domain>)"
     return [Problem(key, f"no score is called {named}; there are {scores}{_near(name, known, 'eval_')}")]
+
+
+def _of_phase_1(metric: str) -> Problem:
+    message = (
+        f"{metric} is no score of training.phase 2, to which the text is given; there are eval_loss, eval_{ONSETS} "
+        "(training.phase1.metric_for_best_model is of phase 1 alone)"
+    )
+    return Problem(_key("metric_for_best_model"), message, (("model", "phase"),))
 
 
 def _reporters(training: Training) -> list[Problem]:

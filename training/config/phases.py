@@ -47,5 +47,15 @@ def _fold(layer: Layer, where: str, name: str, *, wanted: bool) -> None:
     for path in inside:
         del layer.places[path]
     if wanted:
-        around.update(block)
+        _put(block, around)
         layer.places.update({(where, *path[2:]): place for path, place in inside.items() if path[2:]})
+
+
+def _put(block: dict[str, Any], around: dict[str, Any]) -> None:
+    """A mapping adds to the one that is there, anything else replaces it: as a later file does."""
+    for key, value in block.items():
+        there = around.get(key)
+        if isinstance(there, dict) and isinstance(value, dict):
+            _put(value, there)
+        else:
+            around[key] = value

@@ -110,7 +110,7 @@ class VoxLMCollator(Context):
 
     ``input_ids``, ``attention_mask`` ``[batch, length]``, right padded; ``labels`` ``[batch, 1, length]``, `IGNORED`
     but for the response and its EOS; ``input_features`` ``[batch, mels, frames]``, ``frames`` ``[batch]`` and the
-    ``longest`` of them;
+    ``longest`` of them; ``clip_seconds``, a list;
     ``prompt_lengths`` ``[batch]`` and the longest of them, ``prompt_length``. Padding is told by length: its id may be
     that of EOS. With ``align`` ``token_words``, ``words``, ``starts``, ``ends``, ``ctc_labels`` (see `VoxLM.forward`),
     and the labels are ``[batch, 1, 2 · words]``: one for each pointer, for the sums that losses are divided by.
@@ -128,6 +128,7 @@ class VoxLMCollator(Context):
         return {
             "ids": [row["id"] for row in features],
             "seconds": sum(row["seconds"] for row in features),
+            "clip_seconds": [row["seconds"] for row in features],
             "input_features": self.padded(features),
             **self.texts(features, frames),
         }

@@ -117,6 +117,13 @@ def onset_mae(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> 
     return onset_error(timing(timed, [words[example.id] for example in timed])).value
 
 
+def given_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, float]:
+    """Quick scores for evaluation during training where the hypotheses are the references themselves: ``onset_mae`` alone,
+    where it is defined. Error rates of such texts would be 0 and mean nothing."""
+    error = onset_mae(examples, hypotheses)
+    return {} if math.isnan(error) else {"onset_mae": error}
+
+
 def spoken_words(hypotheses: Sequence[Hypothesis]) -> dict[str, tuple[SpokenWord, ...]]:
     """Words of the transcripts that have some, by utterance."""
     return {one.id: one.words for one in hypotheses if one.task == TRANSCRIBE and one.words}

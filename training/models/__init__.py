@@ -138,7 +138,9 @@ class Bundle:
     spectrogram: bool = False
 
 
-_NOT_INPUTS = ("ids", "seconds", "prompt_length", "prompt_lengths")
+PRETRAINED = ("name", "encoder", "decoder", "pretrained", "audio_encoder", "llm")
+"""Keys of a ``model:`` block that may name weights: a hub id or a folder."""
+_NOT_INPUTS = ("ids", "seconds", "clip_seconds", "prompt_length", "prompt_lengths")
 
 
 def model_inputs(batch: Batch) -> Batch:

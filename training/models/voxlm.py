@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,7 +30,7 @@ from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters
 from training.nn.monotone import word_times
 from training.nn.sizes import SIZES
-from training.nn.voxlm import VoxLM, encoder_frames
+from training.nn.voxlm import SCALED_HEADS, VoxLM, encoder_frames
 from training.nn.voxlm_config import AUDIO, ENCODER_FRAMES_PER_SECOND, VoxLMConfig, VoxLMProcessor
 from training.nn.weights import cannot_load, load_whole
 
@@ -61,6 +62,12 @@ class Aligner(BaseModel):
     """Dropout between them."""
     ctc_weight: float = Field(default=0.3, ge=0)
     """Weight of the second loss, CTC of the characters on the frames."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Aligner:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads})")
+        return self
 
 
 class Options(BaseModel):
@@ -254,7 +261,9 @@ class Align:
                 times[0][i, :n, :length],
                 times[1][i, :n, :length],
                 1 / ENCODER_FRAMES_PER_SECOND,
-                float(frames[i]) / 100,
+                min(
+                    float(frames[i]) / 100, batch["clip_seconds"][i]
+                ),  # the frames hold a little silence more
             )
             rows.append(
                 tuple(
@@ -280,6 +289,11 @@ def _word_probabilities(
 
 def _settings(model: VoxLM) -> dict[str, Any]:
     return getattr(model.config, SETTINGS)
+
+
+def _settings_of(config: VoxLMConfig) -> dict[str, Any]:
+    """What a folder says of itself, as far as it does."""
+    return getattr(config, SETTINGS, None) or {}
 
 
 def _remember(model: VoxLM, options: Options, characters: str) -> None:
@@ -337,9 +351,16 @@ def _language_model(options: Options) -> tuple[Any, Any]:
     name = str(options.llm)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = load_whole(AutoModelForCausalLM, name, "model.llm", dtype=_type(options), new=("lm_head.*",))
+        model = load_whole(AutoModelForCausalLM, name, "model.llm", dtype=_type(options))
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise cannot_load("model.llm", name, error) from error
+    if scaled := [field for field in SCALED_HEADS if getattr(model.config, field, None)]:
+        raise UserError(
+            f"model.llm: {name!r} is a {model.config.model_type}, whose logits are scaled ({scaled[0]}); that is not "
+            "supported, name another language model"
+        )
     return model, tokenizer
 
 
@@ -415,16 +436,60 @@ def _public(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, Vo
 def _restored(source: str, options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
     if not Path(source).is_dir():
         raise NotInReach(f"model.name: {source!r} is not there; train phase 1 first, or name its folder")
-    processor = VoxLMProcessor.from_pretrained(source)
-    config = VoxLMConfig.from_pretrained(source)
-    characters = (getattr(config, SETTINGS, None) or {}).get("ctc_characters", "")
+    config, processor = _opened(source)
+    _check_learnt(source, options, config)
+    characters = _settings_of(config).get("ctc_characters", "")
     if options.phase == 2 and config.aligner is None:
         characters = _characters(context)
         config.aligner = _aligner(options, config, len(characters))
-    model = load_whole(VoxLM, source, "model.name", new=("aligner.*",), config=config, dtype=torch.float32)
+    try:
+        model = load_whole(
+            VoxLM, source, "model.name", new=("aligner.*",), config=config, dtype=torch.float32
+        )
+    except (OSError, SafetensorError) as error:
+        raise _no_voxlm(source, error) from error
     _as_frozen(model, options)
     _remember(model, options, characters)
     return processor, model
+
+
+def _opened(source: str) -> tuple[VoxLMConfig, VoxLMProcessor]:
+    """Configuration and processor of a folder; `UserError` where it holds no VoxLM."""
+    try:
+        config = AutoConfig.from_pretrained(source)
+        if not isinstance(config, VoxLMConfig):
+            raise ValueError(f"it is a {config.model_type}")
+        return config, VoxLMProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _no_voxlm(source, error) from error
+
+
+def _no_voxlm(source: str, error: Exception) -> UserError:
+    return UserError(
+        f"model.name: {source!r} holds no whole VoxLM ({str(error).strip().partition(chr(10))[0]}); name the folder of a "
+        "finished run (its checkpoints hold adapters alone)"
+    )
+
+
+LEARNT = ("instruction", "encoder_context", "context_margin_seconds")
+"""What the text of phase 1 depends on; phase 2 leaves that text as it is."""
+
+
+def _check_learnt(source: str, options: Options, config: VoxLMConfig) -> None:
+    """`UserError` where the options are not those that the folder's weights have learnt with."""
+    learnt = {"stack": config.stack}
+    if options.phase == 2:
+        learnt |= {key: value for key, value in _settings_of(config).items() if key in LEARNT}
+    elif config.aligner is not None:
+        raise UserError(
+            f"model.name: {source!r} has been through phase 2, and its text is frozen; name the folder of phase 1, or set "
+            "training.phase=2"
+        )
+    for key, value in learnt.items():
+        if (asked := getattr(options, key)) != value:
+            raise UserError(
+                f"model.{key}: {asked!r}, but {source!r} has learnt with {value!r}; set it to that"
+            )
 
 
 def _characters(context: BuildContext) -> str:

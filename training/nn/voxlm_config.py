@@ -8,6 +8,8 @@ from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.processing_utils import ProcessorMixin
 
+from training.errors import UserError
+
 AUDIO = "<|audio|>"
 """Placeholder of one group of encoder frames in the prompt; the projector's output takes its place."""
 ENCODER_FRAMES_PER_SECOND = 50
@@ -50,8 +52,9 @@ class VoxLMProcessor(ProcessorMixin):
         )
         parts = asked.split(AUDIO)
         if len(parts) != 2:
-            raise ValueError(
-                f"the chat template writes the user's {AUDIO} {len(parts) - 1} times, where once is right"
+            raise UserError(
+                f"model.instruction, or the language model's chat template: the prompt has {AUDIO} {len(parts) - 1} times, "
+                "where once is right"
             )
         before, after = (self.tokenizer(part, add_special_tokens=False).input_ids for part in parts)
         return before, after

@@ -11,7 +11,7 @@ from typing import Any
 from training.data.manifest import load_manifest
 from training.data.timestamps_manifest import FILE
 from training.errors import UserError
-from training.pipeline.tasks import from_files
+from training.pipeline.tasks import from_files, reads_splits
 
 FOLDER = "timestamps"
 
@@ -32,11 +32,11 @@ class Label:
 
 
 def labels(values: Mapping[str, Any]) -> list[Label]:
-    """The splits of LibriSpeech, and manifests for training and dev that are there without a column ``words``."""
+    """The splits of LibriSpeech, and manifests for training and dev, there or to be split, without a column ``words``."""
     data = values["data"]
     if libri := data.get("librispeech"):
         return _of_librispeech(libri)
-    return [_of_manifest(part, data) for part in ("train", "dev") if _untimed(data, part)]
+    return [_of_manifest(part, data) for part in ("train", "dev") if _untimed(values, part)]
 
 
 def overrides(found: Sequence[Label], values: Mapping[str, Any]) -> list[str]:
@@ -62,11 +62,17 @@ def _of_librispeech(libri: Mapping[str, Any]) -> list[Label]:
     ]
 
 
-def _untimed(data: Mapping[str, Any], part: str) -> bool:
-    path = data[part]
-    if not from_files(data) or path is None or not Path(path).exists():
+def _untimed(values: Mapping[str, Any], part: str) -> bool:
+    """Whether rows of a split lack word times; of one that is still to be made, those of the manifest to be split."""
+    data, source = values["data"], values["data"][part]
+    if not from_files(data) or source is None:
         return False
-    return "words" not in load_manifest(Path(path), columns=data["columns"]).column_names
+    paths = values["paths"]
+    if not Path(source).exists() and reads_splits(values, Path(paths["splits_dir"])):
+        source = paths["manifest_path"]
+    if not Path(source).exists():
+        return False
+    return "words" not in load_manifest(Path(source), columns=data["columns"]).column_names
 
 
 def _of_manifest(part: str, data: Mapping[str, Any]) -> Label:

@@ -11,6 +11,7 @@ from typing import Any
 from training.config.schema import Config
 from training.data.example import TRANSLATE
 from training.evaluation.metrics import NAMES
+from training.models import PRETRAINED
 from training.publishing.evidence import Evidence
 from training.publishing.sections import SECTIONS
 
@@ -22,8 +23,6 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 LANGUAGE = re.compile(r"[a-z]{2,3}(?=$|[_-])")
 LAST_PART = re.compile(r"/(?![^\[]*\])")
 """Before the name of a manifest, of which a registry's has a slash of its own: ``data/registry.db[v1/test]``."""
-BASES = ("name", "encoder", "decoder", "pretrained")
-"""Keys of the ``model:`` block that name pretrained weights."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def front_matter(facts: Facts) -> str:
 
 def bases(model: Mapping[str, Any]) -> list[str]:
     """Names of pretrained weights in a ``model:`` block; an encoder that is built by its kind's name is none."""
-    named = [model.get(key) for key in BASES]
+    named = [model.get(key) for key in PRETRAINED]
     return list(dict.fromkeys(name for name in named if name and "/" in name))
 
 

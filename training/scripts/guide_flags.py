@@ -117,6 +117,10 @@ def overrides(args: argparse.Namespace) -> list[str]:
         raise UserError(NO_LOGIN)
     if args.checkpoint is not None and args.checkpoint.endswith(".pt"):
         raise UserError(f"--checkpoint {args.checkpoint}: {NO_PICKLE}")
+    if args.val_timestamps is not None and args.timestamps is None:
+        raise UserError(
+            f"--val-timestamps {args.val_timestamps}: goes with --timestamps, those of the training split"
+        )
     given = [f"{key}={value}" for name, key in KEYS.items() if (value := getattr(args, name)) is not None]
     given += [
         f"{key}={json.dumps(value, ensure_ascii=False)}"

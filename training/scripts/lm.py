@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
+from training.folders import writable
 
 SIZES = {
     "vocab_size": "tokens of the tokenizer that is trained with it (default: 600)",
@@ -76,13 +77,14 @@ def _causal(args: argparse.Namespace) -> int:
     if not texts:
         raise UserError("--text: no sentences in it")
     given = {name: value for name in (*SIZES, "learning_rate") if (value := getattr(args, name)) is not None}
-    if bad := [name for name, value in given.items() if value <= 0]:
+    if bad := [name for name, value in given.items() if not value >= 0 or (value == 0 and name != "seed")]:
         raise UserError(f"--{bad[0]} {given[bad[0]]}: more than 0")
     sizes = causal.Sizes(**{name: given.pop(name) for name in list(given) if hasattr(causal.Sizes, name)})
     if sizes.hidden_size % (2 * sizes.heads):
         raise UserError(
             f"--hidden_size {sizes.hidden_size}: must be a multiple of twice the heads ({sizes.heads})"
         )
+    writable(args.output, "--output")
     found = causal.train(texts, args.output, sizes=sizes, instruction=args.instruction, **given)
     print(
         f"{args.output}: {found['parameters']:,} parameters from {found['sentences']:,} sentences, loss {found['loss']:.3f}"

@@ -110,13 +110,15 @@ def _train(config: object, args: argparse.Namespace) -> int:
     from training.config.schema import Config
     from training.fitting import Stopped
     from training.inference.quiet import quiet
-    from training.run import build, check_folder, check_model, fit
+    from training.run import build, check_folder, check_model, check_origin, fit
 
     assert isinstance(config, Config)
     quiet()
     folder, report = config.output.dir, reporter(config.output.log_file)
     resume = checkpoint.find(folder, args.resume or None, report) if args.resume is not None else None
     check_folder(folder, resume=resume, fresh=args.fresh)
+    if args.fresh:
+        check_origin(config)
     if resume is not None:
         check_model(config, folder)
     # Adapters alone are in a LoRA checkpoint: its base is built as the first time.
