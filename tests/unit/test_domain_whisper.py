@@ -181,6 +181,11 @@ def test_a_recording_has_no_domain_of_its_own(asked):
     Transcriber(spoken_for, domain=asked)
 
 
+def test_a_base_in_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"^model\.name: '.*gone/folder' cannot be loaded"):
+        tiny(name=str(tmp_path / "gone" / "folder"), sizes=None)
+
+
 def test_a_swap_test_needs_transcripts():
     translates = Trained(tiny(task="translate", target_language="en"), Path("run"), "domain_whisper", None)
     with pytest.raises(
