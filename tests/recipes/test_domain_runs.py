@@ -88,6 +88,19 @@ def test_a_swap_test_that_would_tell_nothing_is_refused(project: Path) -> None:
     assert "--swap_test --domain child: the test begins with the utterances' own domains" in done.stderr
     done = tiny_project.polyvox("evaluate", "--model_dir", project / "run", *swap)
     assert done.returncode == 2 and "--swap_test: " in done.stderr and "no domains" in done.stderr
+    plain = project / "plain.csv"
+    plain.write_text("audio_path,duration,transcript\nclip3.wav,0.9,Mẹ nấu cơm chưa\n", encoding="utf8")
+    done = tiny_project.polyvox(
+        "evaluate",
+        "--model_dir",
+        project / "adapted",
+        "--test_csv",
+        plain,
+        *swap,
+        "--evaluation",
+        "resamples=100",
+    )
+    assert done.returncode == 2 and "--swap_test: no utterance names a domain" in done.stderr
     assert not any((project / "refused").iterdir())
 
 

@@ -119,7 +119,9 @@ def weights(run: Path) -> None:
 
 
 def what_stays(run: Path) -> None:
-    """A checkpoint, curves, a ledger, pickles."""
+    """A checkpoint, curves, a ledger, pickles, somebody's notes."""
+    for name in ("notes.txt", "speakers.json", "letter.jinja"):
+        (run / name).write_text(json.dumps({"never": NEVER}), encoding="utf8")
     for name in (
         "checkpoint-20/optimizer.safetensors",
         "checkpoint-20/model.safetensors",

@@ -18,11 +18,13 @@ from whisper_assets import SIZES, TEXTS, TRANSCRIPT, example, noise
 
 from training import trainable
 from training.data.collators import IGNORED
-from training.data.domain_collator import AUTO, NONE, SWAP, DataCollatorSpeechSeq2SeqDomain
+from training.data.domain_collator import AS_IT_IS, AUTO, NONE, SWAP, DataCollatorSpeechSeq2SeqDomain
 from training.errors import UserError
 from training.inference.decoding import predict
 from training.inference.loading import Trained, load_trained, with_domain
+from training.inference.transcriber import Transcriber
 from training.models import BuildContext, Bundle, domain_whisper, model_inputs
+from training.scripts import run_evaluation
 from training.trainer import SpeechTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +169,29 @@ def test_a_prompt_may_be_the_other_domains_or_without_any():
     assert batch["prompt_length"] == 4 and batch["labels"][:, 0, 2].eq(IGNORED).all()
     with pytest.raises(UserError, match=r"--domain child: this model knows normal, dyslexic"):
         with_domain(trained, "child")
+
+
+@pytest.mark.parametrize("asked", [None, SWAP, AS_IT_IS])
+def test_a_recording_has_no_domain_of_its_own(asked):
+    trained = Trained(tiny(domain=None), Path("run"), "domain_whisper", None)
+    with pytest.raises(UserError, match=r"--domain normal, dyslexic, or auto"):
+        Transcriber(trained, domain=asked)
+    assert Transcriber(trained, domain="auto").trained.bundle.encode.asked == AUTO
+    spoken_for = Trained(tiny(domain="normal"), Path("run"), "domain_whisper", None)
+    Transcriber(spoken_for, domain=asked)
+
+
+def test_a_base_in_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"^model\.name: '.*gone/folder' cannot be loaded"):
+        tiny(name=str(tmp_path / "gone" / "folder"), sizes=None)
+
+
+def test_a_swap_test_needs_transcripts():
+    translates = Trained(tiny(task="translate", target_language="en"), Path("run"), "domain_whisper", None)
+    with pytest.raises(
+        UserError, match=r"^--swap_test: compares transcripts, and run was trained to translate"
+    ):
+        run_evaluation._check_swap_test(translates, None)
 
 
 def test_what_a_model_cannot_be_asked_is_refused():

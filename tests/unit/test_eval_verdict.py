@@ -156,6 +156,11 @@ def test_a_verdict_on_nothing_is_refused(
         main([*map(str, runs), "--resamples", "100", *options])
 
 
+def test_a_seed_below_zero_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^--seed -1: "):
+        main(["a", "b", "--seed", "-1"])
+
+
 def test_a_verdict_needs_domains_and_something_elsewhere(tmp_path: Path) -> None:
     plain = write(tmp_path, "plain", {"normal": 1}, domain=False)
     alone = write(tmp_path, "alone", {"dyslexic": 1})

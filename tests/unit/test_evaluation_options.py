@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from training.config.schema import Evaluation
 from training.errors import UserError
-from training.scripts import run_evaluation, transcribe
+from training.publishing import command as publish
+from training.scripts import calibrate, inference, run_evaluation, transcribe
 from training.scripts.run_evaluation import rescored
 
 
@@ -39,6 +41,49 @@ def test_a_beam_width_below_one_is_refused(count: str, capsys: pytest.CaptureFix
             parser.parse_args([*needed, "--num_beams", count])
         assert left.value.code == 2
         assert "--num_beams" in capsys.readouterr().err
+
+
+COMMANDS = (
+    (run_evaluation.parser, ("--model_dir", "--model_path"), []),
+    (run_evaluation.parser, ("--beam_width", "--num_beams"), ["--model_dir", "m"]),
+    (transcribe.parser, ("--model", "--model_dir"), ["a.wav"]),
+    (inference.parser, ("--checkpoint", "--model"), ["--audio", "a.wav"]),
+    (calibrate.parser, ("--model_dir", "--model_path"), []),
+    (publish.parser, ("--licence", "--license"), ["--model_dir", "m", "--repo_id", "o/n"]),
+)
+"""Parser, two names of one of its options, what else it needs."""
+
+
+@pytest.mark.parametrize(("parser", "names", "needed"), COMMANDS)
+def test_two_names_of_an_option_with_different_values_are_refused(
+    parser: Any, names: tuple[str, str], needed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = names
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args([*needed, first, "3", second, "5"])
+    assert left.value.code == 2
+    assert f"{first} 3 and {second} 5 name one option; leave out one of them" in capsys.readouterr().err
+    for line in ([first, "3", second, "3"], [first, "5", first, "3"]):
+        args = parser().parse_args([*needed, *line])
+        assert "3" in {str(value) for value in vars(args).values()}
+
+
+@pytest.mark.parametrize("name", ["a/b", "../b", "a\\b", "/b"])
+def test_a_name_that_is_a_path_is_refused_before_anything_is_decoded(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--name .*: must be a name"):
+        run_evaluation.main(["--model_dir", str(tmp_path), "--name", name])
+
+
+@pytest.mark.parametrize(
+    "option", [["--swap_test"], ["--test_csv", "t.csv"], ["--evaluation", "resamples=200"], ["--name", "x"]]
+)
+def test_what_only_scores_is_refused_with_files_of_no_split(
+    option: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^{option[0]}: --audio_file only transcribes"):
+        run_evaluation.main(["--model_dir", "m", "--audio_file", "a.wav", *option])
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_output_that_cannot_be_written_is_said_before_the_model_is_loaded(tmp_path: Path) -> None:

@@ -156,6 +156,30 @@ def test_steps_of_warm_up_take_the_place_of_a_share() -> None:
     assert (config.training.warmup_steps, config.training.warmup_ratio) == (10, None)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "--num-train-epochs 3 --num_epochs 5",
+            "--num_epochs 5 and --num_train_epochs 3 both stand for training.num_train_epochs; leave out one of them",
+        ),
+        (
+            "--base-model a/b --checkpoint runs/c",
+            "--base_model a/b and --checkpoint runs/c both stand for model.name",
+        ),
+        ("--lr 1e-4 --learning-rate 2e-4", "both stand for training.learning_rate"),
+    ],
+)
+def test_two_names_of_a_key_with_different_values_are_refused(line: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        resolved(*line.split())
+
+
+def test_two_names_of_a_key_may_agree_and_a_name_may_come_twice() -> None:
+    assert resolved("--lr", "1e-3", "--learning-rate", "1e-3").training.learning_rate == 1e-3
+    assert resolved("--lr", "1e-3", "--lr", "2e-3").training.learning_rate == 2e-3
+
+
 def test_a_key_after_the_flags_decides() -> None:
     assert resolved("--learning-rate", "1e-3", "training.learning_rate=2e-3").training.learning_rate == 2e-3
 

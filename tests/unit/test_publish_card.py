@@ -94,6 +94,18 @@ def test_scores_by_domain_swap_test_and_verdict(run: Path, capsys: pytest.Captur
     assert "(B, this model) against `outputs/results/base_predictions.csv` (A)" in text
 
 
+@pytest.mark.parametrize(("domain", "told"), [("swap", "another domain's"), ("none", "none")])
+def test_a_trial_with_wrong_prompts_is_told_so_and_is_no_result_of_the_model(
+    run: Path, domain: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, report = run.parent / "results" / "clinic_metrics.json", scores(run)
+    report["meta"]["domain"] = domain
+    path.write_text(json.dumps(report), encoding="utf8")
+    block, text = card(run, capsys)
+    assert "model-index" not in block
+    assert f"Token in the prompt of all utterances: {told}." in text
+
+
 def test_limits_are_what_is_known(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = card(run, capsys)[1]
     assert "Made to write transcripts of speech in ko." in text

@@ -303,6 +303,22 @@ def test_stats_of_shards_of_others(tmp_path: Path, capsys: pytest.CaptureFixture
     ]
 
 
+def test_stats_of_damaged_archives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The figures stand, and the status is 1, so that a script that copied them sees it; estimates open nothing."""
+    path = folder(tmp_path / "train", {"shard_000000": 2, "shard_000001": 2}, domain="a")
+    cut, noise = path / "shard_000001.tar", path / "shard_000002.tar"
+    cut.write_bytes(cut.read_bytes()[:600])
+    noise.write_bytes(np.random.default_rng(0).bytes(3000))
+    for _ in range(2):  # the second time from the index that is kept
+        assert cli.main(["shards", "stats", str(path)]) == 1
+        said = capsys.readouterr()
+        assert said.out.startswith("train: 2 samples, 0.000 h, 3 shards, ")
+        first, second = said.err.splitlines()
+        assert first.startswith(f"damaged: {cut}: ") and second.startswith(f"damaged: {noise}: bytes 0 to ")
+        assert second.endswith("; copy it again, or write it anew")
+    assert cli.main(["shards", "stats", str(path), "--samples_per_shard", "2"]) == 0
+
+
 def test_a_file_in_the_way_of_the_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = manifest(tmp_path / "m.tsv", [{"audio_path": "a.wav", "duration": 1.0, "transcript": "x"}])
     output = source / "shards"

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from training.data.audio import AudioError, load_audio, probe
+from training.data.domain_collator import AS_IT_IS, SWAP
 from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord
 from training.errors import UserError
 from training.inference.calibrated import usable
@@ -185,11 +186,13 @@ class Transcriber:
 
 
 def _require_domain(trained: Trained, domain: str | None) -> None:
-    """A recording names none, so somebody must."""
+    """A recording names none of its own, so somebody must."""
     known, encode = trained.bundle.domains, cast(Any, trained.bundle.encode)
-    if domain is None and known and encode.domain is None:
+    if domain in (None, AS_IT_IS, SWAP) and known and encode.domain is None:
+        given = "" if domain is None else f"--domain {domain}: a recording has no domain of its own; "
         raise UserError(
-            f"{trained.folder} is told which population speaks: --domain {', '.join(known)}, or auto, where it says itself"
+            f"{given}{trained.folder} is told which population speaks: --domain {', '.join(known)}, or auto, where it "
+            "says itself"
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from transformers import (
@@ -342,7 +343,7 @@ def _encoder(options: Options) -> tuple[Any, WhisperFeatureExtractor]:
             dtype=_type(options),
             new=("proj_out.*",),
         )
-    except OSError as error:
+    except (OSError, HFValidationError) as error:  # the latter: a path that is not there
         raise cannot_load("model.audio_encoder", name, error) from error
     return whisper.model.encoder, extractor
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import (
     GenerationConfig,
@@ -237,7 +238,7 @@ def _load(name: str, options: Options, context: BuildContext) -> tuple[WhisperPr
         model = load_whole(
             MultitaskWhisper, name, "model.name", new=("ctc_head.*",), config=config, dtype=torch.float32
         )
-    except OSError as error:
+    except (OSError, HFValidationError) as error:  # the latter: a path that is not there
         raise cannot_load("model.name", name, error) from error
     return processor, model
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config.schema import Config
+from training.data.domain_collator import NONE, SWAP
 from training.data.example import TRANSLATE
 from training.evaluation.metrics import NAMES
 from training.models import PRETRAINED
@@ -131,8 +132,10 @@ def _tags(facts: Facts) -> list[str]:
 
 
 def _scores(facts: Facts) -> Iterator[Any]:
-    """``EvalResult`` for every defined score, in all and by domain."""
+    """``EvalResult`` for every defined score, in all and by domain; not of a trial with wrong prompts."""
     for one in facts.evidence.scored:
+        if one.report["meta"].get("domain") in (NONE, SWAP):
+            continue
         groups = {None: one.report["scores"], **one.report.get("by_domain", {})}
         for domain, scores in groups.items():
             for metric in NAMES:

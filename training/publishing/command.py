@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.errors import UserError, exit_on_user_error
+from training.one_name import OneName
 
 if TYPE_CHECKING:
     from training.config.schema import Config
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--licence",
         "--license",
         dest="licence",
+        action=OneName,
         metavar="ID",
         help="the Hub's name of the model's licence, such as apache-2.0 (default: not stated)",
     )

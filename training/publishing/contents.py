@@ -24,8 +24,12 @@ from training.run import RESULTS
 CARD = "README.md"
 WEIGHTS = re.compile(r"(?:model|adapter_model)(?:-\d+-of-\d+)?\.safetensors")
 INDEX = "model.safetensors.index.json"
-SUFFIXES = (".json", ".txt", ".jinja", ".model")
-"""Of the processor's files in the folder itself; ``.model`` is sentencepiece's, checked not to be a pickle."""
+PARTS = re.compile(
+    r"(?:\w+_)?config\.json|tokenizer\.json|vocab(?:ulary_map)?\.json|(?:added_tokens|special_tokens_map|normalizer)\.json"
+    r"|model\.safetensors\.index\.json|(?:train_results|calibration)\.json|(?:merges|vocab)\.txt"
+    r"|chat_template\.jinja|[\w.-]+\.model"
+)
+"""Names of what belongs to a model beside its weights; ``.model`` is sentencepiece's, checked not to be a pickle."""
 OF_CHECKPOINTS = ("trainer_state.json", MARKER, SCHEDULER, SCALER, f"{OPTIMIZER}.json", RAW)
 VERBATIM = ("tokenizer.json", "vocab.json", "added_tokens.json")
 """Vocabularies: a piece such as ``/a`` is no path."""
@@ -136,7 +140,7 @@ def why_not(path: Path) -> str | None:
         return "TensorBoard: names this machine, and holds utterances of the dev split"
     if path.name.startswith("dropped_"):
         return "names utterances of the data"
-    if path.is_dir() or not (WEIGHTS.fullmatch(path.name) or path.suffix in SUFFIXES):
+    if path.is_dir() or not (WEIGHTS.fullmatch(path.name) or PARTS.fullmatch(path.name)):
         return "not part of the model"
     return "a pickle, which can run code" if _is_pickle(path) else None
 

@@ -54,6 +54,8 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
         f"In percent, with 95 % bootstrap intervals over {first['units']} units ({first['unit']}); texts normalised by "
         f"{', '.join(sorted(rules))}."
     )
+    if prompt := report["meta"].get("domain"):
+        yield f"Token in the prompt of all utterances: {PROMPTS.get(prompt, prompt)}."
     if heard := report.get("heard_domains"):
         yield f"Asked which domain it hears it is right for {score_text(heard['accuracy'], unit=' %')}."
     if gap := report.get("domain_gap"):

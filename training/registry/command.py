@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
+from training.one_name import OneName
 from training.registry.store import DEFAULT, Registry, open_registry
 
 _SHOWN = 10
@@ -42,7 +43,11 @@ def parser() -> argparse.ArgumentParser:
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     made.add_argument(
-        "--registry", "--database", default=DEFAULT, help=f"SQLite file or SQLAlchemy URL ({DEFAULT})"
+        "--registry",
+        "--database",
+        action=OneName,
+        default=DEFAULT,
+        help=f"SQLite file or SQLAlchemy URL ({DEFAULT})",
     )
     return made
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
+from training.one_name import OneName
 from training.scripts.options import add_options
 from training.scripts.predicting import decoding, open_rows, readable
 
@@ -29,7 +30,13 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="polyvox calibrate", description=__doc__, allow_abbrev=False)
     result.add_argument(
-        "--model_dir", "--model_path", dest="model_dir", type=Path, required=True, help="a run's folder"
+        "--model_dir",
+        "--model_path",
+        dest="model_dir",
+        action=OneName,
+        type=Path,
+        required=True,
+        help="a run's folder",
     )
     result.add_argument(
         "--manifest", type=Path, default=None, help="utterances; default: the run's dev split"

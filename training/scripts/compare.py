@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--output {args.output}: exists; choose another name or say --force")
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: give at least 100 for a 95 % interval")
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: give a whole number from 0 on")
     if args.target is None and (args.others is not None or args.margin is not None):
         raise UserError("--others and --margin belong to a verdict; name its domain with --target")
     if args.output:

@@ -112,9 +112,11 @@ def config_file(args: argparse.Namespace) -> Path:
 
 
 def overrides(args: argparse.Namespace) -> list[str]:
-    """What was given, as ``key=value``; `UserError` for ``--login-hf``, and for a checkpoint that is one file."""
+    """What was given, as ``key=value``; `UserError` for ``--login-hf``, for a checkpoint that is one file, and for two
+    names of a key with different values."""
     if args.login_hf:
         raise UserError(NO_LOGIN)
+    _check_names(args)
     if args.checkpoint is not None and args.checkpoint.endswith(".pt"):
         raise UserError(f"--checkpoint {args.checkpoint}: {NO_PICKLE}")
     if args.val_timestamps is not None and args.timestamps is None:
@@ -132,6 +134,18 @@ def overrides(args: argparse.Namespace) -> list[str]:
     given += [override for name, override in SWITCHES.items() if getattr(args, name)]
     given += WORD_TIMES if args.timestamps is not None else ()
     return [*given, *([] if args.dataset_root is None else shards_in(args.dataset_root))]
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    said: dict[str, tuple[str, str]] = {}
+    for name, key in {**KEYS, **NAMES}.items():
+        if (value := getattr(args, name)) is None:
+            continue
+        other, earlier = said.setdefault(key, (name, value))
+        if earlier != value:
+            raise UserError(
+                f"--{other} {earlier} and --{name} {value} both stand for {key}; leave out one of them"
+            )
 
 
 def shards_in(root: Path) -> Iterator[str]:

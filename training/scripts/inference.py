@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.errors import exit_on_user_error
+from training.one_name import OneName
 from training.scripts import transcribe
 
 
@@ -22,7 +23,17 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("--checkpoint", type=Path, required=True, help="a trained model's folder")
+    result.add_argument(
+        "--checkpoint",
+        "--model",
+        "--model_dir",
+        "--model_path",
+        dest="checkpoint",
+        action=OneName,
+        type=Path,
+        required=True,
+        help="a trained model's folder",
+    )
     result.add_argument(
         "--audio", type=Path, nargs="+", required=True, help="audio files, or folders of them"
     )

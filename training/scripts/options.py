@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training.inference.ctc_setup import BEAM_WIDTH, DecoderOptions
 from training.inference.word_scores import Fusion
+from training.one_name import OneName
 
 
 def count(text: str) -> int:
@@ -22,7 +23,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of decoding, which `from_arguments` reads."""
     group = parser.add_argument_group("beam search")
     group.add_argument(
-        "--beam_width", "--num_beams", type=count, default=None, help="hypotheses kept; 1: the best path"
+        "--beam_width",
+        "--num_beams",
+        action=OneName,
+        type=count,
+        default=None,
+        help="hypotheses kept; 1: the best path",
     )
     group.add_argument(
         "--use_beam_search", action="store_true", help=f"the same as --beam_width {BEAM_WIDTH}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
 from training.folders import writable
+from training.one_name import OneName
 from training.scripts.options import add_domain, add_options, to_arguments
 from training.scripts.predicting import Decoding, decoding, open_rows, readable, setting
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from training.inference.loading import Trained
 
 SPLITS = ("test", "dev", "train")
+SCORING = ("test_csv", "name", "teacher", "swap_test", "evaluation")
+"""Options that say how utterances with references are scored."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "--model_dir",
         "--model_path",
         dest="model_dir",
+        action=OneName,
         type=Path,
         required=True,
         help="a run's folder, a checkpoint, or a stock model",
@@ -82,10 +87,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, decode, score, write ``{name}_metrics.json`` and ``{name}_predictions.csv``."""
     args = parser().parse_args(argv)
-    writable(args.output, "--output")
+    _check_options(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if args.audio_file:
         return _transcribe(args)
+    writable(args.output, "--output")
+    from training.data.amounts import cells
     from training.evaluation.evaluate import evaluate
     from training.evaluation.stored import SWAP_SUFFIX
     from training.inference.loading import load_trained, with_domain
@@ -99,6 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     trained = with_domain(trained, args.domain)
     name = args.name or _name(trained, args)
     manifest, path = open_rows(trained, args.test_csv, "--test_csv", args.split, args.audio_root)
+    if args.swap_test and not any(cells(manifest, "domain")):
+        raise UserError(
+            "--swap_test: no utterance names a domain, and the test is scored by domain; see column domain"
+        )
     dataset, ledger = readable(trained, manifest)
     how = decoding(trained, args)
     predictions = how.predict(trained, dataset)
@@ -121,6 +132,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"written: {', '.join(map(str, written))}")
     _into_registry(trained, args, predictions.examples, hypotheses)
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """`UserError` for what would be ignored, and for a name that is a path."""
+    if args.name is not None and not re.fullmatch(r"[^/\\]+", args.name):
+        raise UserError(f"--name {args.name}: must be a name without / and \\; the folder is --output")
+    given = [name for name in SCORING if getattr(args, name)]
+    if args.audio_file and given:
+        raise UserError(
+            f"--{given[0]}: --audio_file only transcribes, nothing is scored; leave out one of them"
+        )
 
 
 def _teacher(args: argparse.Namespace) -> Any:
@@ -156,13 +178,19 @@ def _name(trained: Trained, args: argparse.Namespace) -> str:
 
 def _check_swap_test(trained: Trained, domain: str | None) -> None:
     """`UserError` where it cannot be made, before anything is decoded."""
+    from training.data.domain_collator import SWAP
+    from training.data.example import TRANSCRIBE
     from training.inference.loading import with_domain
 
     if domain is not None:
         raise UserError(
             f"--swap_test --domain {domain}: the test begins with the utterances' own domains; leave --domain out"
         )
-    with_domain(trained, "swap", "--swap_test")
+    if TRANSCRIBE not in trained.bundle.tasks:
+        raise UserError(
+            f"--swap_test: compares transcripts, and {trained.folder} was trained to translate alone"
+        )
+    with_domain(trained, SWAP, "--swap_test")
 
 
 def _swap_test(trained: Trained, dataset: Any, own: Any, how: Decoding, path: Path) -> Path:

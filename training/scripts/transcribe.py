@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import USER_ERROR, UserError, exit_on_user_error
+from training.one_name import OneName
 from training.scripts.options import add_domain, add_options, from_arguments
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "--model_dir",
         "--model_path",
         dest="model",
+        action=OneName,
         type=Path,
         required=True,
         help="a trained model",

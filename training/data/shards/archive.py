@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK = tarfile.BLOCKSIZE
+DAMAGE = ("broken_member", "truncated")
+"""Reasons of `Refused` that tell of lost bytes."""
 _EXTENSION_LIMIT = 1 << 16
 _KINDS = {
     tarfile.LNKTYPE: "a hard link",

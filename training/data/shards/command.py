@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from training.data.ledger import DropLedger
+from training.data.shards.archive import DAMAGE
 from training.data.shards.index import Index, disagreements, estimate, read_index, read_metadata
 from training.errors import UserError, exit_on_user_error
+
+DAMAGED = 1
+"""Exit status of ``stats`` where archives are damaged."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the two."""
+    """Run one of the two. Exit status 1: ``stats`` found damaged archives."""
     args = parser().parse_args(argv)
     if args.samples_per_shard is not None and args.samples_per_shard < 1:
         raise UserError(f"--samples_per_shard {args.samples_per_shard}: give at least 1")
@@ -65,14 +69,28 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _stats(args: argparse.Namespace) -> int:
+    damaged: list[str] = []
     for folder in _splits(args.folder):
         if args.samples_per_shard is not None:
             print(
                 f"{folder.name}: about {estimate(folder, args.samples_per_shard):,} samples (no shard was opened)"
             )
         else:
-            print("\n".join(_described(read_index(folder))))
-    return 0
+            index = read_index(folder)
+            print("\n".join(_described(index)))
+            damaged += _damaged(index)
+    for told in damaged:
+        print(f"damaged: {told}; copy it again, or write it anew", file=sys.stderr)
+    return DAMAGED if damaged else 0
+
+
+def _damaged(index: Index) -> list[str]:
+    """The archives that have lost bytes, each with the first place. A sample that only lacks a text is no damage."""
+    first: dict[str, str] = {}
+    for drop in index.refused:
+        if drop.reason in DAMAGE:
+            first.setdefault(drop.id.partition("/")[0], drop.detail)
+    return [f"{index.folder / shard}: {detail}" for shard, detail in first.items()]
 
 
 def _splits(folder: Path) -> list[Path]:
