@@ -76,6 +76,7 @@ class _Report:
         self.settings()
         self.open_data()
         bundle, real = self.build()
+        runs.check_sample_rate(self.config, bundle)
         runs.augment_for(self.config, bundle)
         self.check_data(bundle, real)
         self.data.known = self.lengths(bundle, real)

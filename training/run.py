@@ -145,10 +145,7 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     dev = open_split(config, "dev") if config.training.eval_strategy != "no" else None
     context = BuildContext(texts=lambda: _texts(train), source=source, seed=config.training.seed)
     bundle = build_bundle(config, context)
-    if config.audio.sample_rate != bundle.sample_rate:
-        raise UserError(
-            f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {bundle.sample_rate} samples a second"
-        )
+    check_sample_rate(config, bundle)
     augment = augment_for(config, bundle)
     for note in bundle.notes:
         report(note)
@@ -167,6 +164,14 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     return Run(
         config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
     )
+
+
+def check_sample_rate(config: Config, bundle: Bundle) -> None:
+    """`UserError` where the sound would not be what the model hears."""
+    if config.audio.sample_rate != bundle.sample_rate:
+        raise UserError(
+            f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {bundle.sample_rate} samples a second"
+        )
 
 
 def augment_for(config: Config, bundle: Bundle) -> Augment | None:

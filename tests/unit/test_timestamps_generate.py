@@ -271,6 +271,24 @@ def test_models_that_cannot_tell_times_are_refused(project: Path, tmp_path: Path
         load_teacher(str(project / "model"), device="nonsense")
 
 
+def test_a_batch_and_data_that_cannot_be_are_refused(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--batch-seconds -1: more than 0"):
+        generate_timestamps.main(arguments(project, tmp_path / "out", "--batch-seconds", "-1"))
+    with pytest.raises(UserError, match=r"--data nowhere: no such file or folder"):
+        load_rows(Path("nowhere"), "train")
+
+
+def test_nothing_with_times_is_no_success(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speech_files.sound(tmp_path / "good.wav", 2.0, 16_000)
+    row = {"id": "a", "audio_path": "good.wav", "duration": "2", "language": "vi", "transcript": "мир"}
+    data = speech_files.manifest(tmp_path / "rows.tsv", [row])
+    given = ["--data", str(data), "--split", "train", "--output", str(tmp_path / "out")]
+    assert generate_timestamps.main([*given, "--model", str(project / "model")]) == 1
+    assert "no utterance has word times" in capsys.readouterr().err
+
+
 def test_rows_of_a_split(project: Path, tmp_path: Path) -> None:
     assert load_rows(project / "manifest.tsv", "dev").ids == ["u4"]
     with pytest.raises(UserError, match=r"--split test: .*no such rows \(splits: dev, train\)"):

@@ -42,7 +42,7 @@ def resolve(asked: Sequence[tuple[Path, Sequence[str]]]) -> list[Resolved]:
     command = [sys.executable, "-m", "training.pipeline.resolve", request]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf8", check=False)
     if done.returncode == USER_ERROR:
-        raise UserError(done.stderr.strip().removeprefix("error: "))
+        raise UserError(done.stderr.rpartition("error: ")[2].strip())  # warnings of libraries come before it
     if done.returncode:
         raise RuntimeError(f"{request} could not be read:\n{done.stderr}")
     return [

@@ -154,7 +154,7 @@ def evaluations(run: Run, reads: Sequence[Path] = ()) -> list[Task]:
     return tasks
 
 
-def reads_splits(config: dict[str, Any], splits: Path) -> bool:
+def reads_splits(config: Mapping[str, Any], splits: Path) -> bool:
     """Whether a resolved configuration trains on a manifest of the folder ``splits``."""
     data = config["data"]
     return from_files(data) and data["train"] is not None and Path(data["train"]).parent == splits

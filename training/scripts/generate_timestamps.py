@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if args.split in ("", "..") or Path(args.split).name != args.split:
         raise UserError(f"--split {args.split}: the name of a split, not a path")
+    if args.batch_seconds <= 0:
+        raise UserError(f"--batch-seconds {args.batch_seconds:g}: more than 0")
     writable(args.output, "--output")
     from training.timestamps.generate import generate
     from training.timestamps.rows import load_rows
@@ -88,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = generate(rows, args.output, _settings(args), bar.update)
     print(made.ledger.summary())
     print(f"written: {made.path}: {made.kept:,} of {len(rows):,} utterances")
-    return 0
+    if not made.kept:
+        print("error: no utterance has word times; the ledger says why", file=sys.stderr)
+    return 0 if made.kept else 1
 
 
 def _settings(args: argparse.Namespace) -> Any:

@@ -18,6 +18,8 @@ def load_rows(data: Path, split: str) -> Manifest:
         from training.data.librispeech import load_librispeech
 
         return load_librispeech(data, [split])
+    if not data.is_file():
+        raise UserError(f"--data {data}: no such file or folder")
     manifest = load_manifest(data, require=("transcript",))
     if "split" not in manifest.column_names:
         return manifest
