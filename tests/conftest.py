@@ -7,6 +7,11 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A machine that does other things as well is no reason to fail.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

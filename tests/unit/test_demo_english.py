@@ -238,9 +238,9 @@ def test_words_are_placed_in_all_that_is_planned() -> None:
 
 
 @pytest.mark.slow
-def test_the_default_corpus_trains_for_ninety_minutes(tmp_path: Path) -> None:
+def test_the_default_corpus_trains_for_more_than_two_hours(tmp_path: Path) -> None:
     summary = demo.make_demo(tmp_path / "export", corpus="english")
     report = split(tmp_path / "export" / MANIFEST, tmp_path / "splits")
     assert summary.unheard == 60
-    assert 85 < report["parts"]["train"]["hours"] * 60 < 95
+    assert 130 < report["parts"]["train"]["hours"] * 60 < 145
     assert report["parts"]["test"]["utterances"] > 150

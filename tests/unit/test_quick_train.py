@@ -188,9 +188,10 @@ def test_without_data_one_is_asked_for_it(project: Project, monkeypatch: pytest.
 
 
 def test_an_own_export_is_split_and_nothing_is_spoken(project: Project) -> None:
-    write("data/english/manifest.tsv", text="own")
+    own = "id\taudio_path\tduration\ttranscript\twords\nu1\ta.wav\t1.0\thello\t[]\n"
+    write("data/english/manifest.tsv", text=own)
     assert project.run() == DEMO[1:]
-    assert Path("data/english/manifest.tsv").read_text() == "own"
+    assert Path("data/english/manifest.tsv").read_text() == own
 
 
 def test_parts_that_others_have_made_are_used(project: Project) -> None:
