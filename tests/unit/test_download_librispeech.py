@@ -277,7 +277,12 @@ def test_a_command_that_is_stopped_goes_on(
     (tmp_path / "md5sum.txt").write_text(f"{md5(content)}  {NAME}\n")
     server.held = True
     with subprocess.Popen(
-        command(server, tmp_path), env=environment(), stderr=subprocess.PIPE, text=True
+        command(server, tmp_path),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what it puts into the background deaf to SIGINT, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert server.waiting.wait(60)
         part = tmp_path / "data" / f"{NAME}.part"
