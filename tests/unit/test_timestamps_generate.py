@@ -253,9 +253,10 @@ def test_whisper_labels_by_the_command_too(tmp_path: Path) -> None:
     data = speech_files.manifest(tmp_path / "rows.jsonl", [row])
     base = ["--data", str(data), "--split", "dev", "--model", str(tmp_path / "whisper"), "--max-wer", "99"]
     for name, more in (("batched", []), ("native", ["--use-native"])):
-        assert generate_timestamps.main([*base, "--output", str(tmp_path / name), *more]) == 0
+        status = generate_timestamps.main([*base, "--output", str(tmp_path / name), *more])
         content = json.loads((tmp_path / name / "dev" / FILE).read_text())
         assert content["kept"] + content["dropped"] == 1
+        assert status == 1 - content["kept"]  # random attention may give a word no frame
         for sample in content["samples"]:
             assert [word["word"] for word in sample["words"]] == ["xin", "chào", "các", "bạn"]
 
