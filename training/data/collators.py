@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100
 """Label of a position that is not supervised (the value that torch's cross entropy ignores)."""
+
+
+def rectangle(rows: Sequence[Sequence[Any]], filling: Any) -> torch.Tensor:
+    """``[rows, longest]``, filled up with ``filling`` behind each row: int64, or float32 for a float."""
+    kind = torch.float32 if isinstance(filling, float) else torch.long
+    return pad_sequence(
+        [torch.tensor(row, dtype=kind) for row in rows], batch_first=True, padding_value=filling
+    )
 
 
 def collate_targets(

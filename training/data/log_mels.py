@@ -12,6 +12,7 @@ import torch
 
 FRAMES_PER_SECOND = 100
 MAX_FRAMES = 3000
+ENCODER_FRAMES_PER_SECOND = 50
 TAIL = 640
 """Samples of silence after each clip: four frames, the last of which sees nothing but silence."""
 
@@ -27,6 +28,16 @@ def check_length(extractor: Any, samples: int) -> None:
 def count_frames(extractor: Any, samples: int) -> int:
     """Log-mel frames of a clip and the silence after it."""
     return min(samples + TAIL, extractor.n_samples) // extractor.hop_length
+
+
+def encoder_frames(frames: Any) -> Any:
+    """Encoder frames of a clip of so many log-mel frames (an int, or a tensor of them)."""
+    return (frames + 1) // 2
+
+
+def groups_of(frames: Any, stack: int) -> Any:
+    """Groups of ``stack`` encoder frames in a clip of so many log-mel frames; the last group may be short."""
+    return (encoder_frames(frames) + stack - 1) // stack
 
 
 def log_mel(extractor: Any, waveform: np.ndarray) -> np.ndarray:

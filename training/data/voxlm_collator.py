@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
-from training.data.collators import IGNORED
+from training.data.collators import IGNORED, rectangle
 from training.data.example import TRANSCRIBE, Example
-from training.data.log_mels import Context, check_length, count_frames, log_mel
+from training.data.log_mels import Context, check_length, count_frames, encoder_frames, groups_of, log_mel
 from training.nn.ctc import CtcCharacters, check_feasible
 
 
@@ -99,7 +98,7 @@ class VoxLMEncode:
         }
         if self.ctc is not None:
             spelled = self.ctc.encode(example.texts[TRANSCRIBE])
-            check_feasible((count_frames(self.feature_extractor, samples) + 1) // 2, spelled)
+            check_feasible(encoder_frames(count_frames(self.feature_extractor, samples)), spelled)
             found["ctc_labels"] = spelled
         return found
 
@@ -135,7 +134,7 @@ class VoxLMCollator(Context):
 
     def texts(self, features: Sequence[dict[str, Any]], frames: torch.Tensor) -> dict[str, Any]:
         """All of the batch but the sound."""
-        groups = ((frames + 1) // 2 + self.stack - 1) // self.stack
+        groups = groups_of(frames, self.stack)
         fronts = [[*self.before, *[self.audio_id] * int(n)] for n in groups]
         rows = [row["labels"][TRANSCRIBE] for row in features]
         prompts = [len(f) + row["prompt"][TRANSCRIBE] for f, row in zip(fronts, features, strict=True)]
@@ -144,9 +143,9 @@ class VoxLMCollator(Context):
         batch = {
             "frames": frames,
             "longest": int(frames.max()),
-            "input_ids": _rectangle(ids, self.pad_id),
-            "attention_mask": _rectangle([[1] * len(one) for one in ids], 0),
-            "labels": _rectangle(labels, IGNORED)[:, None],
+            "input_ids": rectangle(ids, self.pad_id),
+            "attention_mask": rectangle([[1] * len(one) for one in ids], 0),
+            "labels": rectangle(labels, IGNORED)[:, None],
             "prompt_lengths": torch.tensor(prompts),
             "prompt_length": max(prompts),
         }
@@ -156,20 +155,13 @@ class VoxLMCollator(Context):
         """Which tokens are which word's, and when the words were spoken, where that is known."""
         owners = [[*[-1] * len(f), *row["token_words"]] for f, row in zip(fronts, features, strict=True)]
         batch = {
-            "token_words": _rectangle(owners, -1),
+            "token_words": rectangle(owners, -1),
             "words": torch.tensor([row["words"] for row in features]),
         }
         if any("starts" in row for row in features):
             times = {name: [row.get(name, []) for row in features] for name in ("starts", "ends")}
-            batch |= {name: _rectangle(rows, 0.0) for name, rows in times.items()}
+            batch |= {name: rectangle(rows, 0.0) for name, rows in times.items()}
             counted = [[1] * 2 * len(row) for row in times["starts"]]
-            batch["labels"] = _rectangle(counted, IGNORED)[:, None]
-            batch["ctc_labels"] = _rectangle([row.get("ctc_labels", []) for row in features], IGNORED)
+            batch["labels"] = rectangle(counted, IGNORED)[:, None]
+            batch["ctc_labels"] = rectangle([row.get("ctc_labels", []) for row in features], IGNORED)
         return batch
-
-
-def _rectangle(rows: Sequence[Sequence[Any]], filling: Any) -> torch.Tensor:
-    kind = torch.float32 if isinstance(filling, float) else torch.long
-    return pad_sequence(
-        [torch.tensor(row, dtype=kind) for row in rows], batch_first=True, padding_value=filling
-    )

@@ -18,7 +18,6 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -29,7 +28,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from training.data.collators import IGNORED
+from training.data.collators import IGNORED, rectangle
 
 PAD, TURN, END, PAUSE = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pause|>"
 CHAT_TEMPLATE = (
@@ -117,15 +116,10 @@ class Repeating(torch.utils.data.Dataset):
 
 def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     """Right padded; padding is told by length."""
-    ids = [torch.tensor(row["input_ids"]) for row in rows]
-    lengths = torch.tensor([len(one) for one in ids])
-    inputs = pad_sequence(ids, batch_first=True)
     return {
-        "input_ids": inputs,
-        "attention_mask": (torch.arange(inputs.shape[1]) < lengths[:, None]).long(),
-        "labels": pad_sequence(
-            [torch.tensor(row["labels"]) for row in rows], batch_first=True, padding_value=IGNORED
-        ),
+        "input_ids": rectangle([row["input_ids"] for row in rows], 0),
+        "attention_mask": rectangle([[1] * len(row["input_ids"]) for row in rows], 0),
+        "labels": rectangle([row["labels"] for row in rows], IGNORED),
     }
 
 
@@ -138,6 +132,25 @@ class _Lines(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in (logs or {}):
             self.report(f"step {state.global_step:>6}/{state.max_steps}  loss {logs['loss']:.4f}")
+
+
+def _model(tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Qwen2ForCausalLM:
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=sizes.hidden_size,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.heads,
+            num_key_value_heads=sizes.heads,
+            intermediate_size=sizes.intermediate_size,
+            max_position_embeddings=sizes.positions,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            initializer_range=0.05,
+        )
+    )
 
 
 def train(
@@ -157,22 +170,7 @@ def train(
     torch.manual_seed(seed)
     texts = sorted({" ".join(text.split()) for text in texts})
     tokenizer = train_tokenizer(texts, sizes.vocab_size)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=sizes.hidden_size,
-            num_hidden_layers=sizes.layers,
-            num_attention_heads=sizes.heads,
-            num_key_value_heads=sizes.heads,
-            intermediate_size=sizes.intermediate_size,
-            max_position_embeddings=sizes.positions,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=0.05,
-        )
-    )
+    model = _model(tokenizer, sizes)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(

@@ -24,6 +24,7 @@ from training.errors import UserError
 from training.models import Batch, BuildContext, Bundle, new_tokens
 from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters, head_characters
+from training.nn.decode import Decode
 from training.nn.mbart_tokenizer import (
     TASK_TOKENS,
     extend_tokenizer,
@@ -208,16 +209,6 @@ class Generate:
             **generation,
         )
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
-
-
-@dataclass(frozen=True)
-class Decode:
-    """Token ids of one row to text, special tokens left out."""
-
-    tokenizer: MBart50Tokenizer
-
-    def __call__(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 def _from_scratch(options: Options, context: BuildContext) -> _Parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,17 +22,18 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from training.data.example import TRANSCRIBE, SpokenWord
+from training.data.example import TRANSCRIBE
 from training.data.voxlm_collator import VoxLMCollator, VoxLMEncode
 from training.errors import NotInReach, UserError
 from training.lm.causal import CHAT_TEMPLATE, train_tokenizer
 from training.models import Batch, BuildContext, Bundle, new_tokens
 from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters
-from training.nn.monotone import word_times
+from training.nn.decode import Decode
 from training.nn.sizes import SIZES
-from training.nn.voxlm import SCALED_HEADS, VoxLM, encoder_frames
-from training.nn.voxlm_config import AUDIO, ENCODER_FRAMES_PER_SECOND, VoxLMConfig, VoxLMProcessor
+from training.nn.voxlm import SCALED_HEADS, VoxLM
+from training.nn.voxlm_config import AUDIO, VoxLMConfig, VoxLMProcessor
+from training.nn.voxlm_words import Align
 from training.nn.weights import cannot_load, load_whole
 
 GROUPS = {
@@ -212,80 +213,6 @@ def left_padded(
     mask = places >= 0
     ids = input_ids.gather(1, places.clamp(min=0)).masked_fill(~mask, pad_id)
     return ids, mask.long()
-
-
-@dataclass(frozen=True)
-class Decode:
-    """Token ids of one row to text, special tokens left out."""
-
-    tokenizer: Any
-
-    def __call__(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-
-
-@dataclass(frozen=True)
-class Align:
-    """``(model, batch, texts, states=None) -> the words of each text with times and raw confidence``.
-
-    A word's confidence is the probability of all its tokens, each after those before it; nothing alters the scores.
-    """
-
-    encode: VoxLMEncode
-    collate: VoxLMCollator
-
-    @torch.no_grad()
-    def __call__(
-        self, model: Any, batch: Batch, texts: Sequence[str], states: torch.Tensor | None = None
-    ) -> list[tuple[SpokenWord, ...]]:
-        features = [self.encode.heard(text) for text in texts]
-        said = self.collate.texts(features, batch["frames"].cpu())
-        said = {
-            key: value.to(batch["frames"].device) for key, value in said.items() if torch.is_tensor(value)
-        }
-        if states is None:
-            states = model.encode(batch["input_features"])
-        count, states = int(said["words"].max()), states[:, : encoder_frames(batch["longest"])]
-        if not count:
-            return [()] * len(texts)
-        frames, ids = batch["frames"], said["input_ids"]
-        hidden = model.hidden(model.embed(ids, states, frames), said["attention_mask"])
-        pointed = model.point(hidden, states, frames, said["token_words"], said["words"], count)
-        times = [
-            p.float().log_softmax(dim=-1).cpu().numpy() for p in (pointed.start_logits, pointed.end_logits)
-        ]
-        sure = _word_probabilities(model, hidden, ids, said["token_words"], count)
-        rows = []
-        for i, text in enumerate(texts):
-            n, length = int(said["words"][i]), int(encoder_frames(frames[i]))
-            found = word_times(
-                times[0][i, :n, :length],
-                times[1][i, :n, :length],
-                1 / ENCODER_FRAMES_PER_SECOND,
-                min(
-                    float(frames[i]) / 100, batch["clip_seconds"][i]
-                ),  # the frames hold a little silence more
-            )
-            rows.append(
-                tuple(
-                    SpokenWord(text=word, start=float(a), end=float(b), confidence=float(sure[i, k]))
-                    for k, (word, (a, b)) in enumerate(zip(text.split(), found, strict=True))
-                )
-            )
-        return rows
-
-
-def _word_probabilities(
-    model: Any, hidden: torch.Tensor, ids: torch.Tensor, token_words: torch.Tensor, words: int
-) -> torch.Tensor:
-    """``[batch, words]``: product over each word's tokens of their probabilities."""
-    here = token_words[:, 1:] >= 0
-    logits = model.get_output_embeddings()(hidden[:, :-1][here]).float()
-    log_probs = logits.log_softmax(dim=-1).gather(1, ids[:, 1:][here][:, None])[:, 0]
-    rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(here)[here]
-    sums = log_probs.new_zeros(len(ids), words)
-    sums.index_put_((rows, token_words[:, 1:][here]), log_probs, accumulate=True)
-    return sums.exp().cpu()
 
 
 def _settings(model: VoxLM) -> dict[str, Any]:

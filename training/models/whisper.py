@@ -23,6 +23,7 @@ from training.errors import UserError
 from training.models import Batch, BuildContext, Bundle, new_tokens
 from training.nn import SETTINGS
 from training.nn.ctc import CtcCharacters, head_characters
+from training.nn.decode import Decode
 from training.nn.sizes import SIZES
 from training.nn.weights import cannot_load, load_whole
 from training.nn.whisper import MultitaskWhisper
@@ -109,7 +110,7 @@ def build(options: Options, context: BuildContext) -> Bundle:
         collate=collate,
         train_collate=replace(collate, full_share=options.full_context_share),
         generate=Generate(options.tasks),
-        decode=Decode(processor),
+        decode=Decode(processor.tokenizer),
         groups=GROUPS,
         frozen=("model.encoder.embed_positions.weight",),
     )
@@ -129,16 +130,6 @@ class Generate:
         generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[-1])
         ids = model.generate_tasks(batch["input_features"], prompts, states=states, **generation)
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
-
-
-@dataclass(frozen=True)
-class Decode:
-    """Token ids of one row to text, special tokens left out."""
-
-    processor: WhisperProcessor
-
-    def __call__(self, ids: Any) -> str:
-        return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
 def _settings(

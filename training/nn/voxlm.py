@@ -23,9 +23,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from training.data.collators import IGNORED
+from training.data.log_mels import ENCODER_FRAMES_PER_SECOND, encoder_frames, groups_of
 from training.nn.aligner import AlignerOutput, WordAligner, alignment_loss
 from training.nn.losses import token_loss
-from training.nn.voxlm_config import ENCODER_FRAMES_PER_SECOND, VoxLMConfig, VoxLMProcessor
+from training.nn.voxlm_config import VoxLMConfig, VoxLMProcessor
 from training.nn.whisper import encode_audio
 
 SCALED_HEADS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_scale")
@@ -53,16 +54,6 @@ class Projector(nn.Module):
         frames = self.norm(frames)
         projected = self.down_proj(F.silu(self.gate_proj(frames)) * self.up_proj(frames))
         return self.norm_out(projected.to(self.norm_out.weight.dtype))  # autocast leaves it in half precision
-
-
-def encoder_frames(frames: Any) -> Any:
-    """Encoder frames of a clip of so many log-mel frames (an int, or a tensor of them)."""
-    return (frames + 1) // 2
-
-
-def groups_of(frames: torch.Tensor, stack: int) -> torch.Tensor:
-    """Groups of encoder frames in clips of so many log-mel frames; the last group may be short."""
-    return (encoder_frames(frames) + stack - 1) // stack
 
 
 class VoxLM(PreTrainedModel, GenerationMixin):
@@ -210,17 +201,7 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         else:
             assert starts is not None and None not in (states, frames, token_words, words, ends)
             pointed = self.point(hidden, states, frames, token_words, words, starts.shape[1])  # type: ignore[arg-type]
-            loss = alignment_loss(
-                pointed,
-                starts,
-                ends,  # type: ignore[arg-type]
-                encoder_frames(frames),  # type: ignore[arg-type]
-                words,  # type: ignore[arg-type]
-                frame_seconds=1 / ENCODER_FRAMES_PER_SECOND,
-                ctc_labels=ctc_labels,
-                alignment_weight=self.alignment_weight,
-                ctc_weight=self.ctc_weight,
-            )
+            loss = self._alignment_loss(pointed, starts, ends, frames, words, ctc_labels)  # type: ignore[arg-type]
         result = VoxLMOutput(loss=loss / items)
         result.encoder_last_hidden_state = states
         return result
@@ -242,6 +223,28 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         head = self.get_output_embeddings()
         return token_loss(
             hidden[:, :-1], head.weight, targets, bias=head.bias, smoothing=self.label_smoothing
+        )
+
+    def _alignment_loss(
+        self,
+        pointed: AlignerOutput,
+        starts: torch.Tensor,
+        ends: torch.Tensor,
+        frames: torch.Tensor,
+        words: torch.Tensor,
+        ctc_labels: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Sum over the words, see `training.nn.aligner.alignment_loss`."""
+        return alignment_loss(
+            pointed,
+            starts,
+            ends,
+            encoder_frames(frames),
+            words,
+            frame_seconds=1 / ENCODER_FRAMES_PER_SECOND,
+            ctc_labels=ctc_labels,
+            alignment_weight=self.alignment_weight,
+            ctc_weight=self.ctc_weight,
         )
 
     def prepare_inputs_for_generation(  # type: ignore[override]

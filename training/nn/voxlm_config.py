@@ -12,7 +12,6 @@ from training.errors import UserError
 
 AUDIO = "<|audio|>"
 """Placeholder of one group of encoder frames in the prompt; the projector's output takes its place."""
-ENCODER_FRAMES_PER_SECOND = 50
 
 
 class VoxLMConfig(PreTrainedConfig):

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from training.data.example import TRANSCRIBE, Example, SpokenWord
+from training.data.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.inference.decoding import longest_hypothesis, on_device
 from training.models import Bundle
 from training.timestamps.teacher import Clip, NoTimes, Timed
 from training.timestamps.warping import first_frames, median_filter
 
-FRAMES_PER_SECOND = 50
-"""Of the encoder's states."""
 FILTER_WIDTH = 7
 """Of the median filter, where the model's configuration states none."""
 _TINY = 1e-9
@@ -105,7 +104,7 @@ class WhisperTeacher:
     ) -> tuple[SpokenWord, ...]:
         """attention is ``[heads, length, frames]``, hidden ``[length, width]``; place i of both is before token i."""
         ends = list(accumulate(row["sizes"]))
-        frames = max(1, math.ceil(row["seconds"] * FRAMES_PER_SECOND))
+        frames = max(1, math.ceil(row["seconds"] * ENCODER_FRAMES_PER_SECOND))
         weights = attention[:, : ends[-1] + 1, :frames].float().cpu().numpy()
         first = token_frames(weights, self.filter_width)
         model: Any = self.bundle.model
@@ -114,8 +113,8 @@ class WhisperTeacher:
         return tuple(
             SpokenWord(
                 text=word,
-                start=min(first[end - size] / FRAMES_PER_SECOND, row["seconds"]),
-                end=min(first[end] / FRAMES_PER_SECOND, row["seconds"]),
+                start=min(first[end - size] / ENCODER_FRAMES_PER_SECOND, row["seconds"]),
+                end=min(first[end] / ENCODER_FRAMES_PER_SECOND, row["seconds"]),
                 confidence=math.exp(sure[end - size : end].mean()),
             )
             for word, end, size in zip(row["words"], ends, row["sizes"], strict=True)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.data.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.inference.ctc_alignment import align_words
 from training.inference.decoding import on_device
 from training.models import Batch, Bundle, CtcFrames
 from training.timestamps.teacher import NoTimes, Timed
-from training.timestamps.whisper import FRAMES_PER_SECOND, WhisperTeacher
+from training.timestamps.whisper import WhisperTeacher
 
 
 class WhisperCtcTeacher(WhisperTeacher):
@@ -27,7 +28,7 @@ class WhisperCtcTeacher(WhisperTeacher):
         self.frames = CtcFrames(
             tokens=("", *self.characters.characters),
             blank=0,
-            seconds_per_frame=1 / FRAMES_PER_SECOND,
+            seconds_per_frame=1 / ENCODER_FRAMES_PER_SECOND,
             log_probs=head_log_probs,
         )
 
@@ -43,7 +44,7 @@ class WhisperCtcTeacher(WhisperTeacher):
         ]
 
     def _placed(self, row: dict[str, Any], log_probs: np.ndarray, heard: str) -> Timed | NoTimes:
-        log_probs = log_probs[: max(1, math.ceil(row["seconds"] * FRAMES_PER_SECOND))]
+        log_probs = log_probs[: max(1, math.ceil(row["seconds"] * ENCODER_FRAMES_PER_SECOND))]
         try:
             return Timed(align_words(log_probs, " ".join(row["words"]), self.frames, self.characters), heard)
         except ValueError as reason:
