@@ -1,0 +1,143 @@
+"""What the measurements share: arms that take turns, paired ratios, the machine they ran on, one table and one JSON.
+
+A measurement is ``repeats`` rounds; in each round every arm runs once, in the same order (ABCABC). A ratio is taken
+within a round, so that both of its arms had the machine in the same state, and reported as median and range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+Figures = dict[str, Any]
+"""What one arm gave in one round, by name."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and range of some repeats."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of at least one value."""
+        found = list(values)
+        return cls(statistics.median(found), min(found), max(found))
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.median:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One turn of every arm, and what else the machine did (load averages of 1, 5 and 15 minutes at its end)."""
+
+    arms: dict[str, Figures]
+    load: tuple[float, float, float]
+
+
+def command_line(description: str | None, *, repeats: int = 3) -> argparse.ArgumentParser:
+    """``--repeats`` and ``--output``; the module's docstring is its help."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"rounds of all arms ({repeats})")
+    parser.add_argument("--output", type=Path, help="JSON file for versions, machine, load and all repeats")
+    return parser
+
+
+def in_turns(arms: Mapping[str, Callable[[int], Figures]], repeats: int) -> list[Round]:
+    """Each arm once per round, called with the number of the round; says how far it is on stderr."""
+    rounds = []
+    for number in range(repeats):
+        found = {}
+        for name, arm in arms.items():
+            print(f"round {number + 1}/{repeats}: {name} …", file=sys.stderr, flush=True)
+            found[name] = arm(number)
+        rounds.append(Round(found, os.getloadavg()))
+    return rounds
+
+
+def values(rounds: Sequence[Round], arm: str, figure: str) -> Spread:
+    """A figure of an arm over the rounds."""
+    return Spread.of(one.arms[arm][figure] for one in rounds)
+
+
+def ratio(rounds: Sequence[Round], figure: str, above: str, below: str) -> Spread:
+    """``above`` / ``below`` of a figure, arm against arm within each round."""
+    return Spread.of(one.arms[above][figure] / one.arms[below][figure] for one in rounds)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need to be, the first one flush left."""
+    cells = [list(head), *map(list, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = (
+        "  ".join(f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row))
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, GPU, load, versions: without them a figure says nothing."""
+    import psutil
+    import torch
+
+    from training.versions import commit, versions
+
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def finish(
+    output: Path | None,
+    settings: argparse.Namespace,
+    rounds: Sequence[Round],
+    failures: Sequence[str] = (),
+    **results: Any,
+) -> int:
+    """Write the JSON; the exit status: 1, with the reasons, where the quality gate has ``failures``."""
+    content = {
+        "benchmark": Path(sys.argv[0]).stem,
+        "settings": {name: str(v) if isinstance(v, Path) else v for name, v in vars(settings).items()},
+        "machine": machine(),
+        "rounds": [asdict(one) for one in rounds],
+        "failures": list(failures),
+        **{name: asdict(v) if isinstance(v, Spread) else v for name, v in results.items()},
+    }
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    for failure in failures:
+        print(f"no ratio is worth printing: {failure}", file=sys.stderr)
+    return 1 if failures else 0
