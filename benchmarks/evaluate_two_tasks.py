@@ -1,0 +1,125 @@
+"""Evaluation of a Whisper on two tasks: features, generation, decoding, scoring, by stock transformers and by us.
+
+    python benchmarks/evaluate_two_tasks.py --model_dir outputs/demo_whisper_full --manifest data/demo/splits/test.tsv \\
+        --audio_root data/demo [--clips 200] [--output evaluate.json]
+
+Arms, interleaved, each in a process of its own; the time begins when the model is loaded:
+A: `stock_evaluate`. B: the same with ``--best``. F: `our_evaluate` at 30 s. C: `our_evaluate` on trimmed contexts.
+Greedy, float32, the same bound on new tokens. The folder must hold a model that knows both contexts (one that was
+trained with ``model.full_context_share``): a model that has never heard 30 s of context rambles in A, B and F.
+
+Quality gate: F's hypotheses are B's, letter by letter, for both tasks, and C's scores are no worse than B's by more
+than ``--slack`` points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from common import Figures, Round, command_line, finish, in_turns, ratio, table, values
+from stock_recipe import TASKS
+from whisper_runs import run, whole_files, write_rows
+
+ARMS = {
+    "A": ("stock_evaluate.py", []),
+    "B": ("stock_evaluate.py", ["--best"]),
+    "F": ("our_evaluate.py", ["--context", "full"]),
+    "C": ("our_evaluate.py", ["--context", "trimmed"]),
+}
+PHASES = ("prepare", "generate", "score", "seconds")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """1 where the gate is shut."""
+    parser = command_line(__doc__)
+    parser.add_argument("--model_dir", type=Path, required=True)
+    parser.add_argument("--manifest", type=Path, required=True, help="a test split with both texts")
+    parser.add_argument("--audio_root", type=Path, required=True)
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--language", default="vi")
+    parser.add_argument("--max_new_tokens", type=int, default=80)
+    parser.add_argument("--slack", type=float, default=1.0, help="points of WER that C may be worse by")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        clips = chosen(args, work / "clips.tsv")
+        rounds = in_turns({name: partial(arm, name, args, clips, work) for name in ARMS}, args.repeats)
+    return report(args, rounds)
+
+
+def chosen(args: argparse.Namespace, path: Path) -> Path:
+    """``--clips`` whole files with both texts, from all over the split."""
+    rows = whole_files(args.manifest, args.audio_root, args.language)
+    if len(rows) < args.clips:
+        raise SystemExit(f"{args.manifest}: {len(rows)} clips with both texts, {args.clips} are wanted")
+    return write_rows(path, rows[:: len(rows) // args.clips][: args.clips])
+
+
+def arm(name: str, args: argparse.Namespace, clips: Path, work: Path, number: int) -> Figures:
+    """One evaluation."""
+    script, more = ARMS[name]
+    options = {
+        "model": args.model_dir.resolve(),
+        "manifest": clips,
+        "root": args.audio_root.resolve(),
+        "language": args.language,
+        "max_new_tokens": args.max_new_tokens,
+    }
+    return run(
+        script, work / name, *(part for key, value in options.items() for part in (f"--{key}", value)), *more
+    )
+
+
+def report(args: argparse.Namespace, rounds: Sequence[Round]) -> int:
+    """Table, ratios behind the gate, JSON."""
+    same, failures = gate(rounds, args.slack)
+    ratios = {} if failures else {name: ratio(rounds, "seconds", "B", name) for name in ARMS}
+    lines = []
+    for name in ARMS:
+        said = rounds[0].arms[name]["scores"]
+        lines.append(
+            [
+                name,
+                *(f"{values(rounds, name, phase):.1f}" for phase in PHASES),
+                f"{said['wer']:.1f}",
+                f"{said['bleu']:.1f}",
+                f"{ratios[name]:.2f}" if name in ratios else "",
+            ]
+        )
+    print(f"{args.clips} clips, both tasks; hypotheses of F that are B's: {same:.1%}")
+    print(table(["arm", "prepare s", "generate s", "score s", "all s", "WER", "BLEU", "times B"], lines))
+    return finish(
+        args.output,
+        args,
+        rounds,
+        failures,
+        same=same,
+        ratios={name: vars(one) for name, one in ratios.items()},
+    )
+
+
+def gate(rounds: Sequence[Round], slack: float) -> tuple[float, list[str]]:
+    """Share of hypotheses that are stock's, and why no ratio is worth printing."""
+    failures = []
+    pairs = [
+        pair
+        for one in rounds
+        for task in TASKS
+        for pair in zip(one.arms["B"]["hypotheses"][task], one.arms["F"]["hypotheses"][task], strict=True)
+    ]
+    same = sum(stock == ours for stock, ours in pairs) / len(pairs)
+    if same < 1:
+        stock, ours = next(pair for pair in pairs if pair[0] != pair[1])
+        failures.append(f"{1 - same:.2%} of F's hypotheses are not B's: {ours!r} for {stock!r}")
+    worse = rounds[0].arms["C"]["scores"]["wer"] - rounds[0].arms["B"]["scores"]["wer"]
+    if worse > slack:
+        failures.append(f"C's WER is {worse:.1f} points worse than B's")
+    return same, failures
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
