@@ -22,6 +22,8 @@ from pathlib import Path
 from common import Figures, Round, command_line, finish, in_turns, ratio, table, values
 from whisper_runs import Clips, choose_clips, make_model, run
 
+from training.nn.sizes import SIZES
+
 ARMS = {
     "A": ("stock_recipe.py", []),
     "B": ("stock_recipe.py", ["--best"]),
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         clips = choose_clips(work, args.clips, 8)
-        model = make_model(work / "model", clips)
+        model = make_model(work / "model", clips, SIZES["openai/whisper-tiny"]["config"])
         arms = {name: partial(arm, name, args, clips, model, work) for name in args.arms}
         rounds = in_turns(arms, args.repeats)
     return report(args, clips, rounds)

@@ -27,6 +27,8 @@ from stock_recipe import RATE, TASKS
 from train_whisper_multitask import arm
 from whisper_runs import Clips, make_model, write_rows
 
+from training.nn.sizes import SIZES
+
 LENGTHS = {"short": (1.0, 4.0), "12 s": (12.0, 12.0)}
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "4090": 165.0, "3090": 71.0}
 """Dense bfloat16 of the data sheets, by a part of the GPU's name."""
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             clips = made_clips(work, args.steps * args.batch // len(TASKS), 16, low, high)
-            model = make_model(work / "model", clips, args.shape)
+            model = make_model(work / "model", clips, SIZES[args.shape]["config"])
             operations = sum(flops(args.shape, seconds) for seconds in durations(clips))
             arms = {arm_name: partial(arm, arm_name, args, clips, model, work) for arm_name in "BCF"}
             rounds = in_turns(arms, args.repeats)
@@ -101,8 +103,6 @@ def flops(shape: str, seconds: float, tokens_per_second: float = 5.0) -> float:
 
     The encoder counts once. A product of ``[n, a]`` and ``[a, b]`` is ``2·n·a·b`` operations.
     """
-    from training.nn.sizes import SIZES
-
     sizes = SIZES[shape]["config"]
     d, n, m = sizes["d_model"], round(50 * seconds), max(8, round(tokens_per_second * seconds))
     stem = 2 * 3 * sizes["num_mel_bins"] * d * 2 * n + 2 * 3 * d * d * n

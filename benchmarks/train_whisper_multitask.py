@@ -28,6 +28,8 @@ from multitask_step import check, shipped_share, tiny_bundle
 from stock_recipe import TASKS
 from whisper_runs import Clips, choose_clips, make_model, run
 
+from training.nn.sizes import SIZES
+
 ARMS = {
     "A": ("stock_recipe.py", []),
     "B": ("stock_recipe.py", ["--best"]),
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         clips = choose_clips(work, args.steps * args.batch // len(TASKS), args.held_out)
-        model = make_model(work / "model", clips, args.shape)
+        model = make_model(work / "model", clips, SIZES[args.shape]["config"])
         arms = {name: partial(arm, name, args, clips, model, work) for name in args.arms}
         rounds = in_turns(arms, args.repeats)
     return report(args, clips, rounds)

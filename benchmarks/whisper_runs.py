@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,20 +92,19 @@ def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> Path:
     return path
 
 
-def make_model(folder: Path, clips: Clips, shape: str = "openai/whisper-tiny", seed: int = 0) -> Path:
-    """Random weights in a public Whisper's shape, as stock transformers saves them.
+def make_model(folder: Path, clips: Clips, sizes: Mapping[str, Any], seed: int = 0) -> Path:
+    """Random weights of the ``sizes`` of a WhisperConfig, as stock transformers saves them.
 
-    The tokenizer is trained on the clips' texts (no hub is asked), the embedding has the public one's rows.
+    The tokenizer is trained on the clips' texts (no hub is asked), the embedding has as many rows as ``sizes`` say.
     """
     import torch
     from transformers import WhisperForConditionalGeneration
 
     from training.models import BuildContext, load
-    from training.nn.sizes import SIZES
 
     if (folder / "config.json").is_file():
         return folder
-    config = {k: v for k, v in SIZES[shape]["config"].items() if not k.endswith("token_id")}
+    config = {k: v for k, v in sizes.items() if not k.endswith("token_id")}
     vocabulary = config.pop("vocab_size")
     module = load("whisper")
     with clips.train.open(encoding="utf8", newline="") as file:
