@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from training.config import explain, phases, voxlm_keys
 from training.config.flat import complete, has_sizes, unfold
 from training.config.merge import at, interpolate, merge, move_keys
-from training.config.schema import Config, Inconsistent, Training
+from training.config.schema import MADE, Config, Inconsistent, Training
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override
 from training.errors import UserError
 
@@ -138,7 +138,11 @@ def _check(values: dict[str, Any], options: OptionsOf) -> tuple[Config | None, l
     training_class, refused = _training_class(values)
     findings += refused
     checker = create_model(
-        "Config", __base__=Config, model=(model_class, ...), training=(training_class, Training())
+        "Config",
+        __base__=Config,
+        __cls_kwargs__=MADE,
+        model=(model_class, ...),
+        training=(training_class, Training()),
     )
     config = _attempt(values, checker, findings)
     if findings:

@@ -73,6 +73,11 @@ class Block(BaseModel):
     )
 
 
+MADE = {"use_attribute_docstrings": False}
+"""For classes that ``create_model`` makes: they have no source, and pydantic would look for it in every module there is,
+tenths of a second for the first class once transformers is imported. What they inherit keeps its description."""
+
+
 def one_or_more(given: Any) -> Any:
     """A list of one, where a name stands alone."""
     return (given,) if isinstance(given, str | Path) else given

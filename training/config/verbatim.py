@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import create_model
 from transformers import Seq2SeqTrainingArguments
 
-from training.config.schema import Training
+from training.config.schema import MADE, Training
 
 _ELSEWHERE = "is decided elsewhere: say {}"
 _BY_TRAINER = "is the trainer's own business: {}"
@@ -100,6 +100,6 @@ def _type_and_default(field: dataclasses.Field[Any], hint: Any) -> tuple[Any, An
 
 
 VerbatimTraining: type[Training] = create_model(
-    "VerbatimTraining", __base__=Training, __module__=__name__, **fields()
+    "VerbatimTraining", __base__=Training, __module__=__name__, __cls_kwargs__=MADE, **fields()
 )  # type: ignore[call-overload]
 """`Training` with every field that `Seq2SeqTrainingArguments` has beside it."""
