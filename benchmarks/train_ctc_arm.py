@@ -19,12 +19,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from training.errors import exit_on_user_error
 
-ARMS = {
-    "A": "stock Trainer, defaults",
-    "B": "stock Trainer, best flags",
-    "C": "polyvox train",
-}
-
 
 class Clock(TrainerCallback):
     """Seconds since `start` without those of evaluation, and the CER at each evaluation; ends the run at ``target``.
@@ -124,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("arm", choices=ARMS)
+    parser.add_argument("arm", choices=("A", "B", "C"), help="see train_ctc_to_quality.py")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--target", type=float, required=True, help="CER, percent")
     parser.add_argument("--stock_log_mels", action="store_true")

@@ -163,5 +163,5 @@ def test_without_speech_the_digits_are_left_out_with_the_reason(capsys, monkeypa
     import train_ctc_to_quality as benchmark
 
     monkeypatch.delenv("POLYVOX_SPEECH", raising=False)
-    assert benchmark.main(["--corpora", "digits"]) == 0
+    assert benchmark.main(["--corpus", "digits"]) == 0
     assert "skipped: no real speech here" in capsys.readouterr().out
