@@ -18,6 +18,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from training.config.arguments import DEFAULT_BATCH, training_arguments
 from training.data.collators import IGNORED
@@ -101,6 +102,7 @@ def train(run: Run, recipe: Recipe, clock: Clock, *, stock_log_mels: bool = Fals
         compute_metrics=lambda found: scores(run, found.predictions),
         callbacks=[clock],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 
@@ -146,10 +148,10 @@ def prepared(row: Mapping[str, str], extractor: Any, tokenizer: Any) -> dict[str
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Padded to the longest of the batch."""
-    sounds = [torch.as_tensor(row["input_features"], dtype=torch.float32) for row in rows]
+    sounds = [torch.tensor(row["input_features"], dtype=torch.float32) for row in rows]
     lengths = torch.tensor([len(sound) for sound in sounds])
     features = pad_sequence(sounds, batch_first=True)
-    labels = [torch.as_tensor(row["labels"], dtype=torch.long) for row in rows]
+    labels = [torch.tensor(row["labels"], dtype=torch.long) for row in rows]
     return {
         "input_features": features,
         "attention_mask": (torch.arange(features.shape[1]) < lengths[:, None]).long(),
