@@ -1,0 +1,157 @@
+"""One training of `train_ctc_to_quality.py` in a process of its own: a curve of seconds and CER, as JSON.
+
+python benchmarks/train_ctc_arm.py C --config configs/digits_ctc.yaml --target 5 --output found.json [key=value …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from training.errors import exit_on_user_error
+
+
+class Clock(TrainerCallback):
+    """Seconds since `start` without those of evaluation, and the CER at each evaluation; ends the run at ``target``.
+
+    The clock stands from the end of a step that is evaluated to the end of its evaluation, in every arm alike.
+    """
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+        self.abandoned = False
+        """Whether the target is reached; our trainer then writes no final model."""
+        self.prepared = 0.0
+        """Seconds before the first step."""
+        self.curve: list[dict[str, float]] = []
+        self.weights = ""
+        """Digest of those that training begins with."""
+        self._counted, self._since = 0.0, 0.0
+
+    def start(self) -> None:
+        """Go, or go on."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> float:
+        """Stand still; the seconds so far."""
+        self._counted += time.perf_counter() - self._since
+        return self._counted
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.prepared = self.stop()
+        self.weights = digest(kwargs["model"])
+        self.start()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if control.should_evaluate:
+            self.stop()
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        cer = metrics["eval_cer"]
+        self.curve.append({"step": state.global_step, "seconds": self._counted, "cer": cer})
+        self.abandoned = cer <= self.target
+        control.should_training_stop |= self.abandoned
+        self.start()
+
+
+def digest(model: Any) -> str:
+    """Of all weights, in order."""
+    found = hashlib.sha256()
+    for value in model.state_dict().values():
+        found.update(value.numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def ours(config: Any, clock: Clock) -> int:
+    """What ``polyvox train`` does with the configuration; the utterances it trains on."""
+    import training.models.ctc  # noqa: F401  # imports are on nobody's clock
+    from training.fitting import Abandoned
+    from training.run import build, fit
+
+    clock.start()
+    run = replace(build(config, report=_silent), callbacks=(clock,))
+    with suppress(Abandoned):  # at the target
+        fit(run, report=_silent)
+    return len(run.train)
+
+
+def stock(config: Any, clock: Clock, arm: str, *, stock_log_mels: bool) -> int:
+    """The same model in stock transformers; the utterances it trains on. Choosing them is not on the clock."""
+    import stock_ctc
+    import torch
+
+    from training.run import build
+
+    recipe = stock_ctc.TUTORIAL if arm == "A" else stock_ctc.BEST_FLAGS
+    torch.set_num_threads(recipe.threads)
+    run = build(config, report=_silent)
+    stock_ctc.train(run, recipe, clock, stock_log_mels=stock_log_mels)
+    return len(run.train)
+
+
+def _silent(text: str) -> None:
+    """No line for anybody."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0; 2 where the configuration or its data are at fault."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("arm", choices=("A", "B", "C"), help="see train_ctc_to_quality.py")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--target", type=float, required=True, help="CER, percent")
+    parser.add_argument("--stock_log_mels", action="store_true")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    args = parser.parse_intermixed_args(argv)
+    from training.config.load import load_config
+    from training.inference.quiet import quiet
+
+    quiet()
+    config, clock = load_config(args.config, args.overrides), Clock(args.target)
+    begun = time.perf_counter()
+    if args.arm == "C":
+        utterances = ours(config, clock)
+    else:
+        utterances = stock(config, clock, args.arm, stock_log_mels=args.stock_log_mels)
+    last = clock.curve[-1]
+    steps_seconds = last["seconds"] - clock.prepared
+    found = {
+        "seconds": last["seconds"] if clock.abandoned else None,
+        "prepared": clock.prepared,
+        "steps_seconds": steps_seconds,
+        "steps": last["step"],
+        "step_ms": 1000 * steps_seconds / last["step"],
+        "cer": last["cer"],
+        "wall": time.perf_counter() - begun,
+        "utterances": utterances,
+        "weights": clock.weights,
+        "curve": clock.curve,
+    }
+    args.output.write_text(json.dumps(found), encoding="utf8")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
