@@ -2,7 +2,7 @@
 
 `training.phantom` counts a training step and an evaluation batch; this module adds what they run beside
 (weights, optimiser states, the process or the CUDA context) and holds the sum against the budget.
-benchmarks/memory_plan.py measures how far the plan is off.
+benchmarks/memory.py measures how far the plan is off.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FRAGMENTS = 0.04
 """Share of what comes and goes that torch's caching allocator holds and cannot use."""
 HEAP = 0.35
 """Share of what comes and goes on a CPU that glibc's malloc holds beyond it: between 0.1 and 0.6, as
-benchmarks/memory_plan.py measures it (less with ``MALLOC_MMAP_THRESHOLD_=65536``)."""
+benchmarks/memory.py measures it (less with ``MALLOC_MMAP_THRESHOLD_=65536``)."""
 WORKER = int(0.25 * GIB)
 """A data worker's own memory beyond what it shares with the process that started it."""
 EVALUATION_SECONDS = 60.0
