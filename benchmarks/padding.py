@@ -182,7 +182,7 @@ def more_buckets(corpus: Corpus, config: Config, buckets: Sequence[int]) -> list
 
 def corpora(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
     """Name and seconds of the clips of every corpus that is asked for and there."""
-    for path in (*args.manifests, *real_manifests(args.speech)):
+    for path in (*map(Path, args.manifests), *real_manifests(args.speech)):
         yield path.resolve().parent.name, load_manifest(path).durations
     if args.demo:
         with tempfile.TemporaryDirectory() as folder:
@@ -243,11 +243,22 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found.append(measure(clips, config, name, args))
     if not found:
         raise UserError("nothing to measure: name manifests or --speech, or leave --no_demo out")
-    head = ("corpus, configuration", "clips", "padded", "random", "grouped", "ours", "with margin", "random/ours")
-    print(common.table(head, [cells(one) for one in found]), "\n")
+    head = (
+        "corpus, configuration",
+        "clips",
+        "padded",
+        "random",
+        "grouped",
+        "ours",
+        "with margin",
+        "random/ours",
+    )
+    print(f"{common.table(head, [cells(one) for one in found])}\n")
     show_buckets(found)
     above = [one for one in found if common.values(one["rounds"], "ours", "padding").median > WANTED]
-    print(f"ours above {WANTED:.0%}: {', '.join(' '.join((o['corpus'], o['config'])) for o in above) or 'none'}")
+    print(
+        f"ours above {WANTED:.0%}: {', '.join(' '.join((o['corpus'], o['config'])) for o in above) or 'none'}"
+    )
     failures = [failure for one in found for failure in one["failures"]]
     return common.finish(args.output, args, labelled(found), failures, results=summaries(found))
 
@@ -262,7 +273,7 @@ def show_buckets(found: Sequence[dict[str, Any]]) -> None:
         for one in found
     ]
     head = ["padding (buckets; batches)", *(f"{b['asked']} asked for" for b in found[0]["buckets"])]
-    print(common.table(head, rows), "\n")
+    print(f"{common.table(head, rows)}\n")
 
 
 def labelled(found: Sequence[dict[str, Any]]) -> list[common.Round]:
@@ -283,14 +294,16 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = common.command_line(__doc__)
     speech = os.environ.get("POLYVOX_SPEECH")
-    parser.add_argument("manifests", type=Path, nargs="*", metavar="MANIFEST")
+    parser.add_argument("manifests", nargs="*", metavar="MANIFEST")
     parser.add_argument("--speech", type=Path, default=Path(speech) if speech else None)
     parser.add_argument("--no_demo", dest="demo", action="store_false", help="do not speak the demo corpus")
     parser.add_argument("--minutes", type=float, help="of the demo corpus (its own length)")
     parser.add_argument("--configs", nargs="+", default=CONFIGS, choices=CONFIGS, metavar="NAME")
-    parser.add_argument("--buckets", type=int, nargs="*", default=[16, 32, 64], help="numbers to try (16 32 64)")
+    parser.add_argument(
+        "--buckets", type=int, nargs="*", default=[16, 32, 64], help="numbers to try (16 32 64)"
+    )
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_on_user_error(main))
+    exit_on_user_error(main)

@@ -26,6 +26,9 @@ from training.phantom import Phantom, Trace
 GIB = 2**30
 FIXED = ("weights", "optimiser states")
 PROCESS = "Python, libraries, data workers"
+ALLOCATOR, MALLOC = "allocator and kernel workspaces", "malloc's leftovers"
+AROUND = (PROCESS, ALLOCATOR, MALLOC)
+"""What a plan holds beside tensors."""
 CUDA_CONTEXT = int(0.7 * GIB)
 """What driver, context and libraries take of a GPU's memory before the first tensor."""
 WORKSPACE = 64 * 2**20
@@ -73,6 +76,11 @@ class Plan:
     def total(self) -> int:
         """Bytes at the worst moment."""
         return sum(self.items.values())
+
+    @property
+    def tensors(self) -> int:
+        """Bytes of tensors alone at the worst moment."""
+        return sum(size for name, size in self.items.items() if name not in AROUND)
 
     @property
     def fits(self) -> bool:
@@ -238,9 +246,9 @@ def _around(config: Config, items: Mapping[str, int], cuda: bool) -> dict[str, i
     """What is there beside the tensors of a moment."""
     coming_and_going = sum(size for name, size in items.items() if name not in FIXED)
     if cuda:
-        return {"allocator and kernel workspaces": WORKSPACE + int(FRAGMENTS * coming_and_going)}
+        return {ALLOCATOR: WORKSPACE + int(FRAGMENTS * coming_and_going)}
     return {
-        "malloc's leftovers": int(HEAP * coming_and_going),
+        MALLOC: int(HEAP * coming_and_going),
         PROCESS: process_bytes() + config.dataloader.num_workers * WORKER,
     }
 
