@@ -2,7 +2,7 @@
 
 `training.phantom` counts a training step and an evaluation batch; this module adds what they run beside
 (weights, optimiser states, the process or the CUDA context) and holds the sum against the budget.
-benchmarks/memory_plan.py measures how far the plan is off.
+benchmarks/memory.py measures how far the plan is off.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from training.phantom import Phantom, Trace
 GIB = 2**30
 FIXED = ("weights", "optimiser states")
 PROCESS = "Python, libraries, data workers"
+ALLOCATOR, MALLOC = "allocator and kernel workspaces", "malloc's leftovers"
+AROUND = (PROCESS, ALLOCATOR, MALLOC)
+"""What a plan holds beside tensors."""
 CUDA_CONTEXT = int(0.7 * GIB)
 """What driver, context and libraries take of a GPU's memory before the first tensor."""
 WORKSPACE = 64 * 2**20
@@ -34,7 +37,7 @@ FRAGMENTS = 0.04
 """Share of what comes and goes that torch's caching allocator holds and cannot use."""
 HEAP = 0.35
 """Share of what comes and goes on a CPU that glibc's malloc holds beyond it: between 0.1 and 0.6, as
-benchmarks/memory_plan.py measures it (less with ``MALLOC_MMAP_THRESHOLD_=65536``)."""
+benchmarks/memory.py measures it (less with ``MALLOC_MMAP_THRESHOLD_=65536``)."""
 WORKER = int(0.25 * GIB)
 """A data worker's own memory beyond what it shares with the process that started it."""
 EVALUATION_SECONDS = 60.0
@@ -73,6 +76,11 @@ class Plan:
     def total(self) -> int:
         """Bytes at the worst moment."""
         return sum(self.items.values())
+
+    @property
+    def tensors(self) -> int:
+        """Bytes of tensors alone at the worst moment."""
+        return sum(size for name, size in self.items.items() if name not in AROUND)
 
     @property
     def fits(self) -> bool:
@@ -238,9 +246,9 @@ def _around(config: Config, items: Mapping[str, int], cuda: bool) -> dict[str, i
     """What is there beside the tensors of a moment."""
     coming_and_going = sum(size for name, size in items.items() if name not in FIXED)
     if cuda:
-        return {"allocator and kernel workspaces": WORKSPACE + int(FRAGMENTS * coming_and_going)}
+        return {ALLOCATOR: WORKSPACE + int(FRAGMENTS * coming_and_going)}
     return {
-        "malloc's leftovers": int(HEAP * coming_and_going),
+        MALLOC: int(HEAP * coming_and_going),
         PROCESS: process_bytes() + config.dataloader.num_workers * WORKER,
     }
 

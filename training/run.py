@@ -233,7 +233,9 @@ def usable(
     ledger.check_share(total, config.data.max_dropped_share)
     if not len(kept):
         raise UserError(f"data.{name}: none of {len(manifest)} utterances can be used; see the list above")
-    chosen = dataset.select(kept)
+    chosen = (
+        dataset if len(kept) == len(dataset) else dataset.select(kept)
+    )  # a selection is a copy of the table
     pieces, rows = unwritable(chosen)
     if pieces:
         report(

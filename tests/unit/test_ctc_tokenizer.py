@@ -100,3 +100,10 @@ def test_a_blank_elsewhere_is_no_vocabulary_of_ours(tmp_path):
     path.write_text(json.dumps(content), encoding="utf8")
     with pytest.raises(ValueError, match="must be token 0"):
         CtcTokenizer.from_pretrained(tmp_path)
+
+
+def test_letters_digits_and_marks_are_audible_and_nothing_else():
+    for code in range(0x3000):
+        lowered = unicodedata.normalize("NFC", chr(code)).lower()
+        heard = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in lowered)
+        assert audible(chr(code)) == heard.strip()

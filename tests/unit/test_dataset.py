@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from training.data.dataset import DataError, SpeechDataset, validate
 from training.data.example import TRANSCRIBE, Example
 from training.data.manifest import load_manifest
 from training.errors import UserError
+from training.run import usable
 
 MAX_LABELS = 448
 
@@ -235,3 +237,19 @@ def test_a_long_file_that_only_its_header_measures_is_not_decoded(
     data = dataset(tmp_path, [row(tmp_path, "a", 2.0)])
     monkeypatch.setattr(soundfile.SoundFile, "read", None)
     assert validate(data)[0].tolist() == [0]
+
+
+def test_a_split_that_can_all_be_used_is_not_copied(tmp_path: Path) -> None:
+    """A million rows would be there twice."""
+    rows = [row(tmp_path, "a", 1.0), row(tmp_path, "b", 2.0)]
+    settings = SimpleNamespace(
+        data=SimpleNamespace(min_seconds=0.0, max_dropped_share=0.5),
+        audio=SimpleNamespace(max_length_seconds=30.0),
+        dataloader=SimpleNamespace(num_workers=0),
+    )
+    bundle: Any = SimpleNamespace(encode=encode, train_encode=None, sample_rate=RATE)
+    whole = load_manifest(manifest(tmp_path / "whole.tsv", rows))
+    assert usable(settings, bundle, whole, "train", print)[0].manifest is whole  # type: ignore[arg-type]
+    part = load_manifest(manifest(tmp_path / "part.tsv", [*rows, row(tmp_path, "c", 1.0, text="")]))
+    chosen, ledger = usable(settings, bundle, part, "train", print)  # type: ignore[arg-type]
+    assert chosen.manifest.ids == ["a", "b"] and len(ledger) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders
@@ -43,7 +44,7 @@ class CtcTokenizer:
     @classmethod
     def characters(cls, texts: Iterable[str], languages: Sequence[str] = ()) -> CtcTokenizer:
         """Every character of the texts and every letter of the languages, in code-point order."""
-        alphabet = sorted(_alphabet(languages).union(*map(audible, texts)) - {" "})
+        alphabet = sorted(_alphabet(languages).union(chain.from_iterable(map(audible, texts))) - {" "})
         vocabulary = {token: i for i, token in enumerate((BLANK, WORD_START, *alphabet))}
         tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[]))
         tokenizer.add_special_tokens([BLANK])
