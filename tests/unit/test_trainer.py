@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import pickle
@@ -63,6 +64,22 @@ def test_epochs_are_shuffled_and_repeatable():
     assert list(sampler) != first
     sampler.set_epoch(0)
     assert list(sampler) == first
+
+
+def test_clips_of_a_batch_are_alike_and_share_it_with_others_in_the_next_epoch():
+    seconds = np.random.default_rng(0).lognormal(1.0, 0.6, 2000).clip(0.3, 30)
+    sampler = DurationBatchSampler(seconds, max_seconds=60.0, seed=1)
+
+    def padded(batches):
+        return 1 - seconds.sum() / sum(len(batch) * seconds[batch].max() for batch in batches)
+
+    epochs = [sampler.batches(epoch) for epoch in range(2)]
+    assert all(padded(batches) < 0.05 for batches in epochs)
+    assert len(epochs[0]) == len(epochs[1])
+    partners = [
+        {frozenset(pair) for b in batches for pair in itertools.combinations(b, 2)} for batches in epochs
+    ]
+    assert len(partners[0] & partners[1]) < 0.3 * len(partners[0])
 
 
 def test_a_filler_supervises_nothing():

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+ALIKE = 16
+"""Batches of a bucket that are cut out of one stretch of clips sorted by length."""
+
 
 class DurationBatchSampler(Sampler[list[int]]):
     """Lists of indices whose clips are of similar length.
@@ -16,7 +19,9 @@ class DurationBatchSampler(Sampler[list[int]]):
     Utterances are sorted into ``buckets`` of equal count by duration (NeMo's and lhotse's bucketing). In
     each bucket a batch takes as many clips as fit ``max_seconds`` when each is as long as the bucket's
     longest, and at most ``batch_size``, of which at least one must be given. So the number of batches is the same in
-    every epoch, which a learning-rate schedule needs; what shares a batch changes from epoch to epoch.
+    every epoch, which a learning-rate schedule needs. Inside a bucket the shuffled clips are sorted by length stretch by
+    stretch, as transformers groups by length over a whole corpus: a batch pads little, and what shares it changes from
+    epoch to epoch.
 
     Each rank takes every ``world``-th batch of one list that all ranks draw alike from ``seed`` and the
     epoch. Where the list does not divide, ranks that would run dry get a filler: a batch of one index below
@@ -74,9 +79,15 @@ class DurationBatchSampler(Sampler[list[int]]):
         """The epoch's batches as ``rng`` draws them."""
         batches: list[list[int]] = []
         for bucket in self.buckets:
-            shuffled, rows = rng.permutation(bucket).tolist(), self.rows_in(bucket)
+            rows = self.rows_in(bucket)
+            shuffled = self._alike(rng.permutation(bucket), rows).tolist()
             batches += [shuffled[i : i + rows] for i in range(0, len(shuffled), rows)]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _alike(self, shuffled: np.ndarray, rows: int) -> np.ndarray:
+        """Sorted by length within stretches of `ALIKE` batches, of a quarter of the bucket where it has few."""
+        stretch = rows * max(1, min(ALIKE, -(-len(shuffled) // rows) // 4))
+        return shuffled[np.lexsort((self.durations[shuffled], np.arange(len(shuffled)) // stretch))]
 
     def longest(self, epochs: int = 1) -> float:
         """Seconds of the longest utterance, whatever the epochs."""
