@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
-from training.one_name import OneName
-from training.scripts.options import add_options
+from training.scripts.options import add_model, add_options
 from training.scripts.predicting import decoding, open_rows, readable
 
 if TYPE_CHECKING:
@@ -29,23 +28,9 @@ FEWEST = 50
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="polyvox calibrate", description=__doc__, allow_abbrev=False)
-    result.add_argument(
-        "--model_dir",
-        "--model_path",
-        dest="model_dir",
-        action=OneName,
-        type=Path,
-        required=True,
-        help="a run's folder",
-    )
+    add_model(result, "a run's folder")
     result.add_argument(
         "--manifest", type=Path, default=None, help="utterances; default: the run's dev split"
-    )
-    result.add_argument(
-        "--audio_root", type=Path, default=None, help="folder that relative audio paths start from"
-    )
-    result.add_argument(
-        "--batch_seconds", type=float, default=None, help="audio per batch; default: the run's"
     )
     result.add_argument("--seed", type=int, default=0, help="of the cross-validation (default: 0)")
     add_options(result)

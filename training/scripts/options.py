@@ -63,6 +63,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model(parser: argparse.ArgumentParser, what: str) -> None:
+    """Whose utterances are decoded by which model: ``what`` says which folders will do."""
+    parser.add_argument(
+        "--model_dir",
+        "--model_path",
+        dest="model_dir",
+        action=OneName,
+        type=Path,
+        required=True,
+        help=what,
+    )
+    parser.add_argument(
+        "--audio_root", type=Path, default=None, help="folder that relative audio paths start from"
+    )
+    parser.add_argument(
+        "--batch_seconds", type=float, default=None, help="audio per batch; default: the run's"
+    )
+
+
 def add_domain(parser: argparse.ArgumentParser) -> None:
     """Which population speaks, for models that are told (``model.type: domain_whisper``)."""
     parser.add_argument(

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
 from training.folders import writable
-from training.one_name import OneName
-from training.scripts.options import add_domain, add_options, to_arguments
+from training.scripts.options import add_domain, add_model, add_options, to_arguments
 from training.scripts.predicting import Decoding, decoding, open_rows, readable, setting
 
 if TYPE_CHECKING:
@@ -28,15 +27,7 @@ SCORING = ("test_csv", "name", "teacher", "swap_test", "evaluation")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__, allow_abbrev=False)
-    result.add_argument(
-        "--model_dir",
-        "--model_path",
-        dest="model_dir",
-        action=OneName,
-        type=Path,
-        required=True,
-        help="a run's folder, a checkpoint, or a stock model",
-    )
+    add_model(result, "a run's folder, a checkpoint, or a stock model")
     result.add_argument(
         "--model_type", default=None, help="inferred from the folder; refused where it contradicts it"
     )
@@ -51,12 +42,6 @@ def parser() -> argparse.ArgumentParser:
         "--name",
         default=None,
         help="of the result files; default: the run's, and the split unless that is test",
-    )
-    result.add_argument(
-        "--audio_root", type=Path, default=None, help="folder that relative audio paths start from"
-    )
-    result.add_argument(
-        "--batch_seconds", type=float, default=None, help="audio per batch; default: the run's"
     )
     result.add_argument(
         "--audio_file", type=Path, nargs="+", default=None, help="transcribe these files, score nothing"
