@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides, args.resume = [args.resume, *args.overrides], ""
     if args.resume is not None and args.fresh:
         raise UserError("--resume and --fresh contradict each other")
+    share_the_cores()
     from training.config.load import load_config
 
     file = guide_flags.config_file(args)
@@ -57,12 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from training.dry_run import dry_run
 
         return dry_run(config)
-    share_the_cores()
     return _train(config, args)
 
 
 def share_the_cores() -> None:
-    """Between the threads of the libraries and the data workers; before torch is imported."""
+    """Between the threads of the libraries and the data workers; before torch is imported, which reading a configuration does."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait take the cores from the workers that they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
