@@ -95,6 +95,20 @@ def test_a_language_of_its_own_for_each_row(full):
     assert batch["decoder_input_ids"][:, 0, 1].tolist() == ids_of(full, "<|vi|>", "<|en|>")
 
 
+def test_a_language_without_a_token_is_refused(full):
+    row = example("a", 1.0, transcribe="x")
+    row = type(row)(**{**{k: getattr(row, k) for k in row.__slots__}, "language": "xyz"})
+    with pytest.raises(ValueError, match="'xyz' has no token"):
+        full.encode(row, noise(1.0))
+
+
+def test_labels_are_made_without_a_table_of_all_added_tokens(full, monkeypatch):
+    """Whisper has 1,600 of them: a table at each prompt took longer than the log-mel."""
+    tokenizer = full.processor.tokenizer
+    monkeypatch.setattr(type(tokenizer), "get_added_vocab", lambda self: pytest.fail("made anew per prompt"))
+    full.encode.check(example("a", 1.0, transcribe="Xin chào", translate="x"), 1.0)
+
+
 def test_trap_06_too_many_label_tokens_are_refused_before_training(full):
     with pytest.raises(ValueError, match="label tokens, at most 64"):
         full.encode(example("a", 1.0, transcribe="chào " * 80), noise(1.0))
