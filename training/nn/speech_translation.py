@@ -33,7 +33,7 @@ class EncodedSpeech(ModelOutput):
     mask: torch.Tensor | None = None
 
 
-class SharedMBartAttention(SharedKeys, MBartAttention):
+class SharedMBartAttention(SharedKeys, MBartAttention):  # type: ignore[misc]
     """mBART's, see `SharedKeys`."""
 
 

@@ -39,7 +39,7 @@ def encode_audio(encoder: WhisperEncoder, input_features: torch.Tensor) -> torch
     return encoder.layer_norm(hidden)
 
 
-class SharedWhisperAttention(SharedKeys, WhisperAttention):
+class SharedWhisperAttention(SharedKeys, WhisperAttention):  # type: ignore[misc]
     """Whisper's, see `SharedKeys`."""
 
 
