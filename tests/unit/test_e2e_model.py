@@ -141,6 +141,16 @@ def test_trap_27_the_encoder_runs_once_for_both_tasks(bundle: Bundle) -> None:
     assert len(calls) == 2
 
 
+def test_keys_of_a_clip_are_computed_once_for_both_tasks(bundle: Bundle) -> None:
+    seen: list[int] = []
+    attention = bundle.model.decoder.base_model.decoder.layers[0].encoder_attn
+    hook = attention.k_proj.register_forward_hook(lambda module, given, made: seen.append(len(made)))
+    made = batch(bundle)
+    bundle.model(**inputs(made))
+    hook.remove()
+    assert seen == [len(made["labels"])]
+
+
 def test_trap_26_there_is_one_projection_and_it_learns() -> None:
     bundle = tiny()
     bundle.model(**inputs(batch(bundle))).loss.backward()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers.generation import GenerationMixin
 from whisper_assets import TRANSCRIPT, TRANSLATION, example, features, noise, tiny
 
 from training.data.log_mels import count_frames, log_mel
@@ -92,6 +93,20 @@ def test_a_language_of_its_own_for_each_row(full):
     rows[1] = type(rows[1])(**{**{k: getattr(rows[1], k) for k in rows[1].__slots__}, "language": "en"})
     batch = full.collate([full.encode(row, noise(1.0)) for row in rows])
     assert batch["decoder_input_ids"][:, 0, 1].tolist() == ids_of(full, "<|vi|>", "<|en|>")
+
+
+def test_a_language_without_a_token_is_refused(full):
+    row = example("a", 1.0, transcribe="x")
+    row = type(row)(**{**{k: getattr(row, k) for k in row.__slots__}, "language": "xyz"})
+    with pytest.raises(ValueError, match="'xyz' has no token"):
+        full.encode(row, noise(1.0))
+
+
+def test_labels_are_made_without_a_table_of_all_added_tokens(full, monkeypatch):
+    """Whisper has 1,600 of them: a table at each prompt took longer than the log-mel."""
+    tokenizer = full.processor.tokenizer
+    monkeypatch.setattr(type(tokenizer), "get_added_vocab", lambda self: pytest.fail("made anew per prompt"))
+    full.encode.check(example("a", 1.0, transcribe="Xin chào", translate="x"), 1.0)
 
 
 def test_trap_06_too_many_label_tokens_are_refused_before_training(full):
@@ -196,6 +211,40 @@ def test_trap_27_the_encoder_runs_once_for_both_tasks(full, monkeypatch):
     full.model(**model_inputs(batch))
     full.generate(full.model, batch, max_new_tokens=2)
     assert calls == [2, 2]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_both_tasks_say_what_stock_says_on_doubled_rows(full, beams):
+    batch = full.collate(features(full))
+    prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
+    full.model.eval()
+    ours = full.model.generate_tasks(
+        batch["input_features"], prompts, num_beams=beams, max_new_tokens=12, do_sample=False
+    )
+    stock = stock_of(full).eval()
+    stock.generation_config = full.model.generation_config
+    mels = batch["input_features"].repeat_interleave(2, dim=0)
+    theirs = GenerationMixin.generate(
+        stock,
+        decoder_input_ids=prompts.flatten(0, 1),
+        encoder_outputs=stock.model.encoder(mels),
+        max_length=None,
+        max_new_tokens=12,
+        num_beams=beams,
+        do_sample=False,
+    )
+    assert torch.equal(ours.flatten(0, 1), theirs[:, prompts.shape[-1] :])
+
+
+def test_keys_of_a_clip_are_computed_once_for_both_tasks(full):
+    seen = []
+    attention = full.model.model.decoder.layers[0].encoder_attn
+    hook = attention.k_proj.register_forward_hook(lambda module, given, made: seen.append(len(made)))
+    batch = full.collate(features(full))
+    full.model(**model_inputs(batch))
+    full.generate(full.model, batch, max_new_tokens=3)
+    hook.remove()
+    assert seen == [2, 2]
 
 
 def test_a_row_without_a_translation_teaches_none_and_can_be_translated(full):

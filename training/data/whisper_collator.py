@@ -72,10 +72,12 @@ class WhisperEncode:
     def prompt(self, example: Example, task: str) -> list[int]:
         """What stands between the start token and the text, in training and in generation."""
         tokenizer = self.processor.tokenizer
-        language = f"<|{example.language or self.language}|>"
-        if language not in tokenizer.get_added_vocab():
-            raise ValueError(f"language {example.language or self.language!r} has no token in this tokenizer")
-        return tokenizer.convert_tokens_to_ids([language, f"<|{task}|>", "<|notimestamps|>"])
+        language = example.language or self.language
+        # Not get_added_vocab(): it makes a table of Whisper's 1,600 tokens at each call.
+        ids = tokenizer.convert_tokens_to_ids([f"<|{language}|>", f"<|{task}|>", "<|notimestamps|>"])
+        if ids[0] == tokenizer.unk_token_id:
+            raise ValueError(f"language {language!r} has no token in this tokenizer")
+        return ids
 
 
 @dataclass(frozen=True, kw_only=True)

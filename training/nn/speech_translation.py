@@ -11,10 +11,12 @@ from torch import nn
 from transformers import PreTrainedModel, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.models.mbart.modeling_mbart import MBartAttention
 from transformers.utils import ModelOutput
 
 from training.data.collators import IGNORED
 from training.nn import SETTINGS
+from training.nn.cross_attention import SharedKeys
 from training.nn.ctc import ctc_loss
 from training.nn.losses import token_loss
 
@@ -29,6 +31,10 @@ class EncodedSpeech(ModelOutput):
 
     last_hidden_state: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+
+
+class SharedMBartAttention(SharedKeys, MBartAttention):  # type: ignore[misc]
+    """mBART's, see `SharedKeys`."""
 
 
 class SpeechTranslationModel(SpeechEncoderDecoderModel):
@@ -56,6 +62,9 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
         self.ctc_weight = float(settings.get("ctc_weight", 0.0))
         if self.ctc_weight:
             self.ctc_head = nn.Linear(self.encoder_output_dim, len(settings["ctc_characters"]) + 1)
+        text: Any = self.decoder
+        for layer in text.base_model.decoder.layers:
+            layer.encoder_attn.__class__ = SharedMBartAttention  # its weights and their names stay
 
     def encode(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -152,14 +161,13 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
         ctc_labels: torch.Tensor | None,
         num_items_in_batch: torch.Tensor | int | None,
     ) -> Seq2SeqLMOutput:
-        tasks = labels.shape[1]
         states, mask = self.encode(input_values, attention_mask)
         projected = self.project(states)
         decoder: Any = self.decoder
         hidden = decoder.base_model.decoder(
             input_ids=decoder_input_ids.flatten(0, 1),
-            encoder_hidden_states=projected.repeat_interleave(tasks, dim=0),
-            encoder_attention_mask=None if mask is None else mask.repeat_interleave(tasks, dim=0),
+            encoder_hidden_states=projected,
+            encoder_attention_mask=mask,
             use_cache=False,
         ).last_hidden_state
         weight = decoder.get_output_embeddings().weight
@@ -197,6 +205,7 @@ class SpeechTranslationModel(SpeechEncoderDecoderModel):
             states = self.project(states)
         else:
             mask = self.frame_mask(states.shape[1], attention_mask)
+        # Rows for each task: transformers compares the prompts' number with theirs.
         encoded = EncodedSpeech(
             last_hidden_state=states.repeat_interleave(tasks, dim=0),
             mask=None if mask is None else mask.repeat_interleave(tasks, dim=0),

@@ -11,9 +11,10 @@ from torch import nn
 from transformers import WhisperForConditionalGeneration
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoder
 
 from training.nn import SETTINGS
+from training.nn.cross_attention import SharedKeys
 from training.nn.ctc import ctc_loss
 from training.nn.losses import token_loss
 
@@ -38,6 +39,10 @@ def encode_audio(encoder: WhisperEncoder, input_features: torch.Tensor) -> torch
     return encoder.layer_norm(hidden)
 
 
+class SharedWhisperAttention(SharedKeys, WhisperAttention):  # type: ignore[misc]
+    """Whisper's, see `SharedKeys`."""
+
+
 class MultitaskWhisper(WhisperForConditionalGeneration):
     """Stock Whisper with labels ``[batch, task, length]`` and a trimmed context.
 
@@ -52,6 +57,8 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         self.ctc_weight = float(settings.get("ctc_weight", 0.0))
         if self.ctc_weight:
             self.ctc_head = nn.Linear(config.d_model, len(settings["ctc_characters"]) + 1)
+        for layer in self.model.decoder.layers:
+            layer.encoder_attn.__class__ = SharedWhisperAttention  # its weights and their names stay
 
     def encode(self, input_features: torch.Tensor) -> torch.Tensor:
         """Encoder states; SpecAugment as the configuration has it, in training only."""
@@ -88,7 +95,7 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         states = self.encode(input_features)
         hidden = self.model.decoder(
             input_ids=decoder_input_ids.flatten(0, 1),
-            encoder_hidden_states=states.repeat_interleave(labels.shape[1], dim=0),
+            encoder_hidden_states=states,
             use_cache=False,
         ).last_hidden_state
         parts = (states, hidden.unflatten(0, labels.shape[:2]), labels, frames, ctc_labels)
@@ -145,11 +152,14 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         tasks = prompts.shape[1]
         if states is None:
             states = self.encode(input_features)
+        if (generation.get("num_beams") or self.generation_config.num_beams or 1) > 1:
+            # Beam search moves the rows of what it keeps, so that each task needs its own.
+            states = states.repeat_interleave(tasks, dim=0)
         sequences = GenerationMixin.generate(
             self,  # type: ignore[arg-type]
             decoder_input_ids=prompts.flatten(0, 1),
-            encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(tasks, dim=0)),
-            attention_mask=states.new_ones((len(states) * tasks, states.shape[1]), dtype=torch.long),
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=states.new_ones(states.shape[:2], dtype=torch.long),
             max_length=None,
             **generation,
         )
