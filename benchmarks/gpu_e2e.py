@@ -8,7 +8,7 @@ full: mBART's whole vocabulary, every weight learns. trimmed: the vocabulary cut
 assumes it). lna: trimmed, and of the decoder layer norms and attention alone learn (Li et al., 2021).
 Seconds of a step, audio × tasks per second, peak of allocated memory. Two warm-up steps make the optimiser's states.
 
-Where there is no GPU it says so, measures nothing, and ends well. ``--device cpu --config demo_e2e`` tries the script.
+Where there is no GPU it says so, measures nothing, and ends well. ``--device cpu --config dev_e2e --batch 1`` tries the script in ten gigabytes of memory.
 """
 
 from __future__ import annotations

@@ -202,7 +202,16 @@ def test_nothing_is_said_where_there_is_no_gpu(capsys: pytest.CaptureFixture[str
 def test_scripts_show_their_help_without_measuring() -> None:
     import subprocess
 
-    for name in ("train_whisper_multitask", "cold_start", "evaluate_two_tasks", "gpu"):
+    for name in ("train_whisper_multitask", "evaluate_two_tasks", "gpu_e2e"):
         command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         assert "--repeats" in done.stdout
+
+
+def test_e2e_says_that_there_is_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    from gpu_e2e import main
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main([]) == 0
+    assert capsys.readouterr().out == "not measured: this machine has no GPU\n"
