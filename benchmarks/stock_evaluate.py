@@ -3,8 +3,8 @@
     python benchmarks/stock_evaluate.py --model FOLDER --manifest test.tsv --root DIR --work DIR --report JSON [--best]
 
 As the documentation has it: log-mels of 30 s by ``map``, `Seq2SeqTrainer.predict` with ``predict_with_generate`` for
-one task after the other, `batch_decode`, WER and CER by jiwer, BLEU and chrF by sacrebleu. ``--best`` (arm B): larger
-batches, data workers. Nothing here comes from this library.
+one task after the other, `batch_decode`, WER and CER by jiwer, BLEU and chrF by sacrebleu. ``--best`` (arm B): features
+by several processes, larger batches, data workers. Nothing here comes from this library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import jiwer
 import sacrebleu
-from stock_recipe import TASKS, DataCollatorSpeechSeq2SeqWithPadding, features_of, rows_of
+from stock_recipe import TASKS, DataCollatorSpeechSeq2SeqWithPadding, features_of, processes, rows_of
 from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
@@ -71,7 +71,7 @@ def main() -> None:
     )
     started = time.perf_counter()
     rows = rows_of(args.manifest)
-    features = features_of(rows, processor, args.root)
+    features = features_of(rows, processor, args.root, processes(args))
     prepared = time.perf_counter()
     said, references = {}, {}
     for task in TASKS:
