@@ -247,6 +247,13 @@ def test_keys_of_a_clip_are_computed_once_for_both_tasks(full):
     assert seen == [2, 2]
 
 
+def test_decoder_rows_that_do_not_divide_among_the_clips_are_refused(full):
+    decoder = full.model.model.decoder
+    states = torch.zeros(2, 4, decoder.config.d_model)
+    with pytest.raises(RuntimeError, match="unflatten"):  # 3 rows of 4 tokens would fit 2 clips of 6
+        decoder(input_ids=torch.zeros(3, 4, dtype=torch.long), encoder_hidden_states=states, use_cache=False)
+
+
 def test_a_row_without_a_translation_teaches_none_and_can_be_translated(full):
     row = full.encode(example("a", 1.0, transcribe="Xin chào"), noise(1.0))
     batch = full.collate([row])

@@ -23,7 +23,8 @@ class SharedKeys:
         **stock: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """hidden_states ``[rows · tasks, length, width]``, key_value_states ``[rows, frames, width]``."""
-        queries = hidden_states.reshape(len(key_value_states), -1, hidden_states.shape[-1])
+        # unflatten refuses rows that do not divide; a reshape would mix clips where the numbers happen to fit.
+        queries = hidden_states.unflatten(0, (len(key_value_states), -1)).flatten(1, 2)
         if attention_mask is not None and attention_mask.dim() == 4:
             attention_mask = attention_mask[:, :, :1]  # which frames are padding: the same for every query
         attended, weights = super().forward(  # type: ignore[misc]
