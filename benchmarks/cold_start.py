@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from common import Figures, Round, command_line, finish, in_turns, ratio, table, values
-from whisper_runs import Clips, choose_clips, make_model, run
+from common import Figures, Round, command_line, count, finish, in_turns, ratio, table, values
+from whisper_runs import Clips, choose_clips, make_model, run, step_rows
 
+from training.errors import exit_on_user_error
 from training.nn.sizes import SIZES
 
 ARMS = {
@@ -34,9 +35,9 @@ ARMS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """1 where the gate is shut."""
     parser = command_line(__doc__)
-    parser.add_argument("--clips", type=int, default=400, help="of the corpus, each for two tasks")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--batch", type=int, default=4, help="rows (clips × tasks) of a step")
+    parser.add_argument("--clips", type=count, default=400, help="of the corpus, each for two tasks")
+    parser.add_argument("--steps", type=count, default=50)
+    parser.add_argument("--batch", type=step_rows, default=4, help="rows (clips × tasks) of a step")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,4 +128,4 @@ def gate(args: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_on_user_error(main)

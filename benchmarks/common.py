@@ -11,11 +11,14 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from training.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 Figures = dict[str, Any]
@@ -48,12 +51,31 @@ class Round:
     load: tuple[float, float, float]
 
 
+def count(text: str) -> int:
+    """Of what there must be at least one: for argparse, which says so and ends with status 2."""
+    found = int(text)
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"{found} is not at least 1")
+    return found
+
+
+def child(script: str | Path, *options: object) -> Figures:
+    """What a script prints last, as JSON, in a fresh process; `UserError` with its words where it fails."""
+    command = [sys.executable, str(script), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = " ".join(map(str, options))
+        raise UserError(f"{Path(script).name} {told}: exit status {done.returncode}\n{done.stderr[-4000:]}")
+    found: Figures = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def command_line(description: str | None, *, repeats: int = 3) -> argparse.ArgumentParser:
     """``--repeats`` and ``--output``; the module's docstring is its help."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=repeats, help=f"rounds of all arms ({repeats})")
+    parser.add_argument("--repeats", type=count, default=repeats, help=f"rounds of all arms ({repeats})")
     parser.add_argument("--output", type=Path, help="JSON file for versions, machine, load and all repeats")
     return parser
 

@@ -20,9 +20,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from common import Figures, Round, command_line, finish, in_turns, ratio, table, values
+from common import Figures, Round, command_line, count, finish, in_turns, ratio, table, values
 from stock_recipe import TASKS
 from whisper_runs import run, whole_files, write_rows
+
+from training.errors import UserError, exit_on_user_error
 
 ARMS = {
     "A": ("stock_evaluate.py", []),
@@ -39,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model_dir", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True, help="a test split with both texts")
     parser.add_argument("--audio_root", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--clips", type=count, default=200)
     parser.add_argument("--language", default="vi")
-    parser.add_argument("--max_new_tokens", type=int, default=80)
+    parser.add_argument("--max_new_tokens", type=count, default=80)
     parser.add_argument("--slack", type=float, default=1.0, help="points of WER that C may be worse by")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="B, F and C at least")
     args = parser.parse_args(argv)
@@ -58,7 +60,7 @@ def chosen(args: argparse.Namespace, path: Path) -> Path:
     """``--clips`` whole files with both texts, from all over the split."""
     rows = whole_files(args.manifest, args.audio_root, args.language)
     if len(rows) < args.clips:
-        raise SystemExit(f"{args.manifest}: {len(rows)} clips with both texts, {args.clips} are wanted")
+        raise UserError(f"{args.manifest}: {len(rows)} clips with both texts, {args.clips} are wanted")
     return write_rows(path, rows[:: len(rows) // args.clips][: args.clips])
 
 
@@ -108,6 +110,9 @@ def report(args: argparse.Namespace, rounds: Sequence[Round]) -> int:
 def gate(rounds: Sequence[Round], slack: float) -> tuple[float, list[str]]:
     """Share of hypotheses that are stock's, and why no ratio is worth printing."""
     failures = []
+    counts = {len(said) for one in rounds for arm in "BF" for said in one.arms[arm]["hypotheses"].values()}
+    if len(counts) > 1:
+        return 0.0, [f"B and F do not score the same clips: {' and '.join(map(str, sorted(counts)))} of them"]
     pairs = [
         pair
         for one in rounds
@@ -119,10 +124,10 @@ def gate(rounds: Sequence[Round], slack: float) -> tuple[float, list[str]]:
         stock, ours = next(pair for pair in pairs if pair[0] != pair[1])
         failures.append(f"{1 - same:.2%} of F's hypotheses are not B's: {ours!r} for {stock!r}")
     worse = rounds[0].arms["C"]["scores"]["wer"] - rounds[0].arms["B"]["scores"]["wer"]
-    if worse > slack:
+    if not worse <= slack:
         failures.append(f"C's WER is {worse:.1f} points worse than B's")
     return same, failures
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_on_user_error(main)

@@ -5,8 +5,10 @@
 Random weights in the public shape, bf16, clips that the script makes itself, once short ones (1-4 s) and once 12 s;
 the arms B, C and F of `train_whisper_multitask`, interleaved, each in a process of its own, equal batches.
 Beside the ratio: the peak of allocated memory; MFU, the model's own floating-point operations on real frames alone
-(padding earns nothing; forward, and twice that backward)
+(padding earns nothing, nor does what a task computes a second time; forward, and twice that backward)
 over what the GPU could have done; and what 50 hours × 10 epochs would take at that rate, which is an extrapolation.
+Quality gate: every loss on held-out clips is finite (the clips are noise; what is learnt is compared in
+`train_whisper_multitask`).
 
 Where there is no GPU it says so, measures nothing, and ends well.
 """
@@ -22,11 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Round, command_line, finish, in_turns, ratio, table, values
-from stock_recipe import RATE, TASKS
+from common import Round, Spread, command_line, count, finish, in_turns, ratio, table, values
+from stock_recipe import PROMPT, RATE, TASKS
 from train_whisper_multitask import arm
-from whisper_runs import Clips, make_model, write_rows
+from whisper_runs import WHISPERS, Clips, make_model, step_rows, write_rows
 
+from training.errors import exit_on_user_error
 from training.nn.sizes import SIZES
 
 LENGTHS = {"short": (1.0, 4.0), "12 s": (12.0, 12.0)}
@@ -39,9 +42,9 @@ WANTED_HOURS = 50 * 10
 def main(argv: Sequence[str] | None = None) -> int:
     """1 where the quality gate is shut."""
     parser = command_line(__doc__)
-    parser.add_argument("--shape", default="openai/whisper-medium")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=32, help="rows (clips × tasks) of a step")
+    parser.add_argument("--shape", choices=WHISPERS, default="openai/whisper-medium")
+    parser.add_argument("--steps", type=count, default=20)
+    parser.add_argument("--batch", type=step_rows, default=32, help="rows (clips × tasks) of a step")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to try the script")
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"), default="bf16")
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             work = Path(folder)
             clips = made_clips(work, args.steps * args.batch // len(TASKS), 16, low, high)
             model = make_model(work / "model", clips, SIZES[args.shape]["config"])
-            operations = sum(flops(args.shape, seconds) for seconds in durations(clips))
+            operations = sum(flops(args.shape, *sizes) for sizes in lengths(clips, model))
             arms = {arm_name: partial(arm, arm_name, args, clips, model, work) for arm_name in "BCF"}
             rounds = in_turns(arms, args.repeats)
         status |= report(args, name, clips, operations, rounds)
@@ -92,33 +95,44 @@ def made_clips(work: Path, count: int, held_out: int, low: float, high: float) -
     )
 
 
-def durations(clips: Clips) -> list[float]:
-    """Seconds of each training clip."""
+def lengths(clips: Clips, model: Path) -> list[tuple[float, int]]:
+    """Seconds of each training clip, and tokens that the decoder reads for one task (both texts are the same)."""
+    from transformers import WhisperProcessor
+
+    tokenizer = WhisperProcessor.from_pretrained(model).tokenizer
     with clips.train.open(encoding="utf8", newline="") as file:
-        return [float(row["duration"]) for row in csv.DictReader(file, delimiter="\t")]
+        return [
+            (
+                float(row["duration"]),
+                # Behind the start token and the prompt; the end is said and not read.
+                1 + PROMPT + len(tokenizer(f" {row['transcript']}", add_special_tokens=False).input_ids),
+            )
+            for row in csv.DictReader(file, delimiter="\t")
+        ]
 
 
-def flops(shape: str, seconds: float, tokens_per_second: float = 5.0) -> float:
+def flops(shape: str, seconds: float, tokens: int) -> float:
     """Matrix products of forward and backward (twice the forward) of one clip for both tasks, without padding.
 
-    The encoder counts once. A product of ``[n, a]`` and ``[a, b]`` is ``2·n·a·b`` operations.
+    The encoder counts once, and so do the keys and values that both tasks attend to. A product of ``[n, a]`` and ``[a, b]`` is ``2·n·a·b`` operations.
     """
     sizes = SIZES[shape]["config"]
-    d, n, m = sizes["d_model"], round(50 * seconds), max(8, round(tokens_per_second * seconds))
+    d, n, m = sizes["d_model"], round(50 * seconds), tokens
     stem = 2 * 3 * sizes["num_mel_bins"] * d * 2 * n + 2 * 3 * d * d * n
     # Four projections, two feed-forward layers of four times the width, scores and weighted sums.
     encoder = sizes["encoder_layers"] * (8 * n * d * d + 16 * n * d * d + 4 * n * n * d)
-    across = 4 * m * d * d + 4 * n * d * d + 4 * m * n * d
+    keys = sizes["decoder_layers"] * 4 * n * d * d
+    across = 4 * m * d * d + 4 * m * n * d
     decoder = sizes["decoder_layers"] * (8 * m * d * d + 16 * m * d * d + 4 * m * m * d + across)
     output = 2 * m * d * sizes["vocab_size"]
-    return 3.0 * (stem + encoder + len(TASKS) * (decoder + output))
+    return 3.0 * (stem + encoder + keys + len(TASKS) * (decoder + output))
 
 
 def peak(args: argparse.Namespace) -> float | None:
     """Floating-point operations a second that the GPU promises; None where nobody says."""
     if args.peak_tflops:
         return args.peak_tflops * 1e12
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    name = torch.cuda.get_device_name() if args.device == "cuda" else ""
     return next((1e12 * value for key, value in PEAK_TFLOPS.items() if key in name), None)
 
 
@@ -135,14 +149,16 @@ def report(
     most = peak(args)
     lines = []
     for label in rounds[0].arms:
-        rate, seconds = values(rounds, label, "rate"), values(rounds, label, "seconds")
+        rate = values(rounds, label, "rate")
+        # Steps are equal, clips not quite: our batches at the end of a bucket are smaller.
+        used = Spread.of(one.arms[label]["rate"] * operations / clips.seconds / len(TASKS) for one in rounds)
         memory = [one.arms[label]["gpu_bytes"] or one.arms[label]["resident_bytes"] for one in rounds]
         lines.append(
             [
                 label,
                 f"{rate:.0f}",
                 f"{max(memory) / 2**30:.1f}",
-                f"{operations / seconds.median / most:.1%}" if most else "peak unknown",
+                f"{used.median / most:.1%}" if most else "peak unknown",
                 f"{WANTED_HOURS * 3600 * len(TASKS) / rate.median / 3600:.1f}",
                 "" if failures else f"{ratio(rounds, 'rate', label, 'B'):.2f}",
             ]
@@ -155,4 +171,4 @@ def report(
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_on_user_error(main)

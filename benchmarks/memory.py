@@ -24,8 +24,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -335,19 +333,6 @@ def planned(search: Search, rows: int) -> dict[str, int]:
 # Processes and tables
 
 
-class ChildError(UserError):
-    """A measurement in a process of its own failed; says what that printed."""
-
-
-def in_own_process(option: str, what: str) -> common.Figures:
-    """What this script's hidden ``option`` prints, in a fresh process."""
-    command = [sys.executable, __file__, option, what]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ChildError(f"{what} failed:\n{done.stderr[-4000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def off(planned: float, measured: float) -> float:
     """By which share the plan is above (positive) or below what was measured."""
     return planned / measured - 1
@@ -355,7 +340,7 @@ def off(planned: float, measured: float) -> float:
 
 def run_cases(cases: Sequence[str], repeats: int) -> list[common.Round]:
     """All cases in turns, and their table (the first round's)."""
-    rounds = common.in_turns({n: lambda _, n=n: in_own_process("--child", n) for n in cases}, repeats)
+    rounds = common.in_turns({n: lambda _, n=n: common.child(__file__, "--child", n) for n in cases}, repeats)
     head = [
         "case",
         *(f"{kind} {what}" for kind in ("tensors", "resident") for what in ("planned", "measured", "off")),
@@ -395,8 +380,8 @@ def search_unless(search: Search, too_large: list[str], _: int) -> common.Figure
     if too_large:
         return {"rows": 0, "not_tried": f"{too_large[0]} does not fit"}
     try:
-        found = in_own_process("--search", json.dumps(asdict(search)))
-    except ChildError as error:  # the other searches take minutes and stay of use
+        found = common.child(__file__, "--search", json.dumps(asdict(search)))
+    except UserError as error:  # the other searches take minutes and stay of use
         return {"rows": 0, "failed": str(error)}
     if not found["rows"]:
         too_large.append(search.size)

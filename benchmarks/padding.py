@@ -300,7 +300,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="of the demo corpus (its own length)")
     parser.add_argument("--configs", nargs="+", default=CONFIGS, choices=CONFIGS, metavar="NAME")
     parser.add_argument(
-        "--buckets", type=int, nargs="*", default=[16, 32, 64], help="numbers to try (16 32 64)"
+        "--buckets", type=common.count, nargs="*", default=[16, 32, 64], help="numbers to try (16 32 64)"
     )
     return parser.parse_args(argv)
 

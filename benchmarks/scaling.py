@@ -386,15 +386,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = common.command_line(__doc__)
-    parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--rows", type=common.count, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--format", choices=("tsv", "csv", "jsonl", "parquet"), default="tsv")
     parser.add_argument(
         "--processes", type=int, choices=(0, 1, 2), default=2, help="up to so many (2); 0: none"
     )
     parser.add_argument(
-        "--clips", type=int, default=200, help="of the training of one and two processes (200)"
+        "--clips", type=common.count, default=200, help="of the training of one and two processes (200)"
     )
-    parser.add_argument("--epochs", type=int, default=2, help="of it (2)")
+    parser.add_argument("--epochs", type=common.count, default=2, help="of it (2)")
     return parser.parse_args(argv)
 
 

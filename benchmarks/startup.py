@@ -24,6 +24,7 @@ from pathlib import Path
 from common import ROOT, Figures, Round, command_line, finish, in_turns, table, values
 
 from training.cli import COMMANDS
+from training.errors import UserError, exit_on_user_error
 
 CONFIGURATIONS = (
     "demo_whisper",
@@ -70,6 +71,8 @@ def chosen(args: argparse.Namespace, empty: Path) -> dict[str, tuple[Sequence[st
         arms |= {f"{name} {DRY_RUN}": (dry_run(name), empty) for name in CONFIGURATIONS}
         if args.folder is not None:
             there = args.folder.resolve()
+            if not there.is_dir():
+                raise UserError(f"--folder: {there} is no folder")
             arms |= {f"{name} {DRY_RUN}, data": (dry_run(name), there) for name in (*CONFIGURATIONS, *PARTS)}
     return arms
 
@@ -143,4 +146,4 @@ def failures(rounds: Sequence[Round]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_on_user_error(main)

@@ -82,7 +82,7 @@ def options() -> argparse.ArgumentParser:
     add("--arms", choices=("ABC", "BC"), default="ABC", help="BC: without the libraries' defaults")
     add("--target", type=float, help="CER in percent, of every corpus (digits 5, demo 10)")
     add("--first_seed", type=int, default=1, help="seed of the first round (1)")
-    add("--evaluations", type=int, default=20, help="in a whole schedule, at equal distances (20)")
+    add("--evaluations", type=common.count, default=20, help="in a whole schedule, at equal distances (20)")
     add("--stock_log_mels", action="store_true", help="A and B: normalised by band, as transformers has them")
     add("--speech", type=Path, default=Path(speech) if speech else None, help="folder of real speech")
     add("--minutes", type=float, help="length of the demo corpus (that of polyvox demo-data)")

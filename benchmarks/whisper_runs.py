@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -13,9 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Figures
+from common import Figures, count
+
+from training.errors import UserError
+from training.nn.sizes import SIZES
 
 HERE = Path(__file__).resolve().parent
+WHISPERS = [name for name in SIZES if "whisper" in name]
 COLUMNS = ("audio_path", "duration", "transcript", "translation", "language")
 
 
@@ -31,6 +36,14 @@ class Clips:
     count: int
 
 
+def step_rows(text: str) -> int:
+    """Rows of a step: every clip is one for either task."""
+    found = count(text)
+    if found % 2:
+        raise argparse.ArgumentTypeError(f"{found} rows are no whole clips for two tasks")
+    return found
+
+
 def choose_clips(
     work: Path, count: int, held_out: int, *, shortest: float = 2.0, longest: float = 10.0
 ) -> Clips:
@@ -41,7 +54,7 @@ def choose_clips(
     manifest = _corpus(work)
     rows = [row for row in whole_files(manifest) if shortest <= float(row["duration"]) <= longest]
     if len(rows) < count + held_out:
-        raise SystemExit(
+        raise UserError(
             f"{manifest}: {len(rows)} clips of {shortest:g}-{longest:g} s, {count + held_out} are wanted"
         )
     rows = rows[:: len(rows) // (count + held_out)]
@@ -78,8 +91,9 @@ def _corpus(work: Path) -> Path:
         return Path(speech).resolve() / "mboshi_french" / "manifest.tsv"
     folder = work / "demo"
     if not (folder / "manifest.tsv").is_file():
-        command = [sys.executable, "-m", "training.cli", "demo-data", "--output", str(folder)]
-        subprocess.run([*command, "--minutes", "60"], check=True, stdout=subprocess.DEVNULL)
+        from training.data.demo import make_demo
+
+        make_demo(folder, minutes=60)
     return folder / "manifest.tsv"
 
 
@@ -137,6 +151,9 @@ def run(script: str, work: Path, *options: object) -> Figures:
         **os.environ,
         "HF_HOME": str(work / "hub"),
         "HF_HUB_OFFLINE": "1",
+        # What `polyvox train` sets before torch is imported, in every arm alike.
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TMPDIR": str(work),
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
     }
@@ -145,7 +162,7 @@ def run(script: str, work: Path, *options: object) -> Figures:
         [*command, *map(str, options)], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"{script} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+        raise UserError(f"{script} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
     shutil.rmtree(work)
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf8"))
     return found
