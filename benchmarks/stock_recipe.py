@@ -77,6 +77,8 @@ def features_of(
     tokenizer = processor.tokenizer
 
     def prepare(row: dict[str, Any]) -> dict[str, Any]:
+        if processes is not None:
+            torch.set_num_threads(1)  # each has a core; and torch's threads do not outlive a fork
         sound, _ = librosa.load(root / row["audio_path"], sr=RATE)
         prompt = ["<|startoftranscript|>", f"<|{row['language']}|>", f"<|{row['task']}|>", "<|notimestamps|>"]
         ids = tokenizer(f" {row['text']}", add_special_tokens=False).input_ids
