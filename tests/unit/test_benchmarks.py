@@ -76,6 +76,31 @@ def test_worse_scores_shut_the_gate_of_the_training() -> None:
     assert gate(rounds([6.0, 6.1]), {"loss": 1e-7}) == []
     assert "worse than B's" in gate(rounds([8.0, 8.1]), {"loss": 1e-7})[0]
     assert "differ from stock's" in gate(rounds([7.1, 7.2]), {"loss": 1e-3})[0]
+    assert "worse than B's" in gate(rounds([float("nan"), 7.0]), {"loss": 1e-7})[0]
+    assert "differ from stock's" in gate(rounds([7.1, 7.2]), {"loss": float("nan")})[0]
+    assert "noise of seeds" in gate(rounds([7.1, 7.2])[:1], {"loss": 1e-7})[0]
+
+
+@pytest.mark.parametrize("options", [["--repeats", "0"], ["--steps", "-1"], ["--batch", "7"], ["--arms", "X"]])
+def test_what_cannot_be_measured_is_refused_before_anything_is_made(options: list[str]) -> None:
+    from train_whisper_multitask import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(options)
+    assert stopped.value.code == 2
+
+
+def test_a_child_that_fails_is_a_message(tmp_path: Path) -> None:
+    from common import child
+
+    from training.errors import UserError
+
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint('begun')\nprint(f'[{len(sys.argv)}]')\n", encoding="utf8")
+    assert child(script, "a", 1) == [3]
+    script.write_text("raise SystemExit('no data')\n", encoding="utf8")
+    with pytest.raises(UserError, match=r"script.py a: exit status 1\nno data"):
+        child(script, "a")
 
 
 def test_one_other_hypothesis_shuts_the_gate_of_the_evaluation() -> None:
@@ -91,6 +116,9 @@ def test_one_other_hypothesis_shuts_the_gate_of_the_evaluation() -> None:
     assert gate(rounds("c", 9.0), 1.0) == (1.0, [])
     same, failures = gate(rounds("d", 12.0), 1.0)
     assert same == 0.5 and "'d' for 'c'" in failures[0] and "2.0 points worse" in failures[1]
+    fewer = rounds("c", 9.0)
+    fewer[0].arms["F"]["hypotheses"] = {"transcribe": [], "translate": []}
+    assert gate(fewer, 1.0) == (0.0, ["B and F do not score the same clips: 0 and 1 of them"])
 
 
 def test_operations_are_those_that_torch_counts() -> None:
