@@ -333,6 +333,11 @@ def planned(search: Search, rows: int) -> dict[str, int]:
 # Processes and tables
 
 
+def in_own_process(option: str, what: str) -> common.Figures:
+    """What this script's hidden ``option`` prints, in a fresh process."""
+    return common.child(__file__, option, what)
+
+
 def off(planned: float, measured: float) -> float:
     """By which share the plan is above (positive) or below what was measured."""
     return planned / measured - 1
@@ -340,7 +345,7 @@ def off(planned: float, measured: float) -> float:
 
 def run_cases(cases: Sequence[str], repeats: int) -> list[common.Round]:
     """All cases in turns, and their table (the first round's)."""
-    rounds = common.in_turns({n: lambda _, n=n: common.child(__file__, "--child", n) for n in cases}, repeats)
+    rounds = common.in_turns({n: lambda _, n=n: in_own_process("--child", n) for n in cases}, repeats)
     head = [
         "case",
         *(f"{kind} {what}" for kind in ("tensors", "resident") for what in ("planned", "measured", "off")),
@@ -380,7 +385,7 @@ def search_unless(search: Search, too_large: list[str], _: int) -> common.Figure
     if too_large:
         return {"rows": 0, "not_tried": f"{too_large[0]} does not fit"}
     try:
-        found = common.child(__file__, "--search", json.dumps(asdict(search)))
+        found = in_own_process("--search", json.dumps(asdict(search)))
     except UserError as error:  # the other searches take minutes and stay of use
         return {"rows": 0, "failed": str(error)}
     if not found["rows"]:
