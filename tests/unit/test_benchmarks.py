@@ -81,7 +81,9 @@ def test_worse_scores_shut_the_gate_of_the_training() -> None:
     assert "noise of seeds" in gate(rounds([7.1, 7.2])[:1], {"loss": 1e-7})[0]
 
 
-@pytest.mark.parametrize("options", [["--repeats", "0"], ["--steps", "-1"], ["--batch", "7"], ["--arms", "X"]])
+@pytest.mark.parametrize(
+    "options", [["--repeats", "0"], ["--steps", "-1"], ["--batch", "7"], ["--arms", "X"]]
+)
 def test_what_cannot_be_measured_is_refused_before_anything_is_made(options: list[str]) -> None:
     from train_whisper_multitask import main
 
@@ -107,15 +109,16 @@ def test_one_other_hypothesis_shuts_the_gate_of_the_evaluation() -> None:
     from common import Round
     from evaluate_two_tasks import gate
 
-    def rounds(ours: str, wer: float) -> list[Round]:
+    def rounds(ours: str, wer: float, bleu: float = 50.0) -> list[Round]:
         said = {"transcribe": ["a b"], "translate": ["c"]}
-        stock = {"hypotheses": said, "scores": {"wer": 10.0}}
-        full = {"hypotheses": {**said, "translate": [ours]}, "scores": {"wer": 10.0}}
-        return [Round({"B": stock, "F": full, "C": {"scores": {"wer": wer}}}, (0, 0, 0))]
+        stock = {"hypotheses": said, "scores": {"wer": 10.0, "bleu": 50.0}}
+        full = {"hypotheses": {**said, "translate": [ours]}, "scores": stock["scores"]}
+        return [Round({"B": stock, "F": full, "C": {"scores": {"wer": wer, "bleu": bleu}}}, (0, 0, 0))]
 
     assert gate(rounds("c", 9.0), 1.0) == (1.0, [])
     same, failures = gate(rounds("d", 12.0), 1.0)
     assert same == 0.5 and "'d' for 'c'" in failures[0] and "2.0 points worse" in failures[1]
+    assert gate(rounds("c", 9.0, 40.0), 1.0) == (1.0, ["C's BLEU is 10.0 points worse than B's"])
     fewer = rounds("c", 9.0)
     fewer[0].arms["F"]["hypotheses"] = {"transcribe": [], "translate": []}
     assert gate(fewer, 1.0) == (0.0, ["B and F do not score the same clips: 0 and 1 of them"])
