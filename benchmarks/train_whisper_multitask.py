@@ -3,7 +3,8 @@
     POLYVOX_SPEECH=… python benchmarks/train_whisper_multitask.py [--steps 20] [--output multitask.json]
 
 Arms, interleaved, each in a process of its own, from the same random weights in whisper-tiny's shape, over the same
-clips of 2-10 s, each heard once for transcription and once for translation; ``--batch`` rows (clip × task) a step, same
+clips of 2-10 s (of ``mboshi_french`` below POLYVOX_SPEECH, where that is set; else of a demo corpus made for it), each
+heard once for transcription and once for translation; ``--batch`` rows (clip × task) a step, same
 optimiser, learning rates, tokens:
 A: `stock_recipe`. B: the same with ``--best``. C: `our_recipe`, trimmed contexts. F: C with every batch at 30 s.
 ``shipped`` is what a run with the shipped configuration pays: C, and F for its share of full batches. Unit: seconds of
@@ -11,7 +12,7 @@ audio × tasks per second, from the first batch to the end of the last step.
 
 Quality gate: loss and gradients of one batch equal stock's to 1e-5 (at 30 s), and the loss on held-out clips after the
 last step is no worse than B's by more than the noise of the seeds (one per round). WER at equal steps:
-`multitask_step.py --quality`.
+`multitask_step.py --quality`. One round alone has no noise to go by: its ratio is not printed.
 """
 
 from __future__ import annotations
