@@ -18,6 +18,7 @@ last step is no worse than B's by more than the noise of the seeds (one per roun
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -134,9 +135,11 @@ def gate(rounds: Sequence[Round], difference: dict[str, float]) -> list[str]:
         if len(rounds) < 2:
             return [*failures, "one round has no noise of seeds to hold the losses against"]
         stock, ours = ([one.arms[name]["held_out_loss"] for one in rounds] for name in "BC")
+        if not all(map(math.isfinite, [*ours, *stock])):
+            return [*failures, f"held-out losses of B {stock} and of C {ours}"]
         gap = statistics.mean(ours) - statistics.mean(stock)
         noise = statistics.stdev(ours) + statistics.stdev(stock)
-        if not gap <= noise:
+        if gap > noise:
             failures.append(f"held-out loss is worse than B's by {gap:.3f}, the seeds' noise is {noise:.3f}")
     return failures
 

@@ -76,7 +76,7 @@ def test_worse_scores_shut_the_gate_of_the_training() -> None:
     assert gate(rounds([6.0, 6.1]), {"loss": 1e-7}) == []
     assert "worse than B's" in gate(rounds([8.0, 8.1]), {"loss": 1e-7})[0]
     assert "differ from stock's" in gate(rounds([7.1, 7.2]), {"loss": 1e-3})[0]
-    assert "worse than B's" in gate(rounds([float("nan"), 7.0]), {"loss": 1e-7})[0]
+    assert "of C [nan, 7.0]" in gate(rounds([float("nan"), 7.0]), {"loss": 1e-7})[0]
     assert "differ from stock's" in gate(rounds([7.1, 7.2]), {"loss": float("nan")})[0]
     assert "noise of seeds" in gate(rounds([7.1, 7.2])[:1], {"loss": 1e-7})[0]
 
