@@ -238,7 +238,8 @@ def generation_bytes(phantom: Phantom, load: Load, states: tuple[int, ...]) -> i
     # Grouped queries (Ainslie et al. 2023) share keys and values.
     kept = width * (getattr(decoder, "num_key_value_heads", None) or heads) // heads
     cached = 2 * layers * rows * positions * kept * phantom.dtype.itemsize
-    # generate copies the encoder's states for every task, and takes logits to float32 before it compares them.
+    # Beam search and mBART copy the encoder's states for every task (greedy Whisper needs less), and generate takes
+    # logits to float32 before it compares them.
     return cached + rows * states[1] * width * 4 + rows * phantom.vocabulary * (4 + phantom.dtype.itemsize)
 
 
