@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from common import Figures, Round, command_line, count, finish, in_turns, ratio, table, values
-from whisper_runs import Clips, choose_clips, make_model, run, step_rows
+from whisper_runs import Clips, choose_clips, flags, make_model, run, step_rows
 
 from training.errors import exit_on_user_error
 from training.nn.sizes import SIZES
@@ -62,9 +62,7 @@ def arm(name: str, args: argparse.Namespace, clips: Clips, model: Path, work: Pa
         "marks": 1,
         "seed": number,
     }
-    found = run(
-        script, work / name, *(part for key, value in options.items() for part in (f"--{key}", value)), *more
-    )
+    found = run(script, work / name, *flags(options), *more)
     steps, written = found["ends"], found["written"]
     return {
         **found,

@@ -24,7 +24,7 @@ from pathlib import Path
 from common import Figures, Round, command_line, count, finish, in_turns, ratio, table, values
 from stock_evaluate import scores
 from stock_recipe import TASKS
-from whisper_runs import run, whole_files, write_rows
+from whisper_runs import flags, run, whole_files, write_rows
 
 from training.errors import UserError, exit_on_user_error
 
@@ -83,9 +83,7 @@ def arm(name: str, args: argparse.Namespace, clips: Path, work: Path, number: in
         "language": args.language,
         "max_new_tokens": args.max_new_tokens,
     }
-    found = run(
-        script, work / name, *(part for key, value in options.items() for part in (f"--{key}", value)), *more
-    )
+    found = run(script, work / name, *flags(options), *more)
     # By one measure, whatever each side makes of its own hypotheses on the clock.
     return {**found, "own_scores": found["scores"], "scores": scores(found["hypotheses"], texts(clips))}
 

@@ -83,6 +83,13 @@ def tiny_bundle(context: str) -> Bundle:
     return bundle
 
 
+def stock_of(bundle: Bundle) -> Any:
+    """Stock Whisper with the bundle's weights."""
+    stock = WhisperForConditionalGeneration(bundle.model.config)
+    stock.load_state_dict(bundle.model.state_dict())
+    return stock
+
+
 def clips(batch: int) -> list[tuple[float, np.ndarray, list[list[int]]]]:
     """Clips of 2-10 s and their target tokens for both tasks."""
     rng = np.random.default_rng(batch)
@@ -150,8 +157,7 @@ def timing(repeats: int, batches: int) -> dict[str, Any]:
     """Seconds per step of each arm, and the ratios; refuses to give ratios where the gradients differ."""
     full, trimmed = tiny_bundle("full"), tiny_bundle("trimmed")
     trimmed.model.load_state_dict(full.model.state_dict())
-    stock = WhisperForConditionalGeneration(full.model.config)
-    stock.load_state_dict(full.model.state_dict())
+    stock = stock_of(full)
     difference = check(full, stock)
     print(
         f"difference to stock: loss {difference['loss']:.1e}, gradients {difference['gradient']:.1e} (relative)"

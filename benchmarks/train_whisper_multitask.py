@@ -26,9 +26,9 @@ from functools import partial
 from pathlib import Path
 
 from common import Figures, Round, command_line, count, finish, in_turns, ratio, table, values
-from multitask_step import check, shipped_share, tiny_bundle
+from multitask_step import check, shipped_share, stock_of, tiny_bundle
 from stock_recipe import TASKS
-from whisper_runs import WHISPERS, Clips, choose_clips, make_model, run, step_rows
+from whisper_runs import WHISPERS, Clips, choose_clips, flags, make_model, run, step_rows
 
 from training.errors import exit_on_user_error
 from training.nn.sizes import SIZES
@@ -67,10 +67,7 @@ def arm(name: str, args: argparse.Namespace, clips: Clips, model: Path, work: Pa
     script, more = ARMS[name]
     same = {key: getattr(args, key) for key in ("steps", "batch", "workers", "device", "precision")}
     data = {"manifest": clips.train, "held_out": clips.held_out, "root": clips.root, "model": model}
-    options = [
-        part for key, value in {**data, **same, "seed": number}.items() for part in (f"--{key}", value)
-    ]
-    found = run(script, work / name, *options, *more)
+    found = run(script, work / name, *flags({**data, **same, "seed": number}), *more)
     seconds = found["ends"][-1] - found["begun"]
     heard = found.get("audio_seconds", clips.seconds) * len(TASKS)
     return {**found, "seconds": seconds, "rate": heard / seconds}
@@ -78,21 +75,26 @@ def arm(name: str, args: argparse.Namespace, clips: Clips, model: Path, work: Pa
 
 def report(args: argparse.Namespace, clips: Clips, rounds: Sequence[Round]) -> int:
     """Table, ratios behind the gate, JSON."""
-    difference = check(*_pair())
+    full = tiny_bundle("full")
+    difference = check(full, stock_of(full))
     failures = gate(rounds, difference)
     share = shipped_share()
     for one in rounds:
         if {"C", "F"} <= one.arms.keys():
             fast, full = one.arms["C"]["rate"], one.arms["F"]["rate"]
             one.arms["shipped"] = {**one.arms["C"], "rate": 1 / ((1 - share) / fast + share / full)}
+    names = list(rounds[0].arms)
+    ratios = (
+        {name: ratio(rounds, "rate", name, "B") for name in names} if "B" in names and not failures else {}
+    )
     lines = []
-    for name in rounds[0].arms:
+    for name in names:
         found = [
             f"{values(rounds, name, 'rate'):.1f}",
             f"{values(rounds, name, 'resident_bytes').median / 2**30:.2f}",
         ]
         found += [f"{values(rounds, name, 'held_out_loss'):.3f}"]
-        found += ["" if failures or "B" not in rounds[0].arms else f"{ratio(rounds, 'rate', name, 'B'):.2f}"]
+        found += [f"{ratios[name]:.2f}" if name in ratios else ""]
         lines.append([name, *found])
     print(
         f"{clips.count} clips, {clips.seconds / clips.count:.1f} s on average, {args.steps} steps of {args.batch} rows"
@@ -100,11 +102,6 @@ def report(args: argparse.Namespace, clips: Clips, rounds: Sequence[Round]) -> i
     print(table(["arm", "audio s × tasks / s", "GiB resident", "held-out loss", "times B"], lines))
     print(
         f"shipped: {share:.0%} of the batches at 30 s; loss and gradients differ from stock's by {max(difference.values()):.1e}"
-    )
-    ratios = (
-        {}
-        if failures
-        else {name: ratio(rounds, "rate", name, "B") for name in rounds[0].arms if "B" in rounds[0].arms}
     )
     return finish(
         args.output,
@@ -115,15 +112,6 @@ def report(args: argparse.Namespace, clips: Clips, rounds: Sequence[Round]) -> i
         clips={"count": clips.count, "seconds": clips.seconds},
         ratios={name: vars(found) for name, found in ratios.items()},
     )
-
-
-def _pair() -> tuple:
-    from transformers import WhisperForConditionalGeneration
-
-    full = tiny_bundle("full")
-    stock = WhisperForConditionalGeneration(full.model.config)
-    stock.load_state_dict(full.model.state_dict())
-    return full, stock
 
 
 def gate(rounds: Sequence[Round], difference: dict[str, float]) -> list[str]:

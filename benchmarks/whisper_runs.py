@@ -142,6 +142,11 @@ def make_model(folder: Path, clips: Clips, sizes: Mapping[str, Any], seed: int =
     return folder
 
 
+def flags(options: Mapping[str, object]) -> list[object]:
+    """``--name value`` for each of them."""
+    return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+
 def run(script: str, work: Path, *options: object) -> Figures:
     """One arm from nothing in a fresh process with caches of its own; what its clock wrote, and ``work``'s bytes go."""
     shutil.rmtree(work, ignore_errors=True)
