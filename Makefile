@@ -8,8 +8,9 @@ SHELL := /bin/bash
 # Nothing is looked up on a hub.
 offline = HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 # A process for each core, four at most, each file's tests in one of them, and one thread in each: cores are not fought over.
+# In the order of the folders: the recipes are few and long, and the last to start would be waited for alone.
 spread = OMP_NUM_THREADS=1
-workers = -n auto --maxprocesses 4 --dist loadfile
+workers = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 setup = . training/scripts/environment.sh
 
 help:  ## list the targets

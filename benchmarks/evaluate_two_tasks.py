@@ -15,7 +15,6 @@ than ``--slack`` points; all arms are scored alike (lower case, jiwer, sacrebleu
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -24,9 +23,9 @@ from pathlib import Path
 from common import Figures, Round, command_line, count, finish, in_turns, ratio, table, values
 from stock_evaluate import scores
 from stock_recipe import TASKS
-from whisper_runs import flags, run, whole_files, write_rows
+from whisper_runs import flags, references, run, spread_clips
 
-from training.errors import UserError, exit_on_user_error
+from training.errors import exit_on_user_error
 
 ARMS = {
     "A": ("stock_evaluate.py", []),
@@ -34,8 +33,6 @@ ARMS = {
     "F": ("our_evaluate.py", ["--context", "full"]),
     "C": ("our_evaluate.py", ["--context", "trimmed"]),
 }
-LONGEST = 30.0
-"""Seconds that a Whisper hears: stock would cut what is longer, we leave it out."""
 PHASES = ("prepare", "generate", "score", "seconds")
 
 
@@ -57,20 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--arms: B, F and C are what the gate compares")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        clips = chosen(args, work / "clips.tsv")
+        clips = spread_clips(args.manifest, args.audio_root, args.language, args.clips, work / "clips.tsv")
         rounds = in_turns({name: partial(arm, name, args, clips, work) for name in args.arms}, args.repeats)
     return report(args, rounds)
-
-
-def chosen(args: argparse.Namespace, path: Path) -> Path:
-    """``--clips`` whole files with both texts, from all over the split."""
-    found = whole_files(args.manifest, args.audio_root, args.language)
-    rows = [row for row in found if float(row["duration"]) <= LONGEST]
-    if len(rows) < args.clips:
-        raise UserError(
-            f"{args.manifest}: {len(rows)} clips with both texts, none above {LONGEST:g} s; {args.clips} are wanted"
-        )
-    return write_rows(path, rows[:: len(rows) // args.clips][: args.clips])
 
 
 def arm(name: str, args: argparse.Namespace, clips: Path, work: Path, number: int) -> Figures:
@@ -85,14 +71,7 @@ def arm(name: str, args: argparse.Namespace, clips: Path, work: Path, number: in
     }
     found = run(script, work / name, *flags(options), *more)
     # By one measure, whatever each side makes of its own hypotheses on the clock.
-    return {**found, "own_scores": found["scores"], "scores": scores(found["hypotheses"], texts(clips))}
-
-
-def texts(clips: Path) -> dict[str, list[str]]:
-    """The references of both tasks, in the manifest's order."""
-    with clips.open(encoding="utf8", newline="") as file:
-        read = list(csv.DictReader(file, delimiter="\t"))
-    return {task: [row[column] for row in read] for task, column in TASKS.items()}
+    return {**found, "own_scores": found["scores"], "scores": scores(found["hypotheses"], references(clips))}
 
 
 def report(args: argparse.Namespace, rounds: Sequence[Round]) -> int:

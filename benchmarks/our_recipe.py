@@ -6,6 +6,7 @@ python benchmarks/our_recipe.py --model FOLDER --manifest train.tsv --work DIR -
 from __future__ import annotations
 
 import argparse
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +60,8 @@ def main() -> None:
     results = fit(replace(run, callbacks=(clock,)), report=lambda text: None)
     audio = results["audio_seconds_per_second"] * results["train_seconds"]
     loss = held_out_loss(run) if args.held_out else None
+    if args.keep:
+        shutil.copytree(run.folder, args.keep)
     clock.write(args.report, held_out_loss=loss, audio_seconds=audio)
 
 

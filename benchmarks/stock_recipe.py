@@ -164,6 +164,9 @@ def main() -> None:
     loss = None
     if args.held_out:
         loss = held_out_loss(model, collate, features_of(rows_of(args.held_out), processor, args.root), args)
+    if args.keep:
+        model.save_pretrained(args.keep)
+        processor.save_pretrained(args.keep)
     clock.write(args.report, held_out_loss=loss)
 
 
@@ -178,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--root", type=Path, required=True, help="what audio_path is relative to")
     result.add_argument("--work", type=Path, required=True, help="folder for all that is written")
     result.add_argument("--report", type=Path, required=True, help="JSON of the clock")
+    result.add_argument("--keep", type=Path, help="folder for the trained model (else it is not kept)")
     result.add_argument("--steps", type=int, default=20)
     result.add_argument("--marks", type=int, nargs="*", default=[], help="steps at which bytes are counted")
     result.add_argument("--batch", type=int, default=8, help="rows (clips × tasks) of a step")

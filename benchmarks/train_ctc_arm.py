@@ -136,13 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         utterances = stock(config, clock, args.arm, stock_log_mels=args.stock_log_mels)
     last = clock.curve[-1]
-    steps_seconds = last["seconds"] - clock.prepared
     found = {
-        "seconds": last["seconds"] if clock.abandoned else None,
         "prepared": clock.prepared,
-        "steps_seconds": steps_seconds,
-        "steps": last["step"],
-        "step_ms": 1000 * steps_seconds / last["step"],
+        "step_ms": 1000 * (last["seconds"] - clock.prepared) / last["step"],
         "cer": last["cer"],
         "wall": time.perf_counter() - begun,
         "utterances": utterances,

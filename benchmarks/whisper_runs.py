@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common import Figures, count
+from stock_recipe import TASKS
 
 from training.errors import UserError
 from training.nn.sizes import SIZES
@@ -22,6 +23,8 @@ from training.nn.sizes import SIZES
 HERE = Path(__file__).resolve().parent
 WHISPERS = [name for name in SIZES if "whisper" in name]
 COLUMNS = ("audio_path", "duration", "transcript", "translation", "language")
+LONGEST = 30.0
+"""Seconds that a Whisper hears: stock would cut what is longer, we leave it out."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,23 @@ def whole_files(manifest: Path, audio_root: Path | None = None, language: str = 
         for one in load_manifest(manifest, audio_root=audio_root)
         if len(one.texts) == 2 and one.audio.end is None
     ]
+
+
+def spread_clips(manifest: Path, audio_root: Path | None, language: str, wanted: int, path: Path) -> Path:
+    """``wanted`` whole files with both texts, from all over a split, as a manifest at ``path``."""
+    rows = [row for row in whole_files(manifest, audio_root, language) if float(row["duration"]) <= LONGEST]
+    if len(rows) < wanted:
+        raise UserError(
+            f"{manifest}: {len(rows)} clips with both texts, none above {LONGEST:g} s; {wanted} are wanted"
+        )
+    return write_rows(path, rows[:: len(rows) // wanted][:wanted])
+
+
+def references(manifest: Path) -> dict[str, list[str]]:
+    """The texts of both tasks, in the manifest's order."""
+    with manifest.open(encoding="utf8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {task: [row[column] for row in rows] for task, column in TASKS.items()}
 
 
 def _corpus(work: Path) -> Path:

@@ -73,15 +73,16 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
 
 def joining(config: Config) -> Joining | None:
     """Which clips are heard together; None where ``augmentation.join`` is off."""
-    settings = config.augmentation.join
-    if not (config.augmentation.enabled and settings.prob):
+    changes = config.augmentation
+    settings = changes.join
+    if not (changes.enabled and settings.prob):
         return None
     return Joining(
         settings.prob,
         settings.most,
         config.audio.max_length_seconds,
         config.training.seed,
-        settings.after_epochs,
+        max(settings.after_epochs, changes.after_epochs),
     )
 
 

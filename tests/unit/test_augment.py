@@ -21,6 +21,7 @@ from training.data.dataset import DataError, SpeechDataset, validate
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised, filler
 from training.errors import UserError
+from training.fitting import joining
 
 RATE = 16_000
 EVERYTHING = {
@@ -203,6 +204,23 @@ def test_another_seed_draws_otherwise():
     clip = noise(0.4)
     one, two = (augment(seed, volume={"prob": 1.0}) for seed in (1, 2))
     assert not np.array_equal(one.sound(clip, one.generator(0, 0)), two.sound(clip, two.generator(0, 0)))
+
+
+def test_all_changes_may_wait_for_some_epochs_and_joined_clips_with_them(tmp_path):
+    data = project(tmp_path)
+    data.augment = augment(after_epochs=2, **EVERYTHING)
+    for row in range(len(data)):
+        for epoch in (0, 1):
+            np.testing.assert_array_equal(
+                data.drawn(row, epoch)["input_features"], data[row]["input_features"]
+            )
+    changed = [data.drawn(row, 2)["input_features"] for row in range(len(data))]
+    data.augment = augment(**EVERYTHING)
+    for row, one in enumerate(changed):
+        np.testing.assert_array_equal(one, data.drawn(row, 2)["input_features"])
+    assert any(one.shape != data[row]["input_features"].shape for row, one in enumerate(changed))
+    waits = "augmentation={after_epochs: 3, join: {prob: 1.0, after_epochs: %d}}"
+    assert [joining(config_from({}, [waits % own])).after for own in (1, 5)] == [3, 5]
 
 
 def test_evaluation_hears_the_clips_as_they_are(tmp_path):

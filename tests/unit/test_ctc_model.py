@@ -205,6 +205,31 @@ def test_label_smoothing_draws_the_frames_to_equal_probabilities():
     torch.testing.assert_close(smoothed, 0.75 * plain.loss + 0.25 * spread / tokens)
 
 
+@pytest.mark.parametrize("encoder", ["fastconformer", CONVOLUTIONS])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_share_of_the_training_loss_is_that_of_the_states_half_way_up(encoder, checkpointing):
+    bundle = tiny(encoder, num_encoder_layers=4, middle_weight=0.25)
+    model, batch = bundle.model, model_inputs(bundle.collate(rows(bundle)))
+    plain = model.eval()(**batch).loss
+    model.encoder.layers, upper = model.encoder.layers[:2], model.encoder.layers[2:]
+    middle = model(**batch).loss  # the same model with two layers: evaluation has the plain loss
+    model.encoder.layers.extend(upper)
+    model.train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    loss = model(**batch).loss
+    torch.testing.assert_close(loss, 0.75 * plain + 0.25 * middle)
+    wanted = torch.autograd.grad(0.75 * plain + 0.25 * middle, list(model.parameters()))
+    loss.backward()
+    for (name, parameter), gradient in zip(model.named_parameters(), wanted, strict=True):
+        assert torch.allclose(parameter.grad, gradient, atol=1e-5, rtol=1e-4), name
+
+
+def test_the_states_half_way_up_are_not_those_of_wav2vec2():
+    with pytest.raises(ValueError, match=r"middle_weight \(0.3\): not for encoder: wav2vec2"):
+        options("wav2vec2", middle_weight=0.3)
+
+
 def tones(*hertz: float) -> np.ndarray:
     """Fifths of a second of sound, each with its pitch."""
     seconds = np.arange(3200) / 16000

@@ -303,7 +303,8 @@ class Join(Change):
     pause: NonNegative = 0.3
     """The longest silence between two of them, in seconds."""
     after_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs of single clips before: a model from scratch learns to align sooner on short ones."""
+    """Epochs of single clips before: a model from scratch learns to align sooner on short ones. Never before the
+    other changes."""
 
 
 class Augmentation(Block):
@@ -311,6 +312,9 @@ class Augmentation(Block):
 
     enabled: bool = True
     """false: no changes, whatever stands below."""
+    after_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs of clips as they are before: a model from scratch learns sooner what it hears plainly, and these steps
+    are cheaper."""
     speed: Speed = Speed()
     """Faster or slower, pitch and all."""
     shift: Shift = Shift()

@@ -35,6 +35,10 @@ class Augment:
     noises: tuple[str, ...] = ()
     rooms: tuple[str, ...] = ()
 
+    def waits(self, epoch: int) -> bool:
+        """Whether this epoch still hears the clips as they are."""
+        return epoch < self.settings.after_epochs
+
     def generator(self, epoch: int, index: int) -> np.random.Generator:
         """The draws of row ``index`` in this epoch."""
         return np.random.default_rng([self.seed, epoch, index])

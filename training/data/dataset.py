@@ -81,13 +81,13 @@ class SpeechDataset(Dataset):
         return self._encoded(*self._clip(index))
 
     def drawn(self, rows: int | tuple[int, ...], epoch: int) -> Features:
-        """The clip as this epoch's draws change it; as it is where there is no ``augment``.
+        """The clip as this epoch's draws change it; as it is where there is no ``augment``, or it waits.
 
         Several rows become one utterance, their transcripts joined by spaces. What cannot be encoded once it is
         changed (sped up, it has fewer frames than its text needs) keeps its own sound.
         """
-        if self.augment is None:
-            assert isinstance(rows, int)
+        if self.augment is None or self.augment.waits(epoch):
+            assert isinstance(rows, int)  # nothing is joined before it is changed
             return self[rows]
         rows = (rows,) if isinstance(rows, int) else rows
         clips = [self._clip(row) for row in rows]

@@ -90,6 +90,9 @@ class Options(BaseModel):
     edge_silence: float = Field(0.0, ge=0, le=2)
     """Seconds of silence put before and after every clip in evaluation and use (``feature_norm: peak``); what training
     hears there is drawn, see ``augmentation.shift``."""
+    middle_weight: float = Field(0.0, ge=0, lt=1)
+    """Share of the training loss that is CTC on the states half way up the encoder (Lee and Watanabe, 2021): a model
+    from scratch learns in fewer steps. Not with wav2vec2."""
     sizes: dict[str, Any] = Field(default_factory=dict)
     """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
 
@@ -103,6 +106,8 @@ class Options(BaseModel):
             raise ValueError(f"conv_kernel ({self.conv_kernel}) is only for encoder: transformer")
         if self.conv_kernel and self.conv_kernel % 2 == 0:
             raise ValueError(f"conv_kernel ({self.conv_kernel}) must be an odd number")
+        if self.middle_weight and self.encoder == "wav2vec2":
+            raise ValueError(f"middle_weight ({self.middle_weight:g}): not for encoder: wav2vec2")
         if self.feature_norm != "bands" and self.encoder == "wav2vec2":
             raise ValueError("feature_norm: wav2vec2 hears samples, not log-mels")
         if self.edge_silence and self.feature_norm != "peak":
@@ -182,6 +187,7 @@ def _said(options: Options) -> frozenset[str]:
 def _bundle(options: Options, model: Any, processor: CtcProcessor, notes: tuple[str, ...] = ()) -> Bundle:
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     frames, shift = _frames(options, model, extractor)
+    model.middle_weight = options.middle_weight
     spoken = options.languages[0] if options.languages else "und"
     spans = getattr(model.config, "mask_time_length", 0) if options.encoder == "wav2vec2" else 0
     return Bundle(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +45,13 @@ class CtcForward:
 
     label_smoothing: set by the trainer; that share of the loss is the divergence of the frames' outputs from
     equal probabilities (Kim et al., 2017).
+    middle_weight: set by the architecture; that share of the loss of training is the loss of the states half way up,
+    read by the same output layer (intermediate CTC, Lee and Watanabe, 2021). Evaluation has none of it.
     """
 
     accepts_loss_kwargs = True  # tells transformers' Trainer that the loss is divided by num_items_in_batch
     label_smoothing = 0.0
+    middle_weight = 0.0
 
     def states(
         self, sound: torch.Tensor, attention_mask: torch.Tensor | None
@@ -61,6 +66,10 @@ class CtcForward:
     def to_logits(self, states: torch.Tensor) -> torch.Tensor:
         """``[batch, frames, vocabulary]``."""
         raise NotImplementedError
+
+    def normed(self, states: torch.Tensor) -> torch.Tensor:
+        """A layer's states as `to_logits` knows them."""
+        return states
 
     def forward(
         self,
@@ -77,10 +86,37 @@ class CtcForward:
         """
         sound = input_features if input_features is not None else input_values
         assert sound is not None
-        states, lengths = self.states(sound, attention_mask)
+        with self._half_way(labels is not None) as middle:
+            states, lengths = self.states(sound, attention_mask)
         logits = self.to_logits(states)
-        loss = None if labels is None else self._loss(logits, lengths, labels, num_items_in_batch)
+        loss = None
+        if labels is not None:
+            loss = self._loss(logits, lengths, labels, num_items_in_batch)
+            for half_way in middle:
+                heard = self.to_logits(self.normed(half_way))
+                aside = self._loss(heard, lengths, labels, num_items_in_batch)
+                loss = torch.lerp(loss, aside, self.middle_weight)
         return CtcOutput(loss=loss, logits=logits, lengths=lengths, encoder_last_hidden_state=states)
+
+    @contextmanager
+    def _half_way(self, learning: bool) -> Iterator[list[torch.Tensor]]:
+        """What the lower half of the encoder gives, once the encoder has been called: of its last layer that LayerDrop
+        lets stand; nothing where there is none, and without `middle_weight` in training."""
+        if not (learning and self.middle_weight and self.training):  # type: ignore[attr-defined]
+            yield []
+            return
+        layers = self.encoder.layers  # type: ignore[attr-defined]
+        found: list[torch.Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            found[:] = [output]
+
+        hooks = [layer.register_forward_hook(keep) for layer in layers[: max(1, len(layers) // 2)]]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _loss(
         self,
@@ -306,6 +342,9 @@ class TransformerCtc(CtcForward, PreTrainedModel):
 
     def to_logits(self, states: torch.Tensor) -> torch.Tensor:
         return self.ctc_head(states)
+
+    def normed(self, states: torch.Tensor) -> torch.Tensor:
+        return self.encoder.norm(states)
 
 
 def sinusoids(length: int, width: int) -> torch.Tensor:

@@ -1,0 +1,122 @@
+"""WER and BLEU after as many steps of fine-tuning: stock transformers with its best flags, and this library.
+
+    python benchmarks/wer_at_equal_steps.py --model_dir outputs/demo_whisper_full --train data/demo/splits/train.csv \\
+        --test data/demo/splits/test.csv --audio_root data/demo [--steps 200] [--output equal_steps.json]
+
+Both begin with the same folder and hear the same clips for both tasks, `--batch` rows (clip × task) a step, with the same
+optimiser, learning rates and tokens, a seed a round. B: `stock_recipe.py --best`, every clip padded to 30 s. C:
+`our_recipe.py` on trimmed contexts with the shipped share of full ones. Each is then used as its users use it: B by
+`stock_evaluate.py`, C by `our_evaluate.py` on trimmed contexts; ``start`` is the folder before, by `stock_evaluate.py`. All
+hypotheses are scored alike. The folder must know both contexts (``model.full_context_share``).
+
+Gate: C's WER is no higher, and its BLEU no lower, than B's by more than the noise of the seeds (the sum of both standard
+deviations). This is no measurement of speed: anything else may run beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from common import Figures, Round, command_line, count, finish, in_turns, table, values
+from multitask_step import shipped_share
+from stock_evaluate import scores
+from stock_recipe import TASKS
+from whisper_runs import flags, references, run, spread_clips, step_rows
+
+from training.errors import exit_on_user_error
+
+SCORES = ("wer", "cer", "bleu", "chrf")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """1 where the gate is shut."""
+    args = options().parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        heard = args.steps * args.batch // len(TASKS)
+        choose = partial(spread_clips, audio_root=args.audio_root, language=args.language)
+        train = choose(args.train, wanted=heard, path=work / "train.tsv")
+        test = choose(args.test, wanted=args.clips, path=work / "test.tsv")
+        arms = {name: partial(arm, name, args, train, test, work) for name in ("start", "B", "C")}
+        rounds = in_turns(arms, args.repeats)
+    failures = gate(rounds)
+    print(f"{args.steps} steps of {args.batch} rows, {args.clips} test clips")
+    rows = [
+        [name, *(f"{values(rounds, name, score):.1f}" for score in SCORES)] for name in ("start", "B", "C")
+    ]
+    print(table(["", "WER", "CER", "BLEU", "chrF"], rows))
+    gap = difference(rounds, "wer")
+    print(f"C - B: {gap[0]:+.1f} points of WER, the seeds' noise is {gap[1]:.1f}")
+    return finish(args.output, args, rounds, failures, gap={"wer": gap, "bleu": difference(rounds, "bleu")})
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = command_line(__doc__)
+    add = parser.add_argument
+    add("--model_dir", type=Path, required=True, help="a Whisper that knows both contexts")
+    add("--train", type=Path, required=True, help="a manifest with both texts")
+    add("--test", type=Path, required=True, help="one of other clips")
+    add("--audio_root", type=Path, help="what their audio_path is relative to")
+    add("--steps", type=count, default=200)
+    add("--batch", type=step_rows, default=8, help="rows (clips × tasks) of a step")
+    add("--clips", type=count, default=100, help="of the test split")
+    add("--learning_rate", type=float, default=1e-3)
+    add("--language", default="vi")
+    add("--max_new_tokens", type=count, default=80)
+    return parser
+
+
+def arm(name: str, args: argparse.Namespace, train: Path, test: Path, work: Path, number: int) -> Figures:
+    """One fine-tuning and what its model says of the test clips; the seed is the round's."""
+    kept = args.model_dir.resolve() if name == "start" else work / f"{name}_{number}"
+    if name != "start":
+        same = {
+            "model": args.model_dir.resolve(),
+            "manifest": train,
+            "root": work,
+            "steps": args.steps,
+            "batch": args.batch,
+            "learning_rate": args.learning_rate,
+            "seed": number,
+            "keep": kept,
+        }
+        how = ["--best"] if name == "B" else ["--full_share", shipped_share()]
+        run("our_recipe.py" if name == "C" else "stock_recipe.py", work / name, *flags(same), *how)
+    asked = {"model": kept, "manifest": test, "root": work, "language": args.language}
+    asked["max_new_tokens"] = args.max_new_tokens
+    if name == "C":
+        found = run("our_evaluate.py", work / "scoring", *flags(asked))
+    else:
+        found = run("stock_evaluate.py", work / "scoring", *flags(asked), "--best")
+    return scores(found["hypotheses"], references(test))
+
+
+def difference(rounds: Sequence[Round], score: str) -> tuple[float, float]:
+    """C's mean less B's, and the sum of their standard deviations (NaN of one round)."""
+    stock, ours = ([one.arms[name][score] for one in rounds] for name in "BC")
+    noise = statistics.stdev(stock) + statistics.stdev(ours) if len(rounds) > 1 else float("nan")
+    return statistics.mean(ours) - statistics.mean(stock), noise
+
+
+def gate(rounds: Sequence[Round]) -> list[str]:
+    """Why the claim does not stand."""
+    if len(rounds) < 2:
+        return ["one round has no noise of seeds to hold the scores against"]
+    failures = []
+    for score, better in (("wer", -1), ("bleu", 1)):
+        gap, noise = difference(rounds, score)
+        if -better * gap > noise:
+            failures.append(
+                f"{score.upper()} is worse than B's by {abs(gap):.1f}, the seeds' noise is {noise:.1f}"
+            )
+    return failures
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
