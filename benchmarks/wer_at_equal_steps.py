@@ -42,17 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         choose = partial(spread_clips, audio_root=args.audio_root, language=args.language)
         train = choose(args.train, wanted=heard, path=work / "train.tsv")
         test = choose(args.test, wanted=args.clips, path=work / "test.tsv")
-        arms = {name: partial(arm, name, args, train, test, work) for name in ("start", "B", "C")}
-        rounds = in_turns(arms, args.repeats)
+        start = said(args.model_dir.resolve(), "stock_evaluate.py", args, test, work)
+        rounds = in_turns({name: partial(arm, name, args, train, test, work) for name in "BC"}, args.repeats)
     failures = gate(rounds)
     print(f"{args.steps} steps of {args.batch} rows, {args.clips} test clips")
-    rows = [
-        [name, *(f"{values(rounds, name, score):.1f}" for score in SCORES)] for name in ("start", "B", "C")
-    ]
+    rows = [["start", *(f"{start[score]:.1f}" for score in SCORES)]]
+    rows += [[name, *(f"{values(rounds, name, score):.1f}" for score in SCORES)] for name in "BC"]
     print(table(["", "WER", "CER", "BLEU", "chrF"], rows))
     gap = difference(rounds, "wer")
     print(f"C - B: {gap[0]:+.1f} points of WER, the seeds' noise is {gap[1]:.1f}")
-    return finish(args.output, args, rounds, failures, gap={"wer": gap, "bleu": difference(rounds, "bleu")})
+    return finish(
+        args.output, args, rounds, failures, start=start, gap={"wer": gap, "bleu": difference(rounds, "bleu")}
+    )
 
 
 def options() -> argparse.ArgumentParser:
@@ -73,27 +74,31 @@ def options() -> argparse.ArgumentParser:
 
 
 def arm(name: str, args: argparse.Namespace, train: Path, test: Path, work: Path, number: int) -> Figures:
-    """One fine-tuning and what its model says of the test clips; the seed is the round's."""
-    kept = args.model_dir.resolve() if name == "start" else work / f"{name}_{number}"
-    if name != "start":
-        same = {
-            "model": args.model_dir.resolve(),
-            "manifest": train,
-            "root": work,
-            "steps": args.steps,
-            "batch": args.batch,
-            "learning_rate": args.learning_rate,
-            "seed": number,
-            "keep": kept,
-        }
-        how = ["--best"] if name == "B" else ["--full_share", shipped_share()]
-        run("our_recipe.py" if name == "C" else "stock_recipe.py", work / name, *flags(same), *how)
-    asked = {"model": kept, "manifest": test, "root": work, "language": args.language}
+    """One fine-tuning and the scores of its model; the seed is the round's."""
+    kept = work / f"{name}_{number}"
+    same = {
+        "model": args.model_dir.resolve(),
+        "manifest": train,
+        "root": work,
+        "steps": args.steps,
+        "batch": args.batch,
+        "learning_rate": args.learning_rate,
+        "seed": number,
+        "keep": kept,
+    }
+    if name == "B":
+        run("stock_recipe.py", work / name, *flags(same), "--best")
+        return said(kept, "stock_evaluate.py", args, test, work)
+    run("our_recipe.py", work / name, *flags(same), "--full_share", shipped_share())
+    return said(kept, "our_evaluate.py", args, test, work)
+
+
+def said(model: Path, script: str, args: argparse.Namespace, test: Path, work: Path) -> dict[str, float]:
+    """Scores of what a folder says of the test clips, both tasks, greedy."""
+    asked = {"model": model, "manifest": test, "root": work, "language": args.language}
     asked["max_new_tokens"] = args.max_new_tokens
-    if name == "C":
-        found = run("our_evaluate.py", work / "scoring", *flags(asked))
-    else:
-        found = run("stock_evaluate.py", work / "scoring", *flags(asked), "--best")
+    best = ["--best"] if script == "stock_evaluate.py" else []
+    found = run(script, work / "scoring", *flags(asked), *best)
     return scores(found["hypotheses"], references(test))
 
 

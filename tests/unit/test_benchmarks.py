@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -209,8 +210,9 @@ def test_both_sides_train_and_say_what_it_took(tmp_path: Path, clips: Any) -> No
     model = make_model(tmp_path / "model", clips, SMALL)
     options = ["--model", model, "--manifest", clips.train, "--held_out", clips.train, "--root", tmp_path]
     options += ["--steps", 2, "--batch", 8, "--marks", 1]
-    stock = run("stock_recipe.py", tmp_path / "B", *options, "--best")
-    ours = run("our_recipe.py", tmp_path / "C", *options, "--full_share", 1.0)
+    kept = {name: tmp_path / f"kept_{name}" for name in "BC"}
+    stock = run("stock_recipe.py", tmp_path / "B", *options, "--best", "--keep", kept["B"])
+    ours = run("our_recipe.py", tmp_path / "C", *options, "--full_share", 1.0, "--keep", kept["C"])
     # Trained at 30 s, ours is judged on trimmed contexts.
     assert ours["held_out_loss"] == pytest.approx(stock["held_out_loss"], rel=0.01)
     assert ours["held_out_loss"] < ours["losses"]["2"]
@@ -218,6 +220,34 @@ def test_both_sides_train_and_say_what_it_took(tmp_path: Path, clips: Any) -> No
     assert stock["written"]["2"] > 8 * 80 * 3000 * 4 > ours["written"]["2"]
     assert 0 < ours["begun"] < ours["ends"][0] < ours["ends"][1]
     assert not (tmp_path / "B").exists()
+    begun, *ended = (load_file(folder / "model.safetensors") for folder in (model, kept["B"], kept["C"]))
+    weight = "model.decoder.layers.0.fc1.weight"
+    assert not any(torch.equal(begun[weight], weights[weight]) for weights in ended)
+    for one, other in zip(*(weights.values() for weights in ended), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0.05)  # two steps of the same lessons
+    asked = ["--manifest", clips.train, "--root", tmp_path, "--max_new_tokens", 4]
+    for script, name in (("stock_evaluate.py", "B"), ("our_evaluate.py", "C")):
+        said = run(script, tmp_path / "said", "--model", kept[name], *asked)["hypotheses"]
+        assert {task: len(texts) for task, texts in said.items()} == {"transcribe": 4, "translate": 4}
+
+
+def test_worse_words_shut_the_gate_of_equal_steps() -> None:
+    from common import Round
+    from wer_at_equal_steps import difference, gate
+
+    def rounds(ours: tuple[float, float], bleu: float = 80.0) -> list[Any]:
+        return [
+            Round({"B": {"wer": b, "bleu": 80.0}, "C": {"wer": c, "bleu": bleu}}, (0.0, 0.0, 0.0))
+            for b, c in zip((20.0, 22.0), ours, strict=True)
+        ]
+
+    assert difference(rounds((21.0, 25.0)), "wer") == pytest.approx((2.0, 2**0.5 + 8**0.5))
+    assert gate(rounds((21.0, 25.0))) == gate(rounds((10.0, 10.0))) == []
+    assert gate(rounds((30.0, 32.0))) == ["WER is worse than B's by 10.0, the seeds' noise is 2.8"]
+    assert gate(rounds((20.0, 22.0), bleu=70.0)) == [
+        "BLEU is worse than B's by 10.0, the seeds' noise is 0.0"
+    ]
+    assert gate(rounds((20.0, 22.0))[:1]) == ["one round has no noise of seeds to hold the scores against"]
 
 
 def test_nothing_is_said_where_there_is_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
