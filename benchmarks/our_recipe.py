@@ -61,7 +61,7 @@ def main() -> None:
     audio = results["audio_seconds_per_second"] * results["train_seconds"]
     loss = held_out_loss(run) if args.held_out else None
     if args.keep:
-        shutil.copytree(run.folder, args.keep)
+        shutil.copytree(run.folder, args.keep, dirs_exist_ok=True)
     clock.write(args.report, held_out_loss=loss, audio_seconds=audio)
 
 

@@ -2,7 +2,8 @@
 
 What decides the result is the configuration's: the module with the same first weights, vocabulary, log-mels,
 utterances, passes over them, clips per step, peak learning rate, warm-up, betas, weight decay. What has no stock flag
-is not here: augmentation, moving average, one cycle, silence around the clips, batches by duration.
+is not here: augmentation, the loss half way up the encoder, moving average, one cycle, silence around the clips, batches
+by duration.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def train(run: Run, recipe: Recipe, clock: Clock, *, stock_log_mels: bool = Fals
     ``stock_log_mels``: normalised by band, as transformers' extractor has them, in the place of the configuration's.
     """
     datasets.disable_progress_bars()
+    run.bundle.model.middle_weight = 0.0
     extractor = log_mels(run.config.model, stock_log_mels)
     run.folder.mkdir(parents=True, exist_ok=True)
     dev = mapped(run, "dev", extractor, recipe)  # a part of evaluation, which is not on the clock

@@ -135,11 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         utterances = ours(config, clock)
     else:
         utterances = stock(config, clock, args.arm, stock_log_mels=args.stock_log_mels)
-    last = clock.curve[-1]
     found = {
         "prepared": clock.prepared,
-        "step_ms": 1000 * (last["seconds"] - clock.prepared) / last["step"],
-        "cer": last["cer"],
         "wall": time.perf_counter() - begun,
         "utterances": utterances,
         "weights": clock.weights,

@@ -12,7 +12,7 @@ audio × tasks per second, from the first batch to the end of the last step.
 
 Quality gate: loss and gradients of one batch equal stock's to 1e-5 (at 30 s), and the loss on held-out clips after the
 last step is no worse than B's by more than the noise of the seeds (one per round). WER at equal steps:
-`multitask_step.py --quality`. One round alone has no noise to go by: its ratio is not printed.
+`wer_at_equal_steps.py`. One round alone has no noise to go by: its ratio is not printed.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@
         --test data/demo/splits/test.csv --audio_root data/demo [--steps 200] [--output equal_steps.json]
 
 Both begin with the same folder and hear the same clips for both tasks, `--batch` rows (clip × task) a step, with the same
-optimiser, learning rates and tokens, a seed a round. B: `stock_recipe.py --best`, every clip padded to 30 s. C:
-`our_recipe.py` on trimmed contexts with the shipped share of full ones. Each is then used as its users use it: B by
-`stock_evaluate.py`, C by `our_evaluate.py` on trimmed contexts; ``start`` is the folder before, by `stock_evaluate.py`. All
-hypotheses are scored alike. The folder must know both contexts (``model.full_context_share``).
+optimiser and learning rates, a seed a round. B: `stock_recipe.py --best`, every clip padded to 30 s (its loss counts the prompt
+too, see there). C: `our_recipe.py` on trimmed contexts with the shipped share of full ones. The models of both are then heard
+at 30 s (``full``; the hypotheses of the two evaluations are the same letter by letter, see `evaluate_two_tasks.py`), ours on
+trimmed contexts as well (``trimmed``), which is how it is used; ``start`` is the folder before. All hypotheses are scored alike.
+The folder should know both contexts (``model.full_context_share``): the two lines of ``start`` say whether it does.
 
-Gate: C's WER is no higher, and its BLEU no lower, than B's by more than the noise of the seeds (the sum of both standard
-deviations). This is no measurement of speed: anything else may run beside it.
+Gate, of the models at 30 s: C's WER is no higher, and its BLEU no lower, than B's by more than the noise of the seeds (the sum of
+both standard deviations). This is no measurement of speed: anything else may run beside it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from whisper_runs import flags, references, run, spread_clips, step_rows
 from training.errors import exit_on_user_error
 
 SCORES = ("wer", "cer", "bleu", "chrf")
+CONTEXTS = ("full", "trimmed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,18 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         choose = partial(spread_clips, audio_root=args.audio_root, language=args.language)
         train = choose(args.train, wanted=heard, path=work / "train.tsv")
         test = choose(args.test, wanted=args.clips, path=work / "test.tsv")
-        start = said(args.model_dir.resolve(), "stock_evaluate.py", args, test, work)
+        begun = args.model_dir.resolve()
+        start = {name: said(begun, name, args, test, work) for name in CONTEXTS}
         rounds = in_turns({name: partial(arm, name, args, train, test, work) for name in "BC"}, args.repeats)
+    heard_at = [("B", "full"), ("C", "full"), ("C", "trimmed")]
+    for one in rounds:
+        one.arms.update({f"{name} {how}": one.arms[name][how] for name, how in heard_at})
     failures = gate(rounds)
     print(f"{args.steps} steps of {args.batch} rows, {args.clips} test clips")
-    rows = [["start", *(f"{start[score]:.1f}" for score in SCORES)]]
-    rows += [[name, *(f"{values(rounds, name, score):.1f}" for score in SCORES)] for name in "BC"]
+    rows = [[f"start {name}", *(f"{found[score]:.1f}" for score in SCORES)] for name, found in start.items()]
+    rows += [
+        [f"{name} {how}", *(f"{values(rounds, f'{name} {how}', score):.1f}" for score in SCORES)]
+        for name, how in heard_at
+    ]
     print(table(["", "WER", "CER", "BLEU", "chrF"], rows))
-    gap = difference(rounds, "wer")
-    print(f"C - B: {gap[0]:+.1f} points of WER, the seeds' noise is {gap[1]:.1f}")
-    return finish(
-        args.output, args, rounds, failures, start=start, gap={"wer": gap, "bleu": difference(rounds, "bleu")}
-    )
+    gaps = {score: difference(rounds, score) for score in ("wer", "bleu")} if len(rounds) > 1 else {}
+    for score, (gap, noise) in gaps.items():
+        print(f"C - B at 30 s: {gap:+.1f} points of {score.upper()}, the seeds' noise is {noise:.1f}")
+    return finish(args.output, args, rounds, failures, start=start, gaps=gaps)
 
 
 def options() -> argparse.ArgumentParser:
@@ -88,25 +96,23 @@ def arm(name: str, args: argparse.Namespace, train: Path, test: Path, work: Path
     }
     if name == "B":
         run("stock_recipe.py", work / name, *flags(same), "--best")
-        return said(kept, "stock_evaluate.py", args, test, work)
+        return {"full": said(kept, "full", args, test, work)}
     run("our_recipe.py", work / name, *flags(same), "--full_share", shipped_share())
-    return said(kept, "our_evaluate.py", args, test, work)
+    return {how: said(kept, how, args, test, work) for how in CONTEXTS}
 
 
-def said(model: Path, script: str, args: argparse.Namespace, test: Path, work: Path) -> dict[str, float]:
+def said(model: Path, context: str, args: argparse.Namespace, test: Path, work: Path) -> dict[str, float]:
     """Scores of what a folder says of the test clips, both tasks, greedy."""
     asked = {"model": model, "manifest": test, "root": work, "language": args.language}
-    asked["max_new_tokens"] = args.max_new_tokens
-    best = ["--best"] if script == "stock_evaluate.py" else []
-    found = run(script, work / "scoring", *flags(asked), *best)
+    asked |= {"max_new_tokens": args.max_new_tokens, "context": context}
+    found = run("our_evaluate.py", work / "scoring", *flags(asked))
     return scores(found["hypotheses"], references(test))
 
 
 def difference(rounds: Sequence[Round], score: str) -> tuple[float, float]:
-    """C's mean less B's, and the sum of their standard deviations (NaN of one round)."""
-    stock, ours = ([one.arms[name][score] for one in rounds] for name in "BC")
-    noise = statistics.stdev(stock) + statistics.stdev(ours) if len(rounds) > 1 else float("nan")
-    return statistics.mean(ours) - statistics.mean(stock), noise
+    """C's mean less B's, both at 30 s, and the sum of their standard deviations."""
+    stock, ours = ([one.arms[f"{name} full"][score] for one in rounds] for name in "BC")
+    return statistics.mean(ours) - statistics.mean(stock), statistics.stdev(stock) + statistics.stdev(ours)
 
 
 def gate(rounds: Sequence[Round]) -> list[str]:

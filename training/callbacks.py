@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +134,42 @@ class MetricsSaveCallback(TrainerCallback):
             checkpoint.write_json(self.path, {"experiment": self.experiment, "history": state.log_history})
 
 
-class ConvergenceMonitorCallback(TrainerCallback):
-    """Warns, once per stretch, when the smoothed loss has not improved for ``patience`` steps."""
+class HarderClipsCallback(TrainerCallback):
+    """Says when the training clips become harder, ``after`` so many epochs as ``augmentation.<key>`` has it, and where a run
+    ends before that."""
 
-    def __init__(self, patience: int = 500, minimum: float = 1e-3, report: Report = print) -> None:
+    def __init__(self, key: str, after: int, report: Report = print) -> None:
+        self.key, self.after, self.report = key, after, report
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.num_train_epochs <= self.after:
+            self.report(
+                f"warning: augmentation.{self.key} is {self.after}, and the run ends in epoch {state.num_train_epochs:g}: it "
+                "comes to nothing; lower it or train longer"
+            )
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if round(state.epoch or 0.0, 6) == self.after:
+            self.report(
+                f"epoch {self.after}: the clips are harder from here on (augmentation.{self.key}), and so is the loss"
+            )
+
+
+class ConvergenceMonitorCallback(TrainerCallback):
+    """Warns, once per stretch, when the smoothed loss has not improved for ``patience`` steps.
+
+    ``anew``: epochs at which the clips become harder, so that no loss before is one to improve on.
+    """
+
+    def __init__(
+        self, patience: int = 500, minimum: float = 1e-3, report: Report = print, anew: Sequence[float] = ()
+    ) -> None:
         self.patience, self.minimum, self.report = patience, minimum, report
+        self.anew = sorted(anew)
         self.best = float("inf")
         self.best_step = 0
         self.smoothed: float | None = None
@@ -150,7 +181,7 @@ class ConvergenceMonitorCallback(TrainerCallback):
         """A resumed run goes on counting: what it logged before is looked at again, without a word."""
         for record in state.log_history:
             if "loss" in record:
-                self._look(record["loss"], int(record["step"]))
+                self._look(record["loss"], int(record["step"]), record.get("epoch"))
 
     def on_log(
         self,
@@ -160,7 +191,7 @@ class ConvergenceMonitorCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        stalled = self._look(logs["loss"], state.global_step) if logs and "loss" in logs else 0
+        stalled = self._look(logs["loss"], state.global_step, state.epoch) if logs and "loss" in logs else 0
         if stalled:
             self.warnings += 1
             self.report(
@@ -168,8 +199,11 @@ class ConvergenceMonitorCallback(TrainerCallback):
                 "learning rate and at the data"
             )
 
-    def _look(self, loss: float, step: int) -> int:
+    def _look(self, loss: float, step: int, epoch: float | None) -> int:
         """Steps without improvement when a stretch of ``patience`` is over, else 0."""
+        while self.anew and (epoch or 0.0) > self.anew[0]:
+            self.anew.pop(0)
+            self.best, self.smoothed = float("inf"), None
         self.smoothed = loss if self.smoothed is None else 0.7 * self.smoothed + 0.3 * loss
         if self.smoothed < self.best - self.minimum:
             self.best, self.best_step = self.smoothed, step

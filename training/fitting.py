@@ -73,16 +73,15 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
 
 def joining(config: Config) -> Joining | None:
     """Which clips are heard together; None where ``augmentation.join`` is off."""
-    changes = config.augmentation
-    settings = changes.join
-    if not (changes.enabled and settings.prob):
+    settings = config.augmentation.join
+    if not (config.augmentation.enabled and settings.prob):
         return None
     return Joining(
         settings.prob,
         settings.most,
         config.audio.max_length_seconds,
         config.training.seed,
-        max(settings.after_epochs, changes.after_epochs),
+        settings.after_epochs,
     )
 
 
@@ -94,11 +93,12 @@ def add_callbacks(
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
     signals = callbacks.StopSignalCallback(report)
+    harder = run.config.augmentation.harder_after
     metrics = run.folder / "metrics" / f"{run.config.output.experiment_name}_metrics.json"
     chosen: list[Any] = [
         callbacks.LoggingCallback(report),
         callbacks.MetricsSaveCallback(metrics, run.config.output.experiment_name),
-        callbacks.ConvergenceMonitorCallback(report=report),
+        callbacks.ConvergenceMonitorCallback(report=report, anew=tuple(harder.values())),
         callbacks.HypothesisCallback(lambda: trainer.last_predictions, report=report),
         signals,
         tracking.TrackingCallback(run.config, trainable.table(trainer.bare_model, plan)),
@@ -107,6 +107,7 @@ def add_callbacks(
         from training.registry.recorder import RegistryCallback
 
         chosen.append(RegistryCallback(run.config, lambda: signals.received is not None, report))
+    chosen += [callbacks.HarderClipsCallback(key, epochs, report) for key, epochs in harder.items()]
     if plan.thaw:
         model = trainer.bare_model
         chosen.append(

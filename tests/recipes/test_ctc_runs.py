@@ -31,7 +31,12 @@ def make(folder: Path, encoder: str) -> Path:
 @pytest.mark.parametrize("encoder", ["fastconformer", "transformer"])
 def test_two_processes_give_the_losses_of_one_with_twice_the_batch(tmp_path, encoder):
     """Nine clips: batches of four in one process, of two in each of two; the last batches are not full."""
-    changes = ("augmentation.volume.prob=0.5", "augmentation.spec.prob=0.5", "training.max_steps=8")
+    changes = (
+        "augmentation.after_epochs=1",
+        "augmentation.volume.prob=0.5",
+        "augmentation.spec.prob=0.5",
+        "training.max_steps=8",
+    )
     one = make(tmp_path / "one", encoder)
     alone = tiny_project.train(one, "training.gradient_accumulation_steps=2", *changes)
     assert alone.returncode == 0, alone.stderr

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from training.config.load import config_from
 from training.config.schema import Augmentation
 from training.data.augment import Augment, coloured_noise, make_augment
-from training.data.dataset import DataError, SpeechDataset, validate
+from training.data.dataset import DataError, SpeechDataset, joined, validate
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised, filler
 from training.errors import UserError
@@ -206,7 +206,7 @@ def test_another_seed_draws_otherwise():
     assert not np.array_equal(one.sound(clip, one.generator(0, 0)), two.sound(clip, two.generator(0, 0)))
 
 
-def test_all_changes_may_wait_for_some_epochs_and_joined_clips_with_them(tmp_path):
+def test_all_changes_may_wait_for_some_epochs_and_joined_clips_on_their_own(tmp_path):
     data = project(tmp_path)
     data.augment = augment(after_epochs=2, **EVERYTHING)
     for row in range(len(data)):
@@ -219,8 +219,22 @@ def test_all_changes_may_wait_for_some_epochs_and_joined_clips_with_them(tmp_pat
     for row, one in enumerate(changed):
         np.testing.assert_array_equal(one, data.drawn(row, 2)["input_features"])
     assert any(one.shape != data[row]["input_features"].shape for row, one in enumerate(changed))
-    waits = "augmentation={after_epochs: 3, join: {prob: 1.0, after_epochs: %d}}"
-    assert [joining(config_from({}, [waits % own])).after for own in (1, 5)] == [3, 5]
+    data.augment = augment(after_epochs=2, join={"prob": 1.0, "pause": 0.0}, **EVERYTHING)
+    together = np.concatenate([data.manifest.waveform(row, RATE) for row in (2, 0)])
+    example = joined([data.manifest[row] for row in (2, 0)])
+    plain = data.encode(example, together)["input_features"]
+    np.testing.assert_array_equal(data.drawn((2, 0), 1)["input_features"], plain)
+    assert any(not np.array_equal(data.drawn((2, 0), epoch)["input_features"], plain) for epoch in (2, 3, 4))
+    waits = config_from({}, ["augmentation={after_epochs: 3, join: {prob: 1.0, after_epochs: 1}}"])
+    assert joining(waits).after == 1 and waits.augmentation.harder_after == {"join.after_epochs": 1}
+    waits = config_from({}, ["augmentation={after_epochs: 3, volume: {prob: 0.1}, join: {prob: 1.0}}"])
+    assert joining(waits).after == 0 and waits.augmentation.harder_after == {"after_epochs": 3}
+    assert (
+        config_from(
+            {}, ["augmentation={enabled: false, after_epochs: 3, volume: {prob: 1}}"]
+        ).augmentation.harder_after
+        == {}
+    )
 
 
 def test_evaluation_hears_the_clips_as_they_are(tmp_path):

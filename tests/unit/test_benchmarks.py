@@ -223,8 +223,8 @@ def test_both_sides_train_and_say_what_it_took(tmp_path: Path, clips: Any) -> No
     begun, *ended = (load_file(folder / "model.safetensors") for folder in (model, kept["B"], kept["C"]))
     weight = "model.decoder.layers.0.fc1.weight"
     assert not any(torch.equal(begun[weight], weights[weight]) for weights in ended)
-    for one, other in zip(*(weights.values() for weights in ended), strict=True):
-        torch.testing.assert_close(one, other, atol=2e-3, rtol=0.05)  # two steps of the same lessons
+    moved = [torch.cat([(weights[name] - begun[name]).flatten() for name in begun]) for weights in ended]
+    assert torch.cosine_similarity(*moved, dim=0) > 0.8  # two steps of the same lessons
     asked = ["--manifest", clips.train, "--root", tmp_path, "--max_new_tokens", 4]
     for script, name in (("stock_evaluate.py", "B"), ("our_evaluate.py", "C")):
         said = run(script, tmp_path / "said", "--model", kept[name], *asked)["hypotheses"]
@@ -237,7 +237,7 @@ def test_worse_words_shut_the_gate_of_equal_steps() -> None:
 
     def rounds(ours: tuple[float, float], bleu: float = 80.0) -> list[Any]:
         return [
-            Round({"B": {"wer": b, "bleu": 80.0}, "C": {"wer": c, "bleu": bleu}}, (0.0, 0.0, 0.0))
+            Round({"B full": {"wer": b, "bleu": 80.0}, "C full": {"wer": c, "bleu": bleu}}, (0.0, 0.0, 0.0))
             for b, c in zip((20.0, 22.0), ours, strict=True)
         ]
 

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainer_assets import make_trainer
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from training.callbacks import ConvergenceMonitorCallback, HypothesisCallback
+from training.callbacks import ConvergenceMonitorCallback, HarderClipsCallback, HypothesisCallback
 
 
 def arguments(folder: Path, **others: Any) -> TrainingArguments:
@@ -36,6 +36,30 @@ def test_500_steps_without_improvement_are_said_once_per_stretch(tmp_path: Path)
         "warning: the training loss has not improved on 1.0000 for 500 steps; look at the learning rate and at the data"
     ]
     assert len(watch(tmp_path, [1.0] * 101)) == 2
+
+
+def test_harder_clips_are_announced_and_the_monitor_starts_anew_with_them(tmp_path: Path) -> None:
+    said: list[str] = []
+    told = HarderClipsCallback("after_epochs", 2, said.append)
+    monitor = ConvergenceMonitorCallback(patience=100, report=said.append, anew=(2,))
+    state, control = TrainerState(num_train_epochs=4), TrainerControl()
+    told.on_train_begin(arguments(tmp_path), state, control)
+    for step in range(10, 410, 10):
+        state.global_step, state.epoch = step, (step - 10) / 100
+        if state.epoch in (0.0, 1.0, 2.0, 3.0):
+            told.on_epoch_begin(arguments(tmp_path), state, control)
+        state.epoch = step / 100
+        # Falls until the clips are harder, and again from the height to which they lift it.
+        loss = (1.0 if step <= 200 else 3.0) - 0.002 * step
+        monitor.on_log(arguments(tmp_path), state, control, logs={"loss": loss})
+    assert said == [
+        "epoch 2: the clips are harder from here on (augmentation.after_epochs), and so is the loss"
+    ]
+    state.num_train_epochs = 2
+    told.on_train_begin(arguments(tmp_path), state, control)
+    assert said[1:] == [
+        "warning: augmentation.after_epochs is 2, and the run ends in epoch 2: it comes to nothing; lower it or train longer"
+    ]
 
 
 @pytest.mark.parametrize("losses", [[1.0] * 50, [3.0 - 0.01 * i for i in range(200)]])

@@ -226,7 +226,7 @@ def test_a_share_of_the_training_loss_is_that_of_the_states_half_way_up(encoder,
 
 
 def test_the_states_half_way_up_are_not_those_of_wav2vec2():
-    with pytest.raises(ValueError, match=r"middle_weight \(0.3\): not for encoder: wav2vec2"):
+    with pytest.raises(ValueError, match=r"middle_weight \(0.3\): not for encoder: wav2vec2; set it to 0"):
         options("wav2vec2", middle_weight=0.3)
 
 

@@ -14,6 +14,8 @@ import pytest
 import soundfile
 import torch
 
+from training.errors import UserError
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DIGITS = BENCHMARKS.parent / "configs" / "digits_ctc.yaml"
 RATE, WORDS = 8000, ("no", "yes", "ok")
@@ -62,6 +64,7 @@ def overrides(manifest: Path) -> list[str]:
     return [
         f"data.manifest={manifest}",
         "audio.max_length_seconds=1",
+        "augmentation.after_epochs=1",
         "model.subsampling_channels=4",
         *(f"model.{key}={value}" for key, value in model.items()),
         *(f"training.{key}={value}" for key, value in training.items()),
@@ -150,13 +153,38 @@ def figures(seconds: float | None, weights: str = "w") -> dict:
 def test_the_way_to_a_rate_is_that_to_its_first_evaluation():
     import train_ctc_to_quality as benchmark
 
-    curve = [{"step": 10 * n, "seconds": 1.0 + n, "cer": cer} for n, cer in enumerate((90, 8, 4, 6), 1)]
+    times = ((1.5, 90), (2.5, 8), (5.5, 4), (6.5, 6))
+    curve = [{"step": 10 * n, "seconds": s, "cer": cer} for n, (s, cer) in enumerate(times, 1)]
     found = [benchmark.at({"prepared": 0.5, "curve": curve}, target) for target in (10, 5, 2)]
-    assert [(one["seconds"], one["steps"], one["steps_seconds"]) for one in found] == [
-        (3.0, 20, 2.5),
-        (4.0, 30, 3.5),
-        (None, 40, 4.5),
+    keys = ("seconds", "steps", "steps_seconds", "step_ms", "slowest", "cer")
+    assert [tuple(one[key] for key in keys) for one in found] == [
+        (2.5, 20, 2.0, pytest.approx(100), 1.0, 8),
+        (5.5, 30, 5.0, pytest.approx(500 / 3), pytest.approx(3), 4),
+        (None, 40, 6.0, pytest.approx(150), pytest.approx(3), 6),
     ]
+
+
+def test_no_way_is_asked_for_that_is_not_gone():
+    import train_ctc_to_quality as benchmark
+
+    with pytest.raises(UserError, match=r"--at: the runs end at --target, which must be the lowest"):
+        benchmark.main(["--corpus", "digits", "--target", "5", "--at", "8", "--at", "2"])
+
+
+def test_stock_has_no_loss_half_way_up(manifest, tmp_path):
+    import stock_ctc
+    from train_ctc_arm import Clock
+
+    from training.config.load import load_config
+    from training.run import build
+
+    config = load_config(
+        DIGITS, [*overrides(manifest), f"output.dir={tmp_path / 'run'}", "training.max_steps=2"]
+    )
+    run = build(config, report=lambda text: None)
+    assert run.bundle.model.middle_weight == 0.3
+    stock_ctc.train(run, stock_ctc.TUTORIAL, Clock(1000))
+    assert run.bundle.model.middle_weight == 0.0
 
 
 def test_no_ratio_for_an_arm_that_misses_the_target_or_begins_elsewhere():

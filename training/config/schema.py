@@ -303,8 +303,7 @@ class Join(Change):
     pause: NonNegative = 0.3
     """The longest silence between two of them, in seconds."""
     after_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs of single clips before: a model from scratch learns to align sooner on short ones. Never before the
-    other changes."""
+    """Epochs of single clips before: a model from scratch learns to align sooner on short ones."""
 
 
 class Augmentation(Block):
@@ -314,7 +313,7 @@ class Augmentation(Block):
     """false: no changes, whatever stands below."""
     after_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs of clips as they are before: a model from scratch learns sooner what it hears plainly, and these steps
-    are cheaper."""
+    are cheaper. `join` has its own."""
     speed: Speed = Speed()
     """Faster or slower, pitch and all."""
     shift: Shift = Shift()
@@ -339,6 +338,16 @@ class Augmentation(Block):
     def active(self) -> bool:
         """Whether any clip is changed."""
         return self.enabled and any(change.prob > 0 for change in self.changes.values())
+
+    @property
+    def harder_after(self) -> dict[str, int]:
+        """Epochs after which the training clips become harder, by the key that says so; without those at the start."""
+        alone = any(change.prob > 0 for name, change in self.changes.items() if name != "join")
+        waits = {
+            "after_epochs": alone * self.after_epochs,
+            "join.after_epochs": bool(self.join.prob) * self.join.after_epochs,
+        }
+        return {key: epochs for key, epochs in waits.items() if self.enabled and epochs}
 
 
 class Training(Block):

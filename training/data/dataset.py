@@ -81,24 +81,28 @@ class SpeechDataset(Dataset):
         return self._encoded(*self._clip(index))
 
     def drawn(self, rows: int | tuple[int, ...], epoch: int) -> Features:
-        """The clip as this epoch's draws change it; as it is where there is no ``augment``, or it waits.
+        """The clip as this epoch's draws change it; as it is where there is no ``augment``, or while that waits.
 
         Several rows become one utterance, their transcripts joined by spaces. What cannot be encoded once it is
         changed (sped up, it has fewer frames than its text needs) keeps its own sound.
         """
-        if self.augment is None or self.augment.waits(epoch):
-            assert isinstance(rows, int)  # nothing is joined before it is changed
+        waits = self.augment is None or self.augment.waits(epoch)
+        if waits and isinstance(rows, int):
             return self[rows]
+        assert self.augment is not None
         rows = (rows,) if isinstance(rows, int) else rows
         clips = [self._clip(row) for row in rows]
         draws = [self.augment.generator(epoch, row) for row in rows]
-        changed = [self._changed(*clip, draw) for clip, draw in zip(clips, draws, strict=True)]
+        changed = [
+            waveform if waits else self._changed(one, waveform, draw)
+            for (one, waveform), draw in zip(clips, draws, strict=True)
+        ]
         example = joined([example for example, _ in clips])
         try:
             features = self.encode(example, self.augment.together(changed, draws[0]))
         except ValueError:
             features = self._encoded(example, self.augment.apart([clip for _, clip in clips]))
-        return self.augment.features(features, draws[0])
+        return features if waits else self.augment.features(features, draws[0])
 
     def _changed(self, example: Example, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         assert self.augment is not None

@@ -89,10 +89,10 @@ class Options(BaseModel):
     (``peak``), to which silence around the speech makes no difference."""
     edge_silence: float = Field(0.0, ge=0, le=2)
     """Seconds of silence put before and after every clip in evaluation and use (``feature_norm: peak``); what training
-    hears there is drawn, see ``augmentation.shift``."""
+    hears there is drawn, see ``augmentation.shift``, and nothing while ``augmentation.after_epochs`` last."""
     middle_weight: float = Field(0.0, ge=0, lt=1)
     """Share of the training loss that is CTC on the states half way up the encoder (Lee and Watanabe, 2021): a model
-    from scratch learns in fewer steps. Not with wav2vec2."""
+    from scratch may learn in fewer steps, and each costs an output layer and a loss more. Not with wav2vec2."""
     sizes: dict[str, Any] = Field(default_factory=dict)
     """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
 
@@ -107,7 +107,9 @@ class Options(BaseModel):
         if self.conv_kernel and self.conv_kernel % 2 == 0:
             raise ValueError(f"conv_kernel ({self.conv_kernel}) must be an odd number")
         if self.middle_weight and self.encoder == "wav2vec2":
-            raise ValueError(f"middle_weight ({self.middle_weight:g}): not for encoder: wav2vec2")
+            raise ValueError(
+                f"middle_weight ({self.middle_weight:g}): not for encoder: wav2vec2; set it to 0"
+            )
         if self.feature_norm != "bands" and self.encoder == "wav2vec2":
             raise ValueError("feature_norm: wav2vec2 hears samples, not log-mels")
         if self.edge_silence and self.feature_norm != "peak":

@@ -139,7 +139,9 @@ def _augmentation(settings: Mapping[str, Any]) -> str:
     changes = {name: one["prob"] for name, one in settings.items() if isinstance(one, dict) and one["prob"]}
     if not settings.get("enabled") or not changes:
         return "none"
-    return ", ".join(f"{name} ({share:.0%})" for name, share in changes.items())
+    made = ", ".join(f"{name} ({share:.0%})" for name, share in changes.items())
+    wait = settings.get("after_epochs")
+    return f"{made}, after {wait} {'epoch' if wait == 1 else 'epochs'} without" if wait else made
 
 
 def _limits(facts: Facts) -> Iterator[str]:
