@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,30 @@ def test_twice_the_batch_in_one_step_is_the_same_again(tmp_path):
         assert done.returncode == 0, done.stderr
         losses.append(tiny_project.losses(tmp_path / name))
     assert losses[0] == pytest.approx(losses[1], rel=2e-5)
+
+
+def test_a_run_resumed_before_augmentation_begins_goes_on_as_the_whole_one(tmp_path):
+    """Three steps an epoch, changes from the second one on; the run is taken up again at step 2."""
+    folder = tmp_path / "project"
+    changes = (
+        "--batch_size",
+        "3",
+        "augmentation.after_epochs=1",
+        "augmentation.volume={prob: 1, low_db: -20, high_db: -10}",
+        "training.max_steps=8",
+        "training.save_steps=2",
+        "training.save_total_limit=null",
+    )
+    config = make(folder, "transformer")
+    done = tiny_project.train(config, *changes)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1: the clips are harder from here on (augmentation.after_epochs)" in done.stdout
+    whole = tiny_project.losses(folder)
+    for step in (4, 6, 8):
+        shutil.rmtree(folder / "run" / f"checkpoint-{step}", ignore_errors=True)
+    done = tiny_project.train(config, *changes, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:2] == ["step", "3/8"] and tiny_project.losses(folder) == whole
 
 
 def test_short_options_checkpoints_and_fine_tuning(tmp_path):
