@@ -39,6 +39,22 @@ def test_arms_take_turns_and_ratios_are_paired() -> None:
     assert f"{ratio(rounds, 'seconds', 'A', 'B'):.1f}" == "3.0 [3.0, 3.0]"
 
 
+def test_what_was_found_before_an_arm_failed_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    from common import in_turns
+
+    def fails_later(number: int) -> dict[str, float]:
+        if number == 1:
+            raise SystemExit(2)
+        return {"seconds": 2.0}
+
+    with pytest.raises(SystemExit):
+        in_turns({"A": lambda number: {"seconds": float(number)}, "B": fails_later}, 3)
+    said = capsys.readouterr().err.splitlines()[-1]
+    found = json.loads(said.removeprefix("found before the failure: "))
+    assert found["rounds"][0]["arms"] == {"A": {"seconds": 0.0}, "B": {"seconds": 2.0}}
+    assert found["unfinished"] == {"A": {"seconds": 1.0}}
+
+
 def test_the_result_names_machine_versions_and_every_repeat(tmp_path: Path) -> None:
     from common import Round, finish, ratio
 
