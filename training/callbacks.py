@@ -293,7 +293,9 @@ class StopSignalCallback(TrainerCallback):
         if self.ranks is not None:
             number = torch.tensor(self.received or 0)
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, group=self.ranks)
-            self.received = int(number) or None
+            # A signal that came while the ranks waited for each other is not in the number: the next step's has it.
+            self.received = self.received or int(number) or None
+            return bool(number)
         return self.received is not None
 
     def on_train_end(

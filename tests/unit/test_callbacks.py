@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainer_assets import make_trainer
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from training.callbacks import ConvergenceMonitorCallback, HarderClipsCallback, HypothesisCallback
+from training.callbacks import (
+    ConvergenceMonitorCallback,
+    HarderClipsCallback,
+    HypothesisCallback,
+    StopSignalCallback,
+)
 
 
 def arguments(folder: Path, **others: Any) -> TrainingArguments:
@@ -36,6 +43,26 @@ def test_500_steps_without_improvement_are_said_once_per_stretch(tmp_path: Path)
         "warning: the training loss has not improved on 1.0000 for 500 steps; look at the learning rate and at the data"
     ]
     assert len(watch(tmp_path, [1.0] * 101)) == 2
+
+
+def test_a_signal_while_the_ranks_agree_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ranks stop at one step: this rank's signal, too late for this step's exchange, is in the next one's."""
+    told = StopSignalCallback(report=lambda text: None)
+    told.ranks = object()
+    sent: list[int] = []
+
+    def exchange(number: torch.Tensor, op: Any, group: Any) -> None:
+        sent.append(int(number))
+        if len(sent) == 1:
+            told._receive(signal.SIGTERM, None)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", exchange)
+    stops = []
+    for _ in range(2):
+        control = TrainerControl()
+        told.on_step_end(arguments(tmp_path), TrainerState(), control)
+        stops.append((control.should_save, control.should_training_stop))
+    assert sent == [0, signal.SIGTERM] and stops == [(False, False), (True, True)]
 
 
 def test_harder_clips_are_announced_and_the_monitor_starts_anew_with_them(tmp_path: Path) -> None:
