@@ -39,6 +39,9 @@ def collate(features: list[dict[str, Any]]) -> list[dict[str, Any]]:
 class Louder:
     """Twice as loud; writes the draw that it was asked for into the features."""
 
+    def waits(self, epoch: int) -> bool:
+        return False
+
     def generator(self, epoch: int, index: int) -> Any:
         return (epoch, index)
 
