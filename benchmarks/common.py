@@ -112,6 +112,12 @@ def ratio(rounds: Sequence[Round], figure: str, above: str, below: str) -> Sprea
     return Spread.of(one.arms[above][figure] / one.arms[below][figure] for one in rounds)
 
 
+def gap(rounds: Sequence[Round], figure: str, ours: str, stock: str) -> tuple[float, float]:
+    """Mean of our arm less that of the stock one, and the noise of the seeds: the sum of both standard deviations."""
+    above, below = ([one.arms[arm][figure] for one in rounds] for arm in (ours, stock))
+    return statistics.mean(above) - statistics.mean(below), statistics.stdev(above) + statistics.stdev(below)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they need to be, the first one flush left."""
     cells = [list(head), *map(list, rows)]

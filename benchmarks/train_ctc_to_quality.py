@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = options().parse_intermixed_args(argv)
     chosen = [name for name in TARGETS if args.corpus in (None, name)]
     share_the_cores()  # the arms inherit it
-    lowest = {name: TARGETS[name] if args.target is None else args.target for name in chosen}
-    if lowest and min(args.at, default=max(lowest.values())) < max(lowest.values()):
+    if any(further < target(name, args) for name in chosen for further in args.at):
         raise UserError("--at: the runs end at --target, which must be the lowest")
     made = {name: corpus(name, args) for name in chosen}
     corpora = {name: one for name, one in made.items() if one is not None}
@@ -72,15 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures, ratios = [], {}
     for name, one in corpora.items():
         named = [f"{name} {arm}" for arm in args.arms]
-        for target in sorted({one.target, *args.at}, reverse=True):
-            reached = [
-                replace(turn, arms={arm: at(turn.arms[arm], target) for arm in named}) for turn in rounds
-            ]
-            print(f"\nCER {target:g}\n{table(reached, named)}\n")
-            failures += gate(reached, named, target)
-            for key, found in speedups(reached, name, args.arms, target).items():
+        for cer in sorted({one.target, *args.at}, reverse=True):
+            reached = [replace(turn, arms={arm: at(turn.arms[arm], cer) for arm in named}) for turn in rounds]
+            print(f"\nCER {cer:g}\n{table(reached, named)}\n")
+            failures += gate(reached, named, cer)
+            for key, found in speedups(reached, name, args.arms, cer).items():
                 print(f"{key}: {found:.2f} times as long")
-                ratios[f"CER {target:g}, {key}"] = found
+                ratios[f"CER {cer:g}, {key}"] = found
     targets = {name: one.target for name, one in corpora.items()}
     return common.finish(args.output, args, rounds, failures, targets=targets, **ratios)
 
@@ -133,16 +130,20 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def target(name: str, args: argparse.Namespace) -> float:
+    """The CER that ends the runs of a corpus."""
+    return TARGETS[name] if args.target is None else args.target
+
+
 def corpus(name: str, args: argparse.Namespace) -> Corpus | None:
     """A corpus that is there, or can be made; None, with the reason on the screen, where it is not."""
-    target = TARGETS[name] if args.target is None else args.target
     config = common.ROOT / "configs" / f"{name}_ctc.yaml"
     if name == "demo":
-        return Corpus(config, (f"paths.splits_dir={demo_splits(args)}",), target)
+        return Corpus(config, (f"paths.splits_dir={demo_splits(args)}",), target(name, args))
     folder = real_speech.corpus(args.speech, "fsdd")
     if folder is None:
         return None
-    return Corpus(config, (f"data.manifest={(folder / 'manifest.tsv').resolve()}",), target)
+    return Corpus(config, (f"data.manifest={(folder / 'manifest.tsv').resolve()}",), target(name, args))
 
 
 def demo_splits(args: argparse.Namespace) -> Path:

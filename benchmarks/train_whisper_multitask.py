@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from common import Figures, Round, command_line, count, finish, in_turns, ratio, table, values
+from common import Figures, Round, command_line, count, finish, gap, in_turns, ratio, table, values
 from multitask_step import check, shipped_share, stock_of, tiny_bundle
 from stock_recipe import TASKS
 from whisper_runs import WHISPERS, Clips, choose_clips, flags, make_model, run, step_rows
@@ -125,10 +124,11 @@ def gate(rounds: Sequence[Round], difference: dict[str, float]) -> list[str]:
         stock, ours = ([one.arms[name]["held_out_loss"] for one in rounds] for name in "BC")
         if not all(map(math.isfinite, [*ours, *stock])):
             return [*failures, f"held-out losses of B {stock} and of C {ours}"]
-        gap = statistics.mean(ours) - statistics.mean(stock)
-        noise = statistics.stdev(ours) + statistics.stdev(stock)
-        if gap > noise:
-            failures.append(f"held-out loss is worse than B's by {gap:.3f}, the seeds' noise is {noise:.3f}")
+        worse, noise = gap(rounds, "held_out_loss", "C", "B")
+        if worse > noise:
+            failures.append(
+                f"held-out loss is worse than B's by {worse:.3f}, the seeds' noise is {noise:.3f}"
+            )
     return failures
 
 

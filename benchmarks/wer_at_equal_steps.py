@@ -17,13 +17,13 @@ both standard deviations). This is no measurement of speed: anything else may ru
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from common import Figures, Round, command_line, count, finish, in_turns, table, values
+from common import Figures, Round, command_line, count, finish, gap, in_turns, table, values
 from multitask_step import shipped_share
 from stock_evaluate import scores
 from stock_recipe import TASKS
@@ -40,28 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = options().parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        heard = args.steps * args.batch // len(TASKS)
+        trained = args.steps * args.batch // len(TASKS)
         choose = partial(spread_clips, audio_root=args.audio_root, language=args.language)
-        train = choose(args.train, wanted=heard, path=work / "train.tsv")
+        train = choose(args.train, wanted=trained, path=work / "train.tsv")
         test = choose(args.test, wanted=args.clips, path=work / "test.tsv")
         begun = args.model_dir.resolve()
         start = {name: said(begun, name, args, test, work) for name in CONTEXTS}
         rounds = in_turns({name: partial(arm, name, args, train, test, work) for name in "BC"}, args.repeats)
-    heard_at = [("B", "full"), ("C", "full"), ("C", "trimmed")]
-    for one in rounds:
-        one.arms.update({f"{name} {how}": one.arms[name][how] for name, how in heard_at})
-    failures = gate(rounds)
+    heard = [replace(one, arms=by_context(one.arms)) for one in rounds]
+    failures = gate(heard)
     print(f"{args.steps} steps of {args.batch} rows, {args.clips} test clips")
     rows = [[f"start {name}", *(f"{found[score]:.1f}" for score in SCORES)] for name, found in start.items()]
-    rows += [
-        [f"{name} {how}", *(f"{values(rounds, f'{name} {how}', score):.1f}" for score in SCORES)]
-        for name, how in heard_at
-    ]
+    rows += [[name, *(f"{values(heard, name, score):.1f}" for score in SCORES)] for name in heard[0].arms]
     print(table(["", "WER", "CER", "BLEU", "chrF"], rows))
-    gaps = {score: difference(rounds, score) for score in ("wer", "bleu")} if len(rounds) > 1 else {}
-    for score, (gap, noise) in gaps.items():
-        print(f"C - B at 30 s: {gap:+.1f} points of {score.upper()}, the seeds' noise is {noise:.1f}")
-    return finish(args.output, args, rounds, failures, start=start, gaps=gaps)
+    gaps = {score: difference(heard, score) for score in ("wer", "bleu")} if len(heard) > 1 else {}
+    for score, (more, noise) in gaps.items():
+        print(f"C - B at 30 s: {more:+.1f} points of {score.upper()}, the seeds' noise is {noise:.1f}")
+    return finish(args.output, args, heard, failures, start=start, gaps=gaps)
 
 
 def options() -> argparse.ArgumentParser:
@@ -109,10 +104,14 @@ def said(model: Path, context: str, args: argparse.Namespace, test: Path, work: 
     return scores(found["hypotheses"], references(test))
 
 
+def by_context(arms: Mapping[str, Figures]) -> dict[str, Figures]:
+    """The scores of each arm in each context that it was heard in, as arms of their own."""
+    return {f"{name} {how}": scores for name, found in arms.items() for how, scores in found.items()}
+
+
 def difference(rounds: Sequence[Round], score: str) -> tuple[float, float]:
-    """C's mean less B's, both at 30 s, and the sum of their standard deviations."""
-    stock, ours = ([one.arms[f"{name} full"][score] for one in rounds] for name in "BC")
-    return statistics.mean(ours) - statistics.mean(stock), statistics.stdev(stock) + statistics.stdev(ours)
+    """C's mean less B's, both at 30 s, and the noise of the seeds."""
+    return gap(rounds, score, "C full", "B full")
 
 
 def gate(rounds: Sequence[Round]) -> list[str]:
@@ -121,10 +120,10 @@ def gate(rounds: Sequence[Round]) -> list[str]:
         return ["one round has no noise of seeds to hold the scores against"]
     failures = []
     for score, better in (("wer", -1), ("bleu", 1)):
-        gap, noise = difference(rounds, score)
-        if -better * gap > noise:
+        more, noise = difference(rounds, score)
+        if -better * more > noise:
             failures.append(
-                f"{score.upper()} is worse than B's by {abs(gap):.1f}, the seeds' noise is {noise:.1f}"
+                f"{score.upper()} is worse than B's by {abs(more):.1f}, the seeds' noise is {noise:.1f}"
             )
     return failures
 

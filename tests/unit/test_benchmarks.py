@@ -250,7 +250,10 @@ def test_both_sides_train_and_say_what_it_took(tmp_path: Path, clips: Any) -> No
 
 def test_worse_words_shut_the_gate_of_equal_steps() -> None:
     from common import Round
-    from wer_at_equal_steps import difference, gate
+    from wer_at_equal_steps import by_context, difference, gate
+
+    nested = {"B": {"full": {"wer": 1.0}}, "C": {"full": {"wer": 2.0}, "trimmed": {"wer": 3.0}}}
+    assert by_context(nested) == {"B full": {"wer": 1.0}, "C full": {"wer": 2.0}, "C trimmed": {"wer": 3.0}}
 
     def rounds(ours: tuple[float, float], bleu: float = 80.0) -> list[Any]:
         return [
