@@ -17,6 +17,16 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {name} " in shown for name in cli.COMMANDS)
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_usage_of_a_command_names_it_as_it_was_called(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([name, "--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: polyvox {name} ")
+
+
 def test_help_imports_nothing_heavy_and_is_quick() -> None:
     code = (
         "import sys; from training.cli import main; main(['--help']); "

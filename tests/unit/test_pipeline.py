@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -179,6 +180,18 @@ def test_closing_names_durations_scores_and_places(house: House) -> None:
     assert "Done in 1:02" in text and "[1/6] Install dependencies         1:23" in text
     assert "demo_e2e_unheard: wer 12.5 [11.0, 14.0]" in text
     assert "outputs/charts/report.html" in text.replace("\\", "/")
+
+
+def test_the_whole_time_holds_the_installation(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (house.folder / "polyvox.json").write_text(json.dumps({"last_seconds": 3600.0}), encoding="utf8")
+    monkeypatch.setattr(sys, "prefix", str(house.folder))
+    monkeypatch.setattr(command, "plan", lambda *_: house.settings())
+    assert command.main(["--installed"]) == 0
+    said = capsys.readouterr().out
+    assert "[1/6] Install dependencies: 1:00:00\n" in said
+    assert re.search(r"^Done in 1:0[0-9]:[0-9]{2}$", said, re.MULTILINE), said
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean, write, print the summary; 0 when something is left."""
     description = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="preprocess_manifest", description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="polyvox preprocess", description=description, allow_abbrev=False)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     total, ledger = preprocess(

@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Split, write, print what the parts hold and share."""
     description = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="split_data", description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="polyvox split", description=description, allow_abbrev=False)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     report = split(

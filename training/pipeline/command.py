@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     settings = plan(args, others, say)
     pipeline = Pipeline(settings, State(settings.path("output_dir") / NAME), say)
-    pipeline.times[INSTALL] = _installation(args.installed)
+    installing, pipeline.times[INSTALL] = _installation(args.installed)
     status = pipeline.call()
     if status == 0:
-        say(pipeline.closing(time.monotonic() - began))
+        say(pipeline.closing(installing + time.monotonic() - began))
     return status
 
 
@@ -139,11 +139,12 @@ class Pipeline(Walker):
         return "\n".join([f"\nDone in {clock(seconds)}", *lines])
 
 
-def _installation(installed: bool) -> str:
+def _installation(installed: bool) -> tuple[float, str]:
+    """Seconds that the call before this one took for it, and what is said of them."""
     if not installed:
         say(f"[1/6] {INSTALL}: this environment")
-        return "this environment"
+        return 0.0, "this environment"
     seconds = json.loads((Path(sys.prefix) / "polyvox.json").read_text(encoding="utf8"))["last_seconds"]
     took = clock(seconds) if seconds else "nothing to do"
     say(f"[1/6] {INSTALL}: {took}")
-    return took
+    return seconds, took
