@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import new_file
 
 from training.data.dataset import SpeechDataset
 from training.data.example import TRANSCRIBE, Example
@@ -79,7 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lm_weights", type=float, nargs="+", default=[0.3, 0.6, 0.9])
     parser.add_argument("--word_bonuses", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--unknown_penalties", type=float, nargs="+", default=[-6.0])
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=new_file)
     return parser.parse_args()
 
 

@@ -59,6 +59,14 @@ def count(text: str) -> int:
     return found
 
 
+def new_file(text: str) -> Path:
+    """A file that is not there yet, for argparse: a result of hours is not written over."""
+    path = Path(text)
+    if path.exists():
+        raise argparse.ArgumentTypeError(f"{path} is there already: give another name, or move it first")
+    return path
+
+
 def child(script: str | Path, *options: object) -> Figures:
     """What a script prints last, as JSON, in a fresh process; `UserError` with its words where it fails."""
     command = [sys.executable, str(script), *map(str, options)]
@@ -76,7 +84,9 @@ def command_line(description: str | None, *, repeats: int = 3) -> argparse.Argum
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=count, default=repeats, help=f"rounds of all arms ({repeats})")
-    parser.add_argument("--output", type=Path, help="JSON file for versions, machine, load and all repeats")
+    parser.add_argument(
+        "--output", type=new_file, help="JSON file for versions, machine, load and all repeats"
+    )
     return parser
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 import torch
 import torch.nn.functional as F
+from common import new_file
 
 from training.data.collators import IGNORED
 from training.nn.losses import token_loss
@@ -211,7 +212,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--output", type=Path, help="JSON with every repeat")
+    parser.add_argument("--output", type=new_file, help="JSON with every repeat")
     parser.add_argument("--memory_of", choices=sorted(ARMS), help=argparse.SUPPRESS)
     return parser.parse_args()
 

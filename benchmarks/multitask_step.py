@@ -22,11 +22,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import new_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.utils import logging
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=new_file)
     args = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

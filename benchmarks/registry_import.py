@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import psutil
 import soundfile
+from common import new_file
 
 RATE = 16_000
 SPEAKERS = 97
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--database", help="SQLAlchemy URL of an empty database (default: a SQLite file)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the recordings are made (a temporary folder)")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=new_file)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         table = make(Path(folder), arguments.files)

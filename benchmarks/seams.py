@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from common import new_file
 
 from training.data.audio import load_audio
 from training.data.example import TRANSCRIBE
@@ -99,7 +100,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cut_parts", action="store_true", help="cut the parts too, as the joined file is")
     parser.add_argument("--language", default=None)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=new_file)
     add_options(parser)
     return parser.parse_args()
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from common import new_file
 from torch.utils.data import DataLoader
 
 from training.data.dataset import SpeechDataset
@@ -47,7 +48,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3, help="data workers of each rank")
     parser.add_argument("--rounds", type=int, default=2, help="epochs of each kind (2)")
     parser.add_argument("--folder", type=Path, help="where the corpus is made for the time (the system's)")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=new_file)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         result = measure(Path(name), arguments)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import new_file
 
 from training.data.audio import load_audio
 from training.data.manifest import load_manifest
@@ -43,7 +44,7 @@ def main() -> int:
         "--noise", nargs="+", default=["none", "20", "10", "5"], help="signal-to-noise ratios, dB"
     )
     parser.add_argument("--detectors", nargs="+", default=["energy", "silero"])
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=new_file)
     args = parser.parse_args()
     sound, words, joins = build(args.manifest, args.seconds, args.pause)
     print(f"{len(sound) / RATE:.0f} s, {len(words)} words, {len(joins)} joins, load {os.getloadavg()[0]:.1f}")

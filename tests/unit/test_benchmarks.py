@@ -71,6 +71,18 @@ def test_the_result_names_machine_versions_and_every_repeat(tmp_path: Path) -> N
     assert {"processor", "cores", "load", "versions", "python", "commit"} <= found["machine"].keys()
 
 
+def test_an_earlier_result_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from common import command_line
+
+    parser, earlier, new = command_line("A measurement."), tmp_path / "figures.json", tmp_path / "new.json"
+    earlier.write_text("{}", encoding="utf8")
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--output", str(earlier)])
+    assert stopped.value.code == 2
+    assert f"{earlier} is there already" in capsys.readouterr().err
+    assert parser.parse_args(["--output", str(new)]).output == new
+
+
 def test_a_shut_gate_is_a_status_and_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     from common import finish
 
