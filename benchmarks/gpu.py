@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Round, Spread, command_line, count, finish, in_turns, ratio, table, values
+from common import Round, Spread, command_line, count, finish, in_turns, new_file, ratio, table, values
 from stock_recipe import PROMPT, RATE, TASKS
 from train_whisper_multitask import arm
 from whisper_runs import WHISPERS, Clips, make_model, step_rows, write_rows
@@ -50,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"), default="bf16")
     parser.add_argument("--peak_tflops", type=float, help="of this GPU, where its name is not known")
     args = parser.parse_args(argv)
+    for name in LENGTHS if args.output else ():
+        try:
+            new_file(str(result_of(args.output, name)))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument --output: {error}")
     if args.device == "cuda" and not torch.cuda.is_available():
         print("not measured: this machine has no GPU")
         return 0
@@ -64,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             rounds = in_turns(arms, args.repeats)
         status |= report(args, name, clips, operations, rounds)
     return status
+
+
+def result_of(output: Path, name: str) -> Path:
+    """Where the figures of the clips of this length go: beside ``--output``, with their name at its end."""
+    return output.with_stem(f"{output.stem}_{name.replace(' ', '')}")
 
 
 def made_clips(work: Path, count: int, held_out: int, low: float, high: float) -> Clips:
@@ -166,7 +176,7 @@ def report(
     print(f"{args.shape}, {args.precision}, clips: {name}, {args.steps} steps of {args.batch} rows")
     head = ["arm", "audio s × tasks / s", "GiB", "MFU", f"h for {WANTED_HOURS} h of audio", "times B"]
     print(table(head, lines))
-    output = args.output and args.output.with_stem(f"{args.output.stem}_{name.replace(' ', '')}")
+    output = args.output and result_of(args.output, name)
     return finish(output, args, rounds, failures, clips=name, flops=operations, peak_flops=most)
 
 

@@ -83,6 +83,19 @@ def test_an_earlier_result_is_not_overwritten(tmp_path: Path, capsys: pytest.Cap
     assert parser.parse_args(["--output", str(new)]).output == new
 
 
+def test_none_of_several_results_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gpu import LENGTHS, main, result_of
+
+    for name in LENGTHS:
+        earlier = result_of(tmp_path / "figures.json", name)
+        earlier.write_text("{}", encoding="utf8")
+        with pytest.raises(SystemExit) as stopped:
+            main(["--device", "cpu", "--output", str(tmp_path / "figures.json")])
+        assert stopped.value.code == 2
+        assert f"{earlier} is there already" in capsys.readouterr().err
+        earlier.unlink()
+
+
 def test_a_shut_gate_is_a_status_and_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     from common import finish
 
