@@ -73,10 +73,11 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 server.waiting.set()
                 server.go.wait(30)
                 body = body[half:]
+            server.sent += len(body)  # before it is on its way: who has all of it may ask at once
             try:
                 self.wfile.write(body)
-                server.sent += len(body)
             except OSError:
+                server.sent -= len(body)
                 self.close_connection = True  # the client is gone: it was killed
 
         def log_message(self, *_: object) -> None:
