@@ -80,6 +80,12 @@ def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndar
     return _load_soundfile(io.BytesIO(data), ref.path, ref, sample_rate)
 
 
+def block_of_bytes(data: bytes, ref: AudioRef) -> tuple[np.ndarray, int]:
+    """`load_bytes` at the sound's own rate: float32 ``[time, 1]`` and that rate."""
+    rate = probe_bytes(data, ref.path).sample_rate
+    return load_bytes(data, ref, rate)[:, None], rate
+
+
 def stream(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndarray, int]]:
     """The same stretch in blocks ``(float32 [time, channels], sample rate)`` as the file has them.
 
@@ -137,7 +143,7 @@ def _as_file(data: bytes, name: str) -> Iterator[Path]:
         try:
             yield path
         except AudioError as error:
-            raise AudioError(name, str(error).removeprefix(f"{path}: ")) from error
+            raise type(error)(name, str(error).removeprefix(f"{path}: ")) from error
 
 
 def segment_duration(ref: AudioRef, info: AudioInfo) -> float:
@@ -250,9 +256,19 @@ def _require_last_sample(sound: soundfile.SoundFile, name: str) -> None:
         raise AudioError(name, f"truncated: the last of its {sound.frames} samples cannot be decoded")
 
 
+class NanSamples(AudioError):
+    """Some of its samples are NaN."""
+
+
+class InfiniteSamples(AudioError):
+    """Some of its samples are infinite, or too large for the 32 bits that they are computed in."""
+
+
 def _require_numbers(samples: np.ndarray, name: str) -> None:
-    if not np.isfinite(samples).all():
-        raise AudioError(name, "holds samples that are no numbers (NaN or infinite)")
+    if np.isfinite(samples).all():
+        return
+    kind, what = (NanSamples, "NaN") if np.isnan(samples).any() else (InfiniteSamples, "infinite")
+    raise kind(name, f"holds samples that are no numbers ({what})")
 
 
 def _finish(samples: np.ndarray, rate: int, sample_rate: int, name: str) -> np.ndarray:

@@ -12,9 +12,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from training.data.augment import Augment
-from training.data.checks import Rows, check_audio, length_problem
+from training.data.checks import Rows, check_audio
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
+from training.data.lengths import length_problem
 from training.data.manifest import TEXT_COLUMNS
 from training.errors import UserError
 

@@ -75,5 +75,5 @@ class DropLedger:
             return
         raise UserError(
             f"data.max_dropped_share: {len(self):,} of {total:,} utterances ({len(self) / total:.1%}) cannot be used, "
-            f"more than the {max_share:.1%} that are allowed; mend the data or raise the key.\n{self.summary()}"
+            f"more than the {max_share:.1%} ({int(max_share * total):,}) that are allowed; mend the data or raise the key.\n{self.summary()}"
         )

@@ -218,6 +218,10 @@ class Manifest(Sequence[Example]):
         """The sound of row ``index`` (see `training.data.audio.load_audio`)."""
         return audio.load_audio(self[index].audio, sample_rate)
 
+    def blocks(self, index: int) -> Iterator[tuple[np.ndarray, int]]:
+        """The same as the file has it, piece by piece (see `training.data.audio.stream`)."""
+        return audio.stream(self[index].audio)
+
     def seconds(self, index: int) -> float:
         """The real length of row ``index`` by its file's header. Raises `training.data.audio.AudioError`."""
         ref = self[index].audio

@@ -1,4 +1,4 @@
-"""How data workers behave when the run is told to stop."""
+"""How the processes that a command starts behave when it is told to stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 PATIENCE_SECONDS = 600.0
+_ORPHANED = 1
 
 
 def leave_signals_to_the_run(worker: int) -> None:
@@ -31,6 +32,13 @@ def leave_signals_to_the_run(worker: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
+
+
+def follow(parent: int) -> None:
+    """For the start of a process that works for ``parent``: Ctrl-C is the parent's alone, and it ends when that is gone,
+    killed too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with, args=(parent, _ORPHANED), daemon=True).start()
 
 
 def end_with(parent: int, status: int, patience: float = math.inf) -> None:

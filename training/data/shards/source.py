@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class ShardSource(Manifest):
     def waveform(self, index: int, sample_rate: int) -> np.ndarray:
         """The sound of row ``index``. Raises `audio.AudioError`."""
         return audio.load_bytes(self._bytes(index), self[index].audio, sample_rate)
+
+    def blocks(self, index: int) -> Iterator[tuple[np.ndarray, int]]:
+        """The same in one piece, at its own rate. Raises `audio.AudioError`."""
+        yield audio.block_of_bytes(self._bytes(index), self[index].audio)
 
     def seconds(self, index: int) -> float:
         """The real length of row ``index`` by its header. Raises `audio.AudioError`."""
