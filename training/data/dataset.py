@@ -150,20 +150,26 @@ def joined(examples: Sequence[Example]) -> Example:
 
 
 def validate(
-    dataset: SpeechDataset, *, workers: int = 0, check: Check | None = None, encodable: bool = True
+    dataset: SpeechDataset,
+    *,
+    workers: int = 0,
+    check: Check | None = None,
+    encodable: bool = True,
+    decode: bool = False,
 ) -> tuple[np.ndarray, DropLedger]:
-    """Look at every row before training: ``(indices that can be used, ledger of the others)``.
+    """Look at every row before it is used: ``(indices that can be used, ledger of the others)``.
 
     Reads headers, in ``workers`` threads: the file is there, is whole, and lasts as long as stated, between
     ``dataset.min_seconds`` and ``dataset.max_seconds``. A text for one of the encoder's tasks is there. ``check(example)`` may name a further
-    reason. With ``encodable`` the example is put through the encoder's own check of its labels: its method
+    reason. With ``decode`` every sound is decoded to its last sample, not its header alone. With ``encodable`` the example is put through the encoder's own check of its labels: its method
     ``check(example, seconds)`` where it has one, else a silence of that length is encoded.
 
     Reasons: ``missing_audio``, ``unreadable_audio``, ``duration_mismatch``, ``too_short``, ``too_long``,
-    ``empty_text``, ``rejected`` (``check``), ``not_encodable``.
+    ``empty_text``, ``rejected`` (``check``), ``not_encodable``, and with ``decode`` those of
+    `training.data.sound_checks`.
     """
     kept, ledger = [], DropLedger()
-    for index, (example, found) in enumerate(_looked_at(dataset, workers)):
+    for index, (example, found) in enumerate(_looked_at(dataset, workers, decode)):
         drop = found if isinstance(found, Drop) else _text_drop(dataset, example, found, check, encodable)
         if drop is None:
             kept.append(index)
@@ -184,12 +190,16 @@ def unwritable(dataset: SpeechDataset) -> tuple[int, int]:
     return sum(found), sum(1 for pieces in found if pieces)
 
 
-def _looked_at(dataset: SpeechDataset, workers: int) -> Iterator[tuple[Example, float | Drop]]:
+def _looked_at(dataset: SpeechDataset, workers: int, decode: bool) -> Iterator[tuple[Example, float | Drop]]:
     """`check_audio` of every row, in order; in threads, because it waits for the disk."""
 
     def look(index: int) -> tuple[Example, float | Drop]:
         return check_audio(
-            dataset.manifest, index, min_seconds=dataset.min_seconds, max_seconds=dataset.max_seconds
+            dataset.manifest,
+            index,
+            min_seconds=dataset.min_seconds,
+            max_seconds=dataset.max_seconds,
+            decode=decode,
         )
 
     if workers < 2:

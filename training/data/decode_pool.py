@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -12,13 +12,34 @@ from types import TracebackType
 from training.data.audio import AudioError
 from training.data.example import AudioRef
 from training.data.levels import Level
-from training.data.sound_checks import decoded
+from training.data.sound_checks import DECODE_BELOW, decoded
 from training.data.workers import follow
 from training.errors import UserError
 
 FEWEST = 64
 """Sounds; to start processes for fewer takes longer than to decode them."""
 _CHUNK = 8
+
+
+def will_decode(clips: int, wanted: bool | None, opened: bool, report: Callable[[str], object]) -> bool:
+    """Whether so many ``clips`` are decoded, and a line to ``report`` that says so.
+
+    wanted: what the user said; None: nothing, then it depends on `DECODE_BELOW`. opened: whether files are opened.
+    Raises `UserError` where they are not and decoding is wanted.
+    """
+    if not opened:
+        if wanted:
+            raise UserError("--decode: --skip_audio_check opens no file; leave out one of them")
+        return False
+    decode = clips < DECODE_BELOW if wanted is None else wanted
+    what = "every clip is decoded to its end" if decode else "headers are read, no clip is decoded"
+    why = f"{clips:,} clips"
+    if wanted is None:
+        side, other = ("fewer than", "--no_decode") if decode else ("not fewer than", "--decode")
+        why += f", {side} {DECODE_BELOW:,}; the other way: {other}"
+    if clips:
+        report(f"{what} ({why})")
+    return decode
 
 
 class DecodePool:
