@@ -17,11 +17,16 @@ from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.lengths import length_problem
 from training.data.manifest import TEXT_COLUMNS
+from training.data.remedies import remedy
 from training.errors import UserError
 
 Features = dict[str, Any]
 Encode = Callable[[Example, np.ndarray], Features]
 Check = Callable[[Example], str | None]
+
+STOPPED = (
+    "No utterance is skipped or replaced in silence, so this ends here, and does so again with the same data"
+)
 
 _BLOCK = 512
 
@@ -116,11 +121,17 @@ class SpeechDataset(Dataset):
         example = self.manifest[index]
         try:
             waveform = self.manifest.waveform(index, self.sample_rate)
-        except ValueError as error:
-            raise _unusable(example, error) from error
+        except (ValueError, OSError) as error:
+            raise _unusable(example, error, self._remedy()) from error
         if problem := length_problem(example, len(waveform) / self.sample_rate):
-            raise _unusable(example, problem)
+            raise _unusable(example, problem, self._remedy())
         return example, waveform
+
+    def _remedy(self) -> str:
+        """What takes such rows out of the data."""
+        tasks = getattr(self.encode, "tasks", None) or TEXT_COLUMNS
+        texts = [TEXT_COLUMNS[task] for task in tasks]
+        return remedy(self.manifest, texts, self.min_seconds, self.max_seconds)
 
     def _encoded(self, example: Example, waveform: np.ndarray) -> Features:
         try:
@@ -129,8 +140,9 @@ class SpeechDataset(Dataset):
             raise _unusable(example, error) from error
 
 
-def _unusable(example: Example, reason: object) -> DataError:
-    return DataError(f"{example.source}: utterance {example.id!r}: {reason}")
+def _unusable(example: Example, reason: object, remedy: str = "") -> DataError:
+    what = f"{example.source}: utterance {example.id!r}: {reason}"
+    return DataError(f"{what}\n{STOPPED}; {remedy}" if remedy else what)
 
 
 def joined(examples: Sequence[Example]) -> Example:

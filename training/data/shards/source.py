@@ -33,6 +33,10 @@ class ShardSource(Manifest):
     whole source and are empty in a selection of it.
     """
 
+    remedy = (
+        "clean the manifest with polyvox preprocess --decode, and write the shards anew from what it keeps"
+    )
+
     def __init__(self, table: pa.Table, path: Path, audio_root: Path | None = None) -> None:
         super().__init__(table, path, audio_root)
         self.refused = DropLedger()
