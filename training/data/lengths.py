@@ -13,8 +13,8 @@ TOLERANCE_SECONDS = 0.5
 TOLERANCE_SHARE = 0.05
 """Stated and real duration may differ by the larger of the two: beyond that, text and sound do not belong together."""
 
-_ROUNDING = 1e-6
-"""Seconds; 30.01 − 30 is not 0.01 in floating point."""
+_ROUNDING = 1e-4
+"""Seconds: a sample more or less, which resampling gives; and 30.01 − 30 is not 0.01 in floating point."""
 
 
 def is_too_long(seconds: float, most: float) -> bool:
