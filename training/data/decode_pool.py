@@ -13,7 +13,7 @@ from training.data.audio import AudioError
 from training.data.example import AudioRef
 from training.data.levels import Level
 from training.data.sound_checks import DECODE_BELOW, decoded
-from training.data.workers import follow
+from training.data.workers import follow, interrupts_held
 from training.errors import UserError
 
 FEWEST = 64
@@ -71,7 +71,9 @@ class DecodePool:
             context = get_context("spawn")
             self._pool = ProcessPoolExecutor(self.workers, context, follow, (os.getpid(),))
         try:
-            yield from self._pool.map(decoded, refs, chunksize=_CHUNK)
+            with interrupts_held():
+                found = self._pool.map(decoded, refs, chunksize=_CHUNK)  # processes start here
+            yield from found
         except BrokenProcessPool as error:
             raise UserError(
                 f"--workers {self.workers}: one of the processes was ended by the system (memory?), nothing was written; "

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
-from training.data.workers import follow
+from training.data.workers import follow, interrupts_held
 from training.errors import UserError
 from training.timestamps.parts import Record
 
@@ -28,7 +28,9 @@ def in_processes(work: Work, batches: Sequence[Sequence[int]], count: int) -> It
         return
     pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (work, os.getpid(), count))
     try:
-        for done in as_completed([pool.submit(_do, batch) for batch in batches]):
+        with interrupts_held():
+            wanted = [pool.submit(_do, batch) for batch in batches]  # processes start here
+        for done in as_completed(wanted):
             yield done.result()
     except BrokenProcessPool as error:
         raise UserError(
