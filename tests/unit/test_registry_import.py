@@ -16,6 +16,7 @@ from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
 from training.errors import UserError
 from training.registry import versions
+from training.registry.checks import Rules
 from training.registry.importing import Conversion
 from training.registry.prepare import prepare, write_ledgers
 from training.registry.schema import AudioFile, Transcript
@@ -364,3 +365,20 @@ def test_ledger_of_others_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already there"):
         write_ledgers(settings(source), "v1", ledger, DropLedger())
     assert (tmp_path / "v1_dropped.tsv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_file_that_cannot_be_converted_whole_is_read_where_it_lies(tmp_path: Path, decode: bool) -> None:
+    """Its NaN lies outside the stretch that is used, so the stretch is sound."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (5 * 16_000, 2)).astype(np.float32)
+    samples[-1, 1] = np.nan
+    soundfile.write(tmp_path / "talk.wav", samples, 16_000, subtype="FLOAT")
+    rows = ["audio_path,start,end,transcript,split", "talk.wav,1,3,hello there,train"]
+    source = table(tmp_path / "cut.csv", rows)
+    copies = Conversion(folder=tmp_path / "copies")
+    rules = Rules(decode=decode)
+    done = imported(source, auto_split=False, conversion=copies, rules=rules)
+    assert (len(done.imported.kept), done.imported.converted, len(done.ledger)) == (1, 0, 0)
+    assert [drop.reason for drop in done.imported.notes] == ["not_converted"]
+    rows = load_version(str(tmp_path / "registry.db"), "v1", "train")
+    assert Path(rows[0].audio.path) == tmp_path / "talk.wav" and np.isfinite(rows.waveform(0, 16_000)).all()
