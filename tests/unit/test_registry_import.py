@@ -12,6 +12,7 @@ import soundfile
 from registry_files import corpus, imported, noise, opened, settings, table
 from sqlalchemy import func, select
 
+from training.data import levels
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
 from training.errors import UserError
@@ -382,3 +383,24 @@ def test_a_file_that_cannot_be_converted_whole_is_read_where_it_lies(tmp_path: P
     assert [drop.reason for drop in done.imported.notes] == ["not_converted"]
     rows = load_version(str(tmp_path / "registry.db"), "v1", "train")
     assert Path(rows[0].audio.path) == tmp_path / "talk.wav" and np.isfinite(rows.waveform(0, 16_000)).all()
+
+
+def test_rows_that_were_imported_undecoded_are_decoded_by_the_next_import_that_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = broken_rows(tmp_path)
+    imported(source, auto_split=False, rules=Rules(decode=False))
+    done = imported(source, auto_split=False)
+    assert [k.index for k in done.imported.kept] == [0]
+    assert {"nan": "nan_samples", "silent": "digital_silence", "clipped": "clipped"}.items() <= reasons(
+        done.ledger
+    ).items()
+    assert done.version == versions.Frozen("v2", True)
+    opened_again: list[object] = []
+    real = levels.measure
+    monkeypatch.setattr(
+        "training.data.sound_checks.measure", lambda *given: opened_again.append(given) or real(*given)
+    )
+    again = imported(source, auto_split=False)
+    assert again.version == versions.Frozen("v2", False)
+    assert all("good" not in str(given) for given in opened_again)  # its level is known now

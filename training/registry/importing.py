@@ -125,9 +125,10 @@ class _Import:
         good = list(self._by_length(good, files))
         files = self._with_hashes({u.path: files[u.path] for u in good})
         good = list(self._by_content(good, files))
-        ids = self._stored_ids(good)
+        ids, undecoded = self._stored_ids(good)
         fresh = [u for u in good if u.fingerprint not in ids]
-        rejected = self._by_sound(fresh, files) if self.rules.decode else set()
+        unknown = [u for u in good if u.fingerprint not in ids or u.fingerprint in undecoded]
+        rejected = self._by_sound(unknown, files) if self.rules.decode else set()
         fresh = [u for u in fresh if u.index not in rejected]
         good = [u for u in good if u.index not in rejected]
         self._convert(good, files)
@@ -214,11 +215,13 @@ class _Import:
                 continue
             yield u
 
-    def _stored_ids(self, utterances: Sequence[Utterance]) -> dict[str, int]:
+    def _stored_ids(self, utterances: Sequence[Utterance]) -> tuple[dict[str, int], set[str]]:
+        """Ids of what is stored, and which of it was never decoded."""
         if self.registry is None:
-            return {}
+            return {}, set()
+        names = [u.fingerprint for u in utterances]
         with self.registry.read() as connection:
-            return shelf.transcript_ids(connection, [u.fingerprint for u in utterances])
+            return shelf.transcript_ids(connection, names), shelf.unmeasured(connection, names)
 
     def _by_sound(self, utterances: Sequence[Utterance], files: Mapping[Path, File | AudioError]) -> set[int]:
         """Rows whose sound, decoded to the last sample, is not fit."""
@@ -269,6 +272,9 @@ class _Import:
             audio_ids, added = shelf.add_files(connection, self.registry, list(used.values()), copies)
             rows = [transcript_row(u, audio_ids[u.content_hash]) for u in fresh]
             ids, new = shelf.add_transcripts(connection, rows)
+            added_now = {u.fingerprint for u in fresh}
+            old = {u.fingerprint: level_row(u.level) for u in good if u.level is not None}
+            shelf.note_levels(connection, {n: row for n, row in old.items() if n not in added_now})
         self.done.added_files += added
         self.done.added_transcripts += new
         return ids
@@ -285,7 +291,6 @@ def transcript_row(u: Utterance, audio_id: int) -> dict[str, Any]:
     """The row of the table ``transcripts``."""
     row, example = u.row, u.example
     others = {n: v for n, v in row.items() if n not in (*COLUMNS, LINE) and v not in (None, "")}
-    level = u.level
     return {
         "fingerprint": u.fingerprint,
         "audio_id": audio_id,
@@ -302,8 +307,12 @@ def transcript_row(u: Utterance, audio_id: int) -> dict[str, Any]:
         "words": row.get("words") or None,
         "word_languages": row.get("word_languages") or None,
         "extra": json.dumps(others, ensure_ascii=False) if others else None,
-        "peak_db": level.peak_db if level else None,
-        "rms_db": level.rms_db if level else None,
-        "clipped_share": level.clipped_share if level else None,
-        "silent_share": level.silent_share if level else None,
+        **level_row(u.level),
+    }
+
+
+def level_row(level: Level | None) -> dict[str, float | None]:
+    """The columns of the table ``transcripts`` that hold what was measured."""
+    return {
+        name: getattr(level, name, None) for name in ("peak_db", "rms_db", "clipped_share", "silent_share")
     }

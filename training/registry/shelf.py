@@ -131,6 +131,22 @@ def transcript_ids(connection: Connection, fingerprints: Iterable[str]) -> dict[
     return found
 
 
+def unmeasured(connection: Connection, fingerprints: Iterable[str]) -> set[str]:
+    """Those that are stored and whose sound was never decoded: they were imported without that check."""
+    found: set[str] = set()
+    for block in chunks(fingerprints):
+        query = select(_TRANSCRIPTS.c.fingerprint).where(_TRANSCRIPTS.c.fingerprint.in_(block))
+        found |= set(connection.execute(query.where(_TRANSCRIPTS.c.peak_db.is_(None))).scalars())
+    return found
+
+
+def note_levels(connection: Connection, levels: Mapping[str, Mapping[str, float | None]]) -> None:
+    """What was measured now of transcripts that are stored, by fingerprint."""
+    for name, measured in sorted(levels.items()):
+        where = _TRANSCRIPTS.c.fingerprint == name
+        connection.execute(update(_TRANSCRIPTS).where(where).values(dict(measured)))
+
+
 def add_transcripts(connection: Connection, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, int], int]:
     """Ids by fingerprint, and how many are new."""
     there = transcript_ids(connection, [row["fingerprint"] for row in rows])
