@@ -1,61 +1,62 @@
 """Decoding: a file, or a stretch of it, becomes float32 mono samples at the rate that is asked for.
 
-WAV, FLAC, OGG and MP3 go through soundfile, which seeks to a stretch without decoding what lies before and
-after it. Everything else (M4A, AAC, WebM, video containers) goes through the ffmpeg program where there is
-one. Nothing here replaces sound that cannot be read: it raises `AudioError`.
+Which decoder reads a file is told by its first bytes (`training.data.containers`), never by its name. WAV, FLAC, OGG
+and MP3 go through soundfile, which seeks to a stretch without decoding what lies before and after it. Everything
+else (M4A, AAC, WebM, video containers) goes through the ffmpeg program where there is one. Nothing here replaces
+sound that cannot be read: it raises `AudioError`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
-import re
-import shutil
-import subprocess
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from training.data import decoded
+from training.data.audio_info import AudioError, AudioInfo
+from training.data.containers import HEAD_BYTES, identify_file, unknown
 from training.data.example import AudioRef
+from training.data.ffmpeg import DEMUXERS, Source, find_ffmpeg
 from training.data.truncation import missing_end, missing_wav_bytes
 
 if TYPE_CHECKING:
     import soundfile
 
+__all__ = [
+    "END_TOLERANCE",
+    "SOUNDFILE_CONTAINERS",
+    "SOUNDFILE_SUFFIXES",
+    "AudioError",
+    "AudioInfo",
+    "find_ffmpeg",
+    "load_audio",
+    "load_bytes",
+    "probe",
+    "probe_bytes",
+    "segment_duration",
+    "stream",
+]
+
+SOUNDFILE_CONTAINERS = frozenset({"wav", "rf64", "w64", "flac", "ogg", "mp3", "aiff", "au", "sphere", "voc"})
+"""Those of `training.data.containers.identify` that soundfile reads."""
 SOUNDFILE_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64"}
 )
+"""How such files are usually named: for finding sound in a folder, not for choosing what decodes it."""
 END_TOLERANCE = 0.05
 """Seconds by which a stated end may lie behind the file's last sample: tables round their times."""
 
-_FFMPEG_TIMEOUT = 600
-_FFMPEG_LEAD = 0.5
 _MP3_LEAD = 1
 """Seconds decoded before a stretch of an MP3 and thrown away: its frames borrow bits from those before them, and
 libsndfile gives silence for the ones right after a jump."""
-
-
-class AudioError(ValueError):
-    """A sound that cannot be had as asked: which file, and why."""
-
-    def __init__(self, path: str | Path, reason: str = "") -> None:
-        # One argument alone is a finished message: that is how an exception comes back from a worker.
-        super().__init__(f"{path}: {reason}" if reason else str(path))
-
-
-@dataclass(frozen=True, slots=True)
-class AudioInfo:
-    """What a header says: ``duration`` in seconds, ``frames`` in samples per channel."""
-
-    duration: float
-    sample_rate: int
-    channels: int
-    frames: int
 
 
 def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
@@ -64,80 +65,114 @@ def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
     Raises `AudioError` for a file that is missing, truncated, without samples or of an unknown format, and
     for a stretch that does not lie in the file.
     """
-    path = Path(ref.path)
-    _require_file(path)
-    if path.suffix.lower() in SOUNDFILE_SUFFIXES:
-        with path.open("rb") as handle:
-            return _load_soundfile(handle, str(path), ref, sample_rate)
-    return _load_ffmpeg(path, ref, sample_rate)
+    with _opened(ref.path) as (handle, container, key):
+        return _load(handle, container, key, ref, sample_rate)
 
 
 def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
     """`load_audio` for a file that lies in memory (a Parquet cell); ``ref.path`` only names it in messages."""
-    if _is_mp4(data):
-        with _as_file(data, ref.path) as path:
-            return _load_ffmpeg(path, ref, sample_rate)
-    return _load_soundfile(io.BytesIO(data), ref.path, ref, sample_rate)
+    with _in_memory(data, ref.path) as (handle, container, key):
+        return _load(handle, container, key, ref, sample_rate)
 
 
 def stream(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndarray, int]]:
     """The same stretch in blocks ``(float32 [time, channels], sample rate)`` as the file has them.
 
-    For files of hours: one block at a time is in memory (formats that ffmpeg decodes come in one, as mono).
-    Raises `AudioError` like `load_audio`, for an end that is missing after the last block.
+    For files of hours: one block at a time is in memory. Raises `AudioError` like `load_audio`, for an end that is
+    missing after the last block.
     """
-    path = Path(ref.path)
-    _require_file(path)
-    if path.suffix.lower() not in SOUNDFILE_SUFFIXES:
-        rate = _probe_ffmpeg(path).sample_rate
-        yield _load_ffmpeg(path, ref, rate)[:, None], rate
-        return
-    with path.open("rb") as handle, _open_soundfile(handle, str(path)) as sound:
+    with _opened(ref.path) as (handle, container, key):
+        if container in SOUNDFILE_CONTAINERS:
+            yield from _stream_soundfile(handle, ref, block_seconds)
+            return
+        source = Source(handle, container, ref.path)
+        whole = decoded.decoded(source, key)
+        start, stop = _frame_range(ref, whole.frames, whole.sample_rate)
+        size = max(1, round(block_seconds * whole.sample_rate))
+        for samples in decoded.blocks(source, whole, start, stop, size):
+            _require_numbers(samples, ref.path)
+            yield samples, whole.sample_rate
+
+
+def _stream_soundfile(
+    handle: BinaryIO, ref: AudioRef, block_seconds: float
+) -> Iterator[tuple[np.ndarray, int]]:
+    path = ref.path
+    with _open_soundfile(handle, path) as sound:
         start, stop = _frame_range(ref, sound.frames, sound.samplerate)
         missing, block = stop - start, max(1, round(block_seconds * sound.samplerate))
-        samples = _read_first(sound, start, min(block, missing), str(path))
+        samples = _read_first(sound, start, min(block, missing), path)
         while len(samples):
-            _require_numbers(samples, str(path))
+            _require_numbers(samples, path)
             missing -= len(samples)
             yield samples, sound.samplerate
-            samples = _read(sound, min(block, missing), str(path))
+            samples = _read(sound, min(block, missing), path)
         if missing > _uncertain_frames(sound) or missing == stop - start:
             raise AudioError(path, f"truncated: {missing} of {stop - start} samples could not be read")
 
 
 def probe(path: str | Path) -> AudioInfo:
-    """Length and shape of a file from its header (and its tail, to tell a truncated one). Raises `AudioError`."""
-    path = Path(path)
-    _require_file(path)
-    if path.suffix.lower() in SOUNDFILE_SUFFIXES:
-        with path.open("rb") as handle:
-            return _probe_soundfile(handle, str(path))
-    return _probe_ffmpeg(path)
+    """Length and shape of a file: by its header (and its tail, to tell a truncated one) where soundfile reads it.
+
+    What ffmpeg reads is decoded and counted, because the headers of those containers state estimates. Raises
+    `AudioError`.
+    """
+    with _opened(path) as (handle, container, key):
+        return _probe(handle, container, key, str(path))
 
 
 def probe_bytes(data: bytes, name: str) -> AudioInfo:
     """`probe` for a file that lies in memory."""
-    if _is_mp4(data):
-        with _as_file(data, name) as path:
-            return _probe_ffmpeg(path)
-    return _probe_soundfile(io.BytesIO(data), name)
+    with _in_memory(data, name) as (handle, container, key):
+        return _probe(handle, container, key, name)
 
 
-def _is_mp4(data: bytes) -> bool:
-    """Whether the bytes are an MPEG-4 container (M4A): its first box says so, whatever the sound is called."""
-    return data[4:8] == b"ftyp"
+def _probe(handle: BinaryIO, container: str, key: Hashable, name: str) -> AudioInfo:
+    if container in SOUNDFILE_CONTAINERS:
+        return _probe_soundfile(handle, name)
+    return decoded.decoded(Source(handle, container, name), key).info
+
+
+def _load(handle: BinaryIO, container: str, key: Hashable, ref: AudioRef, sample_rate: int) -> np.ndarray:
+    if container in SOUNDFILE_CONTAINERS:
+        return _load_soundfile(handle, ref.path, ref, sample_rate)
+    source = Source(handle, container, ref.path)
+    whole = decoded.decoded(source, key)
+    start, stop = _frame_range(ref, whole.frames, whole.sample_rate)
+    samples = np.concatenate(list(decoded.blocks(source, whole, start, stop, stop - start)))
+    return _finish(samples.mean(axis=1), whole.sample_rate, sample_rate, ref.path)
 
 
 @contextmanager
-def _as_file(data: bytes, name: str) -> Iterator[Path]:
-    """The bytes as a file for ffmpeg, which must jump in an M4A; errors speak of ``name``."""
-    with tempfile.TemporaryDirectory(prefix="polyvox-sound-") as folder:
-        path = Path(folder, "sound.m4a")
-        path.write_bytes(data)
-        try:
-            yield path
-        except AudioError as error:
-            raise AudioError(name, str(error).removeprefix(f"{path}: ")) from error
+def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, str, Hashable]]:
+    """The file, its container, and a key of its content as far as the file system knows it."""
+    path = Path(path)
+    _require_file(path)
+    with path.open("rb") as handle:
+        stat = os.fstat(handle.fileno())
+        key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        yield handle, _container(handle, path), key
+
+
+@contextmanager
+def _in_memory(data: bytes, name: str) -> Iterator[tuple[BinaryIO, str, Hashable]]:
+    """The same of bytes. ffmpeg is given an unnamed file: it must jump in an M4A, which it cannot in a pipe."""
+    container = _container(io.BytesIO(data), name)
+    if container in SOUNDFILE_CONTAINERS:
+        yield io.BytesIO(data), container, None
+        return
+    with tempfile.TemporaryFile(prefix="polyvox-sound-") as handle:
+        handle.write(data)
+        handle.flush()
+        yield handle, container, hashlib.sha256(data).digest()
+
+
+def _container(handle: BinaryIO, name: str | Path) -> str:
+    container = identify_file(handle)
+    if container in SOUNDFILE_CONTAINERS or container in DEMUXERS:
+        return str(container)
+    head = handle.read(HEAD_BYTES)
+    raise AudioError(name, f"cannot be decoded: {unknown(head)}")
 
 
 def segment_duration(ref: AudioRef, info: AudioInfo) -> float:
@@ -262,79 +297,3 @@ def _finish(samples: np.ndarray, rate: int, sample_rate: int, name: str) -> np.n
 
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
     return np.ascontiguousarray(samples, dtype=np.float32)
-
-
-def find_ffmpeg() -> str | None:
-    """The ffmpeg program: on the PATH, or the one that the package ``imageio-ffmpeg`` brings, else None."""
-    found = shutil.which("ffmpeg")
-    if found:
-        return found
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        return None
-
-
-def _ffmpeg(path: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-    program = find_ffmpeg()
-    if program is None:
-        raise AudioError(
-            path,
-            f"{path.suffix or 'this format'} needs ffmpeg, which is not installed: install it (apt-get install ffmpeg, "
-            "brew install ffmpeg, or pip install imageio-ffmpeg), or convert the file to WAV, FLAC, OGG or MP3",
-        )
-    command = [program, "-nostdin", "-hide_banner", *arguments]
-    done = subprocess.run(command, capture_output=True, timeout=_FFMPEG_TIMEOUT, check=False)
-    if check and done.returncode != 0:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise AudioError(path, f"ffmpeg cannot decode it: {lines[-1] if lines else 'no reason given'}")
-    return done
-
-
-def _probe_ffmpeg(path: Path) -> AudioInfo:
-    """Read what ffmpeg prints of the container. It ends with status 1 (no output asked for): that is expected."""
-    text = _ffmpeg(path, "-i", str(path), check=False).stderr.decode("utf-8", "replace")
-    length = re.search(r"Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", text)
-    stream = re.search(r"Audio: .*?, (\d+) Hz, ([^,\n]+)", text)
-    if length is None or stream is None:
-        lines = text.strip().splitlines()
-        raise AudioError(path, f"ffmpeg finds no sound in it: {lines[-1] if lines else 'no reason given'}")
-    seconds = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
-    rate = int(stream[1])
-    counted = re.match(r"(\d+) channels", stream[2])
-    channels = (
-        int(counted[1])
-        if counted
-        else {"mono": 1, "stereo": 2, "5.1": 6, "7.1": 8}.get(stream[2].split("(")[0], 2)
-    )
-    if seconds == 0:
-        raise AudioError(path, "holds no samples")
-    return AudioInfo(seconds, rate, channels, round(seconds * rate))
-
-
-def _load_ffmpeg(path: Path, ref: AudioRef, sample_rate: int) -> np.ndarray:
-    """At the file's own rate, then resampled as all other formats."""
-    import soundfile
-
-    info = _probe_ffmpeg(path)
-    start, stop = _frame_range(ref, info.frames, info.sample_rate)
-    arguments = ["-v", "error", "-xerror", "-i", str(path)]
-    if (
-        start or ref.end is not None
-    ):  # a jump lands beside its mark; the filter cuts at the file's own time stamps
-        begin, end = start / info.sample_rate, stop / info.sample_rate
-        jump = ["-ss", f"{max(0.0, begin - _FFMPEG_LEAD):.6f}", "-copyts"]
-        arguments = [*arguments[:3], *jump, *arguments[3:], "-af", f"atrim=start={begin:.6f}:end={end:.6f}"]
-    # As a WAV of all channels: ffmpeg's own mono is louder than the mean by up to 3 dB.
-    output = ["-vn", "-ar", str(info.sample_rate), "-c:a", "pcm_f32le", "-f", "wav", "-"]
-    decoded = _ffmpeg(path, *arguments, *output).stdout
-    try:
-        samples, _ = soundfile.read(io.BytesIO(decoded), dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(path, f"ffmpeg gives no sound for it: {_reason(error)}") from error
-    # Containers state their length to a frame or so of the codec: 0.1 s covers AAC's encoder delay.
-    if len(samples) < max(1, stop - start - info.sample_rate // 10):
-        raise AudioError(path, f"truncated: {len(samples)} of {stop - start} samples could be read")
-    return _finish(samples.mean(axis=1), info.sample_rate, sample_rate, str(path))
