@@ -1,13 +1,14 @@
 """Files that only ffmpeg reads, decoded once and kept while stretches of them are asked for.
 
 A jump into AAC, Opus or MPEG-TS gives other samples than decoding from the start does, and lands beside its mark. So
-a file is decoded from its first sample to its last, and a stretch is a slice of that. The last file decoded stays
-with the process (short sound in memory, long sound in an unnamed temporary file): many stretches of one recording
+a file is decoded from its first sample to its last, and a stretch is a slice of that. The files decoded last stay
+with the process (short sound in memory, long sound in unnamed temporary files): many stretches of one recording
 cost one decoding.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -20,14 +21,19 @@ import numpy as np
 
 from training.data import ffmpeg
 from training.data.audio_info import AudioError, AudioInfo
+from training.data.container_end import wrong_end
 
 MEMORY_BYTES = 64 * 2**20
-"""Decoded sound up to this size is kept in memory: 5 minutes and 49 seconds of 48 kHz mono."""
-DISK_BYTES = 8 * 2**30
-"""Decoded sound up to this size is kept in a temporary file: 6 hours of 48 kHz stereo. Longer sound is not kept:
-each stretch of it is decoded from the start."""
+"""A file whose decoded sound is larger (5 minutes and 49 seconds of 48 kHz mono) is kept on disk."""
+KEPT_IN_MEMORY = 4 * MEMORY_BYTES
+"""Bytes of decoded files in memory, all together."""
+KEPT_ON_DISK = 16 * 2**30
+"""Bytes of decoded files on disk, all together: 12 hours of 48 kHz stereo. A file that needs more is not kept: each
+stretch of it is decoded from the start."""
 _DISK_SHARE = 0.5
 """Share of the free space of the temporary folder that is taken at most."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +52,18 @@ class Decoded:
 
 
 def decoded(source: ffmpeg.Source, key: Hashable) -> Decoded:
-    """The whole of a file, decoded unless it was the last one that this process has decoded.
+    """The whole of a file, decoded unless this process still keeps it.
 
     key: what tells this content from every other. Raises `training.data.audio_info.AudioError`.
     """
-    global _last
     with _lock:
-        if _last is not None and _last[0] == key:
-            return _last[1]
-        _last = None  # before the next is decoded: two long ones at once would fill the disk
+        whole = _kept.pop(key, None)
+    if whole is None:
         whole = _decode(source)
-        _last = (key, whole)
-        return whole
+    with _lock:
+        _kept[key] = whole
+        _drop_the_oldest()
+    return whole
 
 
 def blocks(source: ffmpeg.Source, whole: Decoded, start: int, stop: int, size: int) -> Iterator[np.ndarray]:
@@ -76,8 +82,21 @@ def blocks(source: ffmpeg.Source, whole: Decoded, start: int, stop: int, size: i
             return
 
 
-_last: tuple[Hashable, Decoded] | None = None
+_kept: dict[Hashable, Decoded] = {}
+"""The files that were decoded last, the latest at the end."""
 _lock = threading.Lock()
+
+
+def _drop_the_oldest() -> None:
+    memory = disk = 0
+    for key in reversed(list(_kept)):
+        samples = _kept[key].samples
+        if isinstance(samples, np.memmap):
+            disk += samples.nbytes
+        else:
+            memory += 1024 + (0 if samples is None else samples.nbytes)
+        if memory > KEPT_IN_MEMORY or disk > KEPT_ON_DISK:
+            del _kept[key]
 
 
 def _forget() -> None:
@@ -91,13 +110,22 @@ if hasattr(os, "register_at_fork"):
 
 
 def _decode(source: ffmpeg.Source) -> Decoded:
+    if (wrong := wrong_end(source.handle, source.container)) is not None:
+        raise AudioError(source.name, wrong)
     kept, sample_rate, channels = _Kept(), 0, 0
     for block, rate in ffmpeg.decode(source):
         sample_rate, channels = rate, block.shape[1]
         kept.add(block)
     if not kept.frames:
         raise AudioError(source.name, "holds no samples")
-    return Decoded(sample_rate, channels, kept.frames, kept.samples(channels))
+    samples = kept.samples(channels)
+    if samples is None:
+        _log.warning(
+            "%s: too long to be kept decoded, so that each stretch of it is decoded from the start: convert it to "
+            "WAV or FLAC",
+            source.name,
+        )
+    return Decoded(sample_rate, channels, kept.frames, samples)
 
 
 class _Kept:
@@ -108,6 +136,7 @@ class _Kept:
         self._blocks: list[np.ndarray] | None = []
         self._bytes = 0
         self._file: IO[bytes] | None = None
+        self._room = 0.0
 
     def add(self, block: np.ndarray) -> None:
         self.frames += len(block)
@@ -117,23 +146,28 @@ class _Kept:
         if self._file is None and self._bytes <= MEMORY_BYTES:
             self._blocks.append(block)
             return
-        if self._bytes > DISK_BYTES or not _room_for(block.nbytes):
+        try:
+            if not self._written(block):
+                self._blocks, self._file = None, None
+        except OSError:  # the disk is full after all: others write there too
             self._blocks, self._file = None, None
-            return
+
+    def _written(self, block: np.ndarray) -> bool:
+        assert self._blocks is not None
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="polyvox-sound-")  # noqa: SIM115: the map of it keeps it
+            self._room = min(KEPT_ON_DISK, _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
+            self._file = tempfile.TemporaryFile(prefix="polyvox-sound-")  # noqa: SIM115
+        if self._bytes > self._room:
+            return False
         for one in [*self._blocks, block]:
             self._file.write(one.tobytes())
+        self._file.flush()
         self._blocks = []
+        return True
 
     def samples(self, channels: int) -> np.ndarray | None:
         if self._blocks is None:
             return None
         if self._file is None:
             return np.concatenate(self._blocks)
-        self._file.flush()
         return np.memmap(self._file, np.float32, "r", shape=(self.frames, channels))
-
-
-def _room_for(size: int) -> bool:
-    return shutil.disk_usage(tempfile.gettempdir()).free * _DISK_SHARE > size

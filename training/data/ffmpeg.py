@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -57,6 +58,7 @@ decodes within one. A file that takes longer keeps the decoder busy without end.
 
 _BLOCK_BYTES = 4 * 2**20
 _MESSAGE_BYTES = 65_536
+_CONTEXT = re.compile(r"^(\[[^\]]*\] *)+")
 _READING = {
     "mov": ("-enable_drefs", "0", "-use_absolute_path", "0"),
     # A broadcast may bear sound only seconds after its picture: look through more of it than ffmpeg does by itself.
@@ -109,10 +111,7 @@ def decode(source: Source) -> Iterator[tuple[np.ndarray, int]]:
         if shape is not None:
             for block in _blocks(process, source, shape):
                 yield block, shape.rate
-        status = process.wait(STALL_SECONDS)
-        said = messages.text()
-        if status != 0 or shape is None:
-            raise AudioError(source.name, f"ffmpeg cannot decode it: {_reason(said)}")
+        _require_whole(source, process.wait(STALL_SECONDS), messages.text())
     finally:
         process.kill()
         process.wait()
@@ -147,7 +146,19 @@ def _command(program: str, demuxer: str, address: tuple[str, str]) -> list[str]:
         *_READING.get(demuxer, ()),
         *("-i", url, "-map", "0:a:0", "-vn", "-sn", "-dn"),
         # As a WAV of all channels: ffmpeg's own mono is louder than the mean by up to 3 dB.
-        *("-map_metadata", "-1", "-c:a", "pcm_f32le", "-fflags", "+bitexact", "-f", "wav", "pipe:1"),
+        *(
+            "-map_metadata",
+            "-1",
+            "-af",
+            "asetpts=N/SR/TB",
+            "-c:a",
+            "pcm_f32le",
+            "-fflags",
+            "+bitexact",
+            "-f",
+            "wav",
+            "pipe:1",
+        ),
     ]
 
 
@@ -193,9 +204,34 @@ class _Messages:
         return self._kept.decode("utf-8", "replace").strip()
 
 
+def _require_whole(source: Source, status: int, said: str) -> None:
+    """`AudioError` for what ffmpeg failed at, and for what it passed over: ends that are missing, damaged parts."""
+    if status != 0:
+        raise AudioError(source.name, f"ffmpeg cannot decode it: {_reason(said)}")
+    demuxer = DEMUXERS[source.container]
+    passed = [line for line in said.splitlines() if _is_of_the_file(line, demuxer)]
+    if any("unknown-length element with ID 0x1" in line for line in passed):
+        raise AudioError(
+            source.name, "a second file begins within it, and only the first could be read: part them"
+        )
+    if any("ended prematurely" in line for line in passed):
+        raise AudioError(source.name, "truncated: the file ends within a part of it")
+    if passed:
+        raise AudioError(source.name, f"is damaged or has foreign bytes in it: {_reason(passed[0])}")
+
+
+def _is_of_the_file(line: str, demuxer: str) -> bool:
+    """Whether a message is the demuxer's. What decoders say while ffmpeg looks at the picture is none of ours."""
+    context = re.match(r"\[([^\]@]+)", line)
+    if context is None:
+        return bool(line.strip())
+    name = context[1].strip()
+    return name.startswith("in#") or demuxer in name.split(",")
+
+
 def _reason(said: str) -> str:
     """The line that says why, of those that ffmpeg prints: the first, the others follow from it."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [_CONTEXT.sub("", line).strip() for line in said.splitlines() if line.strip()]
     if any("matches no streams" in line for line in lines):
         return "there is no sound in it"
     return lines[0] if lines else "no reason given"

@@ -1,0 +1,132 @@
+"""Whether a file that ffmpeg decodes ends where its container says, told by the container's own outline.
+
+ffmpeg reads what it finds: it passes over a second file behind the first, and over some ends that are missing, in
+silence. (MPEG-TS, ADTS and AMR need no look here: ffmpeg reads joined ones, and reports cut ones.)
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_NAMES = {_ASF_HEADER: "header", bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"): "data"}
+_RIFF_UNKNOWN = (0, 0xFFFFFFFF)
+_Part = tuple[str, int]
+"""What a part of a file is called, and its bytes from its first to the next part's; 0: up to the file's end."""
+
+
+def wrong_end(handle: BinaryIO, container: str) -> str | None:
+    """What shows that the file is cut short, or that a second one lies behind it; None where nothing does.
+
+    handle: ends at its start. container: by `training.data.containers.identify`.
+    """
+    outline = _OUTLINES.get(container)
+    if outline is None:
+        return None
+    header, part_of, first = outline
+    try:
+        return _wrong_part(handle, header, part_of, first)
+    finally:
+        handle.seek(0)
+
+
+def _wrong_part(
+    handle: BinaryIO, header: int, part_of: Callable[[bytes], _Part | None], first: str
+) -> str | None:
+    size = handle.seek(0, io.SEEK_END)
+    seen = False
+    for at, (name, length) in _parts(handle, size, header, part_of):
+        if name == first and seen:
+            return f"a second file begins at byte {at}, and only the first would be read: part them"
+        if at + length > size:
+            return f"truncated: its part “{name}” at byte {at} states {length} bytes, {size - at} are there"
+        seen = True
+    return None
+
+
+def _parts(
+    handle: BinaryIO, size: int, header: int, part_of: Callable[[bytes], _Part | None]
+) -> Iterator[tuple[int, _Part]]:
+    """The parts in their order up to bytes that begin none: junk behind the last one is no harm."""
+    at = 0
+    while at < size:
+        handle.seek(at)
+        part = part_of(handle.read(header))
+        if part is None:
+            return
+        yield at, part
+        if part[1] == 0:
+            return
+        at += part[1]
+
+
+def _box(head: bytes) -> _Part | None:
+    """MP4: size and type, or a size of 64 bits behind the type."""
+    if len(head) < 8 or not (head[4:8].isascii() and head[4:8].decode("ascii").isprintable()):
+        return None
+    (length,) = struct.unpack(">I", head[:4])
+    if length == 1:
+        length = struct.unpack(">Q", head[8:16])[0] if len(head) == 16 else 16
+    elif 0 < length < 8:
+        return None
+    return head[4:8].decode("ascii").strip(), length
+
+
+def _riff(head: bytes) -> _Part | None:
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:12] not in (b"AVI ", b"AVIX"):
+        return None
+    (length,) = struct.unpack("<I", head[4:8])
+    return "RIFF", 0 if length in _RIFF_UNKNOWN else 8 + length + length % 2
+
+
+def _asf_object(head: bytes) -> _Part | None:
+    if len(head) < 24:
+        return None
+    (length,) = struct.unpack("<Q", head[16:24])
+    known = head[16:24] != b"\xff" * 8 and length >= 24
+    name = _ASF_NAMES.get(head[:16])
+    if name is None and (not known or length > 1 << 40):
+        return None
+    return name or "index", length if known else 0
+
+
+def _caf_chunk(head: bytes) -> _Part | None:
+    if head[:4] == b"caff":
+        return "caff", 8
+    if len(head) < 12 or not head[:4].isalnum():
+        return None
+    (length,) = struct.unpack(">q", head[4:12])
+    return head[:4].decode("ascii"), 0 if length < 0 else 12 + length
+
+
+def _flv_tag(head: bytes) -> _Part | None:
+    if head[:3] == b"FLV":
+        return "FLV", 9 + 4
+    if len(head) < 11 or head[0] & 0x1F not in (8, 9, 18):
+        return None
+    return "tag", 11 + int.from_bytes(head[1:4], "big") + 4
+
+
+def _matroska_element(head: bytes) -> _Part | None:
+    """The header or the segment; both have identifiers of four bytes, then a size whose first byte tells its length."""
+    name = {b"\x1a\x45\xdf\xa3": "header", b"\x18\x53\x80\x67": "segment"}.get(head[:4])
+    if name is None or len(head) < 12 or head[4] == 0:
+        return None
+    width = 9 - head[4].bit_length()
+    bits = (1 << 7 * width) - 1
+    stated = int.from_bytes(head[4 : 4 + width], "big") & bits
+    return name, 0 if stated == bits else 4 + width + stated  # all ones: a recorder that does not know it yet
+
+
+_OUTLINES: dict[str, tuple[int, Callable[[bytes], _Part | None], str]] = {
+    "mov": (16, _box, "ftyp"),
+    "avi": (12, _riff, ""),
+    "asf": (24, _asf_object, "header"),
+    "caf": (12, _caf_chunk, "caff"),
+    "matroska": (12, _matroska_element, "header"),
+    "flv": (11, _flv_tag, "FLV"),
+}
+"""By container: bytes of a part's header, what reads it, and the name of the part that a file begins with."""
