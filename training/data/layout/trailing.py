@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from training.data.containers import HEAD_BYTES, identify
@@ -80,3 +81,19 @@ def refuse_other_sound(handle: BinaryIO, at: int, end: int, stated: str) -> None
         raise LayoutError(
             f"after its sound ({stated}) another file follows ({other}, {end - at} bytes): split it into two files"
         )
+
+
+def is_text(data: bytes) -> bool:
+    """Whether all of ``data`` is printable ASCII, and there is enough of it to say so."""
+    return len(data) >= 16 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data)
+
+
+def occurrences(handle: BinaryIO, mark: bytes, at: int, end: int) -> Iterator[int]:
+    """Offsets of ``mark`` in the bytes from ``at`` to ``end``, which are read one block at a time."""
+    while at < end:
+        block = read_at(handle, at, min(_BLOCK + len(mark) - 1, end - at))
+        found = block.find(mark)
+        while found >= 0:
+            yield at + found
+            found = block.find(mark, found + 1)
+        at += _BLOCK
