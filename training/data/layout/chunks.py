@@ -104,7 +104,7 @@ def chunk_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
         kind = _KINDS[read_at(handle, start, 4)]
         sound = _header(handle, kind, start, size)
         if sound is None:
-            return [*sections, Section(((start, size),))]
+            raise LayoutError("cannot be decoded: its header ends before the chunk of its sound")
         end = _end_of_samples(handle, kind, sound, size)
         after = _after_chunks(handle, kind, end, size, sound.end)
         following = skip_harmless(handle, after, size)
@@ -134,7 +134,7 @@ def _unknown(stated: int, kind: _Kind) -> int | None:
 
 
 def _header(handle: BinaryIO, kind: _Kind, start: int, size: int) -> _Sound | None:
-    """What the chunks up to the samples say; None without samples, and for what libsndfile shall judge itself."""
+    """What the chunks up to the samples say; None where no chunk of samples follows."""
     first = start + (40 if kind.id_bytes == 16 else 12)
     (stated_end,) = struct.unpack(kind.size, read_at(handle, start + kind.id_bytes, kind.size_bytes))
     end = _unknown(stated_end, kind)
@@ -235,7 +235,7 @@ def _end_of_samples(handle: BinaryIO, kind: _Kind, sound: _Sound, size: int) -> 
     if sound.stated:
         _refuse_text(sound, read_at(handle, end, min(_TAIL, size - end)), end)
     refuse_other_sound(handle, end, size, seconds(end - sound.body, sound.byte_rate))
-    limit = _next_header(handle, end, end_before_tags(handle, end, min(limit, size)))
+    limit = _next_header(handle, end, end_before_tags(handle, end, min(limit, size), id3=True))
     found = _chunks_at_end(handle, kind, sound, limit, size)
     if found == limit and size - limit < max(2, sound.block):
         found = size
