@@ -16,19 +16,17 @@ import tempfile
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from training.data import decoded
 from training.data.audio_info import AudioError, AudioInfo
 from training.data.containers import HEAD_BYTES, identify_file, unknown
+from training.data.downmix import choose, mono
 from training.data.example import AudioRef
 from training.data.ffmpeg import DEMUXERS, Source, find_ffmpeg
-from training.data.truncation import missing_end, missing_wav_bytes
-
-if TYPE_CHECKING:
-    import soundfile
+from training.data.sound_file import open_sound
 
 __all__ = [
     "END_TOLERANCE",
@@ -40,11 +38,14 @@ __all__ = [
     "find_ffmpeg",
     "load_audio",
     "load_bytes",
+    "load_with_channel",
     "needs_ffmpeg",
     "probe",
     "probe_bytes",
     "segment_duration",
     "stream",
+    "stream_mono",
+    "taken_channel",
 ]
 
 SOUNDFILE_CONTAINERS = frozenset({"wav", "rf64", "w64", "flac", "ogg", "mp3", "aiff", "au", "sphere", "voc"})
@@ -54,39 +55,28 @@ SOUNDFILE_SUFFIXES = frozenset(
 )
 """How such files are usually named: for finding sound in a folder, not for choosing what decodes it."""
 SOUND_SUFFIXES = SOUNDFILE_SUFFIXES | {
-    *(
-        ".m4a",
-        ".mp4",
-        ".m4b",
-        ".mov",
-        ".3gp",
-        ".aac",
-        ".webm",
-        ".mka",
-        ".mkv",
-        ".ts",
-        ".amr",
-        ".wma",
-        ".caf",
-        ".ac3",
-    ),
-    *(".avi", ".flv", ".mpg", ".ape", ".wv", ".tta"),
+    f".{name}"
+    for name in "m4a m4b mp4 mov 3gp aac webm mka mkv ts mpg amr wma avi flv caf ac3 ape wv tta".split()
 }
 """The same, with what needs ffmpeg."""
 END_TOLERANCE = 0.05
 """Seconds by which a stated end may lie behind the file's last sample: tables round their times."""
 
-_MP3_LEAD = 1
-"""Seconds decoded before a stretch of an MP3 and thrown away: its frames borrow bits from those before them, and
-libsndfile gives silence for the ones right after a jump."""
-
 
 def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
-    """Samples of ``ref``: float32 ``[time]``, mono (the mean of the channels), at ``sample_rate``.
+    """Samples of ``ref``: float32 ``[time]``, mono, at ``sample_rate``.
+
+    Mono is the channel that ``ref`` names; without one the mean of all, or the loudest one where that mean lies more
+    than 20 dB below it, because the channels cancel each other (`training.data.downmix`).
 
     Raises `AudioError` for a file that is missing, truncated, without samples or of an unknown format, and
-    for a stretch that does not lie in the file.
+    for a stretch or a channel that is not in the file.
     """
+    return load_with_channel(ref, sample_rate)[0]
+
+
+def load_with_channel(ref: AudioRef, sample_rate: int = 16_000) -> tuple[np.ndarray, int | None]:
+    """`load_audio`, and the channel that stands for all because their mean would lose it; None otherwise."""
     with _opened(ref.path) as (handle, container, key):
         return _load(handle, container, key, ref, sample_rate)
 
@@ -94,43 +84,71 @@ def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
 def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
     """`load_audio` for a file that lies in memory (a Parquet cell); ``ref.path`` only names it in messages."""
     with _in_memory(data, ref.path) as (handle, container, key):
-        return _load(handle, container, key, ref, sample_rate)
+        return _load(handle, container, key, ref, sample_rate)[0]
 
 
 def stream(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndarray, int]]:
     """The same stretch in blocks ``(float32 [time, channels], sample rate)`` as the file has them.
 
-    For files of hours: one block at a time is in memory. Raises `AudioError` like `load_audio`, for an end that is
-    missing after the last block.
+    For files of hours: one block at a time is in memory. Where ``ref`` names a channel the blocks hold that one alone.
+    Raises `AudioError` like `load_audio`, for an end that is missing after the last block.
     """
     with _opened(ref.path) as (handle, container, key):
-        if container in SOUNDFILE_CONTAINERS:
-            yield from _stream_soundfile(handle, ref, block_seconds)
-            return
-        source = Source(handle, container, ref.path)
-        whole = decoded.decoded(source, key)
-        start, stop = _frame_range(ref, whole.frames, whole.sample_rate)
-        size = max(1, round(block_seconds * whole.sample_rate))
-        for samples in decoded.blocks(source, whole, start, stop, size):
+        for samples, rate in _blocks(handle, container, key, ref, block_seconds):
             _require_numbers(samples, ref.path)
-            yield samples, whole.sample_rate
+            yield samples, rate
 
 
-def _stream_soundfile(
-    handle: BinaryIO, ref: AudioRef, block_seconds: float
+def stream_mono(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndarray, int]]:
+    """`stream` with blocks ``[time]``: made mono as `load_audio` makes the whole stretch, which is decoded twice for it
+    where it has several channels and more than one block."""
+    channel = taken_channel(ref, block_seconds)
+    for block, rate in stream(ref, block_seconds):
+        yield mono(block, channel), rate
+
+
+def taken_channel(ref: AudioRef, block_seconds: float = 10.0) -> int | None:
+    """Which channel `load_audio` takes of this stretch because the mean would lose it; None: the mean, or one channel.
+
+    Decodes a file of several channels. Raises `AudioError`.
+    """
+    if ref.channel is not None or probe(ref.path).channels == 1:
+        return None
+    return choose(block for block, _ in stream(ref, block_seconds))
+
+
+def _blocks(
+    handle: BinaryIO, container: str, key: Hashable, ref: AudioRef, block_seconds: float | None
 ) -> Iterator[tuple[np.ndarray, int]]:
-    path = ref.path
-    with _open_soundfile(handle, path) as sound:
-        start, stop = _frame_range(ref, sound.frames, sound.samplerate)
-        missing, block = stop - start, max(1, round(block_seconds * sound.samplerate))
-        samples = _read_first(sound, start, min(block, missing), path)
-        while len(samples):
-            _require_numbers(samples, path)
+    """The stretch in blocks ``[time, channels]``; None: in one."""
+    if container in SOUNDFILE_CONTAINERS:
+        yield from _soundfile_blocks(handle, container, key, ref, block_seconds)
+        return
+    source = Source(handle, container, ref.path)
+    whole = decoded.decoded(source, key)
+    start, stop = _frame_range(ref, whole.frames, whole.sample_rate)
+    size = stop - start if block_seconds is None else max(1, round(block_seconds * whole.sample_rate))
+    for samples in decoded.blocks(source, whole, start, stop, size):
+        yield _selected(samples, ref), whole.sample_rate
+
+
+def _soundfile_blocks(
+    handle: BinaryIO, container: str, key: Hashable, ref: AudioRef, block_seconds: float | None
+) -> Iterator[tuple[np.ndarray, int]]:
+    with open_sound(handle, container, ref.path, key) as sound:
+        rate = sound.sample_rate
+        start, stop = _frame_range(ref, sound.frames, rate)
+        wanted = missing = stop - start
+        block = wanted if block_seconds is None else max(1, round(block_seconds * rate))
+        sound.seek(start)
+        while len(samples := sound.read(min(block, missing))):
             missing -= len(samples)
-            yield samples, sound.samplerate
-            samples = _read(sound, min(block, missing), path)
-        if missing > _uncertain_frames(sound) or missing == stop - start:
-            raise AudioError(path, f"truncated: {missing} of {stop - start} samples could not be read")
+            yield _selected(samples, ref), rate
+        if missing > sound.uncertain or missing == wanted:
+            raise AudioError(
+                ref.path,
+                f"truncated: {(wanted - missing) / rate:.3f} of {wanted / rate:.3f} s could be read from {ref.start:g} s on",
+            )
 
 
 def probe(path: str | Path) -> AudioInfo:
@@ -150,19 +168,21 @@ def probe_bytes(data: bytes, name: str) -> AudioInfo:
 
 
 def _probe(handle: BinaryIO, container: str, key: Hashable, name: str) -> AudioInfo:
-    if container in SOUNDFILE_CONTAINERS:
-        return _probe_soundfile(handle, name)
-    return decoded.decoded(Source(handle, container, name), key).info
+    if container not in SOUNDFILE_CONTAINERS:
+        return decoded.decoded(Source(handle, container, name), key).info
+    with open_sound(handle, container, name, key) as sound:
+        if sound.frames == 0:
+            raise AudioError(name, "holds no samples")
+        sound.require_end()
+        return sound.info
 
 
-def _load(handle: BinaryIO, container: str, key: Hashable, ref: AudioRef, sample_rate: int) -> np.ndarray:
-    if container in SOUNDFILE_CONTAINERS:
-        return _load_soundfile(handle, ref.path, ref, sample_rate)
-    source = Source(handle, container, ref.path)
-    whole = decoded.decoded(source, key)
-    start, stop = _frame_range(ref, whole.frames, whole.sample_rate)
-    samples = np.concatenate(list(decoded.blocks(source, whole, start, stop, stop - start)))
-    return _finish(samples.mean(axis=1), whole.sample_rate, sample_rate, ref.path)
+def _load(
+    handle: BinaryIO, container: str, key: Hashable, ref: AudioRef, sample_rate: int
+) -> tuple[np.ndarray, int | None]:
+    blocks = list(_blocks(handle, container, key, ref, None))
+    samples = blocks[0][0] if len(blocks) == 1 else np.concatenate([block for block, _ in blocks])
+    return _finish(samples, blocks[0][1], ref, sample_rate)
 
 
 @contextmanager
@@ -232,96 +252,29 @@ def _frame_range(ref: AudioRef, frames: int, rate: int) -> tuple[int, int]:
     return start, stop
 
 
-def _open_soundfile(handle: BinaryIO, name: str) -> soundfile.SoundFile:
-    import soundfile
-
-    missing = missing_end(handle)
-    if missing is None:
-        try:
-            sound = soundfile.SoundFile(handle)
-        except (soundfile.LibsndfileError, TypeError) as error:
-            raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
-        missing = missing_wav_bytes(sound.extra_info)
-    if missing is not None:
-        raise AudioError(name, f"truncated: {missing}")
-    return sound
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).rstrip(".")
-
-
-def _load_soundfile(handle: BinaryIO, name: str, ref: AudioRef, sample_rate: int) -> np.ndarray:
-    with _open_soundfile(handle, name) as sound:
-        start, stop = _frame_range(ref, sound.frames, sound.samplerate)
-        samples = _read_first(sound, start, stop - start, name)
-        if len(samples) < max(1, stop - start - _uncertain_frames(sound)):
-            raise AudioError(
-                name,
-                f"truncated: {len(samples)} of {stop - start} samples could be read from {ref.start:g} s on",
-            )
-        rate = sound.samplerate
-    return _finish(samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0], rate, sample_rate, name)
-
-
-def _read_first(sound: soundfile.SoundFile, start: int, frames: int, name: str) -> np.ndarray:
-    """``frames`` from ``start`` on; in an MP3 by way of the frames before them, in one call."""
-    import soundfile
-
-    lead = min(start, _MP3_LEAD * sound.samplerate) if sound.format == "MP3" else 0
-    if start:
-        try:
-            sound.seek(start - lead)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
-    return _read(sound, frames + lead, name)[lead:]
-
-
-def _read(sound: soundfile.SoundFile, frames: int, name: str) -> np.ndarray:
-    import soundfile
-
-    try:
-        return sound.read(frames, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(name, f"cannot be decoded: {_reason(error)}") from error
-
-
-def _uncertain_frames(sound: soundfile.SoundFile) -> int:
-    """By how much a header may overstate the length: an MP3 without a Xing or Info frame has it estimated."""
-    return round(0.01 * sound.frames + 0.1 * sound.samplerate) if sound.format == "MP3" else 0
-
-
-def _probe_soundfile(handle: BinaryIO, name: str) -> AudioInfo:
-    with _open_soundfile(handle, name) as sound:
-        if sound.frames == 0:
-            raise AudioError(name, "holds no samples")
-        if sound.format == "FLAC":
-            _require_last_sample(sound, name)
-        return AudioInfo(sound.frames / sound.samplerate, sound.samplerate, sound.channels, sound.frames)
-
-
-def _require_last_sample(sound: soundfile.SoundFile, name: str) -> None:
-    """A FLAC file tells nowhere that its end is missing: look whether the last sample can be decoded."""
-    import soundfile
-
-    try:
-        sound.seek(sound.frames - 1)
-        found = len(sound.read(1, dtype="float32"))
-    except soundfile.LibsndfileError:
-        found = 0
-    if not found:
-        raise AudioError(name, f"truncated: the last of its {sound.frames} samples cannot be decoded")
-
-
 def _require_numbers(samples: np.ndarray, name: str) -> None:
     if not np.isfinite(samples).all():
         raise AudioError(name, "holds samples that are no numbers (NaN or infinite)")
 
 
-def _finish(samples: np.ndarray, rate: int, sample_rate: int, name: str) -> np.ndarray:
-    _require_numbers(samples, name)
+def _finish(samples: np.ndarray, rate: int, ref: AudioRef, sample_rate: int) -> tuple[np.ndarray, int | None]:
+    """Mono at ``sample_rate`` of ``[time, channels]``, and the channel that was taken (None: the mean)."""
+    _require_numbers(samples, ref.path)
+    channel = choose([samples])
+    samples = mono(samples, channel)
     if rate != sample_rate:
         import soxr
 
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    return np.ascontiguousarray(samples, dtype=np.float32), channel
+
+
+def _selected(samples: np.ndarray, ref: AudioRef) -> np.ndarray:
+    """The channel that ``ref`` names, as ``[time, 1]``; all of them where it names none."""
+    if ref.channel is None:
+        return samples
+    if not 0 <= ref.channel < samples.shape[1]:
+        raise AudioError(
+            ref.path, f"channel {ref.channel} is asked for (counted from 0), it has {samples.shape[1]}"
+        )
+    return samples[:, ref.channel : ref.channel + 1]

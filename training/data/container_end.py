@@ -1,7 +1,7 @@
 """Whether a file that ffmpeg decodes ends where its container says, told by the container's own outline.
 
 ffmpeg reads what it finds: it passes over a second file behind the first, and over some ends that are missing, in
-silence. (MPEG-TS, ADTS and AMR need no look here: ffmpeg reads joined ones, and reports cut ones.)
+silence. (MPEG-TS and ADTS need no look here: ffmpeg reads joined ones, and reports cut ones.)
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import BinaryIO
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_NAMES = {_ASF_HEADER: "header", bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"): "data"}
 _RIFF_UNKNOWN = (0, 0xFFFFFFFF)
+_AMR = (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1)
+_AMR_WIDE = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
+"""Bytes of a frame of 20 ms by its kind (RFC 4867); 0: there is none."""
 _Part = tuple[str, int]
 """What a part of a file is called, and its bytes from its first to the next part's; 0: up to the file's end."""
 
@@ -24,11 +27,10 @@ def wrong_end(handle: BinaryIO, container: str) -> str | None:
     handle: ends at its start. container: by `training.data.containers.identify`.
     """
     outline = _OUTLINES.get(container)
-    if outline is None:
-        return None
-    header, part_of, first = outline
     try:
-        return _wrong_part(handle, header, part_of, first)
+        if container == "amr":
+            return _wrong_amr(handle.read())
+        return None if outline is None else _wrong_part(handle, *outline)
     finally:
         handle.seek(0)
 
@@ -44,6 +46,23 @@ def _wrong_part(
         if at + length > size:
             return f"truncated: its part “{name}” at byte {at} states {length} bytes, {size - at} are there"
         seen = True
+    return None
+
+
+def _wrong_amr(content: bytes) -> str | None:
+    """AMR is frames and nothing else. ffmpeg makes sound of nearly all bytes: a frame that none can be is foreign."""
+    wide = content.startswith(b"#!AMR-WB\n")
+    lengths = _AMR_WIDE if wide else _AMR
+    at = 9 if wide else 6
+    while at < len(content):
+        kind = content[at]
+        length = lengths[kind >> 3 & 15]
+        frame = content[at : at + length]
+        if kind & 0x83 or not length or not any(frame):
+            return f"holds bytes that are no sound from byte {at} of {len(content)} on: cut them off, or part joined files"
+        if len(frame) < length:
+            return f"truncated: its last frame needs {length} bytes, {len(frame)} are there"
+        at += length
     return None
 
 
