@@ -22,7 +22,7 @@ from training.data.audio import AudioError, load_audio, load_bytes, probe, strea
 from training.data.containers import identify
 from training.data.example import AudioRef
 
-EXAMPLES = 500
+EXAMPLES = 150
 """Generated files; each costs three to five starts of ffmpeg, 0.2 to 0.4 s in all."""
 NEAR = 0.06
 """Seconds by which lossy sound may lie beside its place."""
@@ -219,6 +219,7 @@ def files(draw: st.DrawFn) -> tuple[str, int, int, float, float, float, str, flo
 
 
 def damaged(content: bytes, damage: str, where: float) -> bytes:
+    """The file as a transfer that broke off leaves it, or with bytes behind its end."""
     rest = {
         "appended zeros": bytes(round(3000 * where)),
         "appended noise": np.random.default_rng(round(1e6 * where)).bytes(round(3000 * where)),

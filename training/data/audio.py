@@ -56,7 +56,26 @@ SOUNDFILE_SUFFIXES = frozenset(
 """How such files are usually named: for finding sound in a folder, not for choosing what decodes it."""
 SOUND_SUFFIXES = SOUNDFILE_SUFFIXES | {
     f".{name}"
-    for name in "m4a m4b mp4 mov 3gp aac webm mka mkv ts mpg amr wma avi flv caf ac3 ape wv tta".split()
+    for name in (
+        *(
+            "m4a",
+            "m4b",
+            "mp4",
+            "mov",
+            "3gp",
+            "aac",
+            "webm",
+            "mka",
+            "mkv",
+            "ts",
+            "mpg",
+            "amr",
+            "wma",
+            "avi",
+            "flv",
+        ),
+        *("caf", "ac3", "eac3", "wv"),
+    )
 }
 """The same, with what needs ffmpeg."""
 END_TOLERANCE = 0.05

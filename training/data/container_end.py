@@ -17,6 +17,7 @@ _RIFF_UNKNOWN = (0, 0xFFFFFFFF)
 _AMR = (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1)
 _AMR_WIDE = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
 """Bytes of a frame of 20 ms by its kind (RFC 4867); 0: there is none."""
+_WAVPACK_UNKNOWN = 0xFFFFFFFF
 _Part = tuple[str, int]
 """What a part of a file is called, and its bytes from its first to the next part's; 0: up to the file's end."""
 
@@ -30,6 +31,8 @@ def wrong_end(handle: BinaryIO, container: str) -> str | None:
     try:
         if container == "amr":
             return _wrong_amr(handle.read())
+        if container == "wavpack":
+            return _wrong_wavpack(handle)
         return None if outline is None else _wrong_part(handle, *outline)
     finally:
         handle.seek(0)
@@ -64,6 +67,20 @@ def _wrong_amr(content: bytes) -> str | None:
             return f"truncated: its last frame needs {length} bytes, {len(frame)} are there"
         at += length
     return None
+
+
+def _wrong_wavpack(handle: BinaryIO) -> str | None:
+    """Every block says which samples it holds, and of how many."""
+    at, stated, held = 0, _WAVPACK_UNKNOWN, 0
+    while len(header := handle.read(32)) == 32 and header[:4] == b"wvpk":
+        length, total, first, count = struct.unpack("<4xI4x3I8x", header)
+        stated = total if at == 0 else stated
+        held = max(held, first + count)
+        at += 8 + length
+        handle.seek(at)
+    if stated == _WAVPACK_UNKNOWN or held >= stated:
+        return None
+    return f"truncated: the header states {stated} samples, {held} are there"
 
 
 def _parts(
