@@ -6,7 +6,7 @@ import struct
 from typing import BinaryIO
 
 from training.data.layout.parts import LayoutError, Section, read_at, seconds, short
-from training.data.layout.trailing import refuse_other_sound, skip_harmless
+from training.data.layout.trailing import end_before_tags, is_text, refuse_other_sound, skip_harmless
 
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 """Bytes of a sample by encoding: mu-law, PCM of 8 to 32 bits, float, double, A-law. Others are compressed."""
@@ -26,7 +26,12 @@ def au_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
     block = _BYTES.get(encoding, 0) * channels
     body = start + offset
     if stated == 0 or stated >= 0xFFFFF000 or 0x7FFFF000 <= stated <= 0x80000000:
-        return [_section(handle, start, body, size, block, order)]
+        end = end_before_tags(handle, body, size)
+        if block > 1 and is_text(read_at(handle, max(body, end - 24), end - max(body, end - 24))):
+            raise LayoutError("the header leaves the length of its sound open, and text follows it: cut the text off")
+        return [_section(handle, start, body, end, block, order)]
+    if block and stated + -stated % block <= size - body:
+        stated += -stated % block
     if stated > size - body:
         raise short(stated, size - body, block * rate, "bytes")
     end = body + stated

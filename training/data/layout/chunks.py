@@ -18,15 +18,19 @@ from training.data.layout.trailing import (
     occurrences,
     refuse_other_sound,
     skip_harmless,
+    tag_length,
 )
 
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _GUID_END = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-_KNOWN = frozenset(
-    b"LIST id3  ID3  bext cue  smpl inst fact PEAK JUNK junk FLLR PAD  iXML axml chna _PMX afsp DISP acid plst labl "
-    b"strc r64m ds64 aXML umid CSET levl minf elm1 regn MARK INST MIDI AESD APPL COMT NAME AUTH (c)  ANNO FVER SAUR "
-    b"COMM CHAN data SSND fmt  bxml sxml logs ISFT DGDA Cr8r link wavl slnt".split(b" ")
+_NAMES = (
+    "LIST id3  ID3  bext cue  smpl inst fact PEAK JUNK junk FLLR PAD  iXML axml chna _PMX afsp "
+    "DISP acid plst labl strc r64m ds64 aXML umid CSET levl minf elm1 regn MARK INST MIDI AESD "
+    "APPL COMT NAME AUTH (c)  ANNO FVER SAUR COMM CHAN data SSND fmt  bxml sxml logs ISFT DGDA "
+    "Cr8r link wavl slnt "
 )
+_KNOWN = frozenset(_NAMES[at : at + 4].encode() for at in range(0, len(_NAMES), 5))
+"""Names of chunks, each of four characters."""
 _TEXT = 24
 """Bytes of text in a row that no samples are: of 16 bits, they would be so by chance once in 10 billion files."""
 _TAIL = 1 << 18
@@ -59,7 +63,8 @@ class _Kind:
 
 @dataclass(slots=True)
 class _Sound:
-    """What the header says. Offsets are the file's; ``stated`` is in bytes, None for unknown; ``end``: of the container."""
+    """What the header says. Offsets are the file's; ``stated`` is in bytes, None for unknown, ``written``
+    the same as it stands there; ``end``: of the container."""
 
     start: int
     body: int
@@ -70,6 +75,7 @@ class _Sound:
     format: int = 0
     ds64: int = 0
     comm: int = 0
+    written: int | None = None
     frames: int | None = None
     byte_rate: float = 0.0
 
@@ -200,6 +206,7 @@ def _set_stated(handle: BinaryIO, sound: _Sound, kind: _Kind, length: int) -> No
         sound.stated = _unknown(stated, _KINDS[b"riff"])
     else:
         sound.stated = _unknown(length, kind)
+    sound.written = sound.stated
     if sound.block:
         sound.byte_rate = sound.block * sound.rate
 
@@ -211,6 +218,9 @@ def _end_of_samples(handle: BinaryIO, kind: _Kind, sound: _Sound, size: int) -> 
         raise short(sound.stated, present, sound.byte_rate, "bytes")
     _check_comm(sound, present)
     end = sound.body + (sound.stated or 0)
+    if sound.stated and sound.end is not None and sound.body < sound.end < end:
+        if tag_length(handle, sound.end, size):
+            raise short(sound.stated, sound.end - sound.body, sound.byte_rate, "bytes")
     if sound.stated and _is_end(handle, kind, sound, end, size):
         return end
     if sound.stated == 0 and _after_chunks(handle, kind, end, size, None) > end:
@@ -219,9 +229,14 @@ def _end_of_samples(handle: BinaryIO, kind: _Kind, sound: _Sound, size: int) -> 
     if sound.stated and sound.end is not None:
         if sound.end > size + 8:
             raise short(sound.end - sound.start, size - sound.start, sound.byte_rate, "bytes with the header")
-        limit = min(size, sound.end)
-    limit = _next_header(handle, end, end_before_tags(handle, end, limit))
+        limit = sound.end
+    elif sound.end is not None and sound.body + 8 < sound.end < size:
+        limit = sound.end
+    refuse_other_sound(handle, end, size, seconds(end - sound.body, sound.byte_rate))
+    limit = _next_header(handle, end, end_before_tags(handle, end, min(limit, size)))
     found = _chunks_at_end(handle, kind, sound, limit, size)
+    if found == limit and size - limit < max(2, sound.block):
+        found = size
     if found < end:
         raise short(sound.stated or 0, found - sound.body, sound.byte_rate, "bytes")
     if sound.block > 1 and is_text(read_at(handle, max(end, found - _TEXT), found - max(end, found - _TEXT))):
@@ -241,14 +256,21 @@ def _next_header(handle: BinaryIO, at: int, end: int) -> int:
 
 
 def _check_comm(sound: _Sound, present: int) -> None:
-    """AIFF states its length twice: the larger one counts, as far as it is there."""
-    if sound.frames is None or not sound.block or sound.stated is None:
-        return
-    stated = sound.frames * sound.block
-    if stated > max(sound.stated, present):
-        raise short(stated, present, sound.byte_rate, "bytes")
-    if stated > sound.stated:
-        sound.stated = stated
+    """AIFF states its length twice: the larger one counts, unless the container ends where the other says. And no
+    sample is half there: what its container holds of it decides."""
+    if sound.frames is not None and sound.block:
+        stated = sound.frames * sound.block
+        if stated > max(sound.stated or 0, present):
+            raise short(stated, present, sound.byte_rate, "bytes")
+        sound.stated = stated if _ends_at(sound, stated) else max(sound.stated or 0, stated)
+    if sound.stated and sound.block and (rest := sound.stated % sound.block):
+        less, more = sound.stated - rest, sound.stated - rest + sound.block
+        sound.stated = less if _ends_at(sound, less) or more > present else more
+
+
+def _ends_at(sound: _Sound, length: int) -> bool:
+    """Whether the container ends behind ``length`` bytes of samples."""
+    return sound.end is not None and 0 <= sound.end - sound.body - length <= 1
 
 
 def _is_end(handle: BinaryIO, kind: _Kind, sound: _Sound, end: int, size: int) -> bool:
@@ -256,7 +278,7 @@ def _is_end(handle: BinaryIO, kind: _Kind, sound: _Sound, end: int, size: int) -
     if size - end < max(kind.align, sound.block) or _after_chunks(handle, kind, end, size, sound.end) > end:
         return True
     container = sound.end if sound.end is not None else size
-    if container <= end + (end - sound.body) % kind.align:
+    if container <= end + -end % kind.align:
         return True
     return skip_harmless(handle, end, size) >= min(size, max(end, container))
 
@@ -270,13 +292,17 @@ def _after_chunks(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | 
     return at
 
 
-def _run(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None) -> int:
+def _run(
+    handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None, *, exact: bool = False
+) -> int:
     """The end of the longest run of chunks from ``at`` on; names that nobody knows must lead on to a known end."""
     sure = at
     while at + kind.header <= size:
         name, body, length = _chunk(handle, kind, at)
         known = name in _KNOWN or (kind.id_bytes == 16 and name[4:] == _GUID_END)
-        if not known and not (kind.id_bytes == 4 and all(32 <= byte < 127 for byte in name)):
+        if name in _KINDS or (
+            not known and not (kind.id_bytes == 4 and all(32 <= byte < 127 for byte in name))
+        ):
             break
         if name == kind.data and length and body + length <= size:
             raise LayoutError(
@@ -300,21 +326,22 @@ def _chunks_at_end(handle: BinaryIO, kind: _Kind, sound: _Sound, limit: int, siz
         name += _GUID_END if kind.id_bytes == 16 else b""
         at = tail.find(name)
         while 0 <= at < best - start:
-            if _run(handle, kind, start + at, limit, limit) == limit:
+            if _run(handle, kind, start + at, limit, limit, exact=True) == limit:
                 best = start + at
                 break
             at = tail.find(name, at + 1)
-    filled_up = best < limit and sound.block == 1 and tail[best - start - 1] == 0
+    one_byte = sound.block == 1 and kind.size == "<I"  # where 0 is the loudest sample, and the byte that fills up
+    filled_up = one_byte and best > sound.body and best % 2 == 0 and tail[best - start - 1] == 0
     return best - 1 if filled_up else best
 
 
 def _section(handle: BinaryIO, kind: _Kind, sound: _Sound, end: int, stop: int) -> Section:
     """The file as it is where it says what is there, else with its sizes put right."""
     frames = (end - sound.body) // sound.block if sound.plain else None
-    as_stated = sound.stated == end - sound.body
+    as_stated = sound.written == end - sound.body
     if as_stated and sound.frames is not None and frames is not None and sound.frames < frames:
         as_stated = False
-    if as_stated and end <= stop:
+    if as_stated and (end == stop or not kind.counts_itself):  # libsndfile reads a Wave64 to the end of the file
         return Section(((sound.start, stop),))
     if sound.block:
         end -= (end - sound.body) % sound.block

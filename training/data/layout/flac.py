@@ -94,7 +94,7 @@ def _refuse_other(handle: BinaryIO, stream: _Stream, at: int, stop: int, counted
     """Look behind the last frame, which begins at ``at`` and is no longer than its samples are without compression."""
     length = f"{counted / stream.rate:.3f} s"
     longest = 64 + stream.channels * (16 + stream.block * (stream.bits + 1) // 8)
-    for mark in (b"RIFF", b"OggS", b"FORM"):
+    for mark in (b"RIFF", b"RF64", b"RIFX", b"riff", b"FORM", b"OggS", b".snd"):
         for found in occurrences(handle, mark, at, stop):
             refuse_other_sound(handle, found, stop, length)
     refuse_other_sound(handle, min(at + longest, stop), stop, length)

@@ -53,8 +53,6 @@ def ogg_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
         if not link.ended:
             place = f" (sound {number} of {len(links)} in the file)" if len(links) > 1 else ""
             raise LayoutError(f"truncated: the Ogg stream{place} has no last page")
-    if len(links) == 1 and at >= size:
-        return [Section(((start, size),))]
     return [Section(tuple[Piece, ...](link.pieces)) for link in links]
 
 

@@ -52,8 +52,22 @@ def end_before_tags(handle: BinaryIO, start: int, end: int) -> int:
             if length > end - start:
                 return end
             end -= length
+        elif (at := _last_id3(handle, start, end)) is not None:
+            end = at
         else:
             return end
+
+
+def _last_id3(handle: BinaryIO, start: int, end: int) -> int | None:
+    """Where an ID3v2 tag begins that ends at ``end``."""
+    first = max(start, end - _BLOCK)
+    tail = read_at(handle, first, end - first)
+    at = tail.rfind(b"ID3")
+    while at >= 0:
+        if id3_length(tail[at : at + 10]) == len(tail) - at:
+            return first + at
+        at = tail.rfind(b"ID3", 0, at)
+    return None
 
 
 def skip_harmless(handle: BinaryIO, at: int, end: int) -> int:
