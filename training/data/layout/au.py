@@ -28,7 +28,9 @@ def au_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
     if stated == 0 or stated >= 0xFFFFF000 or 0x7FFFF000 <= stated <= 0x80000000:
         end = end_before_tags(handle, body, size)
         if block > 1 and is_text(read_at(handle, max(body, end - 24), end - max(body, end - 24))):
-            raise LayoutError("the header leaves the length of its sound open, and text follows it: cut the text off")
+            raise LayoutError(
+                "the header leaves the length of its sound open, and text follows it: cut the text off"
+            )
         return [_section(handle, start, body, end, block, order)]
     if block and stated + -stated % block <= size - body:
         stated += -stated % block

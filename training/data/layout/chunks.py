@@ -292,9 +292,7 @@ def _after_chunks(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | 
     return at
 
 
-def _run(
-    handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None, *, exact: bool = False
-) -> int:
+def _run(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None, *, exact: bool = False) -> int:
     """The end of the longest run of chunks from ``at`` on; names that nobody knows must lead on to a known end."""
     sure = at
     while at + kind.header <= size:
@@ -330,7 +328,9 @@ def _chunks_at_end(handle: BinaryIO, kind: _Kind, sound: _Sound, limit: int, siz
                 best = start + at
                 break
             at = tail.find(name, at + 1)
-    one_byte = sound.block == 1 and kind.size == "<I"  # where 0 is the loudest sample, and the byte that fills up
+    one_byte = (
+        sound.block == 1 and kind.size == "<I"
+    )  # where 0 is the loudest sample, and the byte that fills up
     filled_up = one_byte and best > sound.body and best % 2 == 0 and tail[best - start - 1] == 0
     return best - 1 if filled_up else best
 
@@ -341,7 +341,9 @@ def _section(handle: BinaryIO, kind: _Kind, sound: _Sound, end: int, stop: int) 
     as_stated = sound.written == end - sound.body
     if as_stated and sound.frames is not None and frames is not None and sound.frames < frames:
         as_stated = False
-    if as_stated and (end == stop or not kind.counts_itself):  # libsndfile reads a Wave64 to the end of the file
+    if as_stated and (
+        end == stop or not kind.counts_itself
+    ):  # libsndfile reads a Wave64 to the end of the file
         return Section(((sound.start, stop),))
     if sound.block:
         end -= (end - sound.body) % sound.block
