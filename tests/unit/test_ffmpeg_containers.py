@@ -213,7 +213,11 @@ def files(draw: st.DrawFn) -> tuple[str, int, int, float, float, float, str, flo
         draw(st.floats(0.8, 4.0)),
         draw(st.sampled_from([0.0, 0.0, 0.2, 0.417, 3.0])),
         draw(st.floats(-0.3, 1.5)),
-        draw(st.sampled_from(["none", "none", "cut", "appended zeros", "appended noise", "appended tag"])),
+        draw(
+            st.sampled_from(
+                ["none", "none", "cut", "appended zeros", "appended noise", "appended tag", "appended text"]
+            )
+        ),
         draw(st.floats(0.05, 0.99)),
     )
 
@@ -224,6 +228,7 @@ def damaged(content: bytes, damage: str, where: float) -> bytes:
         "appended zeros": bytes(round(3000 * where)),
         "appended noise": np.random.default_rng(round(1e6 * where)).bytes(round(3000 * where)),
         "appended tag": b"TAG" + b"title".ljust(125, b"\x00"),
+        "appended text": b"some log line\n" * round(1 + 100 * where),
     }
     return content[: int(len(content) * where)] if damage == "cut" else content + rest.get(damage, b"")
 
@@ -312,6 +317,16 @@ def test_joined_streams_are_read_to_their_end(tmp_path: Path, name: str) -> None
     once = len(load(path, kind, rate))
     path.write_bytes(path.read_bytes() * 2)
     assert len(load(path, kind, rate)) == 2 * once
+
+
+@pytest.mark.parametrize("name", ["m4a", "m4a index first", "webm", "mkv pcm", "caf", "ts", "adts"])
+def test_a_text_behind_the_sound_is_no_harm(tmp_path: Path, name: str) -> None:
+    kind, rate = KINDS[name], KINDS[name].rates[0]
+    path = tmp_path / f"clip.{kind.suffix}"
+    write(path, kind, speech_like(2.0, rate, 1), rate)
+    whole = load(path, kind, rate)
+    path.write_bytes(path.read_bytes() + b"some log line\n" * 20)
+    np.testing.assert_array_equal(load(path, kind, rate), whole)
 
 
 def test_a_picture_without_sound_is_refused(tmp_path: Path) -> None:

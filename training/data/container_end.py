@@ -13,6 +13,16 @@ from typing import BinaryIO
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_NAMES = {_ASF_HEADER: "header", bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"): "data"}
+_BOXES = frozenset(
+    {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"free", b"skip", b"wide", b"uuid", b"meta"}
+)
+_LONGEST_UNKNOWN_BOX = 1 << 20
+_CAF_CHUNKS = frozenset(
+    {
+        *(b"desc", b"data", b"pakt", b"kuki", b"chan", b"free", b"info", b"mark", b"regn", b"inst", b"midi"),
+        b"uuid",
+    }
+)
 _RIFF_UNKNOWN = (0, 0xFFFFFFFF)
 _AMR = (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1)
 _AMR_WIDE = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
@@ -108,6 +118,8 @@ def _box(head: bytes) -> _Part | None:
         length = struct.unpack(">Q", head[8:16])[0] if len(head) == 16 else 16
     elif 0 < length < 8:
         return None
+    if head[4:8] not in _BOXES and length > _LONGEST_UNKNOWN_BOX:
+        return None  # junk behind the last box, a text perhaps, and not a size
     return head[4:8].decode("ascii").strip(), length
 
 
@@ -132,7 +144,7 @@ def _asf_object(head: bytes) -> _Part | None:
 def _caf_chunk(head: bytes) -> _Part | None:
     if head[:4] == b"caff":
         return "caff", 8
-    if len(head) < 12 or not head[:4].isalnum():
+    if len(head) < 12 or head[:4] not in _CAF_CHUNKS:
         return None
     (length,) = struct.unpack(">q", head[4:12])
     return head[:4].decode("ascii"), 0 if length < 0 else 12 + length

@@ -39,6 +39,7 @@ _BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip
 _OGG_SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")
 _TS_PACKETS = ((188, 0), (192, 4), (204, 0))
 """Bytes per packet of MPEG-TS, and where its sync byte lies: plain, with a time code (M2TS), with check bytes."""
+_TS_MARKS = 8
 _FRAMES_IN_A_ROW = 3
 _MP3_RATES = (44_100, 48_000, 32_000)
 _MP3_KBITS = {
@@ -152,7 +153,7 @@ def _box_length_is_possible(head: bytes) -> bool:
 
 def _is_mpegts(head: bytes) -> bool:
     for size, at in _TS_PACKETS:
-        marks = head[at::size]
+        marks = head[at::size][:_TS_MARKS]
         if len(marks) >= _FRAMES_IN_A_ROW and not marks.strip(b"\x47"):
             return True
     return False
