@@ -32,12 +32,14 @@ __all__ = [
     "END_TOLERANCE",
     "SOUNDFILE_CONTAINERS",
     "SOUNDFILE_SUFFIXES",
+    "SOUND_SUFFIXES",
     "AudioError",
     "AudioInfo",
     "find_ffmpeg",
     "load_audio",
     "load_bytes",
     "load_with_channel",
+    "needs_ffmpeg",
     "probe",
     "probe_bytes",
     "segment_duration",
@@ -52,6 +54,30 @@ SOUNDFILE_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64"}
 )
 """How such files are usually named: for finding sound in a folder, not for choosing what decodes it."""
+SOUND_SUFFIXES = SOUNDFILE_SUFFIXES | {
+    f".{name}"
+    for name in (
+        *(
+            "m4a",
+            "m4b",
+            "mp4",
+            "mov",
+            "3gp",
+            "aac",
+            "webm",
+            "mka",
+            "mkv",
+            "ts",
+            "mpg",
+            "amr",
+            "wma",
+            "avi",
+            "flv",
+        ),
+        *("caf", "ac3", "eac3", "wv"),
+    )
+}
+"""The same, with what needs ffmpeg."""
 END_TOLERANCE = 0.05
 """Seconds by which a stated end may lie behind the file's last sample: tables round their times."""
 
@@ -208,6 +234,12 @@ def _container(handle: BinaryIO, name: str | Path) -> str:
         return str(container)
     head = handle.read(HEAD_BYTES)
     raise AudioError(name, f"cannot be decoded: {unknown(head)}")
+
+
+def needs_ffmpeg(path: str | Path) -> bool:
+    """Whether a file is decoded by ffmpeg, as its first bytes say. Raises `AudioError` where nothing decodes it."""
+    with _opened(path) as (_, container, _):
+        return container not in SOUNDFILE_CONTAINERS
 
 
 def segment_duration(ref: AudioRef, info: AudioInfo) -> float:

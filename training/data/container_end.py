@@ -1,7 +1,7 @@
 """Whether a file that ffmpeg decodes ends where its container says, told by the container's own outline.
 
 ffmpeg reads what it finds: it passes over a second file behind the first, and over some ends that are missing, in
-silence. (MPEG-TS, ADTS and AMR need no look here: ffmpeg reads joined ones, and reports cut ones.)
+silence. (MPEG-TS and ADTS need no look here: ffmpeg reads joined ones, and reports cut ones.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,21 @@ from typing import BinaryIO
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_NAMES = {_ASF_HEADER: "header", bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"): "data"}
+_BOXES = frozenset(
+    {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"free", b"skip", b"wide", b"uuid", b"meta"}
+)
+_LONGEST_UNKNOWN_BOX = 1 << 20
+_CAF_CHUNKS = frozenset(
+    {
+        *(b"desc", b"data", b"pakt", b"kuki", b"chan", b"free", b"info", b"mark", b"regn", b"inst", b"midi"),
+        b"uuid",
+    }
+)
 _RIFF_UNKNOWN = (0, 0xFFFFFFFF)
+_AMR = (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1)
+_AMR_WIDE = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
+"""Bytes of a frame of 20 ms by its kind (RFC 4867); 0: there is none."""
+_WAVPACK_UNKNOWN = 0xFFFFFFFF
 _Part = tuple[str, int]
 """What a part of a file is called, and its bytes from its first to the next part's; 0: up to the file's end."""
 
@@ -24,11 +38,12 @@ def wrong_end(handle: BinaryIO, container: str) -> str | None:
     handle: ends at its start. container: by `training.data.containers.identify`.
     """
     outline = _OUTLINES.get(container)
-    if outline is None:
-        return None
-    header, part_of, first = outline
     try:
-        return _wrong_part(handle, header, part_of, first)
+        if container == "amr":
+            return _wrong_amr(handle.read())
+        if container == "wavpack":
+            return _wrong_wavpack(handle)
+        return None if outline is None else _wrong_part(handle, *outline)
     finally:
         handle.seek(0)
 
@@ -45,6 +60,37 @@ def _wrong_part(
             return f"truncated: its part “{name}” at byte {at} states {length} bytes, {size - at} are there"
         seen = True
     return None
+
+
+def _wrong_amr(content: bytes) -> str | None:
+    """AMR is frames and nothing else. ffmpeg makes sound of nearly all bytes: a frame that none can be is foreign."""
+    wide = content.startswith(b"#!AMR-WB\n")
+    lengths = _AMR_WIDE if wide else _AMR
+    at = 9 if wide else 6
+    while at < len(content):
+        kind = content[at]
+        length = lengths[kind >> 3 & 15]
+        frame = content[at : at + length]
+        if kind & 0x83 or not length or not any(frame):
+            return f"holds bytes that are no sound from byte {at} of {len(content)} on: cut them off, or part joined files"
+        if len(frame) < length:
+            return f"truncated: its last frame needs {length} bytes, {len(frame)} are there"
+        at += length
+    return None
+
+
+def _wrong_wavpack(handle: BinaryIO) -> str | None:
+    """Every block says which samples it holds, and of how many."""
+    at, stated, held = 0, _WAVPACK_UNKNOWN, 0
+    while len(header := handle.read(32)) == 32 and header[:4] == b"wvpk":
+        length, total, first, count = struct.unpack("<4xI4x3I8x", header)
+        stated = total if at == 0 else stated
+        held = max(held, first + count)
+        at += 8 + length
+        handle.seek(at)
+    if stated == _WAVPACK_UNKNOWN or held >= stated:
+        return None
+    return f"truncated: the header states {stated} samples, {held} are there"
 
 
 def _parts(
@@ -72,6 +118,8 @@ def _box(head: bytes) -> _Part | None:
         length = struct.unpack(">Q", head[8:16])[0] if len(head) == 16 else 16
     elif 0 < length < 8:
         return None
+    if head[4:8] not in _BOXES and length > _LONGEST_UNKNOWN_BOX:
+        return None  # junk behind the last box, a text perhaps, and not a size
     return head[4:8].decode("ascii").strip(), length
 
 
@@ -96,7 +144,7 @@ def _asf_object(head: bytes) -> _Part | None:
 def _caf_chunk(head: bytes) -> _Part | None:
     if head[:4] == b"caff":
         return "caff", 8
-    if len(head) < 12 or not head[:4].isalnum():
+    if len(head) < 12 or head[:4] not in _CAF_CHUNKS:
         return None
     (length,) = struct.unpack(">q", head[4:12])
     return head[:4].decode("ascii"), 0 if length < 0 else 12 + length

@@ -9,23 +9,21 @@ from typing import BinaryIO
 HEAD_BYTES = 16_384
 """What `identify` wants to see: several frames of the longest kind of ADTS and MP3, several packets of MPEG-TS."""
 
-_MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"fLaC", "flac"),
-    (0, b".snd", "au"),
-    (0, b"dns.", "au"),
-    (0, b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", "w64"),
-    (0, b"NIST_1A", "sphere"),
-    (0, b"Creative Voice File\x1a", "voc"),
-    (0, b"\x1a\x45\xdf\xa3", "matroska"),
-    (0, b"#!AMR\n", "amr"),
-    (0, b"#!AMR-WB\n", "amr"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", "asf"),
-    (0, b"FLV\x01", "flv"),
-    (0, b"caff\x00\x01", "caf"),
-    (0, b"\x00\x00\x01\xba", "mpeg"),
-    (0, b"wvpk", "wavpack"),
-    (0, b"MAC ", "ape"),
-    (0, b"TTA1", "tta"),
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"fLaC", "flac"),
+    (b".snd", "au"),
+    (b"dns.", "au"),
+    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", "w64"),
+    (b"NIST_1A", "sphere"),
+    (b"Creative Voice File\x1a", "voc"),
+    (b"\x1a\x45\xdf\xa3", "matroska"),
+    (b"#!AMR\n", "amr"),
+    (b"#!AMR-WB\n", "amr"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", "asf"),
+    (b"FLV\x01", "flv"),
+    (b"caff\x00\x01", "caf"),
+    (b"\x00\x00\x01\xba", "mpeg"),
+    (b"wvpk", "wavpack"),
 )
 _FORMS = {
     (b"RIFF", b"WAVE"): "wav",
@@ -41,6 +39,7 @@ _BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip
 _OGG_SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")
 _TS_PACKETS = ((188, 0), (192, 4), (204, 0))
 """Bytes per packet of MPEG-TS, and where its sync byte lies: plain, with a time code (M2TS), with check bytes."""
+_TS_MARKS = 8
 _FRAMES_IN_A_ROW = 3
 _MP3_RATES = (44_100, 48_000, 32_000)
 _MP3_KBITS = {
@@ -59,13 +58,13 @@ def identify(head: bytes) -> str | None:
 
     Returns: ``wav``, ``rf64``, ``w64``, ``flac``, ``ogg`` (Vorbis, Opus or FLAC), ``ogg_other`` (Speex, video),
     ``mp3`` (MPEG layers 1 to 3), ``aiff``, ``au``, ``sphere``, ``voc``, ``mov`` (MP4, M4A, 3GP), ``matroska`` (WebM),
-    ``mpegts``, ``mpeg``, ``adts``, ``amr``, ``asf`` (WMA), ``avi``, ``flv``, ``caf``, ``ac3``, ``eac3``, ``wavpack``,
-    ``ape`` or ``tta``. ID3 tags before the sound are passed over as far as they lie in ``head`` (`identify_file`
+    ``mpegts``, ``mpeg``, ``adts``, ``amr``, ``asf`` (WMA), ``avi``, ``flv``, ``caf``, ``ac3``, ``eac3`` or
+    ``wavpack``. ID3 tags before the sound are passed over as far as they lie in ``head`` (`identify_file`
     passes over longer ones).
     """
     head = head[_tags_length(head) :]
-    for at, magic, name in _MAGIC:
-        if head[at : at + len(magic)] == magic:
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
             return name
     if (name := _FORMS.get((head[:4], head[8:12]), "")) != "":
         return name
@@ -154,7 +153,7 @@ def _box_length_is_possible(head: bytes) -> bool:
 
 def _is_mpegts(head: bytes) -> bool:
     for size, at in _TS_PACKETS:
-        marks = head[at::size]
+        marks = head[at::size][:_TS_MARKS]
         if len(marks) >= _FRAMES_IN_A_ROW and not marks.strip(b"\x47"):
             return True
     return False

@@ -40,8 +40,6 @@ DEMUXERS = {
     "ac3": "ac3",
     "eac3": "eac3",
     "wavpack": "wv",
-    "ape": "ape",
-    "tta": "tta",
     "ogg_other": "ogg",
 }
 """What `training.data.containers.identify` says, and the demuxer for it. None of them opens other files, as those for

@@ -121,8 +121,8 @@ def needs_conversion(file: File, sample_rate: int) -> bool:
 
     A lower rate does not: a copy would be larger and hold nothing more.
     """
-    other = file.path.suffix.lower() not in audio.SOUNDFILE_SUFFIXES
-    return other or file.info.channels > 1 or file.info.sample_rate > sample_rate
+    more = file.info.channels > 1 or file.info.sample_rate > sample_rate
+    return more or audio.needs_ffmpeg(file.path)
 
 
 def convert(file: File, folder: Path, sample_rate: int) -> Path:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from training.inference.transcriber import Recording, Transcriber
     from training.inference.transcript import Transcript
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
 FORMATS = ("txt", "json", "srt", "vtt", "tsv", "words", "ctm", "textgrid")
 ONE_FILE = ("srt", "vtt", "textgrid")
 """Formats whose files cannot be printed one after another."""
@@ -103,14 +102,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def find_clips(paths: Sequence[Path]) -> list[Path]:
     """The files named, and those of the folders named, sorted; `UserError` where there are none."""
+    from training.data.audio import SOUND_SUFFIXES
+
     if not paths:
         raise UserError("nothing to transcribe: name audio files, or folders of them")
     clips: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
             if not found:
-                raise UserError(f"{path}: no audio files ({', '.join(AUDIO_SUFFIXES)}) in this folder")
+                raise UserError(
+                    f"{path}: no audio files ({', '.join(sorted(SOUND_SUFFIXES))}) in this folder"
+                )
             clips += found
         elif path.is_file():
             clips.append(path)
