@@ -8,6 +8,8 @@ import numpy as np
 
 FAR_BELOW_DB = 20.0
 """By so many dB the mean's energy lies below the louder channel's where channels cancel each other (antiphase)."""
+CANCELLED = f"the channels cancel each other: their mean lies more than {FAR_BELOW_DB:g} dB below"
+"""The beginning of a message; the number of the channel follows that is taken."""
 _SHARE = 10 ** (-FAR_BELOW_DB / 10)
 
 
@@ -24,7 +26,8 @@ class Energies:
             return
         energy = np.square(block, dtype=np.float64).sum(axis=0)
         self.channels = energy if not len(self.channels) else self.channels + energy
-        self.mean += float(np.square(block.mean(axis=1), dtype=np.float64).sum())
+        with np.errstate(over="ignore"):
+            self.mean += float(np.square(block.mean(axis=1), dtype=np.float64).sum())
 
     @property
     def choice(self) -> int | None:
@@ -47,3 +50,18 @@ def mono(block: np.ndarray, channel: int | None) -> np.ndarray:
     if block.shape[1] == 1:
         return block[:, 0]
     return block.mean(axis=1) if channel is None else block[:, channel]
+
+
+def agreed(blocks: Iterable[tuple[np.ndarray, int]]) -> tuple[bool, int | None]:
+    """Whether one choice holds for every stretch of a recording, and which (see `choose`).
+
+    blocks: ``(float32 [time, channels], sample rate)``. What is chosen in each second alone is chosen in all stretches of
+    them, because both sides of the rule are sums.
+    """
+    chosen: set[int | None] = set()
+    for block, rate in blocks:
+        for start in range(0, len(block), rate):
+            piece = block[start : start + rate]
+            if piece.any():
+                chosen.add(choose([piece]))
+    return len(chosen) < 2, next(iter(chosen)) if len(chosen) == 1 else None

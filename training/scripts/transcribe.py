@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--overwrite", action="store_true", help="replace files in --output_dir")
     result.add_argument("--batch_seconds", type=float, default=60.0, help="audio per batch")
+    result.add_argument(
+        "--channel",
+        default=None,
+        help="of files with several: a number from 0, left or right; default: their mean, or the loudest where they "
+        "cancel each other",
+    )
     add_options(result)
     add_domain(result)
     group = result.add_argument_group("long recordings")
@@ -92,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     total = sum(window.seconds for one in recordings.values() for window in one.windows)
     with _bar(total) as bar:
         transcripts = transcriber.finish(list(recordings.values()), bar.update)
+    for warning in transcriber.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for place, transcript in zip(recordings, transcripts, strict=True):
         if isinstance(transcript, UserError):
             broken.append(str(transcript))
@@ -162,7 +170,17 @@ def _transcriber(args: argparse.Namespace) -> Transcriber:
         always_cut=args.always_cut,
         detector=args.detector,
         batch_seconds=args.batch_seconds,
+        channel=_channel(args.channel),
     )
+
+
+def _channel(given: str | None) -> int | None:
+    from training.data.channel import parse_channel
+
+    try:
+        return parse_channel(given)
+    except ValueError as error:
+        raise UserError(f"--channel: {error}") from error
 
 
 def _say_what_it_tells(transcriber: Transcriber, format_: str) -> None:

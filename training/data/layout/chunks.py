@@ -218,9 +218,7 @@ def _end_of_samples(handle: BinaryIO, kind: _Kind, sound: _Sound, size: int) -> 
         raise short(sound.stated, present, sound.byte_rate, "bytes")
     _check_comm(sound, present)
     end = sound.body + (sound.stated or 0)
-    inside = sound.stated and sound.end is not None and sound.body < sound.end < end
-    if inside and sound.end is not None and tag_length(handle, sound.end, size):
-        raise short(sound.stated, sound.end - sound.body, sound.byte_rate, "bytes")
+    _refuse_swallowed_tag(handle, sound, end, size)
     if sound.stated and _is_end(handle, kind, sound, end, size):
         return end
     if sound.stated == 0 and _after_chunks(handle, kind, end, size, None) > end:
@@ -244,6 +242,12 @@ def _end_of_samples(handle: BinaryIO, kind: _Kind, sound: _Sound, size: int) -> 
     if sound.block > 1:
         _refuse_text(sound, read_at(handle, max(end, found - _TEXT), found - max(end, found - _TEXT)), end)
     return found
+
+
+def _refuse_swallowed_tag(handle: BinaryIO, sound: _Sound, end: int, size: int) -> None:
+    """`LayoutError` where the stated samples go on over a tag that lies behind the container."""
+    if sound.stated and sound.end and sound.body < sound.end < end and tag_length(handle, sound.end, size):
+        raise short(sound.stated, sound.end - sound.body, sound.byte_rate, "bytes")
 
 
 def _refuse_text(sound: _Sound, data: bytes, end: int) -> None:

@@ -340,10 +340,11 @@ def _counted(
     """A sound that states no number, with a first frame of ours in front that does."""
     found = bytearray(read_at(handle, first, 4))
     found[1] |= 1  # without a checksum
+    length = 0
     for index in range(1, 15):
         found[2] = index << 4 | found[2] & 0x0C
-        length = mp3_frame_length(bytes(found))
-        if length and length >= header.tag + 16:
+        length = mp3_frame_length(bytes(found)) or 0
+        if length >= header.tag + 16:
             break
     tag = b"Info" + (3).to_bytes(4, "big") + frames.to_bytes(4, "big")
     size = length + sum(stop - start for start, stop in pieces)
