@@ -16,6 +16,7 @@ from training.config.load import RESOLVED_NAME, differences, read_file, save_res
 from training.config.schema import Config, Data
 from training.data.amounts import cells
 from training.data.augment import Augment, make_augment
+from training.data.channel import parse_channel
 from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
@@ -56,6 +57,8 @@ class Run:
 def open_split(config: Config, split: Split) -> Any:
     """The manifest of ``train``, ``dev`` or ``test``; None where the configuration names none."""
     rows, domains = _whole_split(config, split), config.data.domains
+    if rows is not None and (channel := parse_channel(config.audio.channel)) is not None:
+        rows.take_channel(channel)
     return rows if rows is None or domains is None or split == "test" else _of_domains(rows, domains, split)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.data import audio
+from training.data import audio, ffmpeg
 from training.data.audio import AudioError, load_audio, load_bytes, probe, segment_duration
 from training.data.example import AudioRef
 
@@ -230,8 +230,8 @@ def test_without_ffmpeg_the_message_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "clip.m4a"
-    path.write_bytes(b"\x00" * 100)
-    monkeypatch.setattr(audio, "find_ffmpeg", lambda: None)
+    path.write_bytes(b"\x00\x00\x00\x18ftypM4A " + b"\x00" * 100)
+    monkeypatch.setattr(ffmpeg, "find_ffmpeg", lambda: None)
     for attempt in (lambda: load_audio(AudioRef(path=str(path))), lambda: probe(path)):
         with pytest.raises(AudioError, match=r"clip\.m4a: \.m4a needs ffmpeg.*install it"):
             attempt()

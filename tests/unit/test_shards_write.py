@@ -21,7 +21,7 @@ from shard_assets import archive, folder, member, wav
 from speech_files import manifest, sound
 
 from training import cli
-from training.data import audio
+from training.data import audio, ffmpeg
 from training.data.audio import load_audio
 from training.data.manifest import load_manifest
 from training.data.shards.source import load_shards
@@ -165,12 +165,12 @@ def test_m4a_in_a_shard(tmp_path: Path) -> None:
     write_shards(load_manifest(manifest(tmp_path / "m.jsonl", rows[-1:])), tmp_path / "out")
     source = load_shards(tmp_path / "out")
     assert abs(len(source.waveform(0, RATE)) - RATE) < RATE // 10
-    with pytest.raises(audio.AudioError, match=r"^broken: ffmpeg finds no sound"):
+    with pytest.raises(audio.AudioError, match=r"^broken: ffmpeg cannot decode it"):
         audio.probe_bytes(source._bytes(0)[:40], "broken")
 
 
 def test_m4a_without_ffmpeg_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio, "find_ffmpeg", lambda: None)
+    monkeypatch.setattr(ffmpeg, "find_ffmpeg", lambda: None)
     with pytest.raises(audio.AudioError, match=r"^shard\.tar/a\.m4a: \.m4a needs ffmpeg"):
         audio.probe_bytes(b"\0\0\0\x20ftypM4A " + b"\0" * 100, "shard.tar/a.m4a")
 

@@ -217,6 +217,9 @@ class Audio(Block):
     """Samples per second that the model expects; other rates are resampled when read."""
     max_length_seconds: Positive = 30.0
     """Longer clips are dropped (never cut: their text would stay whole)."""
+    channel: Annotated[int, Field(ge=0)] | Literal["left", "right"] | None = None
+    """Of files with several channels, for rows whose column `channel` names none: a number from 0, `left` or `right`.
+    null: the mean, or the loudest channel where the channels cancel each other."""
 
 
 class Lora(Block):

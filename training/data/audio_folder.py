@@ -17,7 +17,7 @@ from training.data.tables import LINE, MAX_PROBLEMS, raise_problems, read_table
 from training.errors import UserError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-SUFFIXES = audio.SOUNDFILE_SUFFIXES | {".m4a", ".aac", ".webm", ".mp4"}
+SUFFIXES = audio.SOUND_SUFFIXES
 _SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),

@@ -12,7 +12,7 @@ from training.data.example import Example
 from training.data.ledger import Drop
 from training.data.lengths import length_drop, length_problem, stated_drop
 from training.data.levels import Level, measure_blocks
-from training.data.sound_checks import attempt, decoded_drop, error_drop
+from training.data.sound_checks import attempt, channel_note, decoded_drop, error_drop
 
 
 class Rows(Protocol):
@@ -29,11 +29,18 @@ class Rows(Protocol):
 
 
 def check_audio(
-    rows: Rows, index: int, *, min_seconds: float, max_seconds: float, decode: bool = False
+    rows: Rows,
+    index: int,
+    *,
+    min_seconds: float,
+    max_seconds: float,
+    decode: bool = False,
+    notes: list[Drop] | None = None,
 ) -> tuple[Example, float | Drop]:
     """The example and its real length in seconds, or why its sound cannot be used.
 
     Reads the header; with ``decode`` also the sound to its last sample (`training.data.sound_checks`).
+    ``notes`` is given what there is to say of a sound that can be used.
     """
     example = rows[index]
     if drop := stated_drop(example, max_seconds):
@@ -54,4 +61,7 @@ def check_audio(
     drop = decoded_drop(
         example, found, example.texts.values(), min_seconds=min_seconds, max_seconds=max_seconds
     )
+    note = channel_note(example, found)
+    if note is not None and drop is None and notes is not None:
+        notes.append(note)
     return example, drop or (found.seconds if isinstance(found, Level) else seconds)

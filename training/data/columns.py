@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.data.channel import COLUMN, cell_channel, channel_problems
 from training.data.tables import LINE, MAX_PROBLEMS, raise_problems
 from training.errors import UserError
 
 COLUMNS = (
     "id", "video_id", "audio_path", "duration", "transcript", "translation", "start", "end", "speaker", "language",
     "target_language", "domain", "group", "words", "word_languages", "split", "split_hint",
+    "channel",
 )  # fmt: skip
 """The columns that the library knows. Others are carried along and read through `Manifest.column`."""
 NUMBERS = ("duration", "start", "end")
@@ -180,7 +182,23 @@ def with_id(table: pa.Table, problems: Problems) -> pa.Table:
     return table
 
 
+def check_channels(table: pa.Table, problems: Problems) -> None:
+    if COLUMN in table.column_names:
+        for row, problem in channel_problems(table.column(COLUMN).to_pylist()).items():
+            problems.add(row, problem)
+
+
 def _made_ids(table: pa.Table) -> pa.ChunkedArray:
+    """The audio path, its start and its channel, as far as they are stated."""
+    place = _made_places(table)
+    if COLUMN not in table.column_names:
+        return place
+    channels = [cell_channel(cell) for cell in table.column(COLUMN).to_pylist()]
+    numbers = pa.array([None if one is None else f"{one}" for one in channels], pa.string())
+    return pc.coalesce(pc.binary_join_element_wise(place, numbers, "#"), place)
+
+
+def _made_places(table: pa.Table) -> pa.ChunkedArray:
     path = pc.replace_substring(
         pc.utf8_trim_whitespace(pc.fill_null(table.column("audio_path"), "")), "\\", "/"
     )

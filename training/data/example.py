@@ -15,12 +15,14 @@ TASKS: tuple[str, ...] = (TRANSCRIBE, TRANSLATE)
 class AudioRef:
     """Where the sound of one utterance lies.
 
-    ``start`` and ``end`` are seconds into the file; ``end=None`` means up to its end.
+    ``start`` and ``end`` are seconds into the file; ``end=None`` means up to its end. ``channel`` is one of the file's,
+    counted from 0; None: all of them, made one (`training.data.audio.load_audio`).
     """
 
     path: str
     start: float = 0.0
     end: float | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

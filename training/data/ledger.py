@@ -27,6 +27,8 @@ class DropLedger:
     """Entries in the order in which they came."""
 
     drops: list[Drop] = field(default_factory=list)
+    notes: list[Drop] = field(default_factory=list)
+    """Utterances that stay, and what had to be done for it: they are counted in `summary` alone."""
 
     def add(self, id: str, reason: str, detail: str = "") -> None:
         """Note that the utterance ``id`` is left out."""
@@ -35,6 +37,7 @@ class DropLedger:
     def extend(self, other: DropLedger) -> None:
         """Take over the entries of another ledger."""
         self.drops.extend(other.drops)
+        self.notes.extend(other.notes)
 
     def __len__(self) -> int:
         return len(self.drops)
@@ -61,14 +64,24 @@ class DropLedger:
     def summary(self) -> str:
         """A table for the screen: entries per reason and one example of each."""
         if not self.drops:
-            return "nothing dropped"
+            return "\n".join(["nothing dropped", *self.remarks()])
         first = {drop.reason: drop for drop in reversed(self.drops)}
         width = max(len(reason) for reason in first)
         lines = [f"{'reason':<{width}}  {'dropped':>8}  for example"]
         for reason, count in self.counts().items():
             example = " ".join(f"{first[reason].id}: {first[reason].detail}".split())
             lines.append(f"{reason:<{width}}  {count:>8,}  {example[:100]}".rstrip(": "))
-        return "\n".join([*lines, f"{'total':<{width}}  {len(self):>8,}"])
+        return "\n".join([*lines, f"{'total':<{width}}  {len(self):>8,}", *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """A line for each kind of note: how many utterances stay with it, and one of them."""
+        first = {note.reason: note for note in reversed(self.notes)}
+        counts = Counter(note.reason for note in self.notes)
+        return [
+            f"{count:,} {'clip' if count == 1 else 'clips'} kept, {reason}: for example {first[reason].id}: "
+            f"{' '.join(first[reason].detail.split())}"
+            for reason, count in counts.most_common()
+        ]
 
     def exceeds(self, total: int, max_share: float) -> bool:
         """Whether more than ``max_share`` (0 to 1) of ``total`` utterances were dropped."""

@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from training.data import audio
+from training.data.channel import COLUMN, cell_channel, with_default
 from training.data.columns import (
     COLUMNS,
     Problems,
+    check_channels,
     check_columns,
     check_word_languages,
     rename,
@@ -92,6 +94,7 @@ def from_table(
     check_columns(table, path, require)
     problems = Problems(path, table)
     table = with_numbers(with_length(table), problems)
+    check_channels(table, problems)
     table = with_id(table, problems)
     if check_words:
         check_word_languages(table, problems)
@@ -149,6 +152,7 @@ class Manifest(Sequence[Example]):
                 path=self.resolve(row["audio_path"]),
                 start=_or(row.get("start"), 0.0),
                 end=_or(row.get("end"), None),
+                channel=cell_channel(row.get(COLUMN)),
             ),
             duration=row["duration"],
             texts=texts,
@@ -207,6 +211,11 @@ class Manifest(Sequence[Example]):
         chosen = Manifest(taken, self.path, self.audio_root)
         chosen.renamed = self.renamed
         return chosen
+
+    def take_channel(self, channel: int) -> None:
+        """Take this channel of the sound of every row that names none (column ``channel``)."""
+        self.table = with_default(self.table, channel)
+        self.__dict__.pop("_column_cache", None)
 
     def texts(self) -> Iterator[tuple[str, str | None, str]]:
         """``(task, language, text)`` of every text that is there; the language is that of the text."""

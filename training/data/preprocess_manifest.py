@@ -27,7 +27,7 @@ from training.data.korean_text import Dual, KoreanRules, Numerals, clean_korean,
 from training.data.ledger import Drop, DropLedger
 from training.data.lengths import length_drop
 from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
-from training.data.sound_checks import DECODE_BELOW, decoded_drop
+from training.data.sound_checks import DECODE_BELOW, channel_note, decoded_drop
 from training.data.tables import row_writer
 from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
@@ -278,6 +278,7 @@ def _write_kept(
             else:
                 ledger.add(drop.id, drop.reason, drop.detail)
             progress(1, len(manifest))
+    ledger.notes = rules.notes
     return ledger
 
 
@@ -319,6 +320,7 @@ class _Rules:
         self.decoders = decoders
         self.workers = workers
         self.korean = korean
+        self.notes: list[Drop] = []
 
     def rows(self) -> Iterator[tuple[dict[str, Any], Drop | None]]:
         """Every row with its texts cleaned, and why it is left out (None: it stays)."""
@@ -336,14 +338,17 @@ class _Rules:
         levels = decoders.levels([example.audio for example in examples.values()])
         for n, (row, drop) in enumerate(judged):
             if n in examples:
+                level = next(levels)
                 texts = [row.get(name) or "" for name in TEXT_COLUMNS.values()]
                 drop = decoded_drop(
                     examples[n],
-                    next(levels),
+                    level,
                     texts,
                     min_seconds=self.min_duration,
                     max_seconds=self.max_duration,
                 )
+                if drop is None and (note := channel_note(examples[n], level)):
+                    self.notes.append(note)
             yield row, drop
 
     def _judge(self, index: int, row: dict[str, Any]) -> tuple[dict[str, Any], Drop | None]:

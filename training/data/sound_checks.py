@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from training.data import audio
 from training.data.audio import AudioError
+from training.data.downmix import CANCELLED
 from training.data.example import AudioRef, Example
 from training.data.ledger import Drop
 from training.data.lengths import length_drop, length_problem
@@ -70,6 +71,14 @@ def decoded_drop(
         return Drop(example.id, "duration_mismatch", f"{example.source}: {problem}")
     too_long_or_short = length_drop(example, found.seconds, min_seconds, max_seconds)
     return too_long_or_short or level_drop(example, found, texts, silence_db)
+
+
+def channel_note(example: Example, found: Level | AudioError) -> Drop | None:
+    """For the ledger's notes, where one channel was taken because the mean of all would lose what they hold."""
+    if isinstance(found, AudioError) or found.channel is None:
+        return None
+    detail = f"{example.source}: {CANCELLED} channel {found.channel}, which is taken"
+    return Drop(example.id, "channels_cancel", detail)
 
 
 def decoded(ref: AudioRef, silence_db: float = SILENCE_DB) -> Level | AudioError:

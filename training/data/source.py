@@ -98,6 +98,10 @@ class DatasetSource(Sequence[Example]):
         """``(task, language, text)`` of every text that is there."""
         return self.rows.texts()
 
+    def take_channel(self, channel: int) -> None:
+        """Take this channel of the sound of every row that names none (column ``channel``)."""
+        self.rows.take_channel(channel)
+
     def select(self, indices: Sequence[int] | np.ndarray) -> DatasetSource:
         """The rows ``indices``, in that order."""
         return DatasetSource(self.rows.select(indices), self.data.select(indices), self.sound)

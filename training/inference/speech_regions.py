@@ -133,18 +133,20 @@ def make_detector(name: str) -> Detector:
     return EnergyDetector() if name == "energy" else SileroDetector()
 
 
-def track_of(path: Path, seconds: float, detector: Detector) -> np.ndarray:
-    """The detector's track of a file. Raises `training.data.audio.AudioError`."""
+def track_of(path: Path, seconds: float, detector: Detector, channel: int | None = None) -> np.ndarray:
+    """The detector's track of a file, or of one channel of it. Raises `training.data.audio.AudioError`."""
     detector.start()
-    return np.concatenate([detector.track(block) for block in blocks(path, seconds, detector.hop)])
+    return np.concatenate([detector.track(block) for block in blocks(path, seconds, detector.hop, channel)])
 
 
-def blocks(path: Path, seconds: float, hop: float) -> Iterator[np.ndarray]:
+def blocks(path: Path, seconds: float, hop: float, channel: int | None = None) -> Iterator[np.ndarray]:
     """The file in pieces of about `BLOCK_SECONDS`, each a whole number of frames but the last."""
     step = round(BLOCK_SECONDS / hop) * hop
     for number in range(max(1, int(np.ceil(seconds / step)))):
         end = (number + 1) * step
-        stretch = AudioRef(path=str(path), start=number * step, end=None if end >= seconds else end)
+        stretch = AudioRef(
+            path=str(path), start=number * step, end=None if end >= seconds else end, channel=channel
+        )
         if seconds - number * step >= 1 / SAMPLE_RATE:
             yield load_audio(stretch, SAMPLE_RATE)
 

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from training.data.audio import AudioError, load_audio, probe
+from training.data.audio import AudioError, load_with_channel, probe
 from training.data.domain_collator import AS_IT_IS, SWAP
+from training.data.downmix import CANCELLED
 from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord
 from training.data.lengths import is_too_long
 from training.errors import UserError
@@ -31,11 +32,12 @@ SHORTEST = 0.3
 
 @dataclass(frozen=True)
 class Recording:
-    """A file and the windows that its speech lies in."""
+    """A file and the windows that its speech lies in; ``channel``: the one that is heard, None: all, made one."""
 
     path: str
     seconds: float
     windows: tuple[Window, ...]
+    channel: int | None = None
 
 
 class Transcriber:
@@ -52,7 +54,9 @@ class Transcriber:
     pack: what pauses part is heard together up to this many seconds. Default: ``longest`` for stock models,
         0 for the library's own, which learnt from single utterances.
 
-    ``timed``: whether it tells words with times. ``note``: whether their confidence is calibrated, and why not.
+    channel: of recordings with several, counted from 0; default: their mean, or the loudest where they cancel each other.
+
+    ``warnings``: a line for each recording of which one channel was taken for that. ``timed``: whether it tells words with times. ``note``: whether their confidence is calibrated, and why not.
 
     Raises `UserError` for a folder without a model and for options that the model cannot serve.
     """
@@ -72,12 +76,14 @@ class Transcriber:
         always_cut: bool = False,
         detector: str | Detector = "energy",
         batch_seconds: float = 60.0,
+        channel: int | None = None,
     ) -> None:
         trained = model if isinstance(model, Trained) else load_trained(Path(model))
         self.trained = with_domain(with_tasks(trained, tasks) if tasks else trained, domain)
         _require_domain(self.trained, domain)
         self.bundle = self.trained.bundle
         self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
+        self.channel, self.warnings = channel, list[str]()
         self.options = options or DecoderOptions()
         self.decoder = self.options.decoder(self.bundle)
         self.timed = TRANSCRIBE in self.bundle.tasks and (
@@ -118,15 +124,17 @@ class Transcriber:
         try:
             seconds = probe(path).duration
             if not is_too_long(seconds, self.longest) and not self.always_cut:
-                return Recording(str(path), seconds, (Window(0.0, seconds),))
-            return Recording(str(path), seconds, tuple(self._windows(Path(path), seconds)))
+                windows = [Window(0.0, seconds)]
+            else:
+                windows = self._windows(Path(path), seconds)
+            return Recording(str(path), seconds, tuple(windows), self.channel)
         except AudioError as error:
             raise UserError(str(error)) from error
 
     def _windows(self, path: Path, seconds: float) -> list[Window]:
         if self.detector is None:
             self.detector = make_detector(self._detector_name)
-        track = track_of(path, seconds, self.detector)
+        track = track_of(path, seconds, self.detector, self.channel)
         regions = regions_of(self.detector.speech(track), self.detector.hop)
         windows = plan_windows(regions, track, self.detector.hop, seconds, self.cutting)
         return [_at_least(window, seconds) for window in windows]
@@ -152,6 +160,7 @@ class Transcriber:
                 progress=progress,
             )
             heard = {dataset.places[row.row]: self._calibrated(row.hypotheses) for row in result.predictions}
+        self.warnings += [f"{recordings[file].path}: {said}" for file, said in sorted(dataset.taken.items())]
         return [
             dataset.broken.get(file)
             or self._transcript(one, [heard[file, n] for n in range(len(one.windows))])
@@ -245,7 +254,8 @@ class Windows:
     """Windows of recordings as a dataset of encoded utterances, as `predict` takes it.
 
     ``places[row]``: number of the recording, number of its window. ``broken``: recordings, by number, of which a
-    window could not be encoded; a second of silence is heard in its place.
+    window could not be encoded; a second of silence is heard in its place. ``taken``: recordings, by number, of which one
+    channel is heard because their mean would lose what they hold, and which.
     """
 
     def __init__(self, recordings: Sequence[Recording], bundle: Any, language: str | None) -> None:
@@ -254,6 +264,7 @@ class Windows:
         self.manifest = [_example(recordings[f], f, n, language) for f, n in self.places]
         self.durations = np.array([row.duration for row in self.manifest], dtype=np.float32)
         self.broken: dict[int, UserError] = {}
+        self.taken: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -261,7 +272,10 @@ class Windows:
     def __getitem__(self, row: int) -> dict[str, Any]:
         example = self.manifest[row]
         try:
-            return self.bundle.encode(example, load_audio(example.audio, self.bundle.sample_rate))
+            samples, channel = load_with_channel(example.audio, self.bundle.sample_rate)
+            if channel is not None:
+                self.taken.setdefault(self.places[row][0], f"{CANCELLED} channel {channel}, which is heard")
+            return self.bundle.encode(example, samples)
         except (ValueError, OSError) as error:
             place = "" if isinstance(error, AudioError) else f"{example.audio.path}: "
             self.broken[self.places[row][0]] = UserError(f"{place}{error}")
@@ -271,5 +285,7 @@ class Windows:
 def _example(recording: Recording, file: int, number: int, language: str | None) -> Example:
     window = recording.windows[number]
     whole = window.start == 0.0 and window.end >= recording.seconds
-    stretch = AudioRef(path=recording.path, start=window.start, end=None if whole else window.end)
+    stretch = AudioRef(
+        path=recording.path, start=window.start, end=None if whole else window.end, channel=recording.channel
+    )
     return Example(id=f"{file}:{number}", audio=stretch, duration=window.seconds, texts={}, language=language)

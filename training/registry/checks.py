@@ -13,7 +13,7 @@ from training.data.ledger import Drop
 from training.data.lengths import length_drop, length_problem, stated_drop
 from training.data.levels import SILENCE_DB, Level
 from training.data.manifest import parse_words
-from training.data.sound_checks import decoded_drop
+from training.data.sound_checks import channel_note, decoded_drop
 from training.data.spelling import audible, frames_needed
 
 CLIPPED_NOTE = 0.001
@@ -89,6 +89,8 @@ class Rules:
 
     def note(self, example: Example, level: Level, info: AudioInfo) -> Drop | None:
         """What is worth a look in an utterance that is kept."""
+        if note := channel_note(example, level):
+            return note
         if level.clipped_share > CLIPPED_NOTE:
             return _drop(example, "some_clipping", f"{level.clipped_share:.2%} of the samples")
         if level.silent_share > SILENT_NOTE:

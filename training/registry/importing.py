@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from training.data.audio import AudioError, segment_duration
+from training.data.channel import COLUMN as CHANNEL
 from training.data.columns import COLUMNS
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
@@ -249,7 +250,10 @@ class _Import:
             if isinstance(file := files[path], File) and needs_conversion(file, rate)
         }
         folder = self.conversion.folder
-        made = self._each(lambda path: convert(needed[path], folder, rate), list(needed))
+        named = {u.path for u in utterances if u.example.audio.channel is not None}
+        made = self._each(
+            lambda path: convert(needed[path], folder, rate, keep_channels=path in named), list(needed)
+        )
         for u in utterances:
             target = made.get(u.path)
             if isinstance(target, AudioError):  # outside of the stretches that were decoded, or nothing was
@@ -290,7 +294,8 @@ def fingerprint(content_hash: str, row: Mapping[str, Any]) -> str:
 def transcript_row(u: Utterance, audio_id: int) -> dict[str, Any]:
     """The row of the table ``transcripts``."""
     row, example = u.row, u.example
-    others = {n: v for n, v in row.items() if n not in (*COLUMNS, LINE) and v not in (None, "")}
+    ours = {*COLUMNS, LINE} - {CHANNEL}
+    others = {n: v for n, v in row.items() if n not in ours and v not in (None, "")}
     return {
         "fingerprint": u.fingerprint,
         "audio_id": audio_id,

@@ -13,9 +13,13 @@ import numpy as np
 
 from training.data import audio
 from training.data.derived import sha256
+from training.data.downmix import agreed, mono
 from training.data.example import AudioRef
 from training.data.levels import BLOCK_SECONDS
 from training.errors import UserError
+
+_ALL = -1
+"""In place of a channel's number: all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +54,31 @@ def needs_conversion(file: File, sample_rate: int) -> bool:
 
     A lower rate does not: a copy would be larger and hold nothing more.
     """
-    other = file.path.suffix.lower() not in audio.SOUNDFILE_SUFFIXES
-    return other or file.info.channels > 1 or file.info.sample_rate > sample_rate
+    more = file.info.channels > 1 or file.info.sample_rate > sample_rate
+    return more or audio.needs_ffmpeg(file.path)
 
 
-def convert(file: File, folder: Path, sample_rate: int) -> Path:
-    """Mono, at most ``sample_rate``, 16-bit WAV in ``folder``, named by content; what is there already stays.
+def convert(file: File, folder: Path, sample_rate: int, *, keep_channels: bool = False) -> Path:
+    """A 16-bit WAV of at most ``sample_rate`` in ``folder``, named by content; what is there already stays.
+
+    It is mono as `training.data.audio.load_audio` would make each stretch of it. Where that differs from stretch to
+    stretch (channels that cancel each other in a part of the recording), or with ``keep_channels``, because rows name
+    one, it holds all channels.
 
     Raises `UserError` when the disk is full, `training.data.audio.AudioError` for sound that cannot be read.
     """
-    target = folder / file.content_hash[:2] / f"{file.content_hash}.wav"
+    stem = folder / file.content_hash[:2] / file.content_hash
+    kept, mixed = stem.with_name(f"{stem.name}_channels.wav"), stem.with_name(f"{stem.name}_mono.wav")
+    if file.info.channels == 1:
+        return _made(stem.with_name(f"{stem.name}.wav"), file, sample_rate, None)
+    if kept.is_file() or (mixed.is_file() and not keep_channels):
+        return kept if kept.is_file() else mixed
+    same, channel = (False, None) if keep_channels else agreed(_stream(file))
+    return _made(mixed, file, sample_rate, channel) if same else _made(kept, file, sample_rate, _ALL)
+
+
+def _made(target: Path, file: File, sample_rate: int, channel: int | None) -> Path:
+    """``target``, written unless it is there. ``channel``: which one; None: the mean; `_ALL`: every one."""
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,20 +86,21 @@ def convert(file: File, folder: Path, sample_rate: int) -> Path:
     os.close(number)
     part = Path(name)
     try:
-        _write(part, file, min(sample_rate, file.info.sample_rate))
+        _write(part, file, min(sample_rate, file.info.sample_rate), channel)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return target
 
 
-def _write(part: Path, file: File, rate: int) -> None:
+def _write(part: Path, file: File, rate: int, channel: int | None) -> None:
     import soundfile
 
     expected = file.info.frames * rate / file.info.sample_rate
+    channels = file.info.channels if channel == _ALL else 1
     try:
-        with soundfile.SoundFile(part, "w", rate, 1, format="WAV", subtype="PCM_16") as sink:
-            for block in _resampled(file, rate):
+        with soundfile.SoundFile(part, "w", rate, channels, format="WAV", subtype="PCM_16") as sink:
+            for block in _resampled(file, rate, channel):
                 sink.write(block)
         with soundfile.SoundFile(part) as written:  # libsndfile does not report every write that failed
             short = written.frames < expected - max(rate // 10, 0.01 * expected)
@@ -94,16 +114,23 @@ def _cannot_write(part: Path, why: Any) -> UserError:
     return UserError(f"{part.parent}: converted audio cannot be written ({why}); is the disk full?")
 
 
-def _resampled(file: File, rate: int) -> Iterator[np.ndarray]:
+def _stream(file: File) -> Iterator[tuple[np.ndarray, int]]:
+    return audio.stream(AudioRef(path=str(file.path)), BLOCK_SECONDS)
+
+
+def _resampled(file: File, rate: int, channel: int | None) -> Iterator[np.ndarray]:
+    """Blocks ``[time, channels]`` at ``rate``."""
     import soxr
 
     resampler = None
-    for block, given in audio.stream(AudioRef(path=str(file.path)), BLOCK_SECONDS):
-        mono = np.ascontiguousarray(block.mean(axis=1))
+    for block, given in _stream(file):
+        chosen = np.ascontiguousarray(block if channel == _ALL else mono(block, channel)[:, None])
         if given == rate:
-            yield mono
+            yield chosen
             continue
-        resampler = resampler or soxr.ResampleStream(given, rate, 1, dtype="float32", quality="HQ")
-        yield resampler.resample_chunk(mono)
+        resampler = resampler or soxr.ResampleStream(
+            given, rate, chosen.shape[1], dtype="float32", quality="HQ"
+        )
+        yield resampler.resample_chunk(chosen)
     if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield resampler.resample_chunk(np.zeros((0, chosen.shape[1]), np.float32), last=True)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from training.inference.transcriber import Recording, Transcriber
     from training.inference.transcript import Transcript
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
 FORMATS = ("txt", "json", "srt", "vtt", "tsv", "words", "ctm", "textgrid")
 ONE_FILE = ("srt", "vtt", "textgrid")
 """Formats whose files cannot be printed one after another."""
@@ -60,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--overwrite", action="store_true", help="replace files in --output_dir")
     result.add_argument("--batch_seconds", type=float, default=60.0, help="audio per batch")
+    result.add_argument(
+        "--channel",
+        default=None,
+        help="of files with several: a number from 0, left or right; default: their mean, or the loudest where they "
+        "cancel each other",
+    )
     add_options(result)
     add_domain(result)
     group = result.add_argument_group("long recordings")
@@ -93,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     total = sum(window.seconds for one in recordings.values() for window in one.windows)
     with _bar(total) as bar:
         transcripts = transcriber.finish(list(recordings.values()), bar.update)
+    for warning in transcriber.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for place, transcript in zip(recordings, transcripts, strict=True):
         if isinstance(transcript, UserError):
             broken.append(str(transcript))
@@ -103,14 +110,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def find_clips(paths: Sequence[Path]) -> list[Path]:
     """The files named, and those of the folders named, sorted; `UserError` where there are none."""
+    from training.data.audio import SOUND_SUFFIXES
+
     if not paths:
         raise UserError("nothing to transcribe: name audio files, or folders of them")
     clips: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
             if not found:
-                raise UserError(f"{path}: no audio files ({', '.join(AUDIO_SUFFIXES)}) in this folder")
+                raise UserError(
+                    f"{path}: no audio files ({', '.join(sorted(SOUND_SUFFIXES))}) in this folder"
+                )
             clips += found
         elif path.is_file():
             clips.append(path)
@@ -159,7 +170,17 @@ def _transcriber(args: argparse.Namespace) -> Transcriber:
         always_cut=args.always_cut,
         detector=args.detector,
         batch_seconds=args.batch_seconds,
+        channel=_channel(args.channel),
     )
+
+
+def _channel(given: str | None) -> int | None:
+    from training.data.channel import parse_channel
+
+    try:
+        return parse_channel(given)
+    except ValueError as error:
+        raise UserError(f"--channel: {error}") from error
 
 
 def _say_what_it_tells(transcriber: Transcriber, format_: str) -> None:

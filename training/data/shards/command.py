@@ -61,7 +61,9 @@ def _write(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     if len(written.dropped):
-        print(f"{len(written.dropped):,} rows are left out\n{written.dropped.summary()}")
+        print(f"{len(written.dropped):,} rows are left out")
+    if len(written.dropped) or written.dropped.notes:
+        print(written.dropped.summary())
     total = written.total
     shards = f"{total.samples:,} samples, {total.seconds / 3600:.3f} h, in {len(written.shards):,} shards"
     print(f"written: {args.output}: {shards}")

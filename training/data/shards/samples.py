@@ -17,11 +17,11 @@ from training.data.ledger import DropLedger
 from training.data.shards.archive import Member, Refused, read_members
 from training.data.tables import LINE, json_cell
 
-AUDIO_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in audio.SOUNDFILE_SUFFIXES | {".m4a"})
+AUDIO_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in audio.SOUND_SUFFIXES)
 OFFSET, SIZE = "__offset__", "__size__"
 """Internal columns: where in the shard the sound's bytes lie. `LINE` is the sample's number in it, from 1."""
 _SIDECAR_LIMIT = 1 << 20
-_NOT_OURS = ("audio_path", "start", "end")
+_NOT_OURS = ("audio_path", "start", "end", "channel")
 """Fields of a sidecar that would speak of the file that the sound was taken from."""
 
 

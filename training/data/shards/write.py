@@ -28,7 +28,7 @@ from training.folders import writable
 DROPPED = "dropped.tsv"
 COPIED = frozenset({".wav", ".mp3", ".flac", ".m4a"})
 """Formats that a sample holds as they are; sound of any other, and a stretch of a file, becomes FLAC."""
-_PLACE = ("id", "audio_path", "start", "end", "duration", "split", "split_hint", "words")
+_PLACE = ("id", "audio_path", "start", "end", "channel", "duration", "split", "split_hint", "words")
 
 
 @dataclass
@@ -167,7 +167,9 @@ def _usable(
     """Rows with their real length and their sound (`_sound`); the others go into the ledger."""
     decode = len(manifest) < DECODE_BELOW
     for row in range(len(manifest)):
-        example, found = check_audio(manifest, row, min_seconds=0.0, max_seconds=float("inf"), decode=decode)
+        example, found = check_audio(
+            manifest, row, min_seconds=0.0, max_seconds=float("inf"), decode=decode, notes=dropped.notes
+        )
         if not isinstance(found, Drop) and not example.texts:
             found = Drop(example.id, "empty_text", f"{example.source}: neither transcript nor translation")
         if isinstance(found, Drop):
@@ -208,11 +210,14 @@ def _sound(ref: AudioRef) -> tuple[str, bytes]:
 def _is_whole(ref: AudioRef) -> bool:
     if ref.start > 0:
         return False
-    return ref.end is None or ref.end >= audio.probe(ref.path).duration
+    if ref.end is None and ref.channel is None:
+        return True
+    info = audio.probe(ref.path)
+    return (ref.end is None or ref.end >= info.duration) and (ref.channel is None or info.channels == 1)
 
 
 def _flac(ref: AudioRef) -> bytes:
-    """The stretch with 16 bits a sample, at its own rate, all channels; sound of 16 bits stays what it is."""
+    """The stretch with 16 bits a sample, at its own rate, all channels or the one that is asked for; sound of 16 bits stays what it is."""
     import soundfile
 
     sink, blocks = io.BytesIO(), audio.stream(ref)

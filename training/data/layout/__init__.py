@@ -1,0 +1,1 @@
+"""Where in a sound file's bytes the sound lies, whatever the header says of its length."""
