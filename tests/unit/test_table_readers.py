@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,20 +20,37 @@ EACH = settings(max_examples=500, deadline=None, suppress_health_check=list(Heal
 
 PIECES = st.sampled_from(
     ["a", "b c", "", " ", '"', '""', "'", '"hello" he said', 'he said "hello"', '"x"', "é", "e\u0301", "日本",
-     "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x00", "\r", "\n", "\r\n", "\r\r\n", ",", ";", "\t", "|",
-     "\ufeff", "nan", "\\", "\\n", "1,5", "sep=;", "\u00a0", "[1]"]
+     "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", ",", ";", "\t", "|", "\ufeff", "nan", "\\", "\\n", "1,5",
+     "sep=;", "\u00a0", "[1]"]
 )  # fmt: skip
-CELL = st.lists(PIECES, max_size=3).map("".join)
-HEADER = st.lists(
-    st.sampled_from(["audio_path", "duration", "transcript", "text", "id", "x;y", "a,b", "", " id ", "__line__", '"q"']),
-    min_size=1,
-    max_size=4,
+LINE_ENDS = st.sampled_from(["\n", "\r\n", "\n", "\r\n", "\r", "\r\r\n"])
+CELL = st.lists(st.one_of(PIECES, PIECES, LINE_ENDS), max_size=3).map("".join)
+NAMES = st.sampled_from(
+    ["audio_path", "duration", "transcript", "text", "id", "x;y", "a,b", " speaker ", '"q"']
 )
-ENDS = st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\n \n"])
+ODD_NAMES = st.sampled_from(["audio_path", "id", "id", "", "__line__", "two\nlines"])
+HEADER = st.one_of(
+    *[st.lists(NAMES, min_size=1, max_size=4, unique=True)] * 4, st.lists(ODD_NAMES, min_size=1, max_size=3)
+)
+
+
+def seldom(draw: st.DrawFn, values: list[Any], otherwise: Any) -> Any:
+    """One of ``values`` in one table of six."""
+    return draw(st.sampled_from(values)) if draw(st.integers(0, 5)) == 0 else otherwise
 
 
 def quoted(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"'
+
+
+def written(cell: str) -> str:
+    """As a spreadsheet writes it: in quotes where it must be."""
+    return quoted(cell) if set(cell) & set('",;\t|\r\n') else cell
+
+
+def bare(cell: str) -> str:
+    """A cell of a table without quoting."""
+    return "".join(" " if sign in "\t\r\n" else sign for sign in cell)
 
 
 @st.composite
@@ -42,19 +58,24 @@ def tables(draw: st.DrawFn) -> tuple[str, bytes]:
     """A table that is well formed, nearly so, or not at all."""
     suffix = draw(st.sampled_from([".csv", ".csv", ".tsv"]))
     separator = "\t" if suffix == ".tsv" else draw(st.sampled_from([",", ",", ";", "\t", "|"]))
-    end = draw(ENDS)
+    end = draw(st.sampled_from(["\n", "\r\n"]))
+    end = seldom(draw, ["\r", "\n\n", "\r\n\r\n", "\n \n"], end)
     header = draw(HEADER)
-    width = len(header)
-    quote: Callable[[str], str] = draw(st.sampled_from([quoted, quoted, lambda cell: cell]))
-    wide = st.integers(0, 19).map(lambda n: width + (n == 0) - (n == 1))
-    rows = draw(st.lists(wide.flatmap(lambda n: st.lists(CELL, min_size=max(0, n), max_size=max(0, n))), max_size=6))
-    lines = [separator.join(header), *(separator.join(map(quote, row)) for row in rows)]
-    text = draw(st.sampled_from(["", "", "\ufeff", "sep=;\n", "\ufeffsep=,\r\n", "\n"]))
-    text += end.join(lines) + draw(st.sampled_from(["", end, separator, '"', separator + end, end + end]))
-    broken = draw(st.sampled_from([b"", b"", b"", b"", b"\xe9", b"\xed\xa0\x80", b"\x00"]))
-    content = text.encode("utf-8", "surrogatepass")
+    right = [bare] if suffix == ".tsv" else [quoted, written]
+    quote: Callable[[str], str] = seldom(draw, [quoted, written, bare, str], draw(st.sampled_from(right)))
+    rows = draw(st.lists(st.lists(CELL, min_size=len(header), max_size=len(header)), max_size=6))
+    if rows and (odd := seldom(draw, ["more", "less"], None)):
+        rows[-1] = rows[-1][1:] if odd == "less" else [*rows[-1], "more"]
+    lines = [separator.join(map(right[-1], header)), *(separator.join(map(quote, row)) for row in rows)]
+    mark = draw(st.sampled_from(["", "\ufeff"]))
+    stated = draw(st.sampled_from(["", f"sep={separator}{end}"]))
+    text = mark + seldom(draw, ["sep=;\n", "\n", "\r\n", '"', "\ufeff"], stated)
+    text += end.join(lines) + seldom(draw, ["", separator, '"', separator + end, end + end], end)
+    content = text.encode()
     at = draw(st.integers(0, len(content)))
-    return suffix, content[:at] + broken + content[at:]
+    return suffix, content[:at] + seldom(
+        draw, [b"\xe9", b"\xed\xa0\x80", b"\x00", b'"', b"\r"], b""
+    ) + content[at:]
 
 
 def outcome(read: Callable[[], pa.Table | None]) -> Any:
@@ -129,27 +150,52 @@ def test_a_well_formed_csv_is_what_was_written(
     assert text_tables.read_fast(path, layout, None) is not None  # these are not left to the slow reader
 
 
-VALUES: st.SearchStrategy[str] = st.sampled_from(
-    ["1", "-0", "0", "1.0", "2.5", "1e5", "1e400", "-1e400", "9223372036854775807", "9223372036854775808", "1" * 400,
-     "1" * 5000, "NaN", "Infinity", "Inf", "true", "null", '""', '"a"', '"é"', '"e\u0301"', '"2020-01-01"',
-     '"2021-02-03T04:05:06"', '"12:00"', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\/"', '"\u2028"', '"\t"',
-     '"nan"', '["a", "b"]', "[]", '{"a": 1}', '{"a": 1, "a": 2}', "[" * 30 + "]" * 30, "01", "1.", "-", "'a'", "1_0"]
+GOOD = st.sampled_from(
+    ["1", "-0", "0", "1.0", "2.5", "1e5", "9223372036854775807", "null", '""', '"a"', '"é"', '"e\u0301"', '"\\/"',
+     '"\\ud83d\\ude00"', '"\u2028"', '"nan"', '"x, \\"y\\""', '"\\u0000"']
 )  # fmt: skip
-KEYS = st.sampled_from(["audio_path", "duration", "transcript", "start", "words", "", "__line__", "x"])
-OBJECT = st.lists(st.tuples(KEYS, VALUES), max_size=4, unique_by=lambda pair: pair[0]).map(
-    lambda pairs: "{" + ", ".join(f"{json.dumps(key)}: {value}" for key, value in pairs) + "}"
-)
-ODD = st.sampled_from(["{}{}", '{"x": 1}{"x": 2}', "", " ", "[1]", '{"x":\n1}', '{"x": 1, "x": 2}', "\ufeff{}", "x", "1"])
+VALUES: st.SearchStrategy[str] = st.sampled_from(
+    ["1e400", "-1e400", "9223372036854775808", "1" * 400, "1" * 5000, "NaN", "Infinity", "Inf", "true",
+     '"2020-01-01"', '"2021-02-03T04:05:06"', '"12:00"', '"\\ud800"', '"\t"', '["a", "b"]', "[]", '{"a": 1}',
+     '{"a": 1, "a": 2}', "[" * 30 + "]" * 30, "01", "1.", "-", "'a'", "1_0"]
+)  # fmt: skip
+KEYS = ["audio_path", "duration", "transcript", "start", "words", "", "x"]
+ODD = st.sampled_from(
+    ["{}{}", '{"x": 1}{"x": 2}', "", " ", "[1]", '{"x":\n1}', '{"x": 1, "x": 2}', "\ufeff{}", "x", "1", "{}",
+     '{"__line__": 1}', '{"x": {"y": 1}\n}', '{"x": 1', "[" * 100_000]
+)  # fmt: skip
+
+
+def written_object(values: dict[str, str]) -> str:
+    return "{" + ", ".join(f"{json.dumps(key)}: {value}" for key, value in values.items()) + "}"
 
 
 @st.composite
 def jsonl(draw: st.DrawFn) -> bytes:
-    """Rows of one shape, of which some may have other values, or be something else."""
-    row = st.one_of(OBJECT, OBJECT, OBJECT, ODD) if draw(st.booleans()) else draw(st.lists(OBJECT, min_size=1, max_size=2).map(st.sampled_from))
-    end = draw(st.sampled_from(["\n", "\n", "\r\n", "\r", "\n\n"]))
-    content = (end.join(draw(st.lists(row, min_size=1, max_size=5))) + draw(st.sampled_from(["", end]))).encode()
+    """Rows of the same keys, often of one type each, of which some may be something else."""
+    kinds = {
+        "text": st.sampled_from(
+            ['"a"', '"é"', '""', "null", '"x, \\"y\\""', '"\\u0000"', '"\u2028"', '"nan"', '"1"']
+        ),
+        "number": st.sampled_from(["1", "-0", "0", "2", "9223372036854775807"]),
+        "seconds": st.sampled_from(["1", "2.5", "-0", "-0.0", "1e5", "1e-7", "9223372036854775807", "null"]),
+        "date": st.sampled_from(['"2020-01-01"', '"2021-02-03T04:05:06"', '"12:00"', '"a"']),
+        "any": st.one_of(GOOD, VALUES),
+    }
+    keys = draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=4, unique=True))
+    usual = {"duration": "seconds", "start": "seconds"}
+    shape = {
+        key: kinds[seldom(draw, ["any", "date"], usual.get(key) or draw(st.sampled_from(["text", "number"])))]
+        for key in keys
+    }
+    row = st.fixed_dictionaries(shape).map(written_object)
+    rows = draw(st.lists(row, min_size=1, max_size=6))
+    if odd := seldom(draw, ["yes"], None):
+        rows.insert(draw(st.integers(0, len(rows))), draw(ODD) if odd else "")
+    end = seldom(draw, ["\r", "\n\n", ""], draw(st.sampled_from(["\n", "\r\n"])))
+    content = (end.join(rows) + draw(st.sampled_from(["", end]))).encode()
     at = draw(st.integers(0, len(content)))
-    return content[:at] + draw(st.sampled_from([b"", b"", b"", b"\xe9", b"\x00", b" "])) + content[at:]
+    return content[:at] + seldom(draw, [b"\xe9", b"\x00", b" ", b"\n", b"\r"], b"") + content[at:]
 
 
 @EACH
@@ -185,5 +231,6 @@ def test_plain_jsonl_is_what_was_written(
     assert cells["transcript"] == [text for text, _, _ in rows]
     assert cells["n"] == [str(n) for _, _, n in rows]
     assert all(
-        math.isclose(float(cell), float(d), rel_tol=0) for cell, (_, d, _) in zip(cells["duration"], rows, strict=True)
+        math.isclose(float(cell), float(d), rel_tol=0)
+        for cell, (_, d, _) in zip(cells["duration"], rows, strict=True)
     )

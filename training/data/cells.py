@@ -101,7 +101,9 @@ def with_marks(
 ) -> pa.Table:
     """The table with these notes in place of those that it has."""
     notes: dict[bytes, bytes] = {
-        _MARK + name.encode(): np.asarray(rows, np.int32).tobytes() for name, rows in marks.items() if len(rows)
+        _MARK + name.encode(): np.asarray(rows, np.int32).tobytes()
+        for name, rows in marks.items()
+        if len(rows)
     }
     if decimal_comma:
         notes[_COMMA] = b"1"

@@ -29,8 +29,10 @@ class Rows(Protocol):
 
 
 def length_problem(example: Example, seconds: float) -> str | None:
-    """What is wrong with a clip that really lasts ``seconds``; None when it is as long as stated."""
-    if abs(seconds - example.duration) <= max(TOLERANCE_SECONDS, TOLERANCE_SHARE * example.duration):
+    """What is wrong with a clip that really lasts ``seconds``; None when it is as long as stated, or nothing is."""
+    if example.duration is None or abs(seconds - example.duration) <= max(
+        TOLERANCE_SECONDS, TOLERANCE_SHARE * example.duration
+    ):
         return None
     return f"the sound lasts {seconds:.3f} s, the manifest says {example.duration:.3f} s"
 
@@ -40,7 +42,7 @@ def check_audio(
 ) -> tuple[Example, float | Drop]:
     """The example and its real length in seconds, or why its sound cannot be used."""
     example = rows[index]
-    if example.duration > max_seconds + TOLERANCE_SECONDS:
+    if example.duration is not None and example.duration > max_seconds + TOLERANCE_SECONDS:
         return example, _length_drop(example, example.duration, "too_long", max_seconds)
     try:
         seconds = rows.seconds(index)

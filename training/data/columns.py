@@ -21,10 +21,12 @@ from training.data.tables import LINE, MAX_PROBLEMS, raise_problems
 from training.errors import UserError
 
 CONFIGURATION = "data.columns."
+DATASET_COLUMNS = "data.dataset.columns."
 COMMAND = "--column "
 """How a user gives a column another name: a key of the configuration, or an option of a command."""
 
 REQUIRED = ("audio_path", "duration")
+
 
 class Problems:
     """Mistakes of one file, in the order of its lines."""
@@ -196,7 +198,9 @@ def _check_durations(table: pa.Table, problems: Problems, need_duration: bool) -
     if need_duration:
         problems.add_rows(
             pc.is_null(duration, nan_is_null=False),
-            lambda row: "duration: no number of seconds in this row; polyvox preprocess reads it from the file's header",
+            lambda row: (
+                "duration: no number of seconds in this row; polyvox preprocess reads it from the file's header"
+            ),
         )
     problems.add_rows(
         pc.less_equal(duration, 0.0), lambda row: f"duration: {duration[row].as_py():g} s; it must be above 0"
@@ -210,13 +214,19 @@ def _check_durations(table: pa.Table, problems: Problems, need_duration: bool) -
 def _numbers(table: pa.Table, name: str, problems: Problems) -> pa.ChunkedArray:
     """Strings to float64; empty cells become null, cells that are no finite number a problem (and 1.0)."""
     trimmed = pc.utf8_trim_whitespace(table.column(name))
-    given = pc.replace_substring_regex(trimmed, r"^([+-]?\d+),(\d+)$", r"\1.\2") if has_decimal_comma(table) else trimmed
+    given = (
+        pc.replace_substring_regex(trimmed, r"^([+-]?\d+),(\d+)$", r"\1.\2")
+        if has_decimal_comma(table)
+        else trimmed
+    )
     nothing = pc.is_in(given, value_set=pa.array(["", "-", *sorted(MARKERS)]))
     given = pc.if_else(nothing, pa.scalar(None, pa.string()), given)
     try:
         values = pc.cast(given, pa.float64())
     except pa.ArrowInvalid:
-        values = pa.chunked_array([pa.array([_float_or_nan(cell) for cell in given.to_pylist()], pa.float64())])
+        values = pa.chunked_array(
+            [pa.array([_float_or_nan(cell) for cell in given.to_pylist()], pa.float64())]
+        )
     wrong = pc.invert(pc.is_finite(values))
     problems.add_rows(wrong, lambda row: f"{name}: {trimmed[row].as_py()!r} is not a number of seconds")
     return pc.if_else(pc.fill_null(wrong, False), 1.0, values)

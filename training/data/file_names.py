@@ -66,6 +66,8 @@ def _changed(folder: Path) -> int:
 def _names(folder: str, changed: int) -> dict[str, str]:
     """The names of a folder that hold accents, by their NFC form."""
     try:
-        return {same_name(entry.name): entry.name for entry in Path(folder).iterdir() if not entry.name.isascii()}
+        return {
+            same_name(entry.name): entry.name for entry in Path(folder).iterdir() if not entry.name.isascii()
+        }
     except OSError:
         return {}

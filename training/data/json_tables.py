@@ -65,7 +65,10 @@ def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
         numbers = column.cast(pa.float64(), safe=False)
         if pc.all(pc.is_finite(numbers)).as_py() is not False:
             return pa.chunked_array(
-                [pa.array([raw_cell(n, name) for n in part.to_pylist()], pa.string()) for part in numbers.chunks],
+                [
+                    pa.array([raw_cell(n, name) for n in part.to_pylist()], pa.string())
+                    for part in numbers.chunks
+                ],
                 pa.string(),
             )
         return None
@@ -183,4 +186,6 @@ def _check_surrogates(row: dict[str, Any]) -> None:
     try:
         json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError("not JSON text: half of a surrogate pair (\\ud800 to \\udfff) stands alone") from error
+        raise ValueError(
+            "not JSON text: half of a surrogate pair (\\ud800 to \\udfff) stands alone"
+        ) from error

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -29,7 +29,7 @@ from training.data.columns import (
 from training.data.derived import is_derived, sha256
 from training.data.example import TRANSCRIBE, TRANSLATE, AudioRef, Example, Word
 from training.data.file_names import existing, on_disk
-from training.data.tables import LINE, read_table
+from training.data.tables import LINE, MAX_PROBLEMS, raise_problems, read_table
 from training.data.timestamps_manifest import SUFFIX, read_timestamps
 from training.errors import UserError
 
@@ -116,12 +116,34 @@ def from_table(
     return manifest
 
 
+def fill_durations(table: pa.Table, path: Path, seconds: Callable[[int], float]) -> pa.Table:
+    """The table of a `Manifest` with ``seconds(row)``, from the header, where no duration is stated.
+
+    Raises `UserError` with the rows whose header cannot be read.
+    """
+    durations = table.column("duration").to_pylist()
+    problems = []
+    for row, stated in enumerate(durations):
+        try:
+            durations[row] = seconds(row) if stated is None else stated
+        except audio.AudioError as error:
+            line = table.column(LINE)[row].as_py()
+            problems.append(f"{path}:{line}: no duration is stated, and the header cannot be read: {error}")
+    raise_problems(problems, more=len(problems) - MAX_PROBLEMS)
+    return table.set_column(
+        table.column_names.index("duration"), "duration", pa.array(durations, pa.float64())
+    )
+
+
 class Manifest(Sequence[Example]):
     """The utterances of one file. Rows lie in Arrow memory; an `Example` is made on access.
 
     Cheap to send to worker processes: a large table is written once to a temporary Arrow file which all of
     them map into memory.
     """
+
+    column_option = CONFIGURATION
+    """What stands before ``transcript=text`` where a user names a column."""
 
     def __init__(self, table: pa.Table, path: Path, audio_root: Path | None = None) -> None:
         self.table = table
@@ -279,7 +301,7 @@ def _remove(name: str, owner: int) -> None:
 
 
 def _filled(cell: str | None) -> str | None:
-    """A cell that holds something: text other than white space. ``"nan"`` and ``"NA"`` are text like any other."""
+    """A cell that holds something: text other than white space. Words like ``"nan"`` are for the ledger to judge."""
     return cell if cell is not None and cell.strip() else None
 
 

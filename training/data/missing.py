@@ -12,7 +12,21 @@ from training.errors import UserError
 
 MARKERS = frozenset(
     {
-        *("nan", "NaN", "NAN", "-nan", "-NaN", "NaT", "None", "null", "NULL", "<NULL>", "<null>", "<None>", "\\N"),
+        *(
+            "nan",
+            "NaN",
+            "NAN",
+            "-nan",
+            "-NaN",
+            "NaT",
+            "None",
+            "null",
+            "NULL",
+            "<NULL>",
+            "<null>",
+            "<None>",
+            "\\N",
+        ),
         *("N/A", "n/a", "NA", "<NA>", "<na>", "<nan>", "<NaN>", "#N/A", "#N/A N/A", "#NA", "#n/a"),
         *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
         *("#VALUE!", "#REF!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!"),
@@ -21,6 +35,9 @@ MARKERS = frozenset(
 """What pandas, databases and spreadsheets write for a cell without a value. Case counts: ``none`` and ``Null`` are words."""
 
 REASON = "missing_text_marker"
+"""In ledgers."""
+KEEP = "--keep_text_marker"
+"""The option of commands; the key of the configuration is ``data.keep_text_markers``."""
 
 
 def is_marker(text: str | None, keep: Collection[str] = ()) -> bool:
@@ -29,10 +46,10 @@ def is_marker(text: str | None, keep: Collection[str] = ()) -> bool:
     return word in MARKERS and word not in keep
 
 
-def problem(name: str, text: str, option: str = "data.keep_text_markers=") -> str:
+def problem(name: str, text: str, option: str) -> str:
     """What the ledger says of such a row, with how to keep it; ``option`` is what stands before the word."""
     word = text.strip()
-    return f"the {name} is only {word!r}, which programs write for no value; if it was said, add {option}{word!r}"
+    return f"the {name} is only {word!r}, which programs write for no value; if it was said: {option}{word!r}"
 
 
 def checked(words: Sequence[str], option: str) -> tuple[str, ...]:

@@ -14,17 +14,18 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 from training.data.checks import check_audio
-from training.data.columns import column_names
+from training.data.column_names import guess
+from training.data.columns import COMMAND, column_names, no_column
 from training.data.derived import DerivedFiles, rebase
 from training.data.example import Example
 from training.data.korean_text import Dual, KoreanRules, Numerals, clean_korean, has_two_transcripts
 from training.data.ledger import Drop, DropLedger
 from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
+from training.data.missing import KEEP, REASON, checked, is_marker, problem
 from training.data.tables import row_writer
 from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
@@ -58,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="OURS=THEIRS",
         help="the manifest's name of one of our columns; may be repeated",
+    )
+    parser.add_argument(
+        KEEP,
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="this word of nan, None, N/A, null and the like is said here: texts that are only this word stay",
     )
     parser.add_argument("--skip_audio_check", action="store_true", help="do not open the audio files")
     parser.add_argument(
@@ -104,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=arguments.workers,
         force=arguments.force,
         korean=_korean(arguments),
+        keep_markers=checked(arguments.keep_text_marker, KEEP),
     )
     print(f"{arguments.output}: {total - len(ledger):,} of {total:,} utterances kept")
     print(ledger.summary())
@@ -143,19 +152,12 @@ def _look_for_korean(manifest: Manifest) -> None:
 
 
 def _look_for_texts(source: Path, names: Sequence[str]) -> None:
-    """`UserError` where there is neither transcript nor translation; a line where one of them may be misspelt."""
-    texts = TEXT_COLUMNS.values()
-    others = [name for name in names if name not in texts]
-    hints = []
-    for name in (text for text in texts if text not in names):
-        near = get_close_matches(name, others, n=1, cutoff=0.75)  # duration is no translation
-        hints.append(
-            f"no column {name!r}" + (f" (--column {name}={near[0]}, if that is meant)" if near else "")
-        )
-    if len(hints) == len(texts):
-        raise UserError(f"{source}:1: {' and '.join(hints)}: nothing to learn; name the column with --column")
-    if hints:
-        print(f"{source}: {hints[0]}", file=sys.stderr)
+    """A line on stderr where there is no transcript or no translation, with the column that may be it."""
+    for name in TEXT_COLUMNS.values():
+        if name not in names and guess(name, names):
+            print(f"{source}: {no_column(name, names, COMMAND)}", file=sys.stderr)
+        elif name not in names:
+            print(f"{source}: no column {name!r}", file=sys.stderr)
 
 
 def preprocess(
@@ -171,11 +173,14 @@ def preprocess(
     workers: int = 1,
     force: bool = False,
     korean: KoreanRules | None = None,
+    keep_markers: Sequence[str] = (),
 ) -> tuple[int, DropLedger]:
     """Clean ``source`` into ``output``; returns the number of rows read and the ledger of those left out.
 
     Further columns are kept; audio paths are rewritten relative to the output's folder. ``korean``: how Korean
-    transcripts are cleaned beyond that. Reasons: ``empty_transcript``, ``empty_translation``, ``dual_transcript``,
+    transcripts are cleaned beyond that. A duration that is missing, or ``N/A`` and the like, is the header's; with
+    ``check_files`` false it must be there. Texts that are only a word for "no value" (`training.data.missing`) are
+    dropped unless ``keep_markers`` names that word. Reasons: ``missing_text_marker``, ``empty_transcript``, ``empty_translation``, ``dual_transcript``,
     ``too_short``, ``too_long``, ``word_languages`` (tags that do not line up with the cleaned words), and those of `training.data.dataset.check_audio`.
 
     Raises `UserError` for a manifest that cannot be read, for an output that somebody else made, and when
@@ -187,13 +192,27 @@ def preprocess(
         raise UserError(f"--output {output}: is the input; the export is kept as it is, name another file")
     writable(output.parent, "--output")
     manifest = load_manifest(
-        source, audio_root=audio_root, columns=columns, require=require or (), check_words=False
+        source,
+        audio_root=audio_root,
+        columns=columns,
+        require=require or (),
+        check_words=False,
+        need_duration=not check_files,
+        need_text=True,
+        option=COMMAND,
     )
     _look_for_texts(source, manifest.column_names)
     if korean is not None:
         _look_for_korean(manifest)
     rules = _Rules(
-        manifest, _required(manifest, require), min_duration, max_duration, check_files, workers, korean
+        manifest,
+        _required(manifest, require),
+        min_duration,
+        max_duration,
+        check_files,
+        workers,
+        korean,
+        keep_markers,
     )
     record = output.with_name(f"{output.stem}_preprocess.json")
     with DerivedFiles(record, [output, ledger_path(output)], force=force) as files:
@@ -204,6 +223,7 @@ def preprocess(
             )
         with files.open(ledger_path(output)) as handle:
             ledger.write_to(handle)
+        rules.tell_emptied(source)
         files.publish(
             {
                 "made_by": "preprocess_manifest",
@@ -212,6 +232,7 @@ def preprocess(
                 "min_duration": min_duration,
                 "max_duration": max_duration,
                 "korean": korean and asdict(korean),
+                "keep_text_markers": list(keep_markers),
                 "utterances": len(manifest),
                 "dropped": ledger.counts(),
             }
@@ -235,9 +256,7 @@ def _write_kept(files: DerivedFiles, output: Path, manifest: Manifest, rules: _R
 def _required(manifest: Manifest, require: Sequence[str] | None) -> list[str]:
     texts = list(TEXT_COLUMNS.values())
     if require is None:
-        require = [name for name in texts if name in manifest.column_names]
-        if not require:
-            raise UserError(f"{manifest.path}:1: neither a column 'transcript' nor 'translation'")
+        return [name for name in texts if name in manifest.column_names]
     unknown = [name for name in require if name not in texts]
     if unknown:
         raise UserError(f"--require {unknown[0]}: choose from {', '.join(texts)}")
@@ -260,6 +279,7 @@ class _Rules:
         check_files: bool,
         workers: int,
         korean: KoreanRules | None,
+        keep_markers: Sequence[str],
     ) -> None:
         self.manifest = manifest
         self.require = require
@@ -268,6 +288,8 @@ class _Rules:
         self.check_files = check_files
         self.workers = workers
         self.korean = korean
+        self.keep_markers = keep_markers
+        self.emptied: list[str] = []
 
     def rows(self) -> Iterator[tuple[dict[str, Any], Drop | None]]:
         """Every row with its texts cleaned, and why it is left out (None: it stays)."""
@@ -286,7 +308,28 @@ class _Rules:
                 detail = f"{example.source}: (…)/(…) is said once and written twice; choose with --dual"
                 return row, Drop(example.id, "dual_transcript", detail)
         row = {**row, **texts}
-        return row, self._text_drop(example, row) or self._sound_drop(example, index)
+        drop = self._marker_drop(example, row) or self._text_drop(example, row)
+        return row, drop or self._sound_drop(example, row, index)
+
+    def _marker_drop(self, example: Example, row: dict[str, Any]) -> Drop | None:
+        """For a text that is only a word for "no value"; where the text is not required, the cell is emptied."""
+        for name in TEXT_COLUMNS.values():
+            if not is_marker(row.get(name), self.keep_markers):
+                continue
+            if name in self.require:
+                return Drop(example.id, REASON, f"{example.source}: {problem(name, row[name], f'{KEEP} ')}")
+            row[name] = ""
+            self.emptied.append(name)
+        return None
+
+    def tell_emptied(self, source: Path) -> None:
+        """A line for each column in which cells were emptied."""
+        for name in dict.fromkeys(self.emptied):
+            count = self.emptied.count(name)
+            print(
+                f"{source}: {name}: {count:,} cells that only say nan, None or the like are left empty",
+                file=sys.stderr,
+            )
 
     def _text_drop(self, example: Example, row: Mapping[str, Any]) -> Drop | None:
         for name in self.require:
@@ -298,17 +341,22 @@ class _Rules:
             return Drop(example.id, "word_languages", detail)
         return None
 
-    def _sound_drop(self, example: Example, index: int) -> Drop | None:
-        if example.duration < self.min_duration:
+    def _sound_drop(self, example: Example, row: dict[str, Any], index: int) -> Drop | None:
+        stated = example.duration is not None
+        if stated and example.duration < self.min_duration:
             return Drop(example.id, "too_short", f"{example.source}: {example.duration:g} s")
-        if example.duration > self.max_duration:
+        if stated and example.duration > self.max_duration:
             return Drop(example.id, "too_long", f"{example.source}: {example.duration:g} s")
         if not self.check_files:
             return None
         found = check_audio(
             self.manifest, index, min_seconds=self.min_duration, max_seconds=self.max_duration
         )[1]
-        return found if isinstance(found, Drop) else None
+        if isinstance(found, Drop):
+            return found
+        if not stated:
+            row["duration"] = found
+        return None
 
 
 if __name__ == "__main__":

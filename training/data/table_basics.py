@@ -85,9 +85,7 @@ def decoded(path: Path, line: bytes, number: int) -> str:
 
 def _not_utf8(path: Path, line: bytes, number: int, at: int) -> str:
     """The message for a line that is not UTF-8, with what it would be in Windows-1252."""
-    message = (
-        f"{path}:{number}: not UTF-8 (byte 0x{line[at]:02x} at column {at + 1}); save the file as UTF-8"
-    )
+    message = f"{path}:{number}: not UTF-8 (byte 0x{line[at]:02x} at column {at + 1}); save the file as UTF-8"
     around = line[max(0, at - 10) : at + 10]
     try:
         text = around.decode("cp1252").strip()

@@ -94,7 +94,9 @@ def stringify(table: pa.Table) -> pa.Table:
     return with_marks(pa.table({**columns, LINE: lines}), marks)
 
 
-def _string_column(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray | pa.Array, Sequence[int]]:
+def _string_column(
+    column: pa.ChunkedArray, name: str
+) -> tuple[pa.ChunkedArray | pa.Array, Sequence[int] | np.ndarray]:
     """The cells as strings, and the rows whose cell was neither text nor a whole number."""
     kind = column.type
     if pa.types.is_dictionary(kind):

@@ -125,9 +125,7 @@ def _detected(path: Path) -> Layout:
     return best
 
 
-def _layout(
-    path: Path, delimiter: str, quoted: bool, offset: int, line: int, check: bool = True
-) -> Layout:
+def _layout(path: Path, delimiter: str, quoted: bool, offset: int, line: int, check: bool = True) -> Layout:
     """The header that starts after ``offset`` bytes and ``line`` lines."""
     taken: list[int] = []
 
@@ -186,7 +184,7 @@ def _csv_reason(error: csv.Error) -> str:
         return "a quote that is opened in it is never closed"
     if "expected after" in str(error):
         return (
-            'text after a closing quote; a cell that begins with a quote is quoted as a whole, and quotes inside it '
+            "text after a closing quote; a cell that begins with a quote is quoted as a whole, and quotes inside it "
             'are doubled: """hello"" he said"'
         )
     return str(error)
@@ -234,9 +232,7 @@ def read_fast(path: Path, layout: Layout, broken: Broken | None) -> pa.Table | N
             source.seek(layout.offset)
             table = arrow_csv.read_csv(
                 source,
-                read_options=arrow_csv.ReadOptions(
-                    column_names=layout.header, block_size=table_basics.BLOCK
-                ),
+                read_options=arrow_csv.ReadOptions(column_names=layout.header, block_size=table_basics.BLOCK),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=layout.delimiter,
                     quote_char='"' if layout.quoted else False,

@@ -152,7 +152,9 @@ def _json_cells(content: bytes, ours: Mapping[str, str]) -> dict[str, str | None
         fields = json.loads(_decoded(content, "json"))
         if not isinstance(fields, dict):
             raise ValueError(f"an object is expected, this is {type(fields).__name__}")
-        cells = {ours.get(name, name): json_cell(value, name) for name, value in fields.items()}
+        cells = {
+            ours.get(name, name): json_cell(value, ours.get(name, name)) for name, value in fields.items()
+        }
         "".join(text for pair in cells.items() for text in pair if text).encode()  # half a surrogate pair
     except _Unusable:
         raise
