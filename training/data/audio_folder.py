@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from training.data import audio
 from training.data.columns import DATASET_COLUMNS, rename
-from training.data.manifest import Manifest, fill_durations, from_table
+from training.data.manifest import Manifest, from_table, with_header_durations
 from training.data.tables import LINE, read_table
 from training.errors import UserError
 
@@ -43,7 +43,7 @@ def load_audio_folder(folder: Path, split: str, columns: Mapping[str, str] | Non
     rows = from_table(
         table, path, audio_root=root, need_duration=False, need_text=bool(found), option=DATASET_COLUMNS
     )
-    rows.table = fill_durations(rows.table, path, rows.seconds)
+    rows = with_header_durations(rows, rows.seconds)
     rows.column_option = DATASET_COLUMNS
     return rows
 

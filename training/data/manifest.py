@@ -116,23 +116,23 @@ def from_table(
     return manifest
 
 
-def fill_durations(table: pa.Table, path: Path, seconds: Callable[[int], float]) -> pa.Table:
-    """The table of a `Manifest` with ``seconds(row)``, from the header, where no duration is stated.
+def with_header_durations(rows: Manifest, seconds: Callable[[int], float]) -> Manifest:
+    """The rows with ``seconds(row)``, from the header, where no duration is stated.
 
-    Raises `UserError` with the rows whose header cannot be read.
+    Raises `UserError` that names the rows whose header cannot be read.
     """
-    durations = table.column("duration").to_pylist()
+    durations = rows.table.column("duration").to_pylist()
     problems = []
     for row, stated in enumerate(durations):
         try:
             durations[row] = seconds(row) if stated is None else stated
         except audio.AudioError as error:
-            line = table.column(LINE)[row].as_py()
-            problems.append(f"{path}:{line}: no duration is stated, and the header cannot be read: {error}")
+            where = f"{rows.path}:{rows.line(row)}"
+            problems.append(f"{where}: no duration is stated, and the header cannot be read: {error}")
     raise_problems(problems, more=len(problems) - MAX_PROBLEMS)
-    return table.set_column(
-        table.column_names.index("duration"), "duration", pa.array(durations, pa.float64())
-    )
+    at = rows.table.column_names.index("duration")
+    table = rows.table.set_column(at, "duration", pa.array(durations, pa.float64()))
+    return Manifest(table, rows.path, rows.audio_root)
 
 
 class Manifest(Sequence[Example]):

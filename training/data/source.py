@@ -17,7 +17,7 @@ from training.data import audio
 from training.data.audio_folder import METADATA, is_audio_folder, load_audio_folder
 from training.data.columns import DATASET_COLUMNS
 from training.data.example import Example
-from training.data.manifest import Manifest, fill_durations, from_table
+from training.data.manifest import Manifest, from_table, with_header_durations
 from training.data.tables import fingerprint, stringify
 from training.errors import UserError
 
@@ -57,9 +57,8 @@ def load_source(
     table = _table(data, sound, columns, path)
     audio_root = Path(audio_root) if audio_root is not None else folder
     rows = from_table(table, label, audio_root=audio_root, need_duration=False)
-    source = DatasetSource(rows, data, sound)
-    rows.table = fill_durations(rows.table, label, source.seconds)
-    return source
+    stated = with_header_durations(rows, DatasetSource(rows, data, sound).seconds)
+    return DatasetSource(stated, data, sound)
 
 
 class DatasetSource(Sequence[Example]):
