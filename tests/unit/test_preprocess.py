@@ -286,7 +286,7 @@ def test_a_misspelt_text_column_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         preprocess(source, tmp_path / "out.tsv")
     assert "if that is 'transkript', add --column transcript=transkript" in capsys.readouterr().err
     source.write_text("id\tvideo_id\taudio_path\tduration\ttext\n", encoding="utf-8")
-    with pytest.raises(UserError, match="'transcript' is missing.*add --column transcript=text"):
+    with pytest.raises(UserError, match=r"'transcript' is missing.*add --column transcript=text"):
         preprocess(source, tmp_path / "out.tsv")
 
 

@@ -78,9 +78,8 @@ def _read_parquet(path: Path, broken: Broken | None) -> pa.Table:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path, memory_map=True)
-        check_names(path, list(table.column_names))
-        return stringify(table)
+        check_names(path, list(parquet.read_schema(path).names))
+        return stringify(parquet.read_table(path, memory_map=True, partitioning=None))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
 
