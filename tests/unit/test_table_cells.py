@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from shard_assets import archive, sample
 from speech_files import manifest, sound
 
 from training.data.audio_folder import load_audio_folder
@@ -23,9 +24,11 @@ from training.data.librispeech import load_librispeech
 from training.data.manifest import load_manifest
 from training.data.missing import MARKERS
 from training.data.preprocess_manifest import main, preprocess
+from training.data.shards.source import load_shards
 from training.data.source import load_source
 from training.data.split_data import split
 from training.data.tables import json_cell, read_table
+from training.data.tasks import check_tasks
 from training.data.timestamps_manifest import read_timestamps
 from training.errors import UserError
 from training.registry.rows import read_metadata
@@ -531,6 +534,35 @@ def test_all_missing_columns_are_named_at_once(tmp_path: Path) -> None:
         "data.columns.duration=length",
         "data.columns.transcript=sentence",
     ]
+
+
+def test_shards_whose_text_has_another_name_say_the_option(tmp_path: Path) -> None:
+    archive(tmp_path / "s.tar", sample("a", transcript=None, text="hello"))
+    with pytest.raises(UserError, match=r"no sample can be used\n.*\n.*add data\.columns\.transcript=text"):
+        load_shards(tmp_path, default_domain="x")
+    assert load_shards(tmp_path, columns={"transcript": "text"}, default_domain="x")[0].texts == {
+        TRANSCRIBE: "hello"
+    }
+
+
+def test_shards_refuse_structures_as_texts_and_read_unknown_durations(tmp_path: Path) -> None:
+    rows = [
+        *sample("a", sentence=["x"], transcript=None),
+        *sample("b", sentence="x", duration="N/A", transcript=None),
+    ]
+    archive(tmp_path / "s.tar", rows)
+    source = load_shards(tmp_path, columns={"transcript": "sentence"}, default_domain="x")
+    assert [(drop.reason, drop.detail) for drop in source.refused] == [
+        ("bad_sidecar", '.json: transcript: ["x"] is a list; text is expected')
+    ]
+    assert source.durations.tolist() == [0.5]
+
+
+def test_a_task_without_a_column_is_told_the_option(tmp_path: Path) -> None:
+    cells = {"audio_path": "a.wav", "duration": 1.0, "translation": "a", "sentence": "b"}
+    made = load_manifest(manifest(tmp_path / "m.tsv", [cells]), need_text=True)
+    with pytest.raises(UserError, match=r"if that is 'sentence', add data\.columns\.transcript=sentence"):
+        check_tasks(made, (TRANSCRIBE,), "data.train", every=True)
 
 
 def test_split_takes_columns_under_other_names(tmp_path: Path) -> None:
