@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from training.data import json_tables, table_basics, text_tables
-from training.data.tables import LINE, read_table
+from training.data.tables import LINE, read_table, row_writer
 from training.errors import UserError
 
 EACH = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
@@ -154,6 +154,26 @@ GOOD = st.sampled_from(
     ["1", "-0", "0", "1.0", "2.5", "1e5", "9223372036854775807", "null", '""', '"a"', '"é"', '"e\u0301"', '"\\/"',
      '"\\ud83d\\ude00"', '"\u2028"', '"nan"', '"x, \\"y\\""', '"\\u0000"']
 )  # fmt: skip
+ANY = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=8)
+
+
+@EACH
+@given(st.lists(st.lists(ANY, min_size=2, max_size=2), max_size=5), st.integers(1, 2))
+def test_what_a_command_writes_as_csv_is_read_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], width: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "made.csv"
+    names = ["audio_path", "transcript"][:width]
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        put = row_writer(handle, ".csv", names)
+        for row in rows:
+            put(dict(zip(names, row, strict=False)))
+    table = read_table(path).to_pydict()
+    assert [list(row) for row in zip(*(table[name] for name in names), strict=True)] == [
+        row[:width] for row in rows
+    ]
+
+
 VALUES: st.SearchStrategy[str] = st.sampled_from(
     ["1e400", "-1e400", "9223372036854775808", "1" * 400, "1" * 5000, "NaN", "Infinity", "Inf", "true",
      '"2020-01-01"', '"2021-02-03T04:05:06"', '"12:00"', '"\\ud800"', '"\t"', '["a", "b"]', "[]", '{"a": 1}',

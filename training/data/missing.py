@@ -49,7 +49,7 @@ def is_marker(text: str | None, keep: Collection[str] = ()) -> bool:
 def problem(name: str, text: str, option: str) -> str:
     """What the ledger says of such a row, with how to keep it; ``option`` is what stands before the word."""
     word = text.strip()
-    return f"the {name} is only {word!r}, which programs write for no value; if it was said: {option}{word!r}"
+    return f"{name}: {word!r} stands for no value; if it was said: {option}{word!r}"
 
 
 def checked(words: Sequence[str], option: str) -> tuple[str, ...]:

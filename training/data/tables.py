@@ -6,7 +6,6 @@ file is read by the strict one, which also says which lines are wrong.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -38,6 +37,9 @@ __all__ = [
     "row_writer",
     "stringify",
 ]
+
+
+_SPECIAL = re.compile(r'[",\r\n]')
 
 
 def read_table(path: Path, broken: Broken | None = None) -> pa.Table:
@@ -145,9 +147,8 @@ def row_writer(handle: TextIO, suffix: str, columns: Sequence[str]) -> Callable[
     if suffix == ".jsonl":
         return lambda row: _write_json(handle, columns, row)
     if suffix == ".csv":
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(columns)
-        return lambda row: writer.writerow([cell_text(row.get(name)) for name in columns])
+        _write_csv(handle, columns)
+        return lambda row: _write_csv(handle, [cell_text(row.get(name)) for name in columns])
     if suffix == ".tsv":
         handle.write("\t".join(columns) + "\n")
         return lambda row: _write_tsv(handle, columns, row)
@@ -159,6 +160,12 @@ def cell_text(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def _write_csv(handle: TextIO, cells: Sequence[str]) -> None:
+    """As Python's csv module does it, but it leaves a carriage return without quotes, and no reader takes that."""
+    quoted = ['"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell for cell in cells]
+    handle.write((",".join(quoted) or '""') + "\n")
 
 
 def _write_tsv(handle: TextIO, columns: Sequence[str], row: Mapping[str, Any]) -> None:
