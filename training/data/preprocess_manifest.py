@@ -186,22 +186,7 @@ def preprocess(
     Raises `UserError` for a manifest that cannot be read, for an output that somebody else made, and when
     nothing is left.
     """
-    if output.suffix not in (".tsv", ".csv", ".jsonl"):
-        raise UserError(f"--output {output}: a manifest is written as .tsv, .csv or .jsonl")
-    if output.resolve() == source.resolve():
-        raise UserError(f"--output {output}: is the input; the export is kept as it is, name another file")
-    writable(output.parent, "--output")
-    manifest = load_manifest(
-        source,
-        audio_root=audio_root,
-        columns=columns,
-        require=require or (),
-        check_words=False,
-        need_duration=not check_files,
-        need_text=True,
-        option=COMMAND,
-    )
-    _look_for_texts(source, manifest.column_names)
+    manifest = _opened(source, output, audio_root, require, columns, need_duration=not check_files)
     if korean is not None:
         _look_for_korean(manifest)
     rules = _Rules(
@@ -224,20 +209,52 @@ def preprocess(
         with files.open(ledger_path(output)) as handle:
             ledger.write_to(handle)
         rules.tell_emptied(source)
-        files.publish(
-            {
-                "made_by": "preprocess_manifest",
-                "input": source.as_posix(),
-                "input_sha256": manifest.sha256(),
-                "min_duration": min_duration,
-                "max_duration": max_duration,
-                "korean": korean and asdict(korean),
-                "keep_text_markers": list(keep_markers),
-                "utterances": len(manifest),
-                "dropped": ledger.counts(),
-            }
-        )
+        files.publish(_record(source, manifest, rules, ledger))
     return len(manifest), ledger
+
+
+def _opened(
+    source: Path,
+    output: Path,
+    audio_root: Path | None,
+    require: Sequence[str] | None,
+    columns: Mapping[str, str] | None,
+    *,
+    need_duration: bool,
+) -> Manifest:
+    """The manifest, once it is certain that the output can be written."""
+    if output.suffix not in (".tsv", ".csv", ".jsonl"):
+        raise UserError(f"--output {output}: a manifest is written as .tsv, .csv or .jsonl")
+    if output.resolve() == source.resolve():
+        raise UserError(f"--output {output}: is the input; the export is kept as it is, name another file")
+    writable(output.parent, "--output")
+    manifest = load_manifest(
+        source,
+        audio_root=audio_root,
+        columns=columns,
+        require=require or (),
+        check_words=False,
+        need_duration=need_duration,
+        need_text=True,
+        option=COMMAND,
+    )
+    _look_for_texts(source, manifest.column_names)
+    return manifest
+
+
+def _record(source: Path, manifest: Manifest, rules: _Rules, ledger: DropLedger) -> dict[str, Any]:
+    """What was done, for the file beside the output."""
+    return {
+        "made_by": "preprocess_manifest",
+        "input": source.as_posix(),
+        "input_sha256": manifest.sha256(),
+        "min_duration": rules.min_duration,
+        "max_duration": rules.max_duration,
+        "korean": rules.korean and asdict(rules.korean),
+        "keep_text_markers": list(rules.keep_markers),
+        "utterances": len(manifest),
+        "dropped": ledger.counts(),
+    }
 
 
 def _write_kept(files: DerivedFiles, output: Path, manifest: Manifest, rules: _Rules) -> DropLedger:
