@@ -40,13 +40,13 @@ def read_plain(path: Path) -> pa.Table | None:
     """One object a line, each column of one type; None for everything else, and for whatever has a mistake."""
     from pyarrow import json as arrow_json
 
-    if not _one_object_a_line(path):
+    if (count := _objects(path)) is None:
         return None
     try:
         table = arrow_json.read_json(path, read_options=arrow_json.ReadOptions(block_size=BLOCK))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    if LINE in table.column_names or table.num_rows != _line_count(path):
+    if LINE in table.column_names or table.num_rows != count:
         return None
     columns = {name: _plain_column(table.column(name), name) for name in table.column_names}
     if any(column is None for column in columns.values()):
@@ -75,26 +75,23 @@ def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
     return column.cast(pa.string()) if pa.types.is_int64(column.type) else None
 
 
-def _one_object_a_line(path: Path) -> bool:
-    """Whether every line is UTF-8 and begins and ends as an object does: then no row is in two lines.
+def _objects(path: Path) -> int | None:
+    """How many lines there are; None where one of them is not UTF-8, or does not begin and end as an object does.
 
-    Arrow itself looks at no line ends: it takes two objects of one line for two rows.
+    With as many rows as lines no row is in two lines. Arrow itself looks at no line ends: it takes two objects of one
+    line for two rows.
     """
+    count = 0
     with path.open("rb") as handle:
-        for line in handle:
+        for count, line in enumerate(handle, 1):
             body = line.strip(_SPACE)
             if body[:1] != b"{" or body[-1:] != b"}":
-                return False
+                return None
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
-                return False
-    return True
-
-
-def _line_count(path: Path) -> int:
-    with path.open("rb") as handle:
-        return sum(1 for _ in handle)
+                return None
+    return count
 
 
 @dataclass
