@@ -153,7 +153,8 @@ class _Report:
     def texts(self) -> Iterator[tuple[str, str | None, str]]:
         """The training texts; made-up ones where there are none and a tokenizer from scratch needs some."""
         if self.data.train is not None:
-            yield from self.data.train.texts()
+            keep = self.config.data.keep_text_markers
+            yield from runs.trained_texts(self.data.train, keep)
         elif getattr(self.config.model, "sizes", None) is not None:
             yield from stand_in_texts(self.config)
 

@@ -20,6 +20,7 @@ from training.data.channel import parse_channel
 from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
+from training.data.missing import checked, is_marker
 from training.data.sampler import DurationBatchSampler
 from training.data.source import load_source
 from training.data.tasks import check_tasks
@@ -112,7 +113,7 @@ def _whole_split(config: Config, split: Split) -> Any:
         raise UserError(
             f"data.{split}: {path} is not there; make it with training/data/split_data.py, or name another"
         )
-    return load_manifest(path, audio_root=data.audio_root, columns=data.columns)
+    return load_manifest(path, audio_root=data.audio_root, columns=data.columns, need_text=True)
 
 
 def _open_shards(data: Data, split: Split) -> Any:
@@ -146,7 +147,11 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     if train is None:
         raise UserError("data.train: nothing to train on")
     dev = open_split(config, "dev") if config.training.eval_strategy != "no" else None
-    context = BuildContext(texts=lambda: _texts(train), source=source, seed=config.training.seed)
+    context = BuildContext(
+        texts=lambda: trained_texts(train, config.data.keep_text_markers),
+        source=source,
+        seed=config.training.seed,
+    )
     bundle = build_bundle(config, context)
     check_sample_rate(config, bundle)
     augment = augment_for(config, bundle)
@@ -225,6 +230,7 @@ def usable(
         bundle.sample_rate,
         min_seconds=config.data.min_seconds,
         max_seconds=config.audio.max_length_seconds,
+        keep_markers=checked(config.data.keep_text_markers, "data.keep_text_markers"),
     )
     for note in getattr(manifest, "notes", ()):
         report(f"{name}: {note}")
@@ -369,8 +375,9 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     checkpoint.write_json(folder / RESULTS, results)
 
 
-def _texts(manifest: Any) -> Iterator[tuple[str, str | None, str]]:
-    yield from manifest.texts()
+def trained_texts(manifest: Any, keep: Collection[str]) -> Iterator[tuple[str, str | None, str]]:
+    """The texts that are trained on: no vocabulary is made of rows that the ledger takes."""
+    return (text for text in manifest.texts() if not is_marker(text[-1], keep))
 
 
 def _spread(total: int, wanted: int) -> list[int]:

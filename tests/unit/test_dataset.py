@@ -246,7 +246,7 @@ def test_a_split_that_can_all_be_used_is_not_copied(tmp_path: Path) -> None:
     """A million rows would be there twice."""
     rows = [row(tmp_path, "a", 1.0), row(tmp_path, "b", 2.0)]
     settings = SimpleNamespace(
-        data=SimpleNamespace(min_seconds=0.0, max_dropped_share=0.5),
+        data=SimpleNamespace(min_seconds=0.0, max_dropped_share=0.5, keep_text_markers=()),
         audio=SimpleNamespace(max_length_seconds=30.0),
         dataloader=SimpleNamespace(num_workers=0),
     )

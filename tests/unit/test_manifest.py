@@ -175,7 +175,7 @@ def test_trap_13_a_number_that_is_none_is_no_text(tmp_path: Path, suffix: str, f
 
 
 def test_trap_13_a_duration_of_nan_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"manifest\.tsv:2: duration: 'nan' is not a number"):
+    with pytest.raises(UserError, match=r"manifest\.tsv:2: duration: no number of seconds"):
         load_manifest(tsv(tmp_path, "u\tv\ta.wav\tnan\ta\tb"))
 
 

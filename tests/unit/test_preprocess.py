@@ -100,14 +100,14 @@ def test_trap_10_truncated_files_are_found_by_their_header(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", ["nan", "NA", "null"])
-def test_trap_13_no_cell_becomes_nan_and_nan_stays(tmp_path: Path, text: str) -> None:
+def test_trap_13_no_cell_becomes_nan_and_nan_stays_where_it_is_said(tmp_path: Path, text: str) -> None:
     source = export(
         tmp_path,
         row(tmp_path, "said", transcript=text, translation=text),
         row(tmp_path, "missing", translation=None),
     )
     output = tmp_path / "clean.csv"
-    preprocess(source, output, require=["transcript"])
+    preprocess(source, output, require=["transcript"], keep_markers=[text])
     clean = load_manifest(output)
     assert dict(clean[0].texts) == {"transcribe": text, "translate": text}
     assert dict(clean[1].texts) == {"transcribe": "nói missing"}
@@ -284,9 +284,9 @@ def test_a_misspelt_text_column_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     source.write_text("id\tvideo_id\taudio_path\tduration\ttranskript\ttranslation\n", encoding="utf-8")
     with pytest.raises(UserError):  # no rows
         preprocess(source, tmp_path / "out.tsv")
-    assert "no column 'transcript' (--column transcript=transkript" in capsys.readouterr().err
+    assert "if that is 'transkript', add --column transcript=transkript" in capsys.readouterr().err
     source.write_text("id\tvideo_id\taudio_path\tduration\ttext\n", encoding="utf-8")
-    with pytest.raises(UserError, match="no column 'transcript' and no column 'translation'"):
+    with pytest.raises(UserError, match=r"'transcript' is missing.*add --column transcript=text"):
         preprocess(source, tmp_path / "out.tsv")
 
 

@@ -252,11 +252,10 @@ def test_bad_tables_name_file_and_line(tmp_path: Path) -> None:
     wide.write_bytes("file_path,transcript\na.wav,ok\n".encode("utf-16"))
     with pytest.raises(UserError, match=r"wide.csv:1: the file is UTF-16"):
         prepare(settings(wide))
-    with pytest.raises(UserError, match=r"x.csv:1: the column 'transcript' is missing.*data.columns"):
+    with pytest.raises(
+        UserError, match=r"x.csv:1: the column 'transcript' is missing.*--column transcript=NAME"
+    ):
         prepare(settings(table(tmp_path / "x.csv", ["file_path,split", "a.wav,train"])))
-    semicolons = table(tmp_path / "s.csv", ["file_path;transcript", "a.wav;one"])
-    with pytest.raises(UserError, match=r"s.csv:1: .*not by semicolons"):
-        imported(semicolons)
     with pytest.raises(UserError, match=r"y.csv:1: the column 'audio_path' is missing"):
         prepare(settings(table(tmp_path / "y.csv", ["wav_name,transcript", "a.wav,hello"])))
     with pytest.raises(UserError, match=r"z.csv:1: no row names its split; add --auto_split"):
@@ -312,7 +311,7 @@ def test_split_reads_like_the_manifest_it_came_from(tmp_path: Path) -> None:
     lines = [
         "id\taudio_path\tduration\tstart\tend\ttranscript\ttranslation\tlanguage\tspeaker\tvideo_id\twords\tage\tsplit",
         'u1\ta.wav\t1.5\t0.25\t1.75\thallo welt\thello world\tde\ts1\tv1\t[["hallo", 0, 0.5], ["welt", 0.5, 1]]\t30\ttrain',
-        "u2\ta.wav\t\t\t\tnan\t\t\t\t\t\t\ttrain",
+        "u2\ta.wav\t\t\t\tnichts\t\t\t\t\t\t\ttrain",
     ]
     source = table(tmp_path / "m.tsv", lines)
     imported(source, auto_split=False)

@@ -100,7 +100,7 @@ def test_trap_10_a_broken_sound_inside_parquet_goes_to_the_ledger(tmp_path: Path
 
 def test_trap_25_no_torchcodec_and_spawned_workers(tmp_path: Path) -> None:
     source = load_source(str(in_parquet(tmp_path)), columns={**COLUMNS, "duration": "seconds"})
-    data = SpeechDataset(source, encode, RATE)
+    data = SpeechDataset(source, encode, RATE, keep_markers=("nan",))
     kept, ledger = validate(data)
     assert kept.tolist() == [0, 1]
     assert [drop.reason for drop in ledger] == ["empty_text"]
@@ -129,7 +129,9 @@ def test_an_audio_folder(tmp_path: Path) -> None:
     ]
     assert len(source.waveform(1, RATE)) == 2.5 * RATE
     assert source[1].source == f"{folder / 'metadata.csv'}:3"
-    assert validate(SpeechDataset(source, encode, RATE))[0].tolist() == [0, 1]
+    kept, ledger = validate(SpeechDataset(source, encode, RATE))
+    assert (kept.tolist(), ledger.counts()) == ([0], {"missing_text_marker": 1})
+    assert validate(SpeechDataset(source, encode, RATE, keep_markers=("NA",)))[0].tolist() == [0, 1]
 
 
 def test_an_audio_folder_with_parts(tmp_path: Path) -> None:
@@ -153,6 +155,10 @@ def test_a_broken_file_without_a_stated_length_is_named(tmp_path: Path) -> None:
     folder = audio_folder(tmp_path, ("a.wav", "xin", 1.0), ("b.wav", "chào", 1.0))
     (folder / "b.wav").write_bytes(b"no sound")
     with pytest.raises(UserError, match=r"metadata\.csv:3: no duration is stated.*cannot be decoded"):
+        load_source(str(folder), columns={"transcript": "transcription"})
+    with pytest.raises(
+        UserError, match=r"'transcript' is missing.*data\.dataset\.columns\.transcript=transcription"
+    ):
         load_source(str(folder))
 
 

@@ -186,6 +186,9 @@ class Data(Block):
     """Folder that the manifests' relative audio paths start from; null: each manifest's own folder."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column → the manifest's column, where the names differ (`transcript: sentence`)."""
+    keep_text_markers: tuple[str, ...] = ()
+    """Words of `nan`, `None`, `N/A`, `null` and the like that are said in this data. Other rows whose text is only such
+    a word go into the ledger (`missing_text_marker`)."""
     dataset: DatasetSource | None = None
     """A `datasets` dataset in place of `train`, `dev` and `test`."""
     registry: str | None = None

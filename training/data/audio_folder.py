@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from training.data import audio
-from training.data.columns import rename
-from training.data.manifest import Manifest, from_table
-from training.data.tables import LINE, MAX_PROBLEMS, raise_problems, read_table
+from training.data.columns import DATASET_COLUMNS, rename
+from training.data.manifest import Manifest, from_table, with_header_durations
+from training.data.tables import LINE, read_table
 from training.errors import UserError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -40,7 +40,12 @@ def load_audio_folder(folder: Path, split: str, columns: Mapping[str, str] | Non
     root = _split_folder(folder, split)
     found = [root / name for name in METADATA if (root / name).is_file()]
     table, path = (_described(found[0], columns), found[0]) if found else (_listed(root), root)
-    return from_table(_with_durations(table, path, root), path, audio_root=root)
+    rows = from_table(
+        table, path, audio_root=root, need_duration=False, need_text=bool(found), option=DATASET_COLUMNS
+    )
+    rows = with_header_durations(rows, rows.seconds)
+    rows.column_option = DATASET_COLUMNS
+    return rows
 
 
 def _split_folder(folder: Path, split: str) -> Path:
@@ -72,17 +77,3 @@ def _listed(root: Path) -> pa.Table:
     return pa.table(
         {"audio_path": pa.array(files, pa.string()), LINE: pa.array(range(1, len(files) + 1), pa.int32())}
     )
-
-
-def _with_durations(table: pa.Table, path: Path, root: Path) -> pa.Table:
-    if "duration" in table.column_names or {"start", "end"} <= set(table.column_names):
-        return table
-    seconds, problems = [], []
-    cells = zip(table.column("audio_path").to_pylist(), table.column(LINE).to_pylist(), strict=True)
-    for cell, line in cells:
-        try:
-            seconds.append(str(audio.probe(root / (cell or "")).duration))
-        except audio.AudioError as error:
-            problems.append(f"{path}:{line}: no duration is stated, and the header cannot be read: {error}")
-    raise_problems(problems, more=len(problems) - MAX_PROBLEMS)
-    return table.append_column("duration", pa.array(seconds, pa.string()))

@@ -6,6 +6,7 @@ Everything is computed on whole columns; only mistakes are looked at one by one.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,17 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.data.cells import has_decimal_comma, marks_of, plain_problem, renamed
 from training.data.channel import COLUMN, cell_channel, channel_problems
+from training.data.column_names import COLUMNS, NUMBERS, STRUCTURED, TEXTS, guess
+from training.data.missing import MARKERS
 from training.data.tables import LINE, MAX_PROBLEMS, raise_problems
 from training.errors import UserError
 
-COLUMNS = (
-    "id", "video_id", "audio_path", "duration", "transcript", "translation", "start", "end", "speaker", "language",
-    "target_language", "domain", "group", "words", "word_languages", "split", "split_hint",
-    "channel",
-)  # fmt: skip
-"""The columns that the library knows. Others are carried along and read through `Manifest.column`."""
-NUMBERS = ("duration", "start", "end")
+CONFIGURATION = "data.columns."
+DATASET_COLUMNS = "data.dataset.columns."
+COMMAND = "--column "
+"""How a user gives a column another name: a key of the configuration, or an option of a command."""
+
 REQUIRED = ("audio_path", "duration")
 
 
@@ -73,29 +75,91 @@ def rename(table: pa.Table, columns: Mapping[str, str], path: Path) -> pa.Table:
             raise UserError(f"{path}:1: data.columns.{ours}: {_missing(theirs, table)}")
     names = {theirs: ours for ours, theirs in columns.items()}
     kept = [name for name in table.column_names if name in names or name not in columns]
-    return table.select(kept).rename_columns([names.get(name, name) for name in kept])
+    return renamed(table, kept, lambda name: names.get(name, name))
 
 
 def _missing(name: str, table: pa.Table) -> str:
-    there = [column for column in table.column_names if column != LINE]
-    near = difflib.get_close_matches(name, there, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    if any(";" in column for column in there):
-        hint = "; cells are separated by commas (or tabs, in a .tsv), not by semicolons"
+    there = _named(table)
+    near = guess(name, there) or next(iter(difflib.get_close_matches(name, there, n=1)), None)
+    hint = f"; did you mean {near!r}?" if near else ""
+    if len(there) == 1 and any(sign in there[0] for sign in ",;"):
+        hint = "; the header holds no tab: in a .tsv tabs separate the cells; rename the file to .csv"
+    elif any(column.startswith('"') for column in there):
+        hint = "; a .tsv is read without quoting: write it without quotes, or as .csv"
     return f"the column {name!r} is missing{hint} (there are: {', '.join(there)})"
 
 
-def check_columns(table: pa.Table, path: Path, require: Sequence[str]) -> None:
-    has_times = {"start", "end"} <= set(table.column_names)
-    needed = [name for name in dict.fromkeys((*REQUIRED, *require)) if not (name == "duration" and has_times)]
-    missing = [name for name in needed if name not in table.column_names]
-    raise_problems(
-        [
-            f"{path}:1: {_missing(name, table)}; if it has another name, say so: "
-            f"--column {name}=NAME (a command), or data.columns.{name} (a configuration)"
-            for name in missing
-        ]
-    )
+def _named(table: pa.Table) -> list[str]:
+    return [column for column in table.column_names if column != LINE]
+
+
+def no_column(name: str, there: Sequence[str], option: str) -> str:
+    """The message for a column that is not there: what there is, a guess, and the option that names it.
+
+    ``option`` is what stands before ``transcript=text``: `CONFIGURATION`, or `COMMAND`.
+    """
+    near = guess(name, there)
+    if near is not None and near != name:
+        advice = f"if that is {near!r}, add {option}{name}={near}"
+    else:
+        advice = f"if it has another name, add {option}{name}=NAME"
+    return f"there is no column {name!r}; {advice} (there are: {', '.join(there)})"
+
+
+def check_columns(
+    table: pa.Table,
+    path: Path,
+    require: Sequence[str],
+    *,
+    option: str = CONFIGURATION,
+    need_duration: bool = True,
+    need_text: bool = False,
+) -> None:
+    """`UserError` that names every column that is missing, what it may be called here, and the option that says so.
+
+    ``need_text``: a transcript or a translation. ``option``: see `no_column`.
+    """
+    there = _named(table)
+    has_times = {"start", "end"} <= set(there)
+    needed = [
+        name
+        for name in dict.fromkeys((*REQUIRED, *require))
+        if name != "duration" or (need_duration and not has_times)
+    ]
+    if need_text and not set(TEXTS) & {*there, *needed}:
+        needed.append(TEXTS[0])
+    missing = [name for name in needed if name not in there]
+    raise_problems([f"{path}:1: {_missing(name, table)}{_advice(name, there, option)}" for name in missing])
+
+
+def _advice(name: str, there: Sequence[str], option: str) -> str:
+    near = guess(name, there)
+    return f"; add {option}{name}={near or 'NAME'}" + ("" if near else ", if it has another name")
+
+
+def check_cells(table: pa.Table, problems: Problems) -> pa.Table:
+    """A problem for every list, object, truth value or fraction where our column holds text; the notes are taken off.
+
+    Lists in ``word_languages`` become tags separated by spaces.
+    """
+    for name, rows in marks_of(table).items():
+        if name in COLUMNS and name not in STRUCTURED:
+            column = table.column(name)
+            for row in rows:
+                if problem := plain_problem(name, column[int(row)].as_py()):
+                    problems.add(int(row), problem)
+        elif name == "word_languages":
+            cells = [_tags(cell) for cell in table.column(name).to_pylist()]
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, pa.array(cells, pa.string()))
+    return table
+
+
+def _tags(cell: str | None) -> str | None:
+    """A list of tags that another column name hid from the reader, as its own column has them."""
+    if cell is None or not cell.startswith("["):
+        return cell
+    return " ".join(map(str, json.loads(cell)))
 
 
 def with_length(table: pa.Table) -> pa.Table:
@@ -108,12 +172,13 @@ def with_length(table: pa.Table) -> pa.Table:
 def with_numbers(table: pa.Table, problems: Problems, *, need_duration: bool = True) -> pa.Table:
     """Durations and times as float64; a cell that is no number, or an impossible one, is a problem.
 
-    Without ``need_duration`` a row may leave its duration to the file's header.
+    Empty cells, and those that only say that nothing is known (`training.data.missing.MARKERS`), are null. Without
+    ``need_duration`` a row may leave its duration to the file's header.
     """
     for name in NUMBERS:
         if name in table.column_names:
             at = table.column_names.index(name)
-            table = table.set_column(at, name, _numbers(table.column(name), name, problems))
+            table = table.set_column(at, name, _numbers(table, name, problems))
     if "end" in table.column_names:
         start = pc.fill_null(table.column("start"), 0.0) if "start" in table.column_names else 0.0
         problems.add_rows(
@@ -133,7 +198,10 @@ def _check_durations(table: pa.Table, problems: Problems, need_duration: bool) -
     duration = table.column("duration")
     if need_duration:
         problems.add_rows(
-            pc.is_null(duration, nan_is_null=False), lambda row: "duration: no number of seconds in this row"
+            pc.is_null(duration, nan_is_null=False),
+            lambda row: (
+                "duration: no number of seconds in this row; polyvox preprocess reads it from the file's header"
+            ),
         )
     problems.add_rows(
         pc.less_equal(duration, 0.0), lambda row: f"duration: {duration[row].as_py():g} s; it must be above 0"
@@ -144,15 +212,21 @@ def _check_durations(table: pa.Table, problems: Problems, need_duration: bool) -
     )
 
 
-def _numbers(column: pa.ChunkedArray, name: str, problems: Problems) -> pa.ChunkedArray:
+def _numbers(table: pa.Table, name: str, problems: Problems) -> pa.ChunkedArray:
     """Strings to float64; empty cells become null, cells that are no finite number a problem (and 1.0)."""
-    trimmed = pc.utf8_trim_whitespace(column)
-    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    trimmed = pc.utf8_trim_whitespace(table.column(name))
+    given = (
+        pc.replace_substring_regex(trimmed, r"^([+-]?\d+),(\d+)$", r"\1.\2")
+        if has_decimal_comma(table)
+        else trimmed
+    )
+    nothing = pc.is_in(given, value_set=pa.array(["", "-", *sorted(MARKERS)]))
+    given = pc.if_else(nothing, pa.scalar(None, pa.string()), given)
     try:
-        values = pc.cast(trimmed, pa.float64())
+        values = pc.cast(given, pa.float64())
     except pa.ArrowInvalid:
         values = pa.chunked_array(
-            [pa.array([_float_or_nan(cell) for cell in trimmed.to_pylist()], pa.float64())]
+            [pa.array([_float_or_nan(cell) for cell in given.to_pylist()], pa.float64())]
         )
     wrong = pc.invert(pc.is_finite(values))
     problems.add_rows(wrong, lambda row: f"{name}: {trimmed[row].as_py()!r} is not a number of seconds")

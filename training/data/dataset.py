@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -17,6 +17,7 @@ from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.lengths import length_problem
 from training.data.manifest import TEXT_COLUMNS
+from training.data.missing import REASON, is_marker, problem
 from training.data.remedies import remedy
 from training.errors import UserError
 
@@ -40,7 +41,7 @@ class SpeechDataset(Dataset):
 
     ``encode(example, waveform) -> Features`` is the architecture's; ``augment`` changes what `drawn` gives, and
     nothing else. Clips of ``max_seconds`` and more than that, or shorter than ``min_seconds``, are for `validate`
-    to drop: nothing is ever cut.
+    to drop: nothing is ever cut. ``keep_markers``: words of `training.data.missing.MARKERS` that are said here.
 
     Raises `DataError` for a row whose sound cannot be read, is not as long as stated, or cannot be encoded. No
     row is ever replaced by silence or by another one.
@@ -55,6 +56,7 @@ class SpeechDataset(Dataset):
         augment: Augment | None = None,
         min_seconds: float = 0.0,
         max_seconds: float = 30.0,
+        keep_markers: Collection[str] = (),
     ) -> None:
         self.manifest = manifest
         self.encode = encode
@@ -62,6 +64,7 @@ class SpeechDataset(Dataset):
         self.augment = augment
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
+        self.keep_markers = keep_markers
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -80,6 +83,7 @@ class SpeechDataset(Dataset):
             augment=self.augment,
             min_seconds=self.min_seconds,
             max_seconds=self.max_seconds,
+            keep_markers=self.keep_markers,
         )
 
     def __getitem__(self, index: int) -> Features:
@@ -177,7 +181,7 @@ def validate(
     ``check(example, seconds)`` where it has one, else a silence of that length is encoded.
 
     Reasons: ``missing_audio``, ``unreadable_audio``, ``duration_mismatch``, ``too_short``, ``too_long``,
-    ``empty_text``, ``rejected`` (``check``), ``not_encodable``, and with ``decode`` those of
+    ``empty_text``, ``missing_text_marker``, ``rejected`` (``check``), ``not_encodable``, and with ``decode`` those of
     `training.data.sound_checks`.
     """
     kept, ledger = [], DropLedger()
@@ -237,9 +241,12 @@ def _text_drop(
         columns = [TEXT_COLUMNS[task] for task in tasks]
         lacking = f"no {columns[0]}" if len(columns) == 1 else f"neither {' nor '.join(columns)}"
         return Drop(example.id, "empty_text", f"{example.source}: {lacking}")
-    problem = check(example) if check is not None else None
-    if problem:
-        return Drop(example.id, "rejected", f"{example.source}: {problem}")
+    for task in tasks:
+        if is_marker(text := example.texts.get(task), dataset.keep_markers):
+            told = problem(TEXT_COLUMNS[task], text or "", "data.keep_text_markers: ")
+            return Drop(example.id, REASON, f"{example.source}: {told}")
+    if check is not None and (refused := check(example)):
+        return Drop(example.id, "rejected", f"{example.source}: {refused}")
     try:
         if encodable:
             _try_encoding(dataset, example, seconds)

@@ -40,7 +40,8 @@ class Example:
 
     ``texts`` maps a task of `TASKS` to its reference; a task that the source has no text for is absent
     (never the empty string and never ``"nan"``). ``group`` is what must not be torn apart by a split
-    (a video, a talk). ``word_languages`` has one language code per whitespace-separated word of the
+    (a video, a talk). ``duration`` is None where a command leaves it to the file's header (`load_manifest` with
+    ``need_duration=False``). ``word_languages`` has one language code per whitespace-separated word of the
     transcript. ``source`` is ``file:line``, for messages.
     """
 

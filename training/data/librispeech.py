@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from training.data import audio
 from training.data.example import Example
+from training.data.file_names import same_name
 from training.data.kept import keep, recall
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest, from_table
@@ -182,9 +183,12 @@ def _seconds(corpus: Path, name: str) -> float | str:
 def _usable(corpus: Path, files: Sequence[str], refused: DropLedger) -> Iterator[Line]:
     """Every line that has a text and a sound; the others, and sounds without a line, go to ``refused``."""
     sounds = {name for name in files if not name.endswith(TRANSCRIPTS)}
+    spelt = {same_name(name): name for name in sounds}
     used: set[str] = set()
     for file in files:
         for line in _lines(corpus, file) if file.endswith(TRANSCRIPTS) else ():
+            if line.path not in sounds:
+                line = line._replace(path=spelt.get(same_name(line.path), line.path))
             if problem := _problem(line, sounds, used):
                 reason, detail = problem
                 refused.add(line.id, reason, f"{file}:{line.number}: {detail}")

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,7 +17,9 @@ from training.data import audio
 from training.data.channel import COLUMN, cell_channel, with_default
 from training.data.columns import (
     COLUMNS,
+    CONFIGURATION,
     Problems,
+    check_cells,
     check_channels,
     check_columns,
     check_word_languages,
@@ -28,7 +30,8 @@ from training.data.columns import (
 )
 from training.data.derived import is_derived, sha256
 from training.data.example import TRANSCRIBE, TRANSLATE, AudioRef, Example, Word
-from training.data.tables import LINE, read_table
+from training.data.file_names import existing, on_disk
+from training.data.tables import LINE, MAX_PROBLEMS, raise_problems, read_table
 from training.data.timestamps_manifest import SUFFIX, read_timestamps
 from training.errors import UserError
 
@@ -45,13 +48,18 @@ def load_manifest(
     check_files: bool = False,
     require: Sequence[str] = (),
     check_words: bool = True,
+    need_duration: bool = True,
+    need_text: bool = False,
+    option: str = CONFIGURATION,
 ) -> Manifest:
     """Read a manifest: TSV, CSV (RFC 4180), JSONL, Parquet or ``timestamps_manifest.json``, told by the suffix.
 
     Relative audio paths start from the manifest's folder; with ``audio_root`` they are looked up there first.
     ``columns`` maps our names to the file's; a file that a command of ours made has our names already, so that
     one configuration serves the export and its splits. ``require`` names columns that must be there beside the audio
-    path and the duration. ``check_files`` looks whether every audio file is there. ``check_words`` refuses
+    path and the duration, ``need_text`` that there must be a transcript or a translation; ``option`` is how the user
+    names a column (`training.data.columns.no_column`). Without ``need_duration`` the column may be missing and its cells
+    empty: the duration of such an `Example` is None. ``check_files`` looks whether every audio file is there. ``check_words`` refuses
     ``word_languages`` that do not count as many words as their transcript.
 
     Raises `UserError` with up to 20 problems, each as ``file:line: what is wrong``.
@@ -66,6 +74,9 @@ def load_manifest(
         check_files=check_files,
         require=require,
         check_words=check_words,
+        need_duration=need_duration,
+        need_text=need_text,
+        option=option,
     )
     manifest.renamed = renamed
     pa.default_memory_pool().release_unused()  # what reading took beside the table
@@ -89,12 +100,17 @@ def from_table(
     check_files: bool = False,
     require: Sequence[str] = (),
     check_words: bool = True,
+    need_duration: bool = True,
+    need_text: bool = False,
+    option: str = CONFIGURATION,
 ) -> Manifest:
     """The manifest of a table of strings (`training.data.tables.read_table`) with our column names."""
-    check_columns(table, path, require)
+    check_columns(table, path, require, option=option, need_duration=need_duration, need_text=need_text)
     problems = Problems(path, table)
-    table = with_numbers(with_length(table), problems)
+    table = check_cells(table, problems)
+    table = with_numbers(with_length(table), problems, need_duration=need_duration)
     check_channels(table, problems)
+    table = table.replace_schema_metadata(None)
     table = with_id(table, problems)
     if check_words:
         check_word_languages(table, problems)
@@ -105,12 +121,34 @@ def from_table(
     return manifest
 
 
+def with_header_durations(rows: Manifest, seconds: Callable[[int], float]) -> Manifest:
+    """The rows with ``seconds(row)``, from the header, where no duration is stated.
+
+    Raises `UserError` that names the rows whose header cannot be read.
+    """
+    durations = rows.table.column("duration").to_pylist()
+    problems = []
+    for row, stated in enumerate(durations):
+        try:
+            durations[row] = seconds(row) if stated is None else stated
+        except audio.AudioError as error:
+            where = f"{rows.path}:{rows.line(row)}"
+            problems.append(f"{where}: no duration is stated, and the header cannot be read: {error}")
+    raise_problems(problems, more=len(problems) - MAX_PROBLEMS)
+    at = rows.table.column_names.index("duration")
+    table = rows.table.set_column(at, "duration", pa.array(durations, pa.float64()))
+    return Manifest(table, rows.path, rows.audio_root)
+
+
 class Manifest(Sequence[Example]):
     """The utterances of one file. Rows lie in Arrow memory; an `Example` is made on access.
 
     Cheap to send to worker processes: a large table is written once to a temporary Arrow file which all of
     them map into memory.
     """
+
+    column_option = CONFIGURATION
+    """What stands before ``transcript=text`` where a user names a column."""
 
     def __init__(self, table: pa.Table, path: Path, audio_root: Path | None = None) -> None:
         self.table = table
@@ -167,12 +205,16 @@ class Manifest(Sequence[Example]):
         )
 
     def resolve(self, audio_path: str) -> str:
-        """Where a path of the column ``audio_path`` points: under ``audio_root`` if it is there, else beside the file."""
+        """Where a path of the column ``audio_path`` points: under ``audio_root`` if it is there, else beside the file.
+
+        A file whose name holds the same accents in the other Unicode form is found too.
+        """
         if os.sep == "/":
             audio_path = audio_path.replace("\\", "/")
-        if self.audio_root is not None and (found := self.audio_root / audio_path).exists():
+        if self.audio_root is not None and (found := existing(self.audio_root / audio_path)):
             return str(found)
-        return str(self.path.parent / audio_path)
+        beside = self.path.parent / audio_path
+        return str(beside if audio_path.isascii() else on_disk(beside))
 
     @property
     def ids(self) -> list[str]:
@@ -279,7 +321,7 @@ def _remove(name: str, owner: int) -> None:
 
 
 def _filled(cell: str | None) -> str | None:
-    """A cell that holds something: text other than white space. ``"nan"`` and ``"NA"`` are text like any other."""
+    """A cell that holds something: text other than white space. Words like ``"nan"`` are for the ledger to judge."""
     return cell if cell is not None and cell.strip() else None
 
 

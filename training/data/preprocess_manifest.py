@@ -14,19 +14,21 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 from training.data.checks import check_audio
-from training.data.columns import column_names
+from training.data.column_names import guess
+from training.data.columns import COMMAND, column_names, no_column
 from training.data.decode_pool import DecodePool, will_decode
 from training.data.derived import DerivedFiles, rebase
 from training.data.example import Example
 from training.data.korean_text import Dual, KoreanRules, Numerals, clean_korean, has_two_transcripts
 from training.data.ledger import Drop, DropLedger
 from training.data.lengths import length_drop
+from training.data.levels import Level
 from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
+from training.data.missing import KEEP, REASON, checked, is_marker, problem
 from training.data.sound_checks import DECODE_BELOW, channel_note, decoded_drop
 from training.data.tables import row_writer
 from training.data.text import clean_transcript
@@ -62,6 +64,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OURS=THEIRS",
         help="the manifest's name of one of our columns; may be repeated",
     )
+    parser.add_argument(
+        KEEP,
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="this word of nan, None, N/A, null and the like is said here: texts that are only this word stay",
+    )
+    _add_sound_arguments(parser)
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite an output that this command has not made"
+    )
+    _add_korean_arguments(parser)
+
+
+def _add_sound_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip_audio_check", action="store_true", help="do not open the audio files")
     parser.add_argument(
         "--decode",
@@ -79,9 +96,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=min(4, os.cpu_count() or 1),
         help="processes that decode, threads that read headers",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="overwrite an output that this command has not made"
-    )
+
+
+def _add_korean_arguments(parser: argparse.ArgumentParser) -> None:
     korean = parser.add_argument_group("Korean transcripts")
     korean.add_argument(
         "--korean",
@@ -129,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             workers=arguments.workers,
             force=arguments.force,
             korean=_korean(arguments),
+            keep_markers=checked(arguments.keep_text_marker, KEEP),
             report=lambda text: print(text, flush=True),
             progress=progress,
         )
@@ -170,19 +188,12 @@ def _look_for_korean(manifest: Manifest) -> None:
 
 
 def _look_for_texts(source: Path, names: Sequence[str]) -> None:
-    """`UserError` where there is neither transcript nor translation; a line where one of them may be misspelt."""
-    texts = TEXT_COLUMNS.values()
-    others = [name for name in names if name not in texts]
-    hints = []
-    for name in (text for text in texts if text not in names):
-        near = get_close_matches(name, others, n=1, cutoff=0.75)  # duration is no translation
-        hints.append(
-            f"no column {name!r}" + (f" (--column {name}={near[0]}, if that is meant)" if near else "")
-        )
-    if len(hints) == len(texts):
-        raise UserError(f"{source}:1: {' and '.join(hints)}: nothing to learn; name the column with --column")
-    if hints:
-        print(f"{source}: {hints[0]}", file=sys.stderr)
+    """A line on stderr where there is no transcript or no translation, with the column that may be it."""
+    for name in TEXT_COLUMNS.values():
+        if name not in names and guess(name, names):
+            print(f"{source}: {no_column(name, names, COMMAND)}", file=sys.stderr)
+        elif name not in names:
+            print(f"{source}: no column {name!r}", file=sys.stderr)
 
 
 def preprocess(
@@ -199,30 +210,25 @@ def preprocess(
     workers: int = 1,
     force: bool = False,
     korean: KoreanRules | None = None,
+    keep_markers: Sequence[str] = (),
     report: Callable[[str], object] = lambda text: None,
     progress: Callable[[int, int], object] = lambda rows, total: None,
 ) -> tuple[int, DropLedger]:
     """Clean ``source`` into ``output``; returns the number of rows read and the ledger of those left out.
 
     Further columns are kept; audio paths are rewritten relative to the output's folder. ``korean``: how Korean
-    transcripts are cleaned beyond that. ``decode``: every clip to its last sample, by ``workers`` processes; None:
-    where there are fewer than `DECODE_BELOW`. ``report`` is told which; ``progress`` how many rows more of how many
-    were looked at. Reasons: ``empty_transcript``, ``empty_translation``, ``dual_transcript``,
-    ``too_short``, ``too_long``, ``word_languages`` (tags that do not line up with the cleaned words), and those of
-    `training.data.sound_checks`.
+    transcripts are cleaned beyond that. A duration that is missing, or ``N/A`` and the like, is the file's own; with
+    ``check_files`` false it must be there. Texts that are only a word for "no value" (`training.data.missing`) are
+    dropped unless ``keep_markers`` names that word. ``decode``: every clip to its last sample, by ``workers``
+    processes; None: where there are fewer than `DECODE_BELOW`. ``report`` is told which; ``progress`` how many rows
+    more of how many were looked at. Reasons: ``missing_text_marker``, ``empty_transcript``, ``empty_translation``,
+    ``dual_transcript``, ``too_short``, ``too_long``, ``word_languages`` (tags that do not line up with the cleaned
+    words), and those of `training.data.sound_checks`.
 
     Raises `UserError` for a manifest that cannot be read, for an output that somebody else made, and when
     nothing is left.
     """
-    if output.suffix not in (".tsv", ".csv", ".jsonl"):
-        raise UserError(f"--output {output}: a manifest is written as .tsv, .csv or .jsonl")
-    if output.resolve() == source.resolve():
-        raise UserError(f"--output {output}: is the input; the export is kept as it is, name another file")
-    writable(output.parent, "--output")
-    manifest = load_manifest(
-        source, audio_root=audio_root, columns=columns, require=require or (), check_words=False
-    )
-    _look_for_texts(source, manifest.column_names)
+    manifest = _opened(source, output, audio_root, require, columns, need_duration=not check_files)
     if korean is not None:
         _look_for_korean(manifest)
     decode = will_decode(len(manifest), decode, check_files, report)
@@ -235,6 +241,7 @@ def preprocess(
         max(1, workers) if decode else 0,
         workers,
         korean,
+        keep_markers,
     )
     record = output.with_name(f"{output.stem}_preprocess.json")
     with DerivedFiles(record, [output, ledger_path(output)], force=force) as files:
@@ -245,20 +252,54 @@ def preprocess(
             )
         with files.open(ledger_path(output)) as handle:
             ledger.write_to(handle)
-        files.publish(
-            {
-                "made_by": "preprocess_manifest",
-                "input": source.as_posix(),
-                "input_sha256": manifest.sha256(),
-                "min_duration": min_duration,
-                "max_duration": max_duration,
-                "decoded": decode,
-                "korean": korean and asdict(korean),
-                "utterances": len(manifest),
-                "dropped": ledger.counts(),
-            }
-        )
+        rules.tell_emptied(source)
+        files.publish(_record(source, manifest, rules, ledger))
     return len(manifest), ledger
+
+
+def _opened(
+    source: Path,
+    output: Path,
+    audio_root: Path | None,
+    require: Sequence[str] | None,
+    columns: Mapping[str, str] | None,
+    *,
+    need_duration: bool,
+) -> Manifest:
+    """The manifest, once it is certain that the output can be written."""
+    if output.suffix not in (".tsv", ".csv", ".jsonl"):
+        raise UserError(f"--output {output}: a manifest is written as .tsv, .csv or .jsonl")
+    if output.resolve() == source.resolve():
+        raise UserError(f"--output {output}: is the input; the export is kept as it is, name another file")
+    writable(output.parent, "--output")
+    manifest = load_manifest(
+        source,
+        audio_root=audio_root,
+        columns=columns,
+        require=require or (),
+        check_words=False,
+        need_duration=need_duration,
+        need_text=True,
+        option=COMMAND,
+    )
+    _look_for_texts(source, manifest.column_names)
+    return manifest
+
+
+def _record(source: Path, manifest: Manifest, rules: _Rules, ledger: DropLedger) -> dict[str, Any]:
+    """What was done, for the file beside the output."""
+    return {
+        "made_by": "preprocess_manifest",
+        "input": source.as_posix(),
+        "input_sha256": manifest.sha256(),
+        "min_duration": rules.min_duration,
+        "max_duration": rules.max_duration,
+        "decoded": bool(rules.decoders),
+        "korean": rules.korean and asdict(rules.korean),
+        "keep_text_markers": list(rules.keep_markers),
+        "utterances": len(manifest),
+        "dropped": ledger.counts(),
+    }
 
 
 def _write_kept(
@@ -285,9 +326,7 @@ def _write_kept(
 def _required(manifest: Manifest, require: Sequence[str] | None) -> list[str]:
     texts = list(TEXT_COLUMNS.values())
     if require is None:
-        require = [name for name in texts if name in manifest.column_names]
-        if not require:
-            raise UserError(f"{manifest.path}:1: neither a column 'transcript' nor 'translation'")
+        return [name for name in texts if name in manifest.column_names]
     unknown = [name for name in require if name not in texts]
     if unknown:
         raise UserError(f"--require {unknown[0]}: choose from {', '.join(texts)}")
@@ -311,6 +350,7 @@ class _Rules:
         decoders: int,
         workers: int,
         korean: KoreanRules | None,
+        keep_markers: Sequence[str],
     ) -> None:
         self.manifest = manifest
         self.require = require
@@ -321,6 +361,8 @@ class _Rules:
         self.workers = workers
         self.korean = korean
         self.notes: list[Drop] = []
+        self.keep_markers = keep_markers
+        self.emptied: list[str] = []
 
     def rows(self) -> Iterator[tuple[dict[str, Any], Drop | None]]:
         """Every row with its texts cleaned, and why it is left out (None: it stays)."""
@@ -349,6 +391,8 @@ class _Rules:
                 )
                 if drop is None and (note := channel_note(examples[n], level)):
                     self.notes.append(note)
+                if examples[n].duration is None and isinstance(level, Level):
+                    row["duration"] = level.seconds
             yield row, drop
 
     def _judge(self, index: int, row: dict[str, Any]) -> tuple[dict[str, Any], Drop | None]:
@@ -361,7 +405,28 @@ class _Rules:
                 detail = f"{example.source}: (…)/(…) is said once and written twice; choose with --dual"
                 return row, Drop(example.id, "dual_transcript", detail)
         row = {**row, **texts}
-        return row, self._text_drop(example, row) or self._sound_drop(example, index)
+        drop = self._marker_drop(example, row) or self._text_drop(example, row)
+        return row, drop or self._sound_drop(example, row, index)
+
+    def _marker_drop(self, example: Example, row: dict[str, Any]) -> Drop | None:
+        """For a text that is only a word for "no value"; where the text is not required, the cell is emptied."""
+        for name in TEXT_COLUMNS.values():
+            if not is_marker(row.get(name), self.keep_markers):
+                continue
+            if name in self.require:
+                return Drop(example.id, REASON, f"{example.source}: {problem(name, row[name], f'{KEEP} ')}")
+            row[name] = ""
+            self.emptied.append(name)
+        return None
+
+    def tell_emptied(self, source: Path) -> None:
+        """A line for each column in which cells were emptied."""
+        for name in dict.fromkeys(self.emptied):
+            count = self.emptied.count(name)
+            print(
+                f"{source}: {name}: {count:,} cells that only say nan, None or the like are left empty",
+                file=sys.stderr,
+            )
 
     def _text_drop(self, example: Example, row: Mapping[str, Any]) -> Drop | None:
         for name in self.require:
@@ -373,14 +438,20 @@ class _Rules:
             return Drop(example.id, "word_languages", detail)
         return None
 
-    def _sound_drop(self, example: Example, index: int) -> Drop | None:
-        stated = length_drop(example, example.duration, self.min_duration, self.max_duration)
+    def _sound_drop(self, example: Example, row: dict[str, Any], index: int) -> Drop | None:
+        stated = None
+        if example.duration is not None:
+            stated = length_drop(example, example.duration, self.min_duration, self.max_duration)
         if stated or not self.check_files:
             return stated
         found = check_audio(
             self.manifest, index, min_seconds=self.min_duration, max_seconds=self.max_duration
         )[1]
-        return found if isinstance(found, Drop) else None
+        if isinstance(found, Drop):
+            return found
+        if not stated:
+            row["duration"] = found
+        return None
 
 
 if __name__ == "__main__":

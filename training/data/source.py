@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from training.data import audio
 from training.data.audio_folder import METADATA, is_audio_folder, load_audio_folder
+from training.data.columns import DATASET_COLUMNS
 from training.data.example import Example
-from training.data.manifest import Manifest, from_table
+from training.data.manifest import Manifest, from_table, with_header_durations
 from training.data.tables import fingerprint, stringify
 from training.errors import UserError
 
@@ -55,13 +56,15 @@ def load_source(
     label = Path(f"{path}[{split}]")
     table = _table(data, sound, columns, path)
     audio_root = Path(audio_root) if audio_root is not None else folder
-    made = _with_durations(table, data, sound, audio_root)
-    rows = from_table(made, label, audio_root=audio_root)
-    return DatasetSource(rows, data, sound)
+    rows = from_table(table, label, audio_root=audio_root, need_duration=False)
+    stated = with_header_durations(rows, DatasetSource(rows, data, sound).seconds)
+    return DatasetSource(stated, data, sound)
 
 
 class DatasetSource(Sequence[Example]):
     """The interface of `training.data.manifest.Manifest` over a `datasets` dataset."""
+
+    column_option = DATASET_COLUMNS
 
     def __init__(self, rows: Manifest, data: Any, sound: str) -> None:
         self.rows = rows
@@ -225,27 +228,3 @@ def _paths(data: Any, sound: str) -> list[str]:
             path = (cell.get("path") if isinstance(cell, dict) else cell) or ""
             result.append(f"row {len(result)}{f' ({path})' if path else ''}" if inside else path)
     return result
-
-
-def _with_durations(table: pa.Table, data: Any, sound: str, audio_root: Path) -> pa.Table:
-    """A duration column from the headers, for datasets that state none."""
-    if "duration" in table.column_names or {"start", "end"} <= set(table.column_names):
-        return table
-    seconds: list[str] = []
-    for batch in data.select_columns(sound).iter(batch_size=_BATCH):
-        seconds += [
-            str(_header_seconds(cell, audio_root, len(seconds) + i)) for i, cell in enumerate(batch[sound])
-        ]
-    return table.append_column("duration", pa.array(seconds, pa.string()))
-
-
-def _header_seconds(cell: Any, audio_root: Path, row: int) -> float:
-    try:
-        if isinstance(cell, dict) and cell.get("bytes") is not None:
-            return audio.probe_bytes(cell["bytes"], cell.get("path") or f"row {row}").duration
-        path = (cell.get("path") if isinstance(cell, dict) else cell) or ""
-        return audio.probe(audio_root / path).duration
-    except audio.AudioError as error:
-        raise UserError(
-            f"row {row}: the dataset states no durations, and the header of this sound cannot be read: {error}"
-        ) from error

@@ -29,7 +29,7 @@ def open_part(
     """
     if not path.is_file():
         raise UserError(f"data.manifest: {path} is not there; give data.manifest=PATH")
-    manifest = load_manifest(path, audio_root=audio_root, columns=columns)
+    manifest = load_manifest(path, audio_root=audio_root, columns=columns, need_text=True)
     names = [part_name(name) for name in manifest.column("split")]
     for row, name in enumerate(names):
         if name not in PARTS:

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from training.data.columns import COMMAND, column_names
 from training.data.derived import DerivedFiles, rebase
-from training.data.manifest import Manifest, load_manifest
+from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
+from training.data.missing import is_marker
 from training.data.partition import partition
 from training.data.split_report import describe_overlap, describe_parts, overlap_lines, table
 from training.data.tables import MAX_PROBLEMS, raise_problems, row_writer
@@ -59,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audio_root", type=Path, help="folder of relative audio paths (otherwise the manifest's own)"
     )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="the manifest's name of one of our columns, such as transcript=text; may be repeated",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite files that this command has not made")
 
 
@@ -75,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
         by=arguments.by,
         audio_root=arguments.audio_root,
+        columns=column_names(arguments.column),
         force=arguments.force,
     )
     print(table(report["parts"]))
@@ -104,6 +114,7 @@ def split(
     seed: int = 42,
     by: str = "video",
     audio_root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Write ``<part>.csv`` for every part and ``splits.json``; returns the content of the latter.
@@ -111,7 +122,9 @@ def split(
     Audio paths are rewritten relative to ``output_dir``. Raises `UserError` where the groups do not suffice, where
     a row has none, and for files that somebody else made.
     """
-    manifest = load_manifest(source, audio_root=audio_root, check_words=False)
+    manifest = load_manifest(
+        source, audio_root=audio_root, columns=columns, check_words=False, need_text=True, option=COMMAND
+    )
     hinted, rest = _hinted(manifest)
     parts = (
         _by_column(manifest, rest) if by == "column" else _by_group(manifest, rest, hinted, ratios, seed, by)
@@ -130,7 +143,7 @@ def split(
         "parts": describe_parts(parts, manifest.durations, keys),
         "overlap": describe_overlap(parts, keys),
     }
-    report["warnings"] = _warnings(report["parts"], ratios, by)
+    report["warnings"] = [*_warnings(report["parts"], ratios, by), *_markers(manifest)]
     _write(manifest, parts, output_dir, report, force)
     return report
 
@@ -250,6 +263,23 @@ def _warnings(parts: Mapping[str, Mapping[str, Any]], ratios: Sequence[float], b
         if by != "column" and share > 0 and abs(got / share - 1) > FAR_OFF:
             lines.append(
                 f"warning: {name} has {got:.0%} of the duration instead of {share:.0%}: too few {by}s to choose from"
+            )
+    return lines
+
+
+def _markers(manifest: Manifest) -> list[str]:
+    """A warning for texts that are only a word for "no value"; all rows of the manifest go to the parts."""
+    lines = []
+    for name in TEXT_COLUMNS.values():
+        found = (
+            [cell for cell in manifest.column(name) if is_marker(cell)]
+            if name in manifest.column_names
+            else []
+        )
+        if found:
+            lines.append(
+                f"warning: the {name} of {len(found):,} utterances is only {found[0].strip()!r} or the like, a word for "
+                "no value; polyvox preprocess lists them"
             )
     return lines
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from training.data.columns import CONFIGURATION, no_column
 from training.data.manifest import TEXT_COLUMNS
 from training.errors import UserError
 
@@ -25,8 +26,15 @@ def check_tasks(manifest: Any, tasks: Sequence[str], name: str, *, every: bool) 
     other = f"set model.task={rest[0]}, or " if rest else ""
     raise UserError(
         f"{name}: no row of {manifest.path} has a text for {' or '.join(lacking)}: the column {columns} is missing or "
-        f"empty; {other}name the column with data.columns"
+        f"empty; {other}name the column with data.columns{_absent(manifest, lacking)}"
     )
+
+
+def _absent(manifest: Any, lacking: Sequence[str]) -> str:
+    """A line for each column that is not there, with the option that names it."""
+    there, option = manifest.column_names, getattr(manifest, "column_option", CONFIGURATION)
+    names = [TEXT_COLUMNS[task] for task in lacking if TEXT_COLUMNS[task] not in there]
+    return "".join(f"\n{no_column(name, there, option)}" for name in names)
 
 
 def _lacking(manifest: Any, tasks: Sequence[str]) -> list[str]:

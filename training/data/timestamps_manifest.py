@@ -78,7 +78,17 @@ def _problem(sample: Any) -> str | None:
         return "text: no text"
     if not isinstance(sample["words"], list):
         return "words: a list is expected"
-    return _words_problem(sample["words"], sample["text"].split(), sample["duration"])
+    return _words_problem(sample["words"], sample["text"].split(), sample["duration"]) or _cells_problem(
+        sample
+    )
+
+
+def _cells_problem(sample: Mapping[str, Any]) -> str | None:
+    try:
+        _row(sample)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _words_problem(words: list[Any], text: list[str], duration: float) -> str | None:

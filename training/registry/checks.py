@@ -13,6 +13,7 @@ from training.data.ledger import Drop
 from training.data.lengths import length_drop, length_problem, stated_drop
 from training.data.levels import SILENCE_DB, Level
 from training.data.manifest import parse_words
+from training.data.missing import KEEP, REASON, is_marker, problem
 from training.data.sound_checks import channel_note, decoded_drop
 from training.data.spelling import audible, frames_needed
 
@@ -31,10 +32,13 @@ class Rules:
     max_clipped: float = 0.1
     frames_per_second: float = 50.0
     decode: bool = True
+    keep_markers: tuple[str, ...] = ()
 
     def text_drop(self, example: Example, row: Mapping[str, Any]) -> Drop | None:
         """For the cleaned cells of ``row``."""
         text = row["transcript"]
+        if is_marker(text, self.keep_markers):
+            return _drop(example, REASON, problem("transcript", text, f"{KEEP} "))
         if not audible(text):
             return _drop(example, "empty_transcript", "no word in the transcript after cleaning")
         tags, words = len(example.word_languages), len(text.split())
@@ -48,6 +52,12 @@ class Rules:
         except (ValueError, TypeError) as error:
             return _drop(example, "bad_row", f"words: not JSON of the form [[word, start, end], …] ({error})")
         return None
+
+    def marker_note(self, example: Example, row: Mapping[str, Any]) -> Drop | None:
+        """For a translation, which need not be there, that is only a word for "no value"."""
+        if not is_marker(text := row.get("translation"), self.keep_markers):
+            return None
+        return _drop(example, REASON, f"{problem('translation', text or '', f'{KEEP} ')}; it is left empty")
 
     def stated_drop(self, example: Example) -> Drop | None:
         """By what the row says of itself, before its file is opened."""

@@ -153,6 +153,9 @@ class _Import:
             example = self.manifest[index]
             if self._drop(self.rules.text_drop(example, row) or self.rules.stated_drop(example)):
                 continue
+            if note := self.rules.marker_note(example, row):
+                self.done.notes.drops.append(note)
+                row["translation"] = ""
             yield Utterance(index, row, example, Path(example.audio.path))
 
     def _looked_up(self, utterances: Sequence[Utterance]) -> dict[Path, File | AudioError]:

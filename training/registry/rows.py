@@ -10,18 +10,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.data.columns import Problems, check_columns, rename, with_id, with_length, with_numbers
+from training.data.column_names import ALIASES
+from training.data.columns import (
+    COMMAND,
+    Problems,
+    check_cells,
+    check_columns,
+    rename,
+    with_id,
+    with_length,
+    with_numbers,
+)
+from training.data.file_names import existing
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest
 from training.data.tables import LINE, Broken, read_table
 from training.errors import UserError
 
-ALIASES = {
-    "audio_path": ("file_path", "path", "file_name", "filename", "audio"),
-    "transcript": ("text", "sentence", "transcription"),
-    "speaker": ("speaker_id", "client_id"),
-}
-"""Names that tables often have for our columns; they count where ours is not there and none is given."""
 _LOOKED_AT = 50
 
 
@@ -67,8 +72,9 @@ def read_metadata(
     if not table.num_rows and not cells:
         raise UserError(f"{path}:1: no rows under the header")
     table = with_length(rename(table, {**_aliases(table, columns or {}), **(columns or {})}, path))
-    check_columns(table, path, ["transcript"])
+    check_columns(table, path, ["transcript"], option=COMMAND)
     problems = _EveryProblem(path, table)
+    table = check_cells(table, problems)
     table = with_id(with_numbers(table, problems, need_duration=False), problems)
     ledger = DropLedger()
     for line, what in cells:
@@ -77,7 +83,7 @@ def read_metadata(
     for row, what in sorted(problems.by_row.items()):
         ledger.add(str(ids[row]), "bad_row", f"{path}:{lines[row]}: {what}")
     good = np.setdiff1d(np.arange(table.num_rows), np.fromiter(problems.by_row, dtype=np.int64))
-    kept = table.take(pa.array(good)).combine_chunks()
+    kept = table.take(pa.array(good)).combine_chunks().replace_schema_metadata(None)
     root, note = (audio_root, "") if audio_root is not None else _guess_root(kept, path)
     return Metadata(Manifest(kept, path, root), ledger, note)
 
@@ -95,6 +101,6 @@ def _aliases(table: pa.Table, given: Mapping[str, str]) -> dict[str, str]:
 def _guess_root(table: pa.Table, path: Path) -> tuple[Path | None, str]:
     """The working directory, where the first paths lead somewhere from there and nowhere from the table's folder."""
     cells = [str(cell) for cell in table.column("audio_path")[:_LOOKED_AT].to_pylist()]
-    if any((path.parent / cell).exists() for cell in cells) or not any(Path(cell).exists() for cell in cells):
+    if any(existing(path.parent / cell) for cell in cells) or not any(existing(cell) for cell in cells):
         return None, ""
     return Path.cwd(), f"audio paths start from the working directory ({Path.cwd()})"

@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, ins
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from training.data.derived import rebase
+from training.data.file_names import on_disk
 from training.errors import UserError
 from training.registry import migrate
 
@@ -63,7 +64,8 @@ class Registry:
 
     def resolve(self, stored: str) -> Path:
         """Where a stored path points."""
-        return self.root / stored if self.root is not None else Path(stored)
+        path = self.root / stored if self.root is not None else Path(stored)
+        return path if stored.isascii() else on_disk(path)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

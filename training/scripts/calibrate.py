@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError, exit_on_user_error
 from training.scripts.options import add_model, add_options
-from training.scripts.predicting import decoding, open_rows, readable
+from training.scripts.predicting import add_columns, decoding, open_rows, readable
 
 if TYPE_CHECKING:
     from training.evaluation.calibration import Judged
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--manifest", type=Path, default=None, help="utterances; default: the run's dev split"
     )
+    add_columns(result)
     result.add_argument("--seed", type=int, default=0, help="of the cross-validation (default: 0)")
     add_options(result)
     return result
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Decode, fit both maps, keep the better one, say what it does."""
     args = parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from training.data.columns import column_names
     from training.evaluation.calibration import fit, judge_words
     from training.inference.calibrated import weights_of
     from training.inference.loading import load_trained
@@ -52,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f"--model_dir {args.model_dir}: a {trained.model_type} tells no confidence of words, so there is none to calibrate"
         )
-    manifest, path = open_rows(trained, args.manifest, "--manifest", "dev", args.audio_root)
+    columns = column_names(args.column)
+    manifest, path = open_rows(trained, args.manifest, "--manifest", "dev", args.audio_root, columns)
     found = readable(trained, manifest, "dev")
     found.require()
     how = decoding(trained, args)

@@ -138,8 +138,20 @@ def _lines(path: Path) -> Iterable[str]:
     if path.suffix not in TABLES:
         return read_lines(path)
     from training.data.manifest import load_manifest
+    from training.data.missing import is_marker
 
-    return (text for task, _, text in load_manifest(path).texts() if task == TRANSCRIBE)
+    rows = load_manifest(
+        path, require=("transcript",), need_duration=False, option="polyvox preprocess … --column "
+    )
+    texts = [text for task, _, text in rows.texts() if task == TRANSCRIBE]
+    said = [text for text in texts if not is_marker(text)]
+    if len(said) < len(texts):
+        count = len(texts) - len(said)
+        print(
+            f"--text: {path}: {count:,} texts that only say nan, None or the like are left out",
+            file=sys.stderr,
+        )
+    return said
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,16 +67,26 @@ def decoding(trained: Trained, args: argparse.Namespace) -> Decoding:
 
 
 def open_rows(
-    trained: Trained, file: Path | None, option: str, split: Any, audio_root: Path | None
+    trained: Trained,
+    file: Path | None,
+    option: str,
+    split: Any,
+    audio_root: Path | None,
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[Any, Path | None]:
-    """The utterances of ``file`` (what ``option`` names), else of the run's own split, and the manifest's path."""
+    """The utterances of ``file`` (what ``option`` names), else of the run's own split, and the manifest's path.
+
+    ``columns`` (ours → theirs) adds to those of the run.
+    """
+    from training.data.columns import COMMAND
     from training.data.manifest import load_manifest
     from training.run import open_split
 
     config = trained.config
     if file is not None:
-        columns = config.data.columns if config else None
-        return load_manifest(file, audio_root=audio_root, columns=columns), file
+        columns = {**(config.data.columns if config else {}), **(columns or {})}
+        rows = load_manifest(file, audio_root=audio_root, columns=columns, need_text=True, option=COMMAND)
+        return rows, file
     if config is None:
         raise UserError(f"{option}: {trained.folder} is no run of ours and names no {split} split; give one")
     manifest = open_split(config, split)
@@ -120,7 +131,9 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
     from training.inference.decoding import PromptsOnly
 
     check_tasks(manifest, trained.bundle.tasks, f"the {split} split", every=False)
-    dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
+    keep = trained.config.data.keep_text_markers if trained.config else ()
+    encode, rate = PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate
+    dataset = SpeechDataset(manifest, encode, rate, keep_markers=keep)
     kept, found = validate(dataset, workers=READERS, decode=True)
     ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
     result = Readable(dataset.select(kept), ledger, len(kept) + len(ledger))
@@ -135,6 +148,17 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
             file=sys.stderr,
         )
     return result
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """The option that maps the columns of a manifest."""
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="the manifest's name of one of our columns, such as transcript=text; may be repeated",
+    )
 
 
 def setting(trained: Trained, name: str) -> Any:

@@ -41,6 +41,13 @@ def parser() -> argparse.ArgumentParser:
     _add_rules(result)
     add("--audio_root", type=Path, help="folder that relative audio paths start from")
     add("--column", action="append", default=[], metavar="OURS=THEIRS", help="such as transcript=sentence")
+    add(
+        "--keep_text_marker",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="this word of nan, None, N/A, null and the like is said here: texts that are only this word stay",
+    )
     add("--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read files")
     return result
 
@@ -108,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _settings(args: argparse.Namespace) -> Settings:
     from training.data.columns import column_names
+    from training.data.missing import KEEP, checked
     from training.data.split_data import parse_ratios
     from training.registry.checks import Rules
     from training.registry.importing import Conversion
@@ -131,6 +139,7 @@ def _settings(args: argparse.Namespace) -> Settings:
             max_clipped=args.max_clipped,
             frames_per_second=args.frames_per_second,
             decode=args.validate,
+            keep_markers=checked(args.keep_text_marker, KEEP),
         ),
         conversion=copies,
         auto_split=args.auto_split,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from training.errors import UserError, exit_on_user_error
 from training.folders import writable
 from training.scripts.options import add_domain, add_model, add_options, to_arguments
-from training.scripts.predicting import Decoding, decoding, open_rows, readable, setting
+from training.scripts.predicting import Decoding, add_columns, decoding, open_rows, readable, setting
 
 if TYPE_CHECKING:
     from training.config.schema import Evaluation
@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
         "--model_type", default=None, help="inferred from the folder; refused where it contradicts it"
     )
     result.add_argument("--test_csv", type=Path, default=None, help="manifest; default: the run's own split")
+    add_columns(result)
     result.add_argument(
         "--split", choices=SPLITS, default="test", help="which of the run's own splits (default: test)"
     )
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _transcribe(args)
     writable(args.output, "--output")
     from training.data.amounts import cells
+    from training.data.columns import column_names
     from training.evaluation.evaluate import evaluate, left_out
     from training.evaluation.stored import SWAP_SUFFIX
     from training.inference.loading import load_trained, with_domain
@@ -94,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_swap_test(trained, args.domain)
     trained = with_domain(trained, args.domain)
     name = args.name or _name(trained, args)
-    manifest, path = open_rows(trained, args.test_csv, "--test_csv", args.split, args.audio_root)
+    columns = column_names(args.column)
+    manifest, path = open_rows(trained, args.test_csv, "--test_csv", args.split, args.audio_root, columns)
     if args.swap_test and not any(cells(manifest, "domain")):
         raise UserError(
             "--swap_test: no utterance names a domain, and the test is scored by domain; see column domain"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.data.file_names import on_disk
 from training.errors import USER_ERROR, UserError, exit_on_user_error
 from training.one_name import OneName
 from training.scripts.options import add_domain, add_options, from_arguments
@@ -115,7 +116,7 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
     if not paths:
         raise UserError("nothing to transcribe: name audio files, or folders of them")
     clips: list[Path] = []
-    for path in paths:
+    for path in map(on_disk, paths):
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
             if not found:

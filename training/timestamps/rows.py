@@ -20,7 +20,7 @@ def load_rows(data: Path, split: str) -> Manifest:
         return load_librispeech(data, [split])
     if not data.is_file():
         raise UserError(f"--data {data}: no such file or folder")
-    manifest = load_manifest(data, require=("transcript",))
+    manifest = load_manifest(data, require=("transcript",), option="polyvox preprocess … --column ")
     if "split" not in manifest.column_names:
         return manifest
     found = manifest.column("split")

@@ -30,6 +30,13 @@ def parser() -> argparse.ArgumentParser:
     write.add_argument(
         "--output", type=Path, required=True, help="folder of the shards, such as shards/train"
     )
+    write.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="such as transcript=text; may be repeated",
+    )
     write.add_argument("--samples_per_shard", type=int, default=1000, help="samples in one shard (1000)")
     write.add_argument("--overwrite", action="store_true", help="replace the shards that are there")
     stats = commands.add_parser("stats", help="samples, hours and domains of each split")
@@ -51,11 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(args: argparse.Namespace) -> int:
+    from training.data.columns import COMMAND, column_names
     from training.data.manifest import load_manifest
     from training.data.shards.write import write_shards
 
     written = write_shards(
-        load_manifest(args.manifest, audio_root=args.audio_root),
+        load_manifest(
+            args.manifest,
+            audio_root=args.audio_root,
+            columns=column_names(args.column),
+            need_text=True,
+            option=COMMAND,
+        ),
         args.output,
         samples_per_shard=args.samples_per_shard,
         overwrite=args.overwrite,

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from training.data import audio
+from training.data.column_names import guess
 from training.data.ledger import DropLedger
+from training.data.missing import is_marker
 from training.data.shards.archive import Member, Refused, read_members
 from training.data.tables import LINE, json_cell
 
@@ -101,7 +103,9 @@ def _row(sample: _Sample, handle: BinaryIO, path: Path, ours: Mapping[str, str])
     cells = _cells(sample, handle, ours)
     if not any((cells.get(name) or "").strip() for name in ("transcript", "translation")):
         named = ", ".join(cells) or "none"
-        raise _Unusable("empty_text", f"neither transcript nor translation (fields: {named})")
+        near = None if "transcript" in cells else guess("transcript", list(cells))
+        found = f"no text; add data.columns.transcript={near}, if that is it" if near else "no text"
+        raise _Unusable("empty_text", f"{found} (neither transcript nor translation; fields: {named})")
     _check_words(cells)
     name = f"{path.name}/{sample.key}.{suffix}"
     cells["duration"] = _duration(cells.get("duration"), sound, handle, path.parent / name)
@@ -152,7 +156,9 @@ def _json_cells(content: bytes, ours: Mapping[str, str]) -> dict[str, str | None
         fields = json.loads(_decoded(content, "json"))
         if not isinstance(fields, dict):
             raise ValueError(f"an object is expected, this is {type(fields).__name__}")
-        cells = {ours.get(name, name): json_cell(value, name) for name, value in fields.items()}
+        cells = {
+            ours.get(name, name): json_cell(value, ours.get(name, name)) for name, value in fields.items()
+        }
         "".join(text for pair in cells.items() for text in pair if text).encode()  # half a surrogate pair
     except _Unusable:
         raise
@@ -169,7 +175,7 @@ def _check_words(cells: Mapping[str, str | None]) -> None:
 
 def _duration(stated: str | None, sound: Member, handle: BinaryIO, name: Path) -> str:
     """Seconds as a cell: those of the JSON, else those of the sound's header."""
-    if stated is None or not stated.strip():
+    if stated is None or not stated.strip() or is_marker(stated):
         handle.seek(sound.offset)
         try:
             return str(audio.probe_bytes(handle.read(sound.size), str(name)).duration)

@@ -1,0 +1,188 @@
+"""JSONL: one object a line. Arrow reads what is plain; the careful reader reads everything else, and names mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from training.data.cells import is_marked, raw_cell, with_marks
+from training.data.column_names import NUMBERS
+from training.data.table_basics import (
+    BLOCK,
+    LINE,
+    MAX_PROBLEMS,
+    Broken,
+    check_bytes,
+    check_reserved,
+    lines,
+    raise_problems,
+)
+
+_CHUNK_ROWS = 50_000
+_SPACE = b" \t\r\n"
+
+
+def read_jsonl(path: Path, broken: Broken | None) -> pa.Table:
+    """With Arrow's reader where the rows are plain, else in blocks, so that only a block is ever Python objects."""
+    check_bytes(path)
+    plain = read_plain(path)
+    return plain if plain is not None else read_careful(path, broken)
+
+
+def read_plain(path: Path) -> pa.Table | None:
+    """One object a line, each column of one type; None for everything else, and for whatever has a mistake."""
+    from pyarrow import json as arrow_json
+
+    if (count := _objects(path)) is None:
+        return None
+    try:
+        table = arrow_json.read_json(path, read_options=arrow_json.ReadOptions(block_size=BLOCK))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    if LINE in table.column_names or table.num_rows != count:
+        return None
+    columns = {name: _plain_column(table.column(name), name) for name in table.column_names}
+    if any(column is None for column in columns.values()):
+        return None
+    return pa.table({**columns, LINE: pa.array(np.arange(1, table.num_rows + 1, dtype=np.int32))})
+
+
+def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
+    """The cells as the careful reader has them; None where Arrow's type does not tell how they were written.
+
+    Text that looks like a date comes as a timestamp, 1 beside 2.5 as 1.0, and Infinity has two spellings.
+    """
+    if pa.types.is_string(column.type):
+        return column
+    if name in NUMBERS and (pa.types.is_int64(column.type) or pa.types.is_float64(column.type)):
+        numbers = column.cast(pa.float64(), safe=False)
+        if pc.all(pc.is_finite(numbers)).as_py() is not False:
+            return pa.chunked_array(
+                [
+                    pa.array([raw_cell(n, name) for n in part.to_pylist()], pa.string())
+                    for part in numbers.chunks
+                ],
+                pa.string(),
+            )
+        return None
+    return column.cast(pa.string()) if pa.types.is_int64(column.type) else None
+
+
+def _objects(path: Path) -> int | None:
+    """How many lines there are; None where one of them is not UTF-8, or does not begin and end as an object does.
+
+    With as many rows as lines no row is in two lines. Arrow itself looks at no line ends: it takes two objects of one
+    line for two rows.
+    """
+    count = 0
+    with path.open("rb") as handle:
+        for count, line in enumerate(handle, 1):
+            body = line.strip(_SPACE)
+            if body[:1] != b"{" or body[-1:] != b"}":
+                return None
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return None
+    return count
+
+
+@dataclass
+class _Block:
+    """Rows that are still Python objects, and the marks of the whole file."""
+
+    rows: list[dict[str, str | None]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    names: dict[str, None] = field(default_factory=dict)
+    marks: dict[str, list[int]] = field(default_factory=dict)
+    chunks: list[pa.Table] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, number: int, row: dict[str, Any]) -> None:
+        cells = {name: raw_cell(value, name) for name, value in row.items()}
+        for name, value in row.items():
+            if is_marked(value, name):
+                self.marks.setdefault(name, []).append(self.total)
+        self.rows.append(cells)
+        self.numbers.append(number)
+        self.names.update(dict.fromkeys(cells))
+        self.total += 1
+        if len(self.rows) == _CHUNK_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        columns: dict[str, Any] = {
+            name: pa.array([row.get(name) for row in self.rows], pa.string()) for name in self.names
+        }
+        self.chunks.append(pa.table({**columns, LINE: pa.array(self.numbers, pa.int32())}))
+        self.rows, self.numbers = [], []
+
+    def table(self) -> pa.Table:
+        self.flush()
+        whole = pa.concat_tables(self.chunks, promote_options="default")
+        return with_marks(whole.select([*self.names, LINE]), self.marks)
+
+
+def read_careful(path: Path, broken: Broken | None) -> pa.Table:
+    """Any JSONL; `UserError` for what is none (``broken`` takes such lines instead)."""
+    block = _Block()
+    for number, row in _rows(path, broken):
+        block.add(number, row)
+    check_reserved(path, list(block.names))
+    return block.table()
+
+
+def _rows(path: Path, broken: Broken | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    problems: Broken = [] if broken is None else broken
+    for number, line in enumerate(lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, _object(line)
+        except (ValueError, RecursionError) as error:
+            problems.append((number, _reason(error)))
+        if broken is None and len(problems) == MAX_PROBLEMS:
+            break
+    if broken is None:
+        raise_problems([f"{path}:{number}: {problem}" for number, problem in problems])
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} at column {error.colno}"
+    return "not JSON: nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _object(line: str) -> dict[str, Any]:
+    """The object of a line. Raises ``ValueError`` for anything else, also for keys that come twice."""
+    row = json.loads(line, object_pairs_hook=_without_repeats)
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON object is expected, this is {type(row).__name__}")
+    if "\\u" in line:
+        _check_surrogates(row)
+    return row
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice; which of its values is meant?")
+    return row
+
+
+def _check_surrogates(row: dict[str, Any]) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "not JSON text: half of a surrogate pair (\\ud800 to \\udfff) stands alone"
+        ) from error
