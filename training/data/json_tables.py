@@ -82,7 +82,10 @@ def _objects(path: Path) -> int | None:
     line for two rows.
     """
     with path.open("rb") as handle:
-        return sum(1 for _ in handle) if all(map(_is_object, handle)) and not handle.seek(0) else None
+        if not all(map(_is_object, handle)):
+            return None
+        handle.seek(0)
+        return sum(1 for _ in handle)
 
 
 def _is_object(line: bytes) -> bool:
