@@ -81,17 +81,20 @@ def _objects(path: Path) -> int | None:
     With as many rows as lines no row is in two lines. Arrow itself looks at no line ends: it takes two objects of one
     line for two rows.
     """
-    count = 0
     with path.open("rb") as handle:
-        for count, line in enumerate(handle, 1):
-            body = line.strip(_SPACE)
-            if body[:1] != b"{" or body[-1:] != b"}":
-                return None
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return None
-    return count
+        if not all(map(_is_object, handle)):
+            return None
+        handle.seek(0)
+        return sum(1 for _ in handle)
+
+
+def _is_object(line: bytes) -> bool:
+    body = line.strip(_SPACE)
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return body[:1] == b"{" and body[-1:] == b"}"
 
 
 @dataclass
