@@ -29,7 +29,7 @@ def main() -> None:
     how.generation["max_new_tokens"] = args.max_new_tokens
     started = time.perf_counter()
     rows, _ = open_rows(trained, args.manifest, "--manifest", "test", args.root)
-    dataset, _ = readable(trained, rows)
+    dataset = readable(trained, rows).dataset
     prepared = time.perf_counter()
     predictions = how.predict(trained, dataset)
     generated = time.perf_counter()

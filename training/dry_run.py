@@ -23,6 +23,7 @@ from training import memory, trial, worst_case
 from training import run as runs
 from training.config.agreement import precision
 from training.config.schema import Config
+from training.data.lengths import LENGTH_TOLERANCE
 from training.data.librispeech import COMMAND as DOWNLOAD
 from training.data.librispeech import corpus_folder
 from training.data.sampler import DurationBatchSampler
@@ -466,7 +467,7 @@ def _trainable_words(training: Any) -> str:
 
 
 def _within(durations: np.ndarray, limit: float) -> np.ndarray:
-    return durations[durations <= limit]
+    return durations[durations <= limit + LENGTH_TOLERANCE]
 
 
 def _spread(total: int, wanted: int) -> list[int]:

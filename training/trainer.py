@@ -233,8 +233,9 @@ class SpeechTrainer(Seq2SeqTrainer):
         if not torch.isfinite(loss):
             raise NotFiniteError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}, in a batch of the utterances "
-                f"{', '.join(inputs['ids'])}; the last checkpoint is untouched. Look at these clips, or lower "
-                "training.learning_rate, or train in bf16 or fp32 instead of fp16"
+                f"{', '.join(inputs['ids'])}; the last checkpoint is untouched. Look at these clips "
+                "(polyvox preprocess --decode measures all), or lower training.learning_rate, or train in bf16 or fp32 "
+                "instead of fp16"
             )
         return loss
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ class Estimate:
         if self.memory > SHARE_OF_FREE_MEMORY * self.free:
             return f"needs {self.memory / GIB:.1f} GiB, and half of the free memory is {self.free / 2 / GIB:.1f} GiB"
         if self.seconds > MOST_SECONDS:
-            return f"would take about {self.seconds:.0f} s on this CPU, more than {MOST_SECONDS:.0f} s"
+            return f"would take about {math.ceil(self.seconds)} s on this CPU, more than {MOST_SECONDS:.0f} s"
         return None
 
 

@@ -54,7 +54,7 @@ def test_second_import_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(*_: object) -> None:
         raise AssertionError("opened again")
 
-    for name in ("look", "hashed", "measure"):
+    for name in ("look", "hashed", "decoded"):
         monkeypatch.setattr(f"training.registry.importing.{name}", refuse)
     assert len(imported(source).imported.kept) == 12
 
@@ -125,12 +125,12 @@ def test_every_broken_row_has_its_reason_and_stops_nothing(tmp_path: Path) -> No
         "truncated": "unreadable_audio",
         "text": "unreadable_audio",
         "samples0": "unreadable_audio",
-        "nan": "unreadable_audio",
+        "nan": "nan_samples",
         "short": "too_short",
         "slow_rate": "low_rate",
         "quick": "not_alignable",
-        "silent": "silent",
-        "offset": "silent",
+        "silent": "digital_silence",
+        "offset": "digital_silence",
         "clipped": "clipped",
         "wrong_length": "duration_mismatch",
         "no_text": "empty_transcript",
@@ -211,7 +211,7 @@ def test_three_hour_file_is_refused_whole_and_taken_in_stretches(tmp_path: Path)
     done = imported(
         table(tmp_path / "cut.csv", [*rows, "talk.wav,60,63,nothing here,train"]), auto_split=False
     )
-    assert [drop.reason for drop in done.ledger] == ["silent"]
+    assert [drop.reason for drop in done.ledger] == ["digital_silence"]
     example = load_version(str(tmp_path / "registry.db"), "v1", "train")[0]
     assert (example.audio.start, example.audio.end, example.duration) == (10793.0, 10796.0, 3.0)
     whole = table(tmp_path / "whole.csv", ["audio_path,transcript,split", "talk.wav,hello there,train"])

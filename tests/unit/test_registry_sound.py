@@ -10,16 +10,16 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.data import levels
 from training.data.example import AudioRef
 from training.data.split_data import PARTS
 from training.data.tables import LINE, read_table
-from training.registry import sound
 from training.registry.splitting import assign, groups_of, take_dev
 
 
-def measured(path: Path, samples: np.ndarray, rate: int = 8000) -> sound.Level:
+def measured(path: Path, samples: np.ndarray, rate: int = 8000) -> levels.Level:
     soundfile.write(path, samples, rate, subtype="FLOAT")
-    return sound.measure(AudioRef(path=str(path)))
+    return levels.measure(AudioRef(path=str(path)))
 
 
 def test_levels_of_a_known_tone(tmp_path: Path) -> None:
@@ -43,8 +43,8 @@ def test_clipping_counts_runs_and_not_single_peaks(tmp_path: Path) -> None:
 def test_blocks_measure_what_the_whole_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 8000 * 7) * np.repeat([1, 0, 1, 0, 1, 1, 0], 8000)
     whole = measured(tmp_path / "a.wav", samples)
-    monkeypatch.setattr(sound, "_BLOCK_SECONDS", 0.5)
-    blocks = sound.measure(AudioRef(path=str(tmp_path / "a.wav")))
+    monkeypatch.setattr(levels, "BLOCK_SECONDS", 0.5)
+    blocks = levels.measure(AudioRef(path=str(tmp_path / "a.wav")))
     for name in ("peak_db", "rms_db", "loudest_db", "clipped_share", "silent_share"):
         assert getattr(blocks, name) == pytest.approx(getattr(whole, name)), name
 

@@ -63,7 +63,7 @@ def test_a_file_of_broken_samples_does_not_take_the_others_with_it(
     assert ears.transcribe(str(good))[0].text == said([1, 2])
     monkeypatch.setattr(transcribe, "_transcriber", lambda args: ears)
     arguments = [str(tmp_path), "--model", "unused", "--output_dir", str(tmp_path / "out")]
-    assert transcribe.main(arguments) == 2
+    assert transcribe.main(arguments) == 1
     assert "b.wav" in capsys.readouterr().err
     assert (tmp_path / "out" / "a.txt").is_file() and not (tmp_path / "out" / "b.txt").exists()
 
@@ -244,10 +244,11 @@ def test_command_prints_what_can_be_read_and_names_the_rest(
 ) -> None:
     good, empty = write(tmp_path / "good.wav", speak([1, 2])), tmp_path / "empty.wav"
     empty.touch()
-    assert transcribe.main(arguments(tmp_path, str(empty), str(good))) == 2
+    assert transcribe.main(arguments(tmp_path, str(empty), str(good))) == 1
     output = capsys.readouterr()
     assert output.out == f"{good}\ttranscribe\tw1 w2\n"
     assert "empty.wav" in output.err and "0 bytes" in output.err
+    assert "1 of 2 files could not be transcribed" in output.err
 
 
 @pytest.mark.usefixtures("tones")

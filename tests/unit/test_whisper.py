@@ -115,7 +115,7 @@ def test_trap_06_too_many_label_tokens_are_refused_before_training(full):
 
 
 def test_trap_11_a_clip_over_30_seconds_is_refused_not_cut(full):
-    with pytest.raises(ValueError, match=r"30\.5 s of audio, at most 30 s"):
+    with pytest.raises(ValueError, match=r"30\.500 s of audio, at most 30 s"):
         full.encode(example("a", 30.5, transcribe="x"), noise(30.5))
 
 
@@ -125,7 +125,7 @@ def test_the_check_before_training_refuses_what_encoding_refuses_and_makes_no_lo
     full.encode.check(example("a", 1.0, transcribe="x"), 1.0)
     with pytest.raises(ValueError, match="label tokens, at most 64"):
         full.encode.check(example("a", 1.0, transcribe="chào " * 80), 1.0)
-    with pytest.raises(ValueError, match=r"30\.5 s of audio, at most 30 s"):
+    with pytest.raises(ValueError, match=r"30\.500 s of audio, at most 30 s"):
         full.encode.check(example("a", 30.5, transcribe="x"), 30.5)
 
 

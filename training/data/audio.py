@@ -106,6 +106,12 @@ def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndar
         return _load(handle, container, key, ref, sample_rate)[0]
 
 
+def block_of_bytes(data: bytes, ref: AudioRef) -> tuple[np.ndarray, int]:
+    """The stretch of a file that lies in memory as one block of `stream`: float32 ``[time, channels]``, sample rate."""
+    with _in_memory(data, ref.path) as (handle, container, key):
+        return _whole(handle, container, key, ref)
+
+
 def stream(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndarray, int]]:
     """The same stretch in blocks ``(float32 [time, channels], sample rate)`` as the file has them.
 
@@ -199,9 +205,15 @@ def _probe(handle: BinaryIO, container: str, key: Hashable, name: str) -> AudioI
 def _load(
     handle: BinaryIO, container: str, key: Hashable, ref: AudioRef, sample_rate: int
 ) -> tuple[np.ndarray, int | None]:
+    samples, rate = _whole(handle, container, key, ref)
+    return _finish(samples, rate, ref, sample_rate)
+
+
+def _whole(handle: BinaryIO, container: str, key: Hashable, ref: AudioRef) -> tuple[np.ndarray, int]:
     blocks = list(_blocks(handle, container, key, ref, None))
     samples = blocks[0][0] if len(blocks) == 1 else np.concatenate([block for block, _ in blocks])
-    return _finish(samples, blocks[0][1], ref, sample_rate)
+    _require_numbers(samples, ref.path)
+    return samples, blocks[0][1]
 
 
 @contextmanager
@@ -271,14 +283,23 @@ def _frame_range(ref: AudioRef, frames: int, rate: int) -> tuple[int, int]:
     return start, stop
 
 
+class NanSamples(AudioError):
+    """Some of its samples are NaN."""
+
+
+class InfiniteSamples(AudioError):
+    """Some of its samples are infinite, or too large for the 32 bits that they are computed in."""
+
+
 def _require_numbers(samples: np.ndarray, name: str) -> None:
-    if not np.isfinite(samples).all():
-        raise AudioError(name, "holds samples that are no numbers (NaN or infinite)")
+    if np.isfinite(samples).all():
+        return
+    kind, what = (NanSamples, "NaN") if np.isnan(samples).any() else (InfiniteSamples, "infinite")
+    raise kind(name, f"holds samples that are no numbers ({what})")
 
 
 def _finish(samples: np.ndarray, rate: int, ref: AudioRef, sample_rate: int) -> tuple[np.ndarray, int | None]:
     """Mono at ``sample_rate`` of ``[time, channels]``, and the channel that was taken (None: the mean)."""
-    _require_numbers(samples, ref.path)
     channel = choose([samples])
     samples = mono(samples, channel)
     if rate != sample_rate:

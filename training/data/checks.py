@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,10 +10,9 @@ import numpy as np
 from training.data.audio import AudioError
 from training.data.example import Example
 from training.data.ledger import Drop
-
-TOLERANCE_SECONDS = 0.5
-TOLERANCE_SHARE = 0.05
-"""Stated and real duration may differ by the larger of the two: beyond that, text and sound do not belong together."""
+from training.data.lengths import length_drop, length_problem, stated_drop
+from training.data.levels import Level, measure_blocks
+from training.data.sound_checks import attempt, decoded_drop, error_drop
 
 
 class Rows(Protocol):
@@ -25,38 +24,34 @@ class Rows(Protocol):
     def durations(self) -> np.ndarray: ...
     def select(self, indices: Sequence[int] | np.ndarray) -> Any: ...
     def waveform(self, index: int, sample_rate: int) -> np.ndarray: ...
+    def blocks(self, index: int) -> Iterator[tuple[np.ndarray, int]]: ...
     def seconds(self, index: int) -> float: ...
 
 
-def length_problem(example: Example, seconds: float) -> str | None:
-    """What is wrong with a clip that really lasts ``seconds``; None when it is as long as stated."""
-    if abs(seconds - example.duration) <= max(TOLERANCE_SECONDS, TOLERANCE_SHARE * example.duration):
-        return None
-    return f"the sound lasts {seconds:.3f} s, the manifest says {example.duration:.3f} s"
-
-
 def check_audio(
-    rows: Rows, index: int, *, min_seconds: float, max_seconds: float
+    rows: Rows, index: int, *, min_seconds: float, max_seconds: float, decode: bool = False
 ) -> tuple[Example, float | Drop]:
-    """The example and its real length in seconds, or why its sound cannot be used."""
+    """The example and its real length in seconds, or why its sound cannot be used.
+
+    Reads the header; with ``decode`` also the sound to its last sample (`training.data.sound_checks`).
+    """
     example = rows[index]
-    if example.duration > max_seconds + TOLERANCE_SECONDS:
-        return example, _length_drop(example, example.duration, "too_long", max_seconds)
+    if drop := stated_drop(example, max_seconds):
+        return example, drop
     try:
         seconds = rows.seconds(index)
     except AudioError as error:
-        reason = "missing_audio" if "no such file" in str(error) else "unreadable_audio"
-        return example, Drop(example.id, reason, f"{example.source}: {error}")
-    problem = length_problem(example, seconds)
-    if problem:
+        return example, error_drop(example, error)
+    except OSError as error:
+        refused = AudioError(example.audio.path, f"cannot be read: {error.strerror or error}")
+        return example, error_drop(example, refused)
+    if problem := length_problem(example, seconds):
         return example, Drop(example.id, "duration_mismatch", f"{example.source}: {problem}")
-    if seconds > max_seconds:
-        return example, _length_drop(example, seconds, "too_long", max_seconds)
-    if seconds < min_seconds:
-        return example, _length_drop(example, seconds, "too_short", min_seconds)
-    return example, seconds
-
-
-def _length_drop(example: Example, seconds: float, reason: str, bound: float) -> Drop:
-    side = "most" if reason == "too_long" else "least"
-    return Drop(example.id, reason, f"{example.source}: {seconds:.3f} s, at {side} {bound:g} s")
+    drop = length_drop(example, seconds, min_seconds, max_seconds)
+    if drop or not decode:
+        return example, drop or seconds
+    found = attempt(lambda: measure_blocks(rows.blocks(index), example.audio.path), example.audio.path)
+    drop = decoded_drop(
+        example, found, example.texts.values(), min_seconds=min_seconds, max_seconds=max_seconds
+    )
+    return example, drop or (found.seconds if isinstance(found, Level) else seconds)

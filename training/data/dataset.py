@@ -12,15 +12,21 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from training.data.augment import Augment
-from training.data.checks import Rows, check_audio, length_problem
+from training.data.checks import Rows, check_audio
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
+from training.data.lengths import length_problem
 from training.data.manifest import TEXT_COLUMNS
+from training.data.remedies import remedy
 from training.errors import UserError
 
 Features = dict[str, Any]
 Encode = Callable[[Example, np.ndarray], Features]
 Check = Callable[[Example], str | None]
+
+STOPPED = (
+    "No utterance is skipped or replaced in silence, so this ends here, and does so again with the same data"
+)
 
 _BLOCK = 512
 
@@ -115,11 +121,17 @@ class SpeechDataset(Dataset):
         example = self.manifest[index]
         try:
             waveform = self.manifest.waveform(index, self.sample_rate)
-        except ValueError as error:
-            raise _unusable(example, error) from error
+        except (ValueError, OSError) as error:
+            raise _unusable(example, error, self._remedy()) from error
         if problem := length_problem(example, len(waveform) / self.sample_rate):
-            raise _unusable(example, problem)
+            raise _unusable(example, problem, self._remedy())
         return example, waveform
+
+    def _remedy(self) -> str:
+        """What takes such rows out of the data."""
+        tasks = getattr(self.encode, "tasks", None) or TEXT_COLUMNS
+        texts = [TEXT_COLUMNS[task] for task in tasks]
+        return remedy(self.manifest, texts, self.min_seconds, self.max_seconds)
 
     def _encoded(self, example: Example, waveform: np.ndarray) -> Features:
         try:
@@ -128,8 +140,9 @@ class SpeechDataset(Dataset):
             raise _unusable(example, error) from error
 
 
-def _unusable(example: Example, reason: object) -> DataError:
-    return DataError(f"{example.source}: utterance {example.id!r}: {reason}")
+def _unusable(example: Example, reason: object, remedy: str = "") -> DataError:
+    what = f"{example.source}: utterance {example.id!r}: {reason}"
+    return DataError(f"{what}\n{STOPPED}; {remedy}" if remedy else what)
 
 
 def joined(examples: Sequence[Example]) -> Example:
@@ -149,20 +162,26 @@ def joined(examples: Sequence[Example]) -> Example:
 
 
 def validate(
-    dataset: SpeechDataset, *, workers: int = 0, check: Check | None = None, encodable: bool = True
+    dataset: SpeechDataset,
+    *,
+    workers: int = 0,
+    check: Check | None = None,
+    encodable: bool = True,
+    decode: bool = False,
 ) -> tuple[np.ndarray, DropLedger]:
-    """Look at every row before training: ``(indices that can be used, ledger of the others)``.
+    """Look at every row before it is used: ``(indices that can be used, ledger of the others)``.
 
     Reads headers, in ``workers`` threads: the file is there, is whole, and lasts as long as stated, between
     ``dataset.min_seconds`` and ``dataset.max_seconds``. A text for one of the encoder's tasks is there. ``check(example)`` may name a further
-    reason. With ``encodable`` the example is put through the encoder's own check of its labels: its method
+    reason. With ``decode`` every sound is decoded to its last sample, not its header alone. With ``encodable`` the example is put through the encoder's own check of its labels: its method
     ``check(example, seconds)`` where it has one, else a silence of that length is encoded.
 
     Reasons: ``missing_audio``, ``unreadable_audio``, ``duration_mismatch``, ``too_short``, ``too_long``,
-    ``empty_text``, ``rejected`` (``check``), ``not_encodable``.
+    ``empty_text``, ``rejected`` (``check``), ``not_encodable``, and with ``decode`` those of
+    `training.data.sound_checks`.
     """
     kept, ledger = [], DropLedger()
-    for index, (example, found) in enumerate(_looked_at(dataset, workers)):
+    for index, (example, found) in enumerate(_looked_at(dataset, workers, decode)):
         drop = found if isinstance(found, Drop) else _text_drop(dataset, example, found, check, encodable)
         if drop is None:
             kept.append(index)
@@ -183,12 +202,16 @@ def unwritable(dataset: SpeechDataset) -> tuple[int, int]:
     return sum(found), sum(1 for pieces in found if pieces)
 
 
-def _looked_at(dataset: SpeechDataset, workers: int) -> Iterator[tuple[Example, float | Drop]]:
+def _looked_at(dataset: SpeechDataset, workers: int, decode: bool) -> Iterator[tuple[Example, float | Drop]]:
     """`check_audio` of every row, in order; in threads, because it waits for the disk."""
 
     def look(index: int) -> tuple[Example, float | Drop]:
         return check_audio(
-            dataset.manifest, index, min_seconds=dataset.min_seconds, max_seconds=dataset.max_seconds
+            dataset.manifest,
+            index,
+            min_seconds=dataset.min_seconds,
+            max_seconds=dataset.max_seconds,
+            decode=decode,
         )
 
     if workers < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -69,11 +70,21 @@ class DropLedger:
             lines.append(f"{reason:<{width}}  {count:>8,}  {example[:100]}".rstrip(": "))
         return "\n".join([*lines, f"{'total':<{width}}  {len(self):>8,}"])
 
+    def exceeds(self, total: int, max_share: float) -> bool:
+        """Whether more than ``max_share`` (0 to 1) of ``total`` utterances were dropped."""
+        return len(self) > allowed(total, max_share)
+
     def check_share(self, total: int, max_share: float) -> None:
         """`UserError` when more than ``max_share`` (0 to 1) of ``total`` utterances were dropped."""
-        if not total or len(self) <= max_share * total:
+        if not self.exceeds(total, max_share):
             return
         raise UserError(
             f"data.max_dropped_share: {len(self):,} of {total:,} utterances ({len(self) / total:.1%}) cannot be used, "
-            f"more than the {max_share:.1%} that are allowed; mend the data or raise the key.\n{self.summary()}"
+            f"more than the {max_share:.1%} ({allowed(total, max_share):,}) that are allowed; mend the data or raise the "
+            f"key.\n{self.summary()}"
         )
+
+
+def allowed(total: int, max_share: float) -> int:
+    """How many of ``total`` utterances may be dropped: 29 of 100 at a share of 0.29, which is less in floating point."""
+    return math.floor(max_share * total + 1e-6)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.data.lengths import is_too_long
+
 FRAMES_PER_SECOND = 100
 MAX_FRAMES = 3000
 ENCODER_FRAMES_PER_SECOND = 50
@@ -18,11 +20,10 @@ TAIL = 640
 
 
 def check_length(extractor: Any, samples: int) -> None:
-    """``ValueError`` for a clip over the 30 s that Whisper hears."""
-    if samples > extractor.n_samples:
-        raise ValueError(
-            f"{samples / extractor.sampling_rate:.1f} s of audio, at most {extractor.chunk_length} s"
-        )
+    """``ValueError`` for a clip over the 30 s that Whisper hears; of the tolerance over them `log_mel` takes nothing."""
+    seconds, most = samples / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
+    if is_too_long(seconds, most):
+        raise ValueError(f"{seconds:.3f} s of audio, at most {most:g} s")
 
 
 def count_frames(extractor: Any, samples: int) -> int:
@@ -41,7 +42,7 @@ def groups_of(frames: Any, stack: int) -> Any:
 
 
 def log_mel(extractor: Any, waveform: np.ndarray) -> np.ndarray:
-    """Log-mel float32 ``[mels, frames]`` of the clip and a little silence, 100 frames a second.
+    """Log-mel float32 ``[mels, frames]`` of the clip and a little silence, 100 frames a second, 30 s at most.
 
     Equal to the stock extractor's 30 s, cut after the clip: the last frame is pure silence, so that
     `Context.padded` can go on with it.

@@ -56,14 +56,16 @@ def load_manifest(
     """
     path = Path(path)
     table = read_timestamps(path) if path.suffix == SUFFIX else read_table(path)
+    renamed = _not_yet_ours(table, columns or {}, path)
     manifest = from_table(
-        rename(table, _not_yet_ours(table, columns or {}, path), path),
+        rename(table, renamed, path),
         path,
         audio_root=audio_root,
         check_files=check_files,
         require=require,
         check_words=check_words,
     )
+    manifest.renamed = renamed
     pa.default_memory_pool().release_unused()  # what reading took beside the table
     return manifest
 
@@ -111,6 +113,8 @@ class Manifest(Sequence[Example]):
         self.table = table
         self.path = path
         self.audio_root = audio_root
+        self.renamed: Mapping[str, str] | None = None
+        """Our name → the file's, of the columns that `load_manifest` renamed; None where no table was read."""
         self._spool: str | None = None
 
     def __len__(self) -> int:
@@ -200,7 +204,9 @@ class Manifest(Sequence[Example]):
     def select(self, indices: Sequence[int] | np.ndarray) -> Manifest:
         """The rows ``indices``, in that order."""
         taken = self.table.take(pa.array(np.asarray(indices, dtype=np.int64)))
-        return Manifest(taken, self.path, self.audio_root)
+        chosen = Manifest(taken, self.path, self.audio_root)
+        chosen.renamed = self.renamed
+        return chosen
 
     def texts(self) -> Iterator[tuple[str, str | None, str]]:
         """``(task, language, text)`` of every text that is there; the language is that of the text."""
@@ -218,6 +224,10 @@ class Manifest(Sequence[Example]):
         """The sound of row ``index`` (see `training.data.audio.load_audio`)."""
         return audio.load_audio(self[index].audio, sample_rate)
 
+    def blocks(self, index: int) -> Iterator[tuple[np.ndarray, int]]:
+        """The same as the file has it, piece by piece (see `training.data.audio.stream`)."""
+        return audio.stream(self[index].audio)
+
     def seconds(self, index: int) -> float:
         """The real length of row ``index`` by its file's header. Raises `training.data.audio.AudioError`."""
         ref = self[index].audio
@@ -228,7 +238,7 @@ class Manifest(Sequence[Example]):
         return sha256(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {"path": self.path, "audio_root": self.audio_root}
+        state = {"path": self.path, "audio_root": self.audio_root, "renamed": self.renamed}
         if self.table.nbytes < _SPOOL_BYTES:
             return {**state, "table": self.table}
         return {**state, "spool": self._spooled()}
@@ -238,6 +248,7 @@ class Manifest(Sequence[Example]):
             state["table"] if "table" in state else pa.ipc.open_file(pa.memory_map(state["spool"])).read_all()
         )
         self.__init__(table, state["path"], state["audio_root"])  # type: ignore[misc]
+        self.renamed = state["renamed"]
 
     def _spooled(self) -> str:
         """The table as an Arrow file that goes when this manifest does; made at the first call."""

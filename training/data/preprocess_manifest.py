@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -20,11 +20,14 @@ from typing import Any, get_args
 
 from training.data.checks import check_audio
 from training.data.columns import column_names
+from training.data.decode_pool import DecodePool, will_decode
 from training.data.derived import DerivedFiles, rebase
 from training.data.example import Example
 from training.data.korean_text import Dual, KoreanRules, Numerals, clean_korean, has_two_transcripts
 from training.data.ledger import Drop, DropLedger
+from training.data.lengths import length_drop
 from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
+from training.data.sound_checks import DECODE_BELOW, decoded_drop
 from training.data.tables import row_writer
 from training.data.text import clean_transcript
 from training.errors import UserError, exit_on_user_error
@@ -61,7 +64,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--skip_audio_check", action="store_true", help="do not open the audio files")
     parser.add_argument(
-        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read headers"
+        "--decode",
+        action="store_true",
+        default=None,
+        help="decode every clip to its last sample and leave out what has NaN or infinite samples, silence under a "
+        f"text, or damage that no header shows (default below {DECODE_BELOW:,} clips)",
+    )
+    parser.add_argument(
+        "--no_decode", "--no-decode", dest="decode", action="store_false", help="read headers only"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        help="processes that decode, threads that read headers",
     )
     parser.add_argument(
         "--force", action="store_true", help="overwrite an output that this command has not made"
@@ -88,23 +104,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean, write, print the summary; 0 when something is left."""
+    from tqdm import tqdm
+
     description = (__doc__ or "").split("\n\n")[1]
     parser = argparse.ArgumentParser(prog="polyvox preprocess", description=description, allow_abbrev=False)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
-    total, ledger = preprocess(
-        arguments.input,
-        arguments.output,
-        min_duration=arguments.min_duration,
-        max_duration=arguments.max_duration,
-        audio_root=arguments.audio_root,
-        require=[name.strip() for name in arguments.require.split(",")] if arguments.require else None,
-        columns=column_names(arguments.column),
-        check_files=not arguments.skip_audio_check,
-        workers=arguments.workers,
-        force=arguments.force,
-        korean=_korean(arguments),
-    )
+    with tqdm(unit="clip", desc="checked", disable=not sys.stderr.isatty()) as bar:
+
+        def progress(rows: int, total: int) -> None:
+            bar.total = total
+            bar.update(rows)
+
+        total, ledger = preprocess(
+            arguments.input,
+            arguments.output,
+            min_duration=arguments.min_duration,
+            max_duration=arguments.max_duration,
+            audio_root=arguments.audio_root,
+            require=[name.strip() for name in arguments.require.split(",")] if arguments.require else None,
+            columns=column_names(arguments.column),
+            check_files=not arguments.skip_audio_check,
+            decode=arguments.decode,
+            workers=arguments.workers,
+            force=arguments.force,
+            korean=_korean(arguments),
+            report=lambda text: print(text, flush=True),
+            progress=progress,
+        )
     print(f"{arguments.output}: {total - len(ledger):,} of {total:,} utterances kept")
     print(ledger.summary())
     if len(ledger):
@@ -168,15 +195,21 @@ def preprocess(
     require: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
     check_files: bool = True,
+    decode: bool | None = None,
     workers: int = 1,
     force: bool = False,
     korean: KoreanRules | None = None,
+    report: Callable[[str], object] = lambda text: None,
+    progress: Callable[[int, int], object] = lambda rows, total: None,
 ) -> tuple[int, DropLedger]:
     """Clean ``source`` into ``output``; returns the number of rows read and the ledger of those left out.
 
     Further columns are kept; audio paths are rewritten relative to the output's folder. ``korean``: how Korean
-    transcripts are cleaned beyond that. Reasons: ``empty_transcript``, ``empty_translation``, ``dual_transcript``,
-    ``too_short``, ``too_long``, ``word_languages`` (tags that do not line up with the cleaned words), and those of `training.data.dataset.check_audio`.
+    transcripts are cleaned beyond that. ``decode``: every clip to its last sample, by ``workers`` processes; None:
+    where there are fewer than `DECODE_BELOW`. ``report`` is told which; ``progress`` how many rows more of how many
+    were looked at. Reasons: ``empty_transcript``, ``empty_translation``, ``dual_transcript``,
+    ``too_short``, ``too_long``, ``word_languages`` (tags that do not line up with the cleaned words), and those of
+    `training.data.sound_checks`.
 
     Raises `UserError` for a manifest that cannot be read, for an output that somebody else made, and when
     nothing is left.
@@ -192,12 +225,20 @@ def preprocess(
     _look_for_texts(source, manifest.column_names)
     if korean is not None:
         _look_for_korean(manifest)
+    decode = will_decode(len(manifest), decode, check_files, report)
     rules = _Rules(
-        manifest, _required(manifest, require), min_duration, max_duration, check_files, workers, korean
+        manifest,
+        _required(manifest, require),
+        min_duration,
+        max_duration,
+        check_files,
+        max(1, workers) if decode else 0,
+        workers,
+        korean,
     )
     record = output.with_name(f"{output.stem}_preprocess.json")
     with DerivedFiles(record, [output, ledger_path(output)], force=force) as files:
-        ledger = _write_kept(files, output, manifest, rules)
+        ledger = _write_kept(files, output, manifest, rules, progress)
         if len(ledger) == len(manifest):
             raise UserError(
                 f"{source}: none of its {len(manifest):,} utterances can be used\n{ledger.summary()}"
@@ -211,6 +252,7 @@ def preprocess(
                 "input_sha256": manifest.sha256(),
                 "min_duration": min_duration,
                 "max_duration": max_duration,
+                "decoded": decode,
                 "korean": korean and asdict(korean),
                 "utterances": len(manifest),
                 "dropped": ledger.counts(),
@@ -219,7 +261,13 @@ def preprocess(
     return len(manifest), ledger
 
 
-def _write_kept(files: DerivedFiles, output: Path, manifest: Manifest, rules: _Rules) -> DropLedger:
+def _write_kept(
+    files: DerivedFiles,
+    output: Path,
+    manifest: Manifest,
+    rules: _Rules,
+    progress: Callable[[int, int], object],
+) -> DropLedger:
     """The rows that stay go into ``output``, the others into the ledger."""
     ledger = DropLedger()
     with files.open(output) as handle:
@@ -229,6 +277,7 @@ def _write_kept(files: DerivedFiles, output: Path, manifest: Manifest, rules: _R
                 write({**row, "audio_path": _path(manifest, row["audio_path"], output.parent)})
             else:
                 ledger.add(drop.id, drop.reason, drop.detail)
+            progress(1, len(manifest))
     return ledger
 
 
@@ -258,6 +307,7 @@ class _Rules:
         min_duration: float,
         max_duration: float,
         check_files: bool,
+        decoders: int,
         workers: int,
         korean: KoreanRules | None,
     ) -> None:
@@ -266,15 +316,35 @@ class _Rules:
         self.min_duration = min_duration
         self.max_duration = max_duration
         self.check_files = check_files
+        self.decoders = decoders
         self.workers = workers
         self.korean = korean
 
     def rows(self) -> Iterator[tuple[dict[str, Any], Drop | None]]:
         """Every row with its texts cleaned, and why it is left out (None: it stays)."""
-        with ThreadPoolExecutor(max(1, self.workers)) as pool:
+        with ThreadPoolExecutor(max(1, self.workers)) as pool, DecodePool(self.decoders) as decoders:
             for start in range(0, len(self.manifest), _BLOCK):
                 block = self.manifest.table.slice(start, _BLOCK).to_pylist()
-                yield from pool.map(self._judge, range(start, start + len(block)), block)
+                judged = pool.map(self._judge, range(start, start + len(block)), block)
+                yield from self._decoded(start, list(judged), decoders) if self.decoders else judged
+
+    def _decoded(
+        self, start: int, judged: Sequence[tuple[dict[str, Any], Drop | None]], decoders: DecodePool
+    ) -> Iterator[tuple[dict[str, Any], Drop | None]]:
+        """The same rows; those that stay by their headers are decoded. The first is row ``start``."""
+        examples = {n: self.manifest[start + n] for n, (_, drop) in enumerate(judged) if drop is None}
+        levels = decoders.levels([example.audio for example in examples.values()])
+        for n, (row, drop) in enumerate(judged):
+            if n in examples:
+                texts = [row.get(name) or "" for name in TEXT_COLUMNS.values()]
+                drop = decoded_drop(
+                    examples[n],
+                    next(levels),
+                    texts,
+                    min_seconds=self.min_duration,
+                    max_seconds=self.max_duration,
+                )
+            yield row, drop
 
     def _judge(self, index: int, row: dict[str, Any]) -> tuple[dict[str, Any], Drop | None]:
         example = self.manifest[index]
@@ -299,12 +369,9 @@ class _Rules:
         return None
 
     def _sound_drop(self, example: Example, index: int) -> Drop | None:
-        if example.duration < self.min_duration:
-            return Drop(example.id, "too_short", f"{example.source}: {example.duration:g} s")
-        if example.duration > self.max_duration:
-            return Drop(example.id, "too_long", f"{example.source}: {example.duration:g} s")
-        if not self.check_files:
-            return None
+        stated = length_drop(example, example.duration, self.min_duration, self.max_duration)
+        if stated or not self.check_files:
+            return stated
         found = check_audio(
             self.manifest, index, min_seconds=self.min_duration, max_seconds=self.max_duration
         )[1]

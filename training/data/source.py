@@ -109,6 +109,11 @@ class DatasetSource(Sequence[Example]):
             audio.load_audio(ref, sample_rate) if data is None else audio.load_bytes(data, ref, sample_rate)
         )
 
+    def blocks(self, index: int) -> Iterator[tuple[np.ndarray, int]]:
+        """The same at its own rate, piece by piece. Raises `audio.AudioError`."""
+        ref, data = self.rows[index].audio, self._bytes(index)
+        return audio.stream(ref) if data is None else iter([audio.block_of_bytes(data, ref)])
+
     def seconds(self, index: int) -> float:
         """The real length of row ``index`` by its header. Raises `audio.AudioError`."""
         ref, data = self.rows[index].audio, self._bytes(index)

@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from training.data.checks import TOLERANCE_SECONDS, TOLERANCE_SHARE
 from training.data.derived import atomic_text
+from training.data.lengths import TOLERANCE_SECONDS, TOLERANCE_SHARE
 from training.data.tables import LINE, MAX_PROBLEMS, json_cell, raise_problems
 from training.errors import UserError
 

@@ -1,4 +1,4 @@
-"""How data workers behave when the run is told to stop."""
+"""How the processes that a command starts behave when it is told to stop."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 PATIENCE_SECONDS = 600.0
+_ORPHANED = 1
 
 
 def leave_signals_to_the_run(worker: int) -> None:
@@ -31,6 +34,27 @@ def leave_signals_to_the_run(worker: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
+
+
+def follow(parent: int) -> None:
+    """For the start of a process that works for ``parent``: Ctrl-C is the parent's alone, and it ends when that is gone,
+    killed too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with, args=(parent, _ORPHANED), daemon=True).start()
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block is left; processes that are started within it never get it, not even while they
+    start. On systems without signal masks (Windows) nothing is held."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with(parent: int, status: int, patience: float = math.inf) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.example import TRANSCRIBE, TRANSLATE, Example, Hypothesis
+from training.data.ledger import DropLedger
 from training.evaluation.baselines import NEAREST_RULE, nearest_training_sentences
 from training.evaluation.breakdown import accuracy as word_accuracy
 from training.evaluation.breakdown import by_domain, by_duration, by_vocabulary, domain_gap, drawing, worst
@@ -103,6 +104,7 @@ def evaluate(
     resamples: int = 1000,
     silence: Mapping[str, Sequence[str]] | None = None,
     words: WordEvidence | None = None,
+    dropped: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Score ``hypotheses`` against the texts of ``examples``.
 
@@ -112,6 +114,7 @@ def evaluate(
     train_speakers: whom training heard; the others are scored apart.
     silence: hypotheses for clips without speech, by kind (silence, noise, music).
     words: what is known of single words beside the hypotheses.
+    dropped: what `left_out` gives; None: nobody says whether utterances were left out.
 
     Raises ``ValueError`` when a hypothesis is missing, doubled or of an unknown utterance.
     """
@@ -127,6 +130,7 @@ def evaluate(
     report = {
         "format": 1,
         "meta": dict(meta),
+        "dropped": dict(dropped) if dropped is not None else None,
         **_rules(rows, draws),
         "scores": scores,
         "scores_raw": raw,
@@ -149,6 +153,18 @@ def evaluate(
         ),
     }
     return Evaluation(report, [line for found in rows.values() for line in _predictions(found)])
+
+
+def left_out(ledger: DropLedger, total: int, max_share: float) -> dict[str, Any]:
+    """For the JSON: how many of ``total`` utterances are not scored, why, and whether that is more than allowed."""
+    return {
+        "utterances": len(ledger),
+        "of": total,
+        "share": len(ledger) / total if total else 0.0,
+        "max_share": max_share,
+        "too_many": ledger.exceeds(total, max_share),
+        "reasons": ledger.counts(),
+    }
 
 
 def _merge(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from training.data.audio import AudioError, load_audio, probe
 from training.data.domain_collator import AS_IT_IS, SWAP
 from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord
+from training.data.lengths import is_too_long
 from training.errors import UserError
 from training.inference.calibrated import usable
 from training.inference.ctc_decoding import mean_confidence
@@ -116,7 +117,7 @@ class Transcriber:
         """Look at a file and cut it. Raises `UserError` where it cannot be read."""
         try:
             seconds = probe(path).duration
-            if seconds <= self.longest and not self.always_cut:
+            if not is_too_long(seconds, self.longest) and not self.always_cut:
                 return Recording(str(path), seconds, (Window(0.0, seconds),))
             return Recording(str(path), seconds, tuple(self._windows(Path(path), seconds)))
         except AudioError as error:
@@ -261,7 +262,7 @@ class Windows:
         example = self.manifest[row]
         try:
             return self.bundle.encode(example, load_audio(example.audio, self.bundle.sample_rate))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             place = "" if isinstance(error, AudioError) else f"{example.audio.path}: "
             self.broken[self.places[row][0]] = UserError(f"{place}{error}")
             return self.bundle.encode(example, np.zeros(self.bundle.sample_rate, dtype=np.float32))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.data.audio import AudioInfo
-from training.data.checks import TOLERANCE_SECONDS, length_problem
+from training.data.audio import AudioError, AudioInfo
 from training.data.example import Example
 from training.data.ledger import Drop
+from training.data.lengths import length_drop, length_problem, stated_drop
+from training.data.levels import SILENCE_DB, Level
 from training.data.manifest import parse_words
+from training.data.sound_checks import decoded_drop
 from training.data.spelling import audible, frames_needed
-from training.registry.sound import Level
 
 CLIPPED_NOTE = 0.001
 SILENT_NOTE = 0.8
@@ -25,7 +27,7 @@ class Rules:
     min_seconds: float = 0.1
     max_seconds: float = 30.0
     min_rate: int = 8000
-    silence_db: float = -60.0
+    silence_db: float = SILENCE_DB
     max_clipped: float = 0.1
     frames_per_second: float = 50.0
     decode: bool = True
@@ -49,18 +51,14 @@ class Rules:
 
     def stated_drop(self, example: Example) -> Drop | None:
         """By what the row says of itself, before its file is opened."""
-        if example.duration is not None and example.duration > self.max_seconds + TOLERANCE_SECONDS:
-            return self._too_long(example, example.duration)
-        return None
+        return stated_drop(example, self.max_seconds)
 
     def length_drop(self, example: Example, text: str, seconds: float, info: AudioInfo) -> Drop | None:
         """For a stretch that really lasts ``seconds``."""
-        if example.duration is not None and (problem := length_problem(example, seconds)):
+        if problem := length_problem(example, seconds):
             return _drop(example, "duration_mismatch", problem)
-        if seconds > self.max_seconds:
-            return self._too_long(example, seconds)
-        if seconds < self.min_seconds:
-            return _drop(example, "too_short", f"{seconds:.3f} s, at least {self.min_seconds:g} s")
+        if drop := length_drop(example, seconds, self.min_seconds, self.max_seconds):
+            return drop
         if info.sample_rate < self.min_rate:
             return _drop(example, "low_rate", f"{info.sample_rate} Hz, at least {self.min_rate} Hz")
         return self._alignment_drop(example, text, seconds)
@@ -73,17 +71,21 @@ class Rules:
         detail = f"the transcript needs {needed} frames, {seconds:.2f} s have {frames} at {self.frames_per_second:g} a second"
         return _drop(example, "not_alignable", detail)
 
-    def sound_drop(self, example: Example, level: Level) -> Drop | None:
-        """For what was measured."""
-        if level.loudest_db < self.silence_db:
-            return _drop(example, "silent", f"nowhere louder than {self.silence_db:g} dB of full scale")
-        if level.clipped_share > self.max_clipped:
-            return _drop(
-                example,
-                "clipped",
-                f"{level.clipped_share:.1%} of the samples, at most {self.max_clipped:.1%}",
-            )
-        return None
+    def sound_drop(self, example: Example, text: str, found: Level | AudioError) -> Drop | None:
+        """For what decoding gave."""
+        drop = decoded_drop(
+            example,
+            found,
+            [text],
+            min_seconds=self.min_seconds,
+            max_seconds=self.max_seconds,
+            silence_db=self.silence_db,
+        )
+        if drop is None and isinstance(found, Level) and found.clipped_share > self.max_clipped:
+            share = math.ceil(1000 * found.clipped_share) / 10  # 10.04 % is not "10.0 %, at most 10.0 %"
+            detail = f"{share:.1f} % of the samples, at most {100 * self.max_clipped:g} %"
+            return _drop(example, "clipped", detail)
+        return drop
 
     def note(self, example: Example, level: Level, info: AudioInfo) -> Drop | None:
         """What is worth a look in an utterance that is kept."""
@@ -92,12 +94,6 @@ class Rules:
         if level.silent_share > SILENT_NOTE:
             return _drop(example, "mostly_silent", f"{level.silent_share:.0%} of the time")
         return None
-
-    def _too_long(self, example: Example, seconds: float) -> Drop:
-        detail = (
-            f"{seconds:.3f} s, at most {self.max_seconds:g} s: cut it into utterances (columns start and end)"
-        )
-        return _drop(example, "too_long", detail)
 
 
 def _drop(example: Example, reason: str, detail: str) -> Drop:

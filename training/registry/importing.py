@@ -18,13 +18,15 @@ from training.data.audio import AudioError, segment_duration
 from training.data.columns import COLUMNS
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
+from training.data.levels import Level
 from training.data.manifest import Manifest
+from training.data.sound_checks import decoded, error_drop
 from training.data.tables import LINE
 from training.data.text import clean_transcript
 from training.registry import shelf
 from training.registry.checks import Rules
 from training.registry.schema import hash_of
-from training.registry.sound import File, Level, convert, hashed, look, measure, needs_conversion
+from training.registry.sound import File, convert, hashed, look, needs_conversion
 from training.registry.store import Registry
 
 BATCH = 512
@@ -192,8 +194,7 @@ class _Import:
                 yield u
 
     def _unreadable(self, u: Utterance, error: AudioError) -> None:
-        reason = "missing_audio" if "no such file" in str(error) else "unreadable_audio"
-        self.done.ledger.add(u.example.id, reason, f"{u.example.source}: {error}")
+        self._drop(error_drop(u.example, error))
 
     def _by_content(
         self, utterances: Iterable[Utterance], files: Mapping[Path, File | AudioError]
@@ -221,17 +222,13 @@ class _Import:
 
     def _by_sound(self, utterances: Sequence[Utterance], files: Mapping[Path, File | AudioError]) -> set[int]:
         """Rows whose sound, decoded to the last sample, is not fit."""
-        levels = self._each(
-            lambda ref: measure(ref, self.rules.silence_db), list({u.example.audio: None for u in utterances})
-        )
+        refs = list({u.example.audio: None for u in utterances})
+        levels = self._each(lambda ref: decoded(ref, self.rules.silence_db), refs)
         rejected = set()
         for u in utterances:
             level, file = levels[u.example.audio], files[u.path]
             assert isinstance(file, File)
-            if isinstance(level, AudioError):
-                self._unreadable(u, level)
-                rejected.add(u.index)
-            elif self._drop(self.rules.sound_drop(u.example, level)):
+            if self._drop(self.rules.sound_drop(u.example, u.row["transcript"], level)):
                 rejected.add(u.index)
             else:
                 u.level = level
@@ -252,10 +249,12 @@ class _Import:
         made = self._each(lambda path: convert(needed[path], folder, rate), list(needed))
         for u in utterances:
             target = made.get(u.path)
-            if isinstance(target, AudioError):
-                raise target  # it was decoded a moment ago
-            u.converted = target
-        self.done.converted += len(made)
+            if isinstance(target, AudioError):  # outside of the stretches that were decoded, or nothing was
+                detail = f"{u.example.source}: read from the original, a copy cannot be made: {target}"
+                self.done.notes.add(u.example.id, "not_converted", detail)
+            else:
+                u.converted = target
+        self.done.converted += sum(isinstance(target, Path) for target in made.values())
 
     def _store(
         self,

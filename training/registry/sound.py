@@ -1,4 +1,4 @@
-"""What a recording is, and how it sounds: hash, header, loudness, silence, clipping. One block in memory at a time."""
+"""What a recording is: hash, header, and the copy that is cheaper to read. One block in memory at a time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,8 @@ import numpy as np
 from training.data import audio
 from training.data.derived import sha256
 from training.data.example import AudioRef
+from training.data.levels import BLOCK_SECONDS
 from training.errors import UserError
-
-WINDOW_SECONDS = 0.025
-SILENCE_DB = -60.0
-"""A window whose level lies below this is silent. Digital silence and a constant offset are -inf."""
-FULL_SCALE = 0.999
-CLIPPED_RUN = 3
-"""So many samples in a row at full scale are clipping; a single one may be a peak that was normalised."""
-_BLOCK_SECONDS = 10.0
-_FLOOR_DB = -200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +27,6 @@ class File:
     modified_ns: int
     info: audio.AudioInfo
     content_hash: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """``peak_db`` and ``rms_db`` in dB of full scale, shares from 0 to 1, ``loudest_db``: of the loudest window."""
-
-    peak_db: float
-    rms_db: float
-    loudest_db: float
-    clipped_share: float
-    silent_share: float
 
 
 def look(path: Path) -> File:
@@ -62,58 +43,6 @@ def hashed(file: File) -> File:
     except OSError as error:
         raise audio.AudioError(file.path, f"cannot be read: {error.strerror}") from error
     return File(file.path, file.size, file.modified_ns, file.info, content)
-
-
-class _Meter:
-    """Sums over blocks."""
-
-    def __init__(self, silence_db: float) -> None:
-        self.silence = 10.0 ** (silence_db / 20)
-        self.peak = self.squares = self.loudest = 0.0
-        self.samples = self.clipped = self.windows = self.silent = 0
-
-    def add(self, block: np.ndarray, rate: int) -> None:
-        """``block`` float32 ``[time, channels]``."""
-        full = (np.abs(block) >= FULL_SCALE).any(axis=1)
-        runs = full[2:] & full[1:-1] & full[:-2] if len(full) >= CLIPPED_RUN else np.zeros(0, bool)
-        self.clipped += int(runs.sum() + 2 * (np.diff(runs.astype(np.int8), prepend=0) == 1).sum())
-        mono = block.mean(axis=1)
-        self.peak = max(self.peak, float(np.abs(mono).max()))
-        self.squares += float(np.square(mono, dtype=np.float64).sum())
-        self.samples += len(mono)
-        levels = _window_levels(mono, max(1, round(WINDOW_SECONDS * rate)))
-        self.loudest = max(self.loudest, float(levels.max()))
-        self.windows += len(levels)
-        self.silent += int((levels < self.silence).sum())
-
-    def level(self) -> Level:
-        """The whole."""
-        return Level(
-            peak_db=_db(self.peak),
-            rms_db=_db(np.sqrt(self.squares / self.samples)),
-            loudest_db=_db(self.loudest),
-            clipped_share=min(1.0, self.clipped / self.samples),
-            silent_share=self.silent / self.windows,
-        )
-
-
-def measure(ref: AudioRef, silence_db: float = SILENCE_DB) -> Level:
-    """Decode a stretch from its first to its last sample. Raises `training.data.audio.AudioError`."""
-    meter = _Meter(silence_db)
-    for block, rate in audio.stream(ref, _BLOCK_SECONDS):
-        meter.add(block, rate)
-    return meter.level()
-
-
-def _window_levels(mono: np.ndarray, width: int) -> np.ndarray:
-    """Standard deviation per window: an offset is no sound. A rest shorter than a window is left out."""
-    whole = len(mono) // width * width
-    windows = mono[:whole].reshape(-1, width) if whole else mono[None, :]
-    return windows.std(axis=1, dtype=np.float64)
-
-
-def _db(amplitude: float) -> float:
-    return max(_FLOOR_DB, 20.0 * float(np.log10(amplitude))) if amplitude > 0 else _FLOOR_DB
 
 
 def needs_conversion(file: File, sample_rate: int) -> bool:
@@ -169,7 +98,7 @@ def _resampled(file: File, rate: int) -> Iterator[np.ndarray]:
     import soxr
 
     resampler = None
-    for block, given in audio.stream(AudioRef(path=str(file.path)), _BLOCK_SECONDS):
+    for block, given in audio.stream(AudioRef(path=str(file.path)), BLOCK_SECONDS):
         mono = np.ascontiguousarray(block.mean(axis=1))
         if given == rate:
             yield mono

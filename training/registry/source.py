@@ -27,6 +27,8 @@ _CELLS = {
 class VersionSplit(Manifest):
     """The utterances of one split. It holds no connection: workers read sound, not the database."""
 
+    remedy = "import the table again with polyvox data prepare --validate under another --version, and train on that"
+
     def select(self, indices: Sequence[int] | np.ndarray) -> VersionSplit:
         """The rows ``indices``, in that order."""
         chosen = super().select(indices)

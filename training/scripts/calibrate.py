@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"--model_dir {args.model_dir}: a {trained.model_type} tells no confidence of words, so there is none to calibrate"
         )
     manifest, path = open_rows(trained, args.manifest, "--manifest", "dev", args.audio_root)
-    dataset, _ = readable(trained, manifest, "dev")
+    found = readable(trained, manifest, "dev")
+    found.require()
     how = decoding(trained, args)
-    predictions = how.predict(trained, dataset)
+    predictions = how.predict(trained, found.dataset)
     judged = judge_words(predictions.examples, predictions.hypotheses)
     _require_enough(judged, path)
     calibration, figures = fit(judged, seed=args.seed)

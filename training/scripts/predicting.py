@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,13 @@ from training.inference.ctc_setup import DecoderOptions
 from training.scripts.options import from_arguments
 
 if TYPE_CHECKING:
+    from training.data.ledger import DropLedger
     from training.inference.ctc_decoding import CtcDecoder
     from training.inference.decoding import Predictions
     from training.inference.loading import Trained
+
+READERS = min(4, os.cpu_count() or 1)
+"""Threads that decode the sounds of a split."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +86,47 @@ def open_rows(
     return manifest, manifest.path if config.data.dataset is None else None
 
 
-def readable(trained: Trained, manifest: Any, split: str = "test") -> tuple[Any, Any]:
-    """Every utterance that can be read, as a dataset without references, and the ledger of the others.
+@dataclass(frozen=True)
+class Readable:
+    """The utterances that can be scored, as a dataset without references, and the ledger of the others."""
 
-    These are listed, and are not scored as if they were silent.
+    dataset: Any
+    ledger: DropLedger
+    total: int
+
+    def line(self) -> str:
+        """How many there are, in one line."""
+        kept = self.total - len(self.ledger)
+        text = f"{kept:,} of {self.total:,} utterances can be scored"
+        if not len(self.ledger):
+            return text
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.ledger.counts().items())
+        return f"{text}; {len(self.ledger):,} cannot and are left out: {reasons}"
+
+    def require(self) -> None:
+        """`UserError` where nothing is left."""
+        if len(self.ledger) == self.total:
+            raise UserError(f"no utterance can be scored\n{self.ledger.summary()}")
+
+
+def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
+    """Look at every utterance, its sound decoded to the last sample, and say how many can be scored.
+
+    The others are listed, and are not scored as if they were silent.
     """
     from training.data.dataset import SpeechDataset, unwritable, validate
+    from training.data.ledger import DropLedger
     from training.data.tasks import check_tasks
     from training.inference.decoding import PromptsOnly
 
     check_tasks(manifest, trained.bundle.tasks, f"the {split} split", every=False)
     dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
-    kept, ledger = validate(dataset, workers=0)
+    kept, found = validate(dataset, workers=READERS, decode=True)
+    ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
+    result = Readable(dataset.select(kept), ledger, len(kept) + len(ledger))
+    print(result.line(), flush=True)  # the first line of all, also where both streams go to one file
     if len(ledger):
-        print(
-            f"{len(ledger)} of {len(manifest)} utterances cannot be scored\n{ledger.summary()}",
-            file=sys.stderr,
-        )
-    if not len(kept):
-        raise UserError("no utterance can be scored; see the list above")
+        print(ledger.summary(), file=sys.stderr)
     pieces, rows = unwritable(SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate))
     if pieces:
         print(
@@ -107,7 +134,7 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> tuple[Any,
             "write them, and they count as errors",
             file=sys.stderr,
         )
-    return dataset.select(kept), ledger
+    return result
 
 
 def setting(trained: Trained, name: str) -> Any:

@@ -17,6 +17,7 @@ from training.scripts.predicting import Decoding, decoding, open_rows, readable,
 
 if TYPE_CHECKING:
     from training.config.schema import Evaluation
+    from training.data.ledger import DropLedger
     from training.inference.loading import Trained
 
 SPLITS = ("test", "dev", "train")
@@ -70,7 +71,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Load, decode, score, write ``{name}_metrics.json`` and ``{name}_predictions.csv``."""
+    """Load, decode, score, write ``{name}_metrics.json`` and ``{name}_predictions.csv``.
+
+    1: scored, but more than ``data.max_dropped_share`` of the utterances could not be.
+    """
     args = parser().parse_args(argv)
     _check_options(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -78,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _transcribe(args)
     writable(args.output, "--output")
     from training.data.amounts import cells
-    from training.evaluation.evaluate import evaluate
+    from training.evaluation.evaluate import evaluate, left_out
     from training.evaluation.stored import SWAP_SUFFIX
     from training.inference.loading import load_trained, with_domain
     from training.inference.quiet import quiet
@@ -95,28 +99,60 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             "--swap_test: no utterance names a domain, and the test is scored by domain; see column domain"
         )
-    dataset, ledger = readable(trained, manifest)
-    how = decoding(trained, args)
+    found = readable(trained, manifest)
+    dropped = _write_ledger(found.ledger, args.output / f"{name}_dropped.tsv")
+    found.require()
+    dataset, how = found.dataset, decoding(trained, args)
     predictions = how.predict(trained, dataset)
     hypotheses, evidence = _words(trained, how, dataset, predictions, teacher)
     evaluation = evaluate(
         predictions.examples,
         hypotheses,
-        meta=_meta(trained, args, path, manifest, how.settings, len(ledger)),
+        meta=_meta(trained, args, path, manifest, how.settings, len(found.ledger)),
+        dropped=left_out(found.ledger, found.total, _max_dropped(trained)),
         **_training_split(trained),
         resamples=setting(trained, "resamples") or 1000,
         silence=_silence(trained, how) if setting(trained, "silence_probes") is not False else None,
         words=evidence,
     )
-    ledger.write(args.output / f"{name}_dropped.tsv") if len(ledger) else None
-    written = [*evaluation.write(args.output, name)]
+    written = [*dropped, *evaluation.write(args.output, name)]
     print(evaluation.summary())
     if args.swap_test:
-        found = (predictions.examples, hypotheses)
-        written.append(_swap_test(trained, dataset, found, how, args.output / f"{name}{SWAP_SUFFIX}"))
+        said = (predictions.examples, hypotheses)
+        written.append(_swap_test(trained, dataset, said, how, args.output / f"{name}{SWAP_SUFFIX}"))
     print(f"written: {', '.join(map(str, written))}")
     _into_registry(trained, args, predictions.examples, hypotheses)
-    return 0
+    return _status(found.ledger, found.total, _max_dropped(trained))
+
+
+def _write_ledger(ledger: DropLedger, path: Path) -> list[Path]:
+    """The ledger's file where there is something in it; what an earlier evaluation left goes otherwise."""
+    if not len(ledger):
+        path.unlink(missing_ok=True)
+        return []
+    ledger.write(path)
+    return [path]
+
+
+def _max_dropped(trained: Trained) -> float:
+    """``data.max_dropped_share`` of the run; the default for a model without one."""
+    from training.config.schema import Data
+
+    if trained.config is not None:
+        return trained.config.data.max_dropped_share
+    return float(Data.model_fields["max_dropped_share"].default)
+
+
+def _status(ledger: DropLedger, total: int, share: float) -> int:
+    """1 and a line on stderr where too many utterances are left out."""
+    if not ledger.exceeds(total, share):
+        return 0
+    print(
+        f"error: {len(ledger):,} of {total:,} utterances were not scored, more than data.max_dropped_share ({share:g}) "
+        "allows; the scores are those of the others. Mend the data, or raise the key in the run's config.yaml",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -22,6 +22,8 @@ ONE_FILE = ("srt", "vtt", "textgrid")
 """Formats whose files cannot be printed one after another."""
 ENDINGS = {"words": "words.json", "textgrid": "TextGrid"}
 """Of file names, where they are not the format's name."""
+SOME_BROKEN = 1
+"""Exit status where some files could be transcribed and some could not."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Transcribe what can be read, name what cannot: then the status is 2."""
+    """Transcribe what can be read, then name and count what cannot: the status is 1, or 2 where nothing can be read."""
     args = parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     files = find_clips([*args.audio, *args.audio_file])
@@ -95,9 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             broken.append(str(transcript))
         else:
             _write(transcript, args, outputs.get(files[place]))
-    for message in broken:
-        print(f"error: {message}", file=sys.stderr)
-    return USER_ERROR if broken else 0
+    return _say_broken(broken, len(files))
 
 
 def find_clips(paths: Sequence[Path]) -> list[Path]:
@@ -187,7 +187,20 @@ def _planned(transcriber: Transcriber, files: Sequence[Path]) -> tuple[dict[int,
             recordings[place] = transcriber.plan(path)
         except UserError as error:
             broken.append(str(error))
+        except OSError as error:
+            broken.append(f"{path}: cannot be read: {error.strerror or error}")
     return recordings, broken
+
+
+def _say_broken(broken: Sequence[str], total: int) -> int:
+    """Name what could not be transcribed, and the number of it; the command's status."""
+    for message in broken:
+        print(f"error: {message}", file=sys.stderr)
+    if broken and total > 1:
+        print(f"{len(broken):,} of {total:,} files could not be transcribed", file=sys.stderr)
+    if len(broken) == total:
+        return USER_ERROR
+    return SOME_BROKEN if broken else 0
 
 
 def _write(transcript: Transcript, args: argparse.Namespace, output: Path | None) -> None:

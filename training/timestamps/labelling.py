@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from training.data.checks import Rows, length_problem
+from training.data.checks import Rows
 from training.data.example import TRANSCRIBE, Example, SpokenWord
+from training.data.lengths import length_problem
 from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
 from training.inference.quiet import quiet

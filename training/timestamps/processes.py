@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
-from training.data.workers import end_with
+from training.data.workers import follow, interrupts_held
 from training.errors import UserError
 from training.timestamps.parts import Record
 
 Work = Callable[[Sequence[int]], list[Record]]
-_ORPHANED = 1
 
 _work: Work | None = None
 
@@ -31,7 +28,9 @@ def in_processes(work: Work, batches: Sequence[Sequence[int]], count: int) -> It
         return
     pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (work, os.getpid(), count))
     try:
-        for done in as_completed([pool.submit(_do, batch) for batch in batches]):
+        with interrupts_held():
+            wanted = [pool.submit(_do, batch) for batch in batches]  # processes start here
+        for done in as_completed(wanted):
             yield done.result()
     except BrokenProcessPool as error:
         raise UserError(
@@ -46,8 +45,7 @@ def _begin(work: Work, parent: int, count: int) -> None:
     """The start of a process: Ctrl-C is its parent's alone, and it ends when that is gone, killed too."""
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with, args=(parent, _ORPHANED), daemon=True).start()
+    follow(parent)
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))

@@ -26,7 +26,7 @@ def au_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
     block = _BYTES.get(encoding, 0) * channels
     body = start + offset
     if stated == 0 or stated >= 0xFFFFF000 or 0x7FFFF000 <= stated <= 0x80000000:
-        end = end_before_tags(handle, body, size)
+        end = end_before_tags(handle, body, size, id3=True)
         if block > 1 and is_text(read_at(handle, max(body, end - 24), end - max(body, end - 24))):
             raise LayoutError(
                 "the header leaves the length of its sound open, and text follows it: cut the text off"
@@ -40,7 +40,7 @@ def au_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
     following = skip_harmless(handle, end, size)
     if read_at(handle, following, 4) == head[:4]:
         return [_section(handle, start, body, end, block, order), *au_layout(handle, following, size)]
-    if size - following >= max(2, block):
+    if following < size and size - end >= max(2, block):
         length = seconds(stated, block * rate)
         refuse_other_sound(handle, following, size, length)
         raise LayoutError(

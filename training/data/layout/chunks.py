@@ -104,14 +104,14 @@ def chunk_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
         kind = _KINDS[read_at(handle, start, 4)]
         sound = _header(handle, kind, start, size)
         if sound is None:
-            return [*sections, Section(((start, size),))]
+            raise LayoutError("cannot be decoded: its header ends before the chunk of its sound")
         end = _end_of_samples(handle, kind, sound, size)
         after = _after_chunks(handle, kind, end, size, sound.end)
         following = skip_harmless(handle, after, size)
         joined = _begins(handle, following, size)
         sections.append(_section(handle, kind, sound, end, following if joined else size))
         if not joined:
-            _refuse_rest(handle, sound, end, following, size)
+            _refuse_rest(handle, sound, end, after, size)
             break
         start = following
     return sections
@@ -134,7 +134,7 @@ def _unknown(stated: int, kind: _Kind) -> int | None:
 
 
 def _header(handle: BinaryIO, kind: _Kind, start: int, size: int) -> _Sound | None:
-    """What the chunks up to the samples say; None without samples, and for what libsndfile shall judge itself."""
+    """What the chunks up to the samples say; None where no chunk of samples follows."""
     first = start + (40 if kind.id_bytes == 16 else 12)
     (stated_end,) = struct.unpack(kind.size, read_at(handle, start + kind.id_bytes, kind.size_bytes))
     end = _unknown(stated_end, kind)
@@ -218,9 +218,9 @@ def _end_of_samples(handle: BinaryIO, kind: _Kind, sound: _Sound, size: int) -> 
         raise short(sound.stated, present, sound.byte_rate, "bytes")
     _check_comm(sound, present)
     end = sound.body + (sound.stated or 0)
-    if sound.stated and sound.end is not None and sound.body < sound.end < end:
-        if tag_length(handle, sound.end, size):
-            raise short(sound.stated, sound.end - sound.body, sound.byte_rate, "bytes")
+    inside = sound.stated and sound.end is not None and sound.body < sound.end < end
+    if inside and sound.end is not None and tag_length(handle, sound.end, size):
+        raise short(sound.stated, sound.end - sound.body, sound.byte_rate, "bytes")
     if sound.stated and _is_end(handle, kind, sound, end, size):
         return end
     if sound.stated == 0 and _after_chunks(handle, kind, end, size, None) > end:
@@ -232,19 +232,25 @@ def _end_of_samples(handle: BinaryIO, kind: _Kind, sound: _Sound, size: int) -> 
         limit = sound.end
     elif sound.end is not None and sound.body + 8 < sound.end < size:
         limit = sound.end
+    if sound.stated:
+        _refuse_text(sound, read_at(handle, end, min(_TAIL, size - end)), end)
     refuse_other_sound(handle, end, size, seconds(end - sound.body, sound.byte_rate))
-    limit = _next_header(handle, end, end_before_tags(handle, end, min(limit, size)))
+    limit = _next_header(handle, end, end_before_tags(handle, end, min(limit, size), id3=True))
     found = _chunks_at_end(handle, kind, sound, limit, size)
     if found == limit and size - limit < max(2, sound.block):
         found = size
     if found < end:
         raise short(sound.stated or 0, found - sound.body, sound.byte_rate, "bytes")
-    if sound.block > 1 and is_text(read_at(handle, max(end, found - _TEXT), found - max(end, found - _TEXT))):
-        raise LayoutError(
-            f"the header leaves the length of its sound open, and text follows it ({found - end} bytes behind the "
-            "header's end): cut the text off"
-        )
+    if sound.block > 1:
+        _refuse_text(sound, read_at(handle, max(end, found - _TEXT), found - max(end, found - _TEXT)), end)
     return found
+
+
+def _refuse_text(sound: _Sound, data: bytes, end: int) -> None:
+    if len(data) >= _TEXT and is_text(data):
+        raise LayoutError(
+            f"the header states {seconds(end - sound.body, sound.byte_rate)} of sound, and text follows: cut it off"
+        )
 
 
 def _next_header(handle: BinaryIO, at: int, end: int) -> int:
@@ -262,7 +268,9 @@ def _check_comm(sound: _Sound, present: int) -> None:
         stated = sound.frames * sound.block
         if stated > max(sound.stated or 0, present):
             raise short(stated, present, sound.byte_rate, "bytes")
-        sound.stated = stated if _ends_at(sound, stated) else max(sound.stated or 0, stated)
+        to_the_end = present - 1 <= (sound.stated or 0) <= present
+        agree = _ends_at(sound, stated) and not to_the_end
+        sound.stated = stated if agree else max(sound.stated or 0, stated)
     if sound.stated and sound.block and (rest := sound.stated % sound.block):
         less, more = sound.stated - rest, sound.stated - rest + sound.block
         sound.stated = less if _ends_at(sound, less) or more > present else more
@@ -275,6 +283,9 @@ def _ends_at(sound: _Sound, length: int) -> bool:
 
 def _is_end(handle: BinaryIO, kind: _Kind, sound: _Sound, end: int, size: int) -> bool:
     """Whether the samples may end at ``end``: the file or the container does, chunks, tags or zeros follow."""
+    filled = read_at(handle, end, 1) if sound.block == 1 and end % 2 else b""
+    if filled.strip(b"\0") and _run(handle, kind, end, size, sound.end) == end:
+        return False  # a byte that only fills up is zero: this is a sample
     if size - end < max(kind.align, sound.block) or _after_chunks(handle, kind, end, size, sound.end) > end:
         return True
     container = sound.end if sound.end is not None else size
@@ -293,7 +304,10 @@ def _after_chunks(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | 
 
 
 def _run(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None, *, exact: bool = False) -> int:
-    """The end of the longest run of chunks from ``at`` on; names that nobody knows must lead on to a known end."""
+    """The end of the longest run of chunks from ``at`` on; names that nobody knows must lead on to a known end.
+
+    ``exact``: what was found by its name alone; no chunk of it may be cut off, or hold samples.
+    """
     sure = at
     while at + kind.header <= size:
         name, body, length = _chunk(handle, kind, at)
@@ -302,12 +316,12 @@ def _run(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None, *, 
             not known and not (kind.id_bytes == 4 and all(32 <= byte < 127 for byte in name))
         ):
             break
-        if name == kind.data and length and body + length <= size:
+        if name == kind.data and length and body + length <= size and not exact:
             raise LayoutError(
                 f"a second chunk of sound ({length} bytes) follows the first, which nothing here reads"
             )
         stop = body + length + -length % kind.align
-        if known or stop in (size, size + 1, end):
+        if (known and (stop <= size + 1 or not exact)) or stop in (size, size + 1, end):
             sure = min(stop, size)
         elif stop > size:
             break
@@ -383,7 +397,7 @@ def _put(header: bytearray, form: str, at: int, value: int) -> None:
 def _refuse_rest(handle: BinaryIO, sound: _Sound, end: int, at: int, size: int) -> None:
     """`LayoutError` for bytes behind the container that are neither chunk, tag nor zeros: sound, or something else?"""
     stated, more = end - sound.body, size - end
-    if size - at < max(2, sound.block):
+    if size - at < max(2, sound.block) or skip_harmless(handle, at, size) == size:
         return
     refuse_other_sound(handle, at, size, seconds(stated, sound.byte_rate))
     raise LayoutError(

@@ -10,13 +10,13 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from training.data.layout.parts import Section, read_at, short
+from training.data.containers import HEAD_BYTES, identify
+from training.data.layout.parts import LayoutError, Section, read_at, short
 from training.data.layout.trailing import end_before_tags, occurrences, refuse_other_sound
 
 _MARK = b"fLaC"
 _INFO = 34
 _TOTAL_BITS = 36
-_TAIL = 1 << 17
 _SYNC = re.compile(rb"\xff[\xf8\xf9]", re.DOTALL)
 _POLYNOMIAL = 0x07
 
@@ -32,6 +32,11 @@ class _Stream:
     channels: int
     bits: int
     total: int
+
+    @property
+    def longest(self) -> int:
+        """Bytes of a frame whose samples are not compressed: none is longer."""
+        return 64 + self.channels * (16 + self.block * (self.bits + 1) // 8)
 
 
 def flac_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
@@ -93,16 +98,20 @@ def _section(handle: BinaryIO, stream: _Stream, stop: int) -> Section:
 def _refuse_other(handle: BinaryIO, stream: _Stream, at: int, stop: int, counted: int) -> None:
     """Look behind the last frame, which begins at ``at`` and is no longer than its samples are without compression."""
     length = f"{counted / stream.rate:.3f} s"
-    longest = 64 + stream.channels * (16 + stream.block * (stream.bits + 1) // 8)
     for mark in (b"RIFF", b"RF64", b"RIFX", b"riff", b"FORM", b"OggS", b".snd"):
         for found in occurrences(handle, mark, at, stop):
             refuse_other_sound(handle, found, stop, length)
-    refuse_other_sound(handle, min(at + longest, stop), stop, length)
+    refuse_other_sound(handle, min(at + stream.longest, stop), stop, length)
+    first = max(at + 1, stop - HEAD_BYTES)
+    if (other := identify(b"\0" + read_at(handle, first, stop - first))) in ("mp3", "adts"):
+        raise LayoutError(
+            f"after its sound ({length}) another file follows ({other}): split it into two files"
+        )
 
 
 def _last_frame(handle: BinaryIO, stream: _Stream, stop: int) -> tuple[int, int] | None:
     """Offset of the last frame and the number of samples up to its end; None where no frame is found."""
-    reach = _TAIL
+    reach = 2 * stream.longest
     while True:
         start = max(stream.at + _INFO, stop - reach)
         data = read_at(handle, start, stop - start)

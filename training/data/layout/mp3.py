@@ -6,9 +6,9 @@ joined have one in their middle, from which a new sound begins.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from training.data.containers import mp3_frame_length
 from training.data.layout.parts import LayoutError, Piece, Section, read_at, short
@@ -17,7 +17,8 @@ from training.data.layout.trailing import end_before_tags, refuse_other_sound, t
 _BLOCK = 1 << 20
 _LONGEST = 4096
 """Bytes that a frame may have, more than enough."""
-_TAGS = (b"Xing", b"Info", b"VBRI")
+_NAMES = re.compile(rb"Xing|Info|VBRI")
+_KEPT = 4096
 _ALL_BITS = 0xFFFFFFFF
 
 
@@ -56,18 +57,25 @@ class _Run:
         return sum(stop - start for start, stop in self.pieces)
 
 
-@lru_cache(maxsize=4096)
-def _header(three: bytes) -> _Header | None:
-    """The frame header 0xFF + ``three``, None where that is none."""
-    length = mp3_frame_length(b"\xff" + three)
+_headers: dict[bytes, _Header] = {}
+
+
+def _header(four: bytes) -> _Header | None:
+    """The frame header that the four bytes are, None where they are none."""
+    if (known := _headers.get(four)) is not None:
+        return known
+    length = mp3_frame_length(four)
     if not length:
         return None
-    version, layer = three[0] >> 3 & 3, 4 - (three[0] >> 1 & 3)
-    mono, crc = three[2] >> 6 == 3, 0 if three[0] & 1 else 2
-    rate = (44_100, 48_000, 32_000)[three[1] >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[version]
+    version, layer = four[1] >> 3 & 3, 4 - (four[1] >> 1 & 3)
+    mono, crc = four[3] >> 6 == 3, 0 if four[1] & 1 else 2
+    rate = (44_100, 48_000, 32_000)[four[2] >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[version]
     samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
     side = (17 if mono else 32) if version == 3 else (9 if mono else 17)
-    return _Header(length, samples, rate, 4 + side, 4 + crc, (version, layer, rate, mono))
+    header = _Header(length, samples, rate, 4 + side, 4 + crc, (version, layer, rate, mono))
+    if len(_headers) < _KEPT:
+        _headers[bytes(four)] = header
+    return header
 
 
 def mp3_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
@@ -92,11 +100,14 @@ class _Scan:
     def __init__(self, handle: BinaryIO, at: int, end: int) -> None:
         self.handle, self.at, self.end = handle, at, end
         self.base, self.block = at, b""
+        self.marked, self.marks = -1, frozenset[int]()
         self.found: list[_Run] = []
 
     def runs(self) -> list[_Run]:
         while self.at < self.end:
             header = self._header_at(self.at)
+            if header is None and self._ends_in_header():
+                break
             if header is None or not self._fits(header):
                 self._resume()
             elif self.at < self.end:
@@ -110,7 +121,7 @@ class _Scan:
 
     def _header_at(self, at: int) -> _Header | None:
         four = self._bytes(at, 4) if at + 4 <= self.end else b""
-        return _header(four[1:]) if four[:1] == b"\xff" else None
+        return _header(four)
 
     def _fits(self, header: _Header) -> bool:
         """Whether the frame at hand goes on with what was there; a first one, or a changed one, needs others behind."""
@@ -118,6 +129,14 @@ class _Scan:
             self._note_cut(header)
             return True
         return self._proven(self.at, header)
+
+    def _ends_in_header(self) -> bool:
+        """Whether the file ends within the first bytes of one frame more."""
+        left = self._bytes(self.at, self.end - self.at) if self.end - self.at < 4 else b""
+        if not (self.found and left[:1] == b"\xff" and self.found[-1].pieces[-1][1] == self.at):
+            return False
+        self.found[-1].cut = f"{len(left)} bytes of its last frame are there"
+        return True
 
     def _note_cut(self, header: _Header) -> None:
         run = self.found[-1]
@@ -135,38 +154,60 @@ class _Scan:
 
     def _take(self, header: _Header) -> None:
         """The frames from here on as far as they lie in a row."""
-        at, end = self.at, self.end
-        run = self.found[-1] if self.found and self.found[-1].header.kind == header.kind else None
+        at, kind = self.at, header.kind
+        run = self.found[-1] if self.found and self.found[-1].header.kind == kind else None
         first = at
-        while at + 4 <= end:
-            offset = at - self.base
-            if offset < 0 or offset + _LONGEST > len(self.block):
-                self._bytes(at, min(_LONGEST, end - at))
-                offset = at - self.base
-            block = self.block
-            now = _header(block[offset + 1 : offset + 4]) if block[offset] == 0xFF else None
-            if now is None or now.kind != header.kind or at + now.length > end:
-                break
-            stop = at + now.length
-            if (
-                block[offset + now.tag : offset + now.tag + 4] in _TAGS
-                or block[offset + 36 : offset + 40] == b"VBRI"
-            ):
-                if run is not None:
-                    run.add(first, at)
-                run = _Run(now, at, tag=_stated(block[offset : offset + now.length], now))
+        while at < self.end:
+            marks = self._marks(at)
+            stop, frames, tagged = self._in_block(at, kind, marks)
+            if run is None and frames:
+                run = _Run(header, first)
                 self.found.append(run)
-                first = at
-            else:
-                if run is None:
-                    run = _Run(now, at)
-                    self.found.append(run)
-                run.frames += 1
+            if run is not None:
+                run.frames += frames
+            if tagged is not None:
+                if run is not None and stop > first:
+                    run.add(first, stop)
+                run = _Run(tagged, stop, tag=_stated(self._bytes(stop, tagged.length), tagged))
+                self.found.append(run)
+                first, stop = stop, stop + tagged.length
+            elif stop == at:
+                break
             at = stop
         assert run is not None
         if at > first:
             run.add(first, at)
         self.at = at
+
+    def _marks(self, at: int) -> frozenset[int]:
+        """Offsets in the block, which holds the bytes from ``at`` on, where a first frame may have its name."""
+        self._bytes(at, min(_LONGEST, self.end - at))
+        if self.base != self.marked:
+            self.marked = self.base
+            self.marks = frozenset(match.start() for match in _NAMES.finditer(self.block))
+        return self.marks
+
+    def _in_block(
+        self, at: int, kind: tuple[int, int, int, bool], marks: frozenset[int]
+    ) -> tuple[int, int, Any]:
+        """Where the frames of this kind end in the block, how many they are, and the header of one with a name."""
+        block, base, last = self.block, self.base, self.base + len(self.block)
+        known, frames, full = _headers, 0, last - _LONGEST if last < self.end else last
+        while at < full:
+            offset = at - base
+            four = block[offset : offset + 4]
+            now = known.get(four)
+            if now is None:
+                now = _header(four)
+                if now is None:
+                    break
+            if now.kind != kind or at + now.length > last:
+                break
+            if marks and (offset + now.tag in marks or offset + 36 in marks):
+                return at, frames, now
+            at += now.length
+            frames += 1
+        return at, frames, None
 
     def _resume(self) -> None:
         """Past what is no frame: a tag, or bytes up to the next frames."""
@@ -254,7 +295,7 @@ def _split_at(handle: BinaryIO, run: _Run, stated: int) -> int | None:
         while at < stop:
             if left == 0:
                 return None if _goes_on(handle, at) else at
-            header = _header(read_at(handle, at + 1, 3))
+            header = _header(read_at(handle, at, 4))
             assert header is not None
             at += header.length
             left -= 1
@@ -263,7 +304,7 @@ def _split_at(handle: BinaryIO, run: _Run, stated: int) -> int | None:
 
 def _goes_on(handle: BinaryIO, at: int) -> bool:
     """Whether a frame takes bits of those before it (its main_data_begin): the first one of a sound never does."""
-    header = _header(read_at(handle, at + 1, 3))
+    header = _header(read_at(handle, at, 4))
     assert header is not None
     first, second = read_at(handle, at + header.side, 2)
     return bool(first or second & 0x80) if header.kind[0] == 3 else bool(first)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, BinaryIO
 
+_BUFFER = 1 << 16
 Piece = bytes | tuple[int, int]
 """Bytes to put in this place, or the file's bytes from the first offset to the one before the second."""
 
@@ -40,7 +41,7 @@ def opened(handle: BinaryIO, section: Section) -> BinaryIO:
     if section.pieces == ((0, handle.seek(0, io.SEEK_END)),):
         handle.seek(0)
         return handle
-    return _Joined(handle, section.pieces)  # type: ignore[return-value]
+    return io.BufferedReader(_Joined(handle, section.pieces), _BUFFER)
 
 
 class _Joined(io.RawIOBase):

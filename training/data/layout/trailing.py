@@ -35,8 +35,11 @@ def tag_length(handle: BinaryIO, at: int, end: int) -> int:
     return length if 0 < length <= end - at else 0
 
 
-def end_before_tags(handle: BinaryIO, start: int, end: int) -> int:
-    """Where the bytes from ``start`` on end when the tags at their end (ID3v1, APE, Lyrics3) are left out."""
+def end_before_tags(handle: BinaryIO, start: int, end: int, *, id3: bool = False) -> int:
+    """Where the bytes from ``start`` on end when the tags at their end (ID3v1, APE, Lyrics3) are left out.
+
+    ``id3``: ID3v2 as well, which is written in front and looked for only where nothing else bounds the sound.
+    """
     while True:
         tail = read_at(handle, max(start, end - _ID3V1), min(_ID3V1, end - start))
         if len(tail) == _ID3V1 and tail[:3] == b"TAG":
@@ -52,7 +55,7 @@ def end_before_tags(handle: BinaryIO, start: int, end: int) -> int:
             if length > end - start:
                 return end
             end -= length
-        elif (at := _last_id3(handle, start, end)) is not None:
+        elif id3 and (at := _last_id3(handle, start, end)) is not None:
             end = at
         else:
             return end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class ShardSource(Manifest):
     whole source and are empty in a selection of it.
     """
 
+    remedy = (
+        "clean the manifest with polyvox preprocess --decode, and write the shards anew from what it keeps"
+    )
+
     def __init__(self, table: pa.Table, path: Path, audio_root: Path | None = None) -> None:
         super().__init__(table, path, audio_root)
         self.refused = DropLedger()
@@ -59,6 +63,10 @@ class ShardSource(Manifest):
     def waveform(self, index: int, sample_rate: int) -> np.ndarray:
         """The sound of row ``index``. Raises `audio.AudioError`."""
         return audio.load_bytes(self._bytes(index), self[index].audio, sample_rate)
+
+    def blocks(self, index: int) -> Iterator[tuple[np.ndarray, int]]:
+        """The same in one piece, at its own rate. Raises `audio.AudioError`."""
+        yield audio.block_of_bytes(self._bytes(index), self[index].audio)
 
     def seconds(self, index: int) -> float:
         """The real length of row ``index`` by its header. Raises `audio.AudioError`."""

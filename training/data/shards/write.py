@@ -7,7 +7,7 @@ import json
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from training.data.example import AudioRef, Example
 from training.data.ledger import Drop, DropLedger
 from training.data.manifest import Manifest
 from training.data.shards.index import INDEX, METADATA
+from training.data.sound_checks import DECODE_BELOW, error_drop
 from training.errors import UserError
 from training.folders import writable
 
@@ -142,7 +143,7 @@ def _fill(folder: Path, manifest: Manifest, samples_per_shard: int) -> Written:
     written = Written()
     archive: tarfile.TarFile | None = None
     try:
-        for row, (example, seconds) in _usable(manifest, written.dropped):
+        for row, example, seconds, (suffix, sound) in _usable(manifest, written.dropped):
             number, inside = divmod(written.total.samples, samples_per_shard)
             name = f"shard_{number:06}.tar"
             if inside == 0:
@@ -150,7 +151,9 @@ def _fill(folder: Path, manifest: Manifest, samples_per_shard: int) -> Written:
                     archive.close()
                 archive = tarfile.open(folder / name, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
             assert archive is not None
-            _add_sample(archive, f"{row:09}", example, _record(manifest, row, example, seconds))
+            record = json.dumps(_record(manifest, row, example, seconds), ensure_ascii=False)
+            _add(archive, f"{row:09}{suffix}", sound)
+            _add(archive, f"{row:09}.json", record.encode())
             written.note(name, example.domain, seconds)
     finally:
         if archive is not None:
@@ -158,16 +161,24 @@ def _fill(folder: Path, manifest: Manifest, samples_per_shard: int) -> Written:
     return written
 
 
-def _usable(manifest: Manifest, dropped: DropLedger) -> Iterator[tuple[int, tuple[Example, float]]]:
-    """Rows with their real length; the others go into the ledger."""
+def _usable(
+    manifest: Manifest, dropped: DropLedger
+) -> Iterator[tuple[int, Example, float, tuple[str, bytes]]]:
+    """Rows with their real length and their sound (`_sound`); the others go into the ledger."""
+    decode = len(manifest) < DECODE_BELOW
     for row in range(len(manifest)):
-        example, found = check_audio(manifest, row, min_seconds=0.0, max_seconds=float("inf"))
+        example, found = check_audio(manifest, row, min_seconds=0.0, max_seconds=float("inf"), decode=decode)
         if not isinstance(found, Drop) and not example.texts:
             found = Drop(example.id, "empty_text", f"{example.source}: neither transcript nor translation")
         if isinstance(found, Drop):
-            dropped.add(found.id, found.reason, found.detail)
+            dropped.drops.append(found)
+            continue
+        try:
+            sound = _sound(example.audio)
+        except audio.AudioError as error:  # where nothing was decoded before
+            dropped.drops.append(error_drop(example, error))
         else:
-            yield row, (example, found)
+            yield row, example, found, sound
 
 
 def _record(manifest: Manifest, row: int, example: Example, seconds: float) -> dict[str, Any]:
@@ -178,12 +189,6 @@ def _record(manifest: Manifest, row: int, example: Example, seconds: float) -> d
     if example.words:
         record["words"] = [[word.text, word.start, word.end] for word in example.words]
     return record
-
-
-def _add_sample(archive: tarfile.TarFile, key: str, example: Example, record: Mapping[str, Any]) -> None:
-    suffix, sound = _sound(example.audio)
-    _add(archive, f"{key}{suffix}", sound)
-    _add(archive, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
