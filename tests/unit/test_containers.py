@@ -12,8 +12,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.audio import AudioError, load_audio, load_bytes, probe
-from training.data.containers import HEAD_BYTES, identify, identify_file, unknown
+from training.data.audio import AudioError, find_ffmpeg, load_audio, load_bytes, probe
+from training.data.containers import _FORMS, _MAGIC, HEAD_BYTES, identify, identify_file, unknown
 from training.data.example import AudioRef
 
 RATE = 16_000
@@ -101,6 +101,13 @@ def test_a_tag_that_is_longer_than_the_head_is_passed_over() -> None:
     assert handle.tell() == 0
 
 
+@pytest.mark.skipif(find_ffmpeg() is None, reason="no ffmpeg on this machine")
+def test_the_broadcast_wave_of_64_bits_is_read() -> None:
+    content = b"BW64" + written("RF64")[4:]
+    expected = load_bytes(written("WAV"), AudioRef(path="row"))
+    np.testing.assert_array_equal(load_bytes(content, AudioRef(path="row")), expected)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=600))
 def test_any_bytes_are_named_or_unknown_and_refused_with_a_message(content: bytes) -> None:
@@ -108,6 +115,15 @@ def test_any_bytes_are_named_or_unknown_and_refused_with_a_message(content: byte
     assert unknown(content)
     with pytest.raises(AudioError, match=r"^row 7: "):
         load_bytes(content, AudioRef(path="row 7"))
+
+
+@pytest.mark.parametrize("rest", [0, 1, 5, 40])
+@pytest.mark.parametrize(
+    "start", [*(magic for magic, _ in _MAGIC), *(a + bytes(4) + b for a, b in _FORMS), b"OggS"]
+)
+def test_a_file_that_ends_right_behind_its_mark_is_refused(start: bytes, rest: int) -> None:
+    with pytest.raises(AudioError, match=r"^row 7: "):
+        load_bytes(start + bytes(rest), AudioRef(path="row 7"))
 
 
 @pytest.mark.parametrize("name", ["list.m4a", "list.wav", "list.mp3"])

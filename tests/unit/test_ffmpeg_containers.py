@@ -329,6 +329,24 @@ def test_a_text_behind_the_sound_is_no_harm(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(load(path, kind, rate), whole)
 
 
+@pytest.mark.parametrize("damage", ["cut", "appended zeros", "appended tag", "twice"])
+@pytest.mark.parametrize("name", ["amr", "wavpack", "caf", "m4a"])
+def test_bytes_and_files_are_judged_alike(tmp_path: Path, name: str, damage: str) -> None:
+    kind, rate = KINDS[name], KINDS[name].rates[0]
+    path = tmp_path / f"clip.{kind.suffix}"
+    write(path, kind, speech_like(2.0, rate, 1), rate)
+    content = path.read_bytes()
+    path.write_bytes(content * 2 if damage == "twice" else damaged(content, damage, 0.9))
+    ref = AudioRef(path=str(path))
+    outcomes = []
+    for attempt in (lambda: load_audio(ref), lambda: load_bytes(path.read_bytes(), ref)):
+        try:
+            outcomes.append(f"{len(attempt())} samples")
+        except AudioError as refused:
+            outcomes.append(str(refused))
+    assert outcomes[0] == outcomes[1]
+
+
 def test_a_picture_without_sound_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     command = [PROGRAM or "", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "color=s=32x32:d=1", str(path)]

@@ -38,6 +38,7 @@ def wrong_end(handle: BinaryIO, container: str) -> str | None:
     handle: ends at its start. container: by `training.data.containers.identify`.
     """
     outline = _OUTLINES.get(container)
+    handle.seek(0)
     try:
         if container == "amr":
             return _wrong_amr(handle.read())

@@ -13,7 +13,6 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"fLaC", "flac"),
     (b".snd", "au"),
     (b"dns.", "au"),
-    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", "w64"),
     (b"NIST_1A", "sphere"),
     (b"Creative Voice File\x1a", "voc"),
     (b"\x1a\x45\xdf\xa3", "matroska"),
@@ -25,11 +24,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x01\xba", "mpeg"),
     (b"wvpk", "wavpack"),
 )
+_W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _FORMS = {
     (b"RIFF", b"WAVE"): "wav",
     (b"RIFX", b"WAVE"): "wav",
     (b"RF64", b"WAVE"): "rf64",
-    (b"BW64", b"WAVE"): "rf64",
+    (b"BW64", b"WAVE"): "bw64",
     (b"RIFF", b"AVI "): "avi",
     (b"FORM", b"AIFF"): "aiff",
     (b"FORM", b"AIFC"): "aiff",
@@ -58,7 +58,7 @@ def identify(head: bytes) -> str | None:
 
     Returns: ``wav``, ``rf64``, ``w64``, ``flac``, ``ogg`` (Vorbis, Opus or FLAC), ``ogg_other`` (Speex, video),
     ``mp3`` (MPEG layers 1 to 3), ``aiff``, ``au``, ``sphere``, ``voc``, ``mov`` (MP4, M4A, 3GP), ``matroska`` (WebM),
-    ``mpegts``, ``mpeg``, ``adts``, ``amr``, ``asf`` (WMA), ``avi``, ``flv``, ``caf``, ``ac3``, ``eac3`` or
+    ``mpegts``, ``mpeg``, ``adts``, ``amr``, ``asf`` (WMA), ``avi``, ``flv``, ``caf``, ``ac3``, ``eac3``, ``bw64`` or
     ``wavpack``. ID3 tags before the sound are passed over as far as they lie in ``head`` (`identify_file`
     passes over longer ones).
     """
@@ -68,6 +68,8 @@ def identify(head: bytes) -> str | None:
             return name
     if (name := _FORMS.get((head[:4], head[8:12]), "")) != "":
         return name
+    if head.startswith(_W64) and head[24:28] == b"wave":
+        return "w64"
     if head[:4] == b"OggS":
         return _ogg(head)
     if head[4:8] in _BOXES and _box_length_is_possible(head):

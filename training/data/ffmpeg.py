@@ -41,6 +41,7 @@ DEMUXERS = {
     "eac3": "eac3",
     "wavpack": "wv",
     "ogg_other": "ogg",
+    "bw64": "wav",
 }
 """What `training.data.containers.identify` says, and the demuxer for it. None of them opens other files, as those for
 playlists, scripts and session descriptions do (hls, concat, sdp, dash, imf); ``mov`` may, and is told not to."""
@@ -222,7 +223,7 @@ def _is_of_the_file(line: str, demuxer: str) -> bool:
     """Whether a message is the demuxer's. What decoders say while ffmpeg looks at the picture is none of ours."""
     context = re.match(r"\[([^\]@]+)", line)
     if context is None:
-        return bool(line.strip())
+        return bool(line.strip()) and "Last message repeated" not in line
     name = context[1].strip()
     return name.startswith("in#") or demuxer in name.split(",")
 
