@@ -289,7 +289,7 @@ def _is_end(handle: BinaryIO, kind: _Kind, sound: _Sound, end: int, size: int) -
     filled = read_at(handle, end, 1) if sound.block == 1 and end % 2 else b""
     if filled.strip(b"\0") and _run(handle, kind, end, size, sound.end) == end:
         return False  # a byte that only fills up is zero: this is a sample
-    if size - end < max(kind.align, sound.block) or _after_chunks(handle, kind, end, size, sound.end) > end:
+    if size - end < max(2, sound.block) or _after_chunks(handle, kind, end, size, sound.end) > end:
         return True
     container = sound.end if sound.end is not None else size
     if container <= end + -end % kind.align:
