@@ -30,7 +30,6 @@ LOSSLESS = {
     "aufloat": ("AU", "FLOAT"),
     "flac16": ("FLAC", "PCM_16"),
     "flac24": ("FLAC", "PCM_24"),
-    "oggflac": ("OGG", "VORBIS"),
 }
 """Name → libsndfile's format and subtype; samples come back as written, or as the codec gives them every time."""
 MP3 = {

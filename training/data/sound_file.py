@@ -37,6 +37,7 @@ class SoundFile:
         self.starts = [0, *accumulate(part.frames for part in parts)]
         self.frames = self.starts[-1]
         self.at = 0
+        self._places = [0] * len(parts)
 
     @property
     def info(self) -> AudioInfo:
@@ -58,7 +59,7 @@ class SoundFile:
         while missing > 0:
             number = bisect_right(self.starts, self.at) - 1
             wanted = min(missing, self.starts[number + 1] - self.at)
-            samples = self._read_part(self.parts[number], self.at - self.starts[number], wanted)
+            samples = self._read_part(number, self.at - self.starts[number], wanted)
             found.append(samples)
             self.at += len(samples)
             missing -= len(samples)
@@ -70,9 +71,10 @@ class SoundFile:
         """Look whether the last sample of each part can be decoded: no header tells that the end of a FLAC is missing."""
         import soundfile
 
-        for part in self.parts:
+        for number, part in enumerate(self.parts):
             if part.format != "FLAC":
                 continue
+            self._places[number] = -1
             try:
                 part.seek(part.frames - 1)
                 found = len(part.read(1, dtype="float32"))
@@ -82,18 +84,23 @@ class SoundFile:
                 stated = f"{part.frames / part.samplerate:.3f} s ({part.frames} samples)"
                 raise AudioError(self.name, f"truncated: the last sample of its {stated} cannot be decoded")
 
-    def _read_part(self, part: soundfile.SoundFile, start: int, frames: int) -> np.ndarray:
+    def _read_part(self, number: int, start: int, frames: int) -> np.ndarray:
         """In an MP3 by way of the frames before the stretch, in one call."""
         import soundfile
 
-        lead = 0
+        part, lead = self.parts[number], 0
         try:
-            if part.tell() != start:
-                lead = min(start, _MP3_LEAD * self.sample_rate) if part.format == "MP3" else 0
+            if (
+                part.format == "MP3"
+            ):  # soundfile jumps after each read, which its decoder does not always stand
+                lead = min(start, _MP3_LEAD * self.sample_rate)
+            if self._places[number] != start - lead:
                 part.seek(start - lead)
-            return part.read(frames + lead, dtype="float32", always_2d=True)[lead:]
+            samples = part.read(frames + lead, dtype="float32", always_2d=True)[lead:]
         except soundfile.LibsndfileError as error:
             raise AudioError(self.name, f"cannot be decoded: {_reason(error)}") from error
+        self._places[number] = start + len(samples)
+        return samples
 
 
 @contextmanager

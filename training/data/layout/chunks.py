@@ -126,11 +126,9 @@ def _begins(handle: BinaryIO, at: int, size: int) -> bool:
 
 def _unknown(stated: int, kind: _Kind) -> int | None:
     """None for sizes that stand for "unknown": all bits, the largest signed number, and a little less than those."""
-    top = 1 << 8 * kind.size_bytes
-    for limit in (top, top >> 1):
-        if limit - 0x1000 <= stated <= limit:
-            return None
-    return stated
+    bits = (32, 64)[: kind.size_bytes // 4]
+    unknown = any(limit - 0x1000 <= stated <= limit for one in bits for limit in (1 << one, 1 << one - 1))
+    return None if unknown else stated
 
 
 def _header(handle: BinaryIO, kind: _Kind, start: int, size: int) -> _Sound | None:
@@ -205,7 +203,8 @@ def _set_stated(handle: BinaryIO, sound: _Sound, kind: _Kind, length: int) -> No
         (stated,) = struct.unpack("<Q", read_at(handle, sound.ds64 + 8, 8))
         sound.stated = _unknown(stated, _KINDS[b"riff"])
     else:
-        sound.stated = _unknown(length, kind)
+        known = _unknown(length + (kind.header if kind.counts_itself else 0), kind)
+        sound.stated = None if known is None else length
     sound.written = sound.stated
     if sound.block:
         sound.byte_rate = sound.block * sound.rate
@@ -290,11 +289,13 @@ def _is_end(handle: BinaryIO, kind: _Kind, sound: _Sound, end: int, size: int) -
     filled = read_at(handle, end, 1) if sound.block == 1 and end % 2 else b""
     if filled.strip(b"\0") and _run(handle, kind, end, size, sound.end) == end:
         return False  # a byte that only fills up is zero: this is a sample
-    if size - end < max(kind.align, sound.block) or _after_chunks(handle, kind, end, size, sound.end) > end:
+    if size - end < max(2, sound.block) or _after_chunks(handle, kind, end, size, sound.end) > end:
         return True
     container = sound.end if sound.end is not None else size
     if container <= end + -end % kind.align:
-        return True
+        filling = read_at(handle, end, container - end)
+        if not filling.strip(b"\0") or len(filling) < sound.block:
+            return True
     return skip_harmless(handle, end, size) >= min(size, max(end, container))
 
 

@@ -88,10 +88,7 @@ def mp3_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
     runs = _Scan(handle, start, end).runs()
     if not runs:
         return [Section(((start, size),), estimated=True)]
-    sections = [section for run in runs for section in _sections(handle, run)]
-    if len(sections) == 1 and sections[0].pieces == ((start, end),):
-        return [Section(((start, size),))]
-    return sections
+    return [section for run in runs for section in _sections(handle, run)]
 
 
 class _Scan:
