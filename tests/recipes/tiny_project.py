@@ -85,12 +85,17 @@ def command(config: Path, *arguments: str, ranks: int = 1) -> list[str]:
     return [sys.executable, *launcher, script, "--config", str(config), *arguments]
 
 
-def polyvox(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """``polyvox …`` of this checkout, run to its end."""
-    command = [sys.executable, "-m", "training.cli", *map(str, arguments)]
-    environment_ = {**environment(), "PYTHONPATH": os.fspath(ROOT)}
+def polyvox(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """``polyvox …`` of this checkout, run to its end; in the folder ``cwd``."""
     return subprocess.run(
-        command, env=environment_, capture_output=True, text=True, encoding="utf8", timeout=300, check=False
+        [sys.executable, "-m", "training.cli", *map(str, arguments)],
+        env={**environment(), "PYTHONPATH": os.fspath(ROOT)},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf8",
+        timeout=300,
+        check=False,
     )
 
 
