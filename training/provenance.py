@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from training import checkpoint
 from training.data import row_record
+from training.data.row_record import Changes
 from training.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Provenance:
     """``rows``: split → `training.data.row_record.record`.
 
     ``devices``: for each start, and each kind of device in it, ``from_step``, ``name``, ``count`` (of GPUs; of processes
-    on a CPU), ``processes`` and ``precision``. ``data_changes``: ``from_step`` and what was another, as the user accepted.
+    on a CPU), ``processes`` and ``precision``. ``data_changes``: ``from_step``, and for each split that the user accepted as another
+    how many utterances are (`training.data.row_record.Changes.counts`).
     """
 
     rows: Mapping[str, pa.Table] = field(default_factory=dict)
@@ -61,10 +63,10 @@ def load(folder: Path) -> Provenance:
 
 def rows_of(run: Run) -> dict[str, pa.Table]:
     """The records of a run's splits as they are now."""
-    splits = {"train": run.train, "dev": run.dev}
-    return {
-        split: row_record.record(dataset.manifest) for split, dataset in splits.items() if dataset is not None
-    }
+    manifests: dict[str, Any] = {"train": run.train.manifest}
+    if run.dev is not None:
+        manifests["dev"] = run.dev.manifest
+    return {split: row_record.record(rows) for split, rows in manifests.items()}
 
 
 def continued(run: Run, resume: Path | None, *, accept_changed_data: bool, report: Report) -> Provenance:
@@ -84,20 +86,22 @@ def continued(run: Run, resume: Path | None, *, accept_changed_data: bool, repor
         )
         return now
     changes = {
-        split: str(found)
+        split: found
         for split, table in before.rows.items()
         if split in now.rows and (found := row_record.compare(table, now.rows[split]))
     }
     if changes:
         _refuse_or_note(run, resume, changes, accept_changed_data, report)
-        now.data_changes = [*now.data_changes, {"from_step": step_of(resume), **changes}]
+        counts = {split: found.counts() for split, found in changes.items()}
+        now.data_changes = [*now.data_changes, {"from_step": step_of(resume), **counts}]
     return now
 
 
 def _refuse_or_note(
-    run: Run, resume: Path, changes: Mapping[str, str], accepted: bool, report: Report
+    run: Run, resume: Path, changes: Mapping[str, Changes], accepted: bool, report: Report
 ) -> None:
-    lines = "\n".join(f"  {line}" for line in (*_named(changes), *_changed_keys(run)))
+    named = [f"{split}: {told}" for split, told in changes.items()]
+    lines = "\n".join(f"  {line}" for line in (*named, *_changed_keys(run)))
     if not accepted:
         raise UserError(
             f"--resume: the data are not those that {resume} was trained on:\n{lines}\nPut them back, or begin another run "
@@ -105,10 +109,6 @@ def _refuse_or_note(
             "rest of the epoch is drawn from them: some utterances can come twice in it, others not at all)"
         )
     report(f"--accept_changed_data: goes on from {resume} with other data:\n{lines}")
-
-
-def _named(changes: Mapping[str, str]) -> list[str]:
-    return [f"{split}: {told}" for split, told in changes.items()]
 
 
 def _changed_keys(run: Run) -> list[str]:

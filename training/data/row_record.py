@@ -55,6 +55,11 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed or self.reordered)
 
+    def counts(self) -> dict[str, int | bool]:
+        """Without the names of utterances, which are not for everybody."""
+        found = {"added": len(self.added), "removed": len(self.removed), "changed": len(self.changed)}
+        return {**found, "reordered": self.reordered}
+
     def __str__(self) -> str:
         told = [
             *_told("added", self.added),
