@@ -124,7 +124,7 @@ def _changed_keys(run: Run) -> list[str]:
         "audio.max_length_seconds",
         "evaluation.max_utterances",
     ]
-    pairs = ((key, _value(before, key), _value(now, key)) for key in keys)
+    pairs = ((key, _value(before, key), _value(now, key)) for key in keys if key != "data.max_dropped_share")
     return [f"{key}: {old!r} then, {new!r} now" for key, old, new in pairs if old != new]
 
 
