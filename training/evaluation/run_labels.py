@@ -19,7 +19,7 @@ def labels(histories: Sequence[History]) -> list[str]:
     """A name for each run: that of the experiment; where several have the same, with the folder; else with a number."""
     names = [readable(history.experiment) for history in histories]
     names = _told_apart(names, [readable(history.run) for history in histories])
-    names = _told_apart(names, [readable(history.place) for history in histories])
+    names = _told_apart(names, [history.place and readable(history.place) for history in histories])
     while len(set(names)) < len(names):
         names = _told_apart(names, [str(number) for number in range(1, len(names) + 1)])
     return names
