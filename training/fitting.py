@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from training import averaging, callbacks, checkpoint, tracking, trainable
+from training import averaging, callbacks, checkpoint, provenance, schedule, tracking, trainable
 from training import run as runs
 from training.config.arguments import DEFAULT_BATCH
 from training.config.schema import Config
@@ -19,6 +20,7 @@ from training.data.amounts import amounts
 from training.data.sampler import Joining
 from training.evaluation.metrics import corpus_scores
 from training.evaluation.word_times import given_scores
+from training.provenance import Provenance
 from training.trainer import SpeechTrainer, save_processor
 from training.versions import commit, versions
 
@@ -125,17 +127,41 @@ def add_callbacks(
     return signals
 
 
-def train(run: Run, *, resume: Path | None, report: Report) -> dict[str, Any]:
-    """Train to the end of the schedule; write the final model and `runs.RESULTS`."""
-    with tracking.closed_at_the_end(run.config):
-        return _train(run, resume, report)
+@dataclass(frozen=True)
+class Ready:
+    """A trainer whose device, batches, optimiser and schedule are known to work; made by `prepare`, before anything is
+    written."""
+
+    trainer: SpeechTrainer
+    plan: Any
+    signals: callbacks.StopSignalCallback
+    provenance: Provenance
 
 
-def _train(run: Run, resume: Path | None, report: Report) -> dict[str, Any]:
+def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool, report: Report) -> Ready:
+    """All that can go wrong before the first step, tried; writes nothing.
+
+    Raises `UserError` for settings that this machine or this data cannot be trained with, and for data that are not
+    those that ``resume`` was trained on (unless ``accept_changed_data``).
+    """
     if run.config.training.cpu_threads:
         torch.set_num_threads(run.config.training.cpu_threads)
+    found = provenance.continued(run, resume, accept_changed_data=accept_changed_data, report=report)
     trainer, plan = make_trainer(run, report)
     signals = add_callbacks(trainer, run, plan, report)
+    schedule.check(trainer, report)
+    trainer.provenance = provenance.on_devices(found, trainer, resume)
+    return Ready(trainer, plan, signals, trainer.provenance)
+
+
+def train(run: Run, ready: Ready, *, resume: Path | None, report: Report) -> dict[str, Any]:
+    """Train to the end of the schedule; write the final model and `runs.RESULTS`."""
+    with tracking.closed_at_the_end(run.config):
+        return _train(run, ready, resume, report)
+
+
+def _train(run: Run, ready: Ready, resume: Path | None, report: Report) -> dict[str, Any]:
+    trainer, plan, signals = ready.trainer, ready.plan, ready.signals
     started = time.perf_counter()
     try:
         output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -160,6 +186,8 @@ def _train(run: Run, resume: Path | None, report: Report) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
         "trainable_parameters": learning,
         "cpu_threads": torch.get_num_threads(),
+        "devices": ready.provenance.devices,
+        "data_changes": ready.provenance.data_changes,
         "utterances": len(run.train),
         "data": amounts_of(run),
         "longest_seconds": trainer.batches.longest(math.ceil(trainer.state.epoch or 0))

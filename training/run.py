@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from training import checkpoint
-from training.config.arguments import best_metric, environment, training_arguments
+from training.config.arguments import best_metric, environment, logging_folder, training_arguments
 from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
 from training.config.schema import Config, Data
 from training.data.amounts import cells
@@ -25,12 +25,14 @@ from training.data.sampler import DurationBatchSampler
 from training.data.source import load_source
 from training.data.tasks import check_tasks
 from training.errors import UserError
-from training.folders import writable
+from training.folders import missing_parts, remove_empty, vain_start_removed, writable
 from training.models import PRETRAINED, BuildContext, Bundle, load
 from training.selection import check_metric
 from training.trainable import optimizer_name
 
 RESULTS = "train_results.json"
+OF_VALUE = ("checkpoint-*", "metrics/*.json", "*.safetensors", RESULTS)
+"""What of a run's folder is never removed when a start fails: checkpoints, logged steps, models, results."""
 SPLIT_SEED = 42
 """Draws the dev rows of a manifest that names none: the same in every run, so that seeds can be compared."""
 Split = Literal["train", "dev", "test"]
@@ -255,22 +257,49 @@ def usable(
 
 
 def fit(
-    run: Run, *, resume: Path | None = None, fresh: bool = False, report: Report = print
+    run: Run,
+    *,
+    resume: Path | None = None,
+    fresh: bool = False,
+    accept_changed_data: bool = False,
+    claimed: Callable[[], None] = lambda: None,
+    report: Report = print,
 ) -> dict[str, Any]:
     """Train, keep the best model, write the run's folder; returns what `RESULTS` holds.
 
-    ``resume`` is a whole checkpoint of this run. A folder that already holds a run is a `UserError` unless
-    ``fresh``, which removes that run's own files first.
+    ``resume`` is a whole checkpoint of this run; it goes on with other data only where ``accept_changed_data`` is set. A
+    folder that already holds a run is a `UserError` unless ``fresh``, which removes that run's own files first. The
+    folder is claimed (``claimed`` is called then) when device, optimiser and schedule are known to work; a start that
+    fails behind that, before there is a checkpoint or a logged step, takes what it has written with it.
     """
-    from training.fitting import train
+    from training import fitting
 
-    claim_folder(run.folder, resume=resume, fresh=fresh)
+    check_folder(run.folder, resume=resume, fresh=fresh)
     os.environ.update(environment(run.config))
-    if first_rank():
-        save_resolved(run.config, run.folder, replace=resume is not None)
-        for name, ledger in run.dropped.items():
-            ledger.write(run.folder / f"dropped_{name}.tsv")
-    return train(run, resume=resume, report=report)
+    own = own_files(run) if resume is None and first_rank() else []
+    with vain_start_removed(run.folder, own, of_value=OF_VALUE) as start:
+        ready = fitting.prepare(run, resume=resume, accept_changed_data=accept_changed_data, report=report)
+        claim_folder(run.folder, resume=resume, fresh=fresh)
+        start.claimed = True
+        claimed()
+        if first_rank():
+            save_resolved(run.config, run.folder, replace=resume is not None)
+            for name, ledger in run.dropped.items():
+                ledger.write(run.folder / dropped_file(name))
+        return fitting.train(run, ready, resume=resume, report=report)
+
+
+def own_files(run: Run) -> list[Path]:
+    """What a run writes into its folder before its first checkpoint and its first logged step."""
+    names = [RESOLVED_NAME, *map(dropped_file, run.dropped)]
+    log = run.config.output.log_file
+    inside = [log] if log is not None and log.resolve().is_relative_to(run.folder.resolve()) else []
+    return [*(run.folder / name for name in names), logging_folder(run.config), *inside]
+
+
+def dropped_file(split: str) -> str:
+    """Name of a split's ledger in the run's folder."""
+    return f"dropped_{split}.tsv"
 
 
 def check_model(config: Config, folder: Path) -> None:
@@ -304,11 +333,11 @@ def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
     """`UserError` where writing into the run's folder is impossible, or not what the user asked for."""
     if not first_rank():
         return
-    there = folder.exists()
-    writable(folder, "output.dir")
-    if not there:
-        folder.rmdir()  # made again when there is something to write
+    if missing := missing_parts(folder):
+        writable(folder, "output.dir")
+        remove_empty(missing)  # made again when there is something to write
         return
+    writable(folder, "output.dir")
     if resume is not None or not any(folder.iterdir()):
         return
     if not fresh:
@@ -361,13 +390,28 @@ def arguments(run: Run) -> Any:
     if not torch.cuda.is_available():
         values |= {"fp16": False}
     device = "cuda" if torch.cuda.is_available() and run.config.profile.device != "cpu" else "cpu"
+    _check_bf16(values)
     if "optim" in values:
         values["optim"] = optimizer_name(str(values["optim"]), device)
     values["label_smoothing_factor"] = 0.0  # the model's own loss smooths
     values["logging_nan_inf_filter"] = False  # a loss that is not finite stops the run instead
     if run.dev is None:
         values |= {"eval_strategy": "no", "load_best_model_at_end": False}
-    return Seq2SeqTrainingArguments(**values)
+    try:
+        return Seq2SeqTrainingArguments(**values)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"training: transformers refuses these settings: {error}") from error
+
+
+def _check_bf16(values: Mapping[str, Any]) -> None:
+    """`UserError` where bf16 is asked for on a machine that has no GPU for it."""
+    from transformers.utils import is_torch_bf16_gpu_available
+
+    if values["bf16"] and not values["use_cpu"] and not is_torch_bf16_gpu_available():
+        raise UserError(
+            "profile.precision: bf16 (or training.bf16), but this machine shows no GPU that computes in it; use "
+            "profile.precision=fp32, fp16 on an older GPU, or profile.device=cpu, where bf16 works but is slow"
+        )
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

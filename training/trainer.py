@@ -23,6 +23,7 @@ from training.data.workers import leave_signals_to_the_run
 from training.errors import UserError
 from training.inference.decoding import Prediction, predict
 from training.models import Bundle, model_inputs
+from training.provenance import Provenance
 from training.trainable import short_name
 
 
@@ -94,6 +95,8 @@ class SpeechTrainer(Seq2SeqTrainer):
         self._heard = (time.perf_counter(), 0.0)
         self._loader: DataLoader[Any] | None = None
         self.last_predictions: list[Prediction] = []
+        self.provenance: Provenance | None = None
+        """Written with every checkpoint."""
         bundle.model.label_smoothing = label_smoothing  # type: ignore[assignment]
         # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
         self.model_accepts_loss_kwargs = True
@@ -309,6 +312,8 @@ class SpeechTrainer(Seq2SeqTrainer):
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            if self.provenance is not None:
+                self.provenance.save(folder)
             checkpoint.mark_complete(folder)
             rotate_checkpoints(
                 output_dir=str(folder.parent),

@@ -51,8 +51,12 @@ model:
 SMALL = ("llm:steps=3", "llm:vocab_size=300", "llm:hidden_size=32", "llm:layers=1", "llm:heads=2")
 
 
-def make(folder: Path) -> Path:
-    """Noise with texts and evenly spread word times, and the configurations of a VoxLM and of its encoder."""
+def make(folder: Path, copies: int = 4) -> Path:
+    """Noise with texts and evenly spread word times, and the configurations of a VoxLM and of its encoder.
+
+    ``copies`` of each utterance in dev and test: a model that has learnt nothing says two words a clip, of which the
+    calibration wants fifty in all.
+    """
     rng = np.random.default_rng(0)
     rows = []
     for i in range(12):
@@ -74,9 +78,8 @@ def make(folder: Path) -> Path:
         with (folder / f"{name}.csv").open("w", encoding="utf8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            # A model that has learnt nothing says two words a clip, of which the calibration wants fifty in all.
-            copies = range(1 if name == "train" else 4)
-            writer.writerows({**row, "id": f"{row['id']}_{copy}"} for copy in copies for row in rows)
+            numbers = range(1 if name == "train" else copies)
+            writer.writerows({**row, "id": f"{row['id']}_{number}"} for number in numbers for row in rows)
     shared = {"folder": folder, "phase2": ""}
     encoder = WHISPER + SHARED.format(steps=2, **shared)
     (folder / "tiny_encoder.yaml").write_text(encoder, encoding="utf8")
@@ -123,3 +126,16 @@ def test_a_killed_call_goes_on_to_the_exported_model(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "exported").iterdir()}
     assert {"model.safetensors", "config.json", "config.yaml", "calibration.json", "README.txt"} <= names
     assert not any(name.startswith(("checkpoint", "dropped")) for name in names)
+
+
+def test_a_smoke_run_reaches_its_export(tmp_path: Path) -> None:
+    """One step of each training: the model says too little for a calibration, and is exported all the same."""
+    config = make(tmp_path, copies=1)
+    one = ("training.max_steps=1", "training.phase2.max_steps=1", "encoder:training.max_steps=1")
+    done = tiny_project.polyvox("quick-train", config, "--export", tmp_path / "exported", *one, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not calibrated: " in done.stdout and "are too few to fit a confidence" in done.stdout
+    names = {path.name for path in (tmp_path / "exported").iterdir()}
+    assert {"model.safetensors", "config.json", "config.yaml", "README.txt"} <= names
+    assert "calibration.json" not in names
+    assert "is not calibrated" in (tmp_path / "exported" / "README.txt").read_text(encoding="utf8")

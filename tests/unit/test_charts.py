@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from html import escape
 
 import pytest
 from eval_assets import corpus
@@ -10,7 +11,9 @@ from training.errors import UserError
 from training.evaluation import charts
 from training.evaluation.evaluate import evaluate
 from training.evaluation.figures import Bar, Scale, bars, curves
-from training.evaluation.stored import History, load_histories, load_results
+from training.evaluation.report import build_report, write_report
+from training.evaluation.run_labels import colour, labels, readable
+from training.evaluation.stored import History, Result, load_histories, load_results
 from training.scripts.export_charts import main
 
 CHARTS = ("training_loss.png", "wer_comparison.png", "bleu_comparison.png")
@@ -146,3 +149,81 @@ def test_figure_axis_and_marks():
     assert "a&lt;b" in svg and "<b" not in svg.replace("<bar", "") and 'aria-label="x&quot;y"' in svg
     assert "10.0 [8.0, 12.0]" in svg and svg.count("<rect") == 1
     assert curves([("loss", [(1, 2), (2, 1)], True), ("eval", [(2, 1)], False)], "Loss").count("<circle") == 1
+
+
+# Names and colours of runs
+
+
+def history(run: str, experiment: str, place: str = "", level: float = 5.0) -> History:
+    records = [{"step": n, "loss": level / n, "eval_loss": level / n, "eval_wer": 50.0} for n in (1, 2, 3)]
+    return History(run, experiment, records, place=place)
+
+
+def legends(tmp_path, histories, monkeypatch):
+    """The texts of the legend that is drawn, and their colours."""
+    from matplotlib.figure import Figure
+
+    kept = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: (kept.append(self), save(self, path)))
+    assert charts.training_loss(histories, tmp_path / "loss.png")
+    (figure,) = kept
+    legend = figure.axes[0].get_legend() or figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+    return dict(zip(names, [line.get_color() for line in legend.get_lines()], strict=True))
+
+
+def test_runs_of_one_configuration_keep_their_own_names_and_colours(tmp_path, monkeypatch):
+    drawn = legends(tmp_path, [history("seed1", "tiny"), history("seed2", "tiny")], monkeypatch)
+    assert list(drawn) == [
+        f"tiny ({run}), {what}" for run in ("seed1", "seed2") for what in ("training", "evaluation")
+    ]
+    colours = list(drawn.values())
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+
+
+def test_names_differ_whatever_the_runs_are_called():
+    same = [history("run", "e", place) for place in ("a/run", "b/run", "", "")]
+    assert labels(same) == ["e (run) (a/run)", "e (run) (b/run)", "e (run) (3)", "e (run) (4)"]
+    assert labels([history("r", "a"), history("s", "b")]) == ["a", "b"]
+    assert labels([history("r", "a\nb"), history("r", " ")]) == ["a�b", "(no name)"]
+    for tricky in (["x", "x", "x (r)"], ["x", "x", "x (1)", "x (2)"]):
+        assert len(set(labels([history("r", name) for name in tricky]))) == len(tricky)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_hidden", "cost $5 to $7", "$\\frac{", "a_b^c", "<b>&amp;</b>", "한국어", "50 %", "'\"", "\ud800"],
+)
+def test_odd_names_are_drawn_as_they_are(tmp_path, monkeypatch, name):
+    drawn = legends(tmp_path, [history("r", name), history("s", "other")], monkeypatch)
+    assert next(iter(drawn)) == f"{readable(name)}, training" and len(drawn) == 4
+    result = Result(name, evaluate(*corpus(12, drop=0.1), meta={}, resamples=30).report)
+    assert charts.wer_comparison([result], tmp_path / "wer.png")
+    write_report(tmp_path / "r.html", [], [history("r", name)], None)
+    assert escape(f"{readable(name)}, training") in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_more_runs_than_the_palette_has_colours(tmp_path, monkeypatch):
+    runs = [history(f"run{n}", f"e{n}", level=2.0 + n) for n in range(30)]
+    drawn = legends(tmp_path, runs, monkeypatch)
+    assert len(drawn) == 60 and len(set(drawn.values())) == 30
+    for dark in (False, True):
+        assert len({colour(n, dark) for n in range(300)}) == 300
+
+
+def test_a_run_has_the_same_colour_in_every_figure():
+    """Also where an earlier run has no such curve."""
+    bare = History("first", "first", [{"step": 1, "eval_wer": 60.0}])
+    page = build_report([], [bare, history("second", "second")])
+    loss, wer = (part.split("</figure>")[0] for part in page.split("<figure")[1:3])
+    assert '<span class="key s1">second, training</span>' in loss and "key s0" not in loss
+    assert '<span class="key s1">second, evaluation (dots)</span>' in loss
+    assert '<span class="key s0">first, WER</span><span class="key s1">second, WER</span>' in wer
+    assert 'class="line s1"' in loss and 'class="dot s1"' in loss and 'class="line s1"' in wer
+
+
+def test_the_page_has_a_colour_for_each_of_many_runs():
+    page = build_report([], [history(f"r{n}", f"e{n}") for n in range(9)])
+    assert page.count(f"--s8:{colour(8)};") == page.count(f"--s8:{colour(8, dark=True)};") == 1
+    assert ".line.s8 { stroke:var(--s8); }" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from training.config.schema import Evaluation
 from training.errors import UserError
+from training.evaluation.stored import free_name, of_another
 from training.publishing import command as publish
 from training.scripts import calibrate, inference, run_evaluation, transcribe
 from training.scripts.run_evaluation import rescored
@@ -100,3 +102,32 @@ def test_an_output_that_cannot_be_written_is_said_before_the_model_is_loaded(tmp
 def test_a_wrong_setting_of_the_evaluation_is_named(given: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         rescored(Evaluation(), [given])
+
+
+# Names of result files
+
+
+def evaluated(results: Path, name: str, folder: Path, sha256: str = "a") -> None:
+    results.mkdir(exist_ok=True)
+    meta = {"model_dir": str(folder), "config_sha256": sha256}
+    (results / f"{name}_metrics.json").write_text(json.dumps({"scores": {}, "meta": meta}), encoding="utf8")
+
+
+def test_results_of_another_run_of_the_same_name_stay(tmp_path: Path) -> None:
+    results, runs = tmp_path / "results", [tmp_path / place / "run" for place in "abc"]
+    for run in runs:
+        run.mkdir(parents=True)
+    assert free_name(results, "run", runs[0], "x") == "run"
+    evaluated(results, "run", runs[0])
+    assert free_name(results, "run", runs[0], "other settings") == "run"
+    assert free_name(results, "run", runs[1], "a") == "run_b"
+    evaluated(results, "run_c", runs[0])
+    assert free_name(results, "run", runs[2], "a") == "run_2"
+    assert of_another(results, "run", runs[1], "a") and not of_another(results, "run", runs[0], "a")
+
+
+def test_a_run_that_was_moved_keeps_its_results(tmp_path: Path) -> None:
+    (tmp_path / "new" / "run").mkdir(parents=True)
+    evaluated(tmp_path / "results", "run", tmp_path / "old" / "run", "a")
+    assert free_name(tmp_path / "results", "run", tmp_path / "new" / "run", "a") == "run"
+    assert free_name(tmp_path / "results", "run", tmp_path / "new" / "run", "b") == "run_new"

@@ -134,6 +134,55 @@ def test_a_run_of_an_older_version_has_a_card_too(run: Path, capsys: pytest.Capt
     assert "| of them trained | not recorded |" in text
 
 
+DEVICES = [
+    {"from_step": 0, "name": "NVIDIA H200", "count": 2, "processes": 2, "precision": "bf16"},
+    {"from_step": 20, "name": "Intel Xeon", "count": 1, "processes": 1, "precision": "fp32"},
+]
+
+
+@pytest.mark.parametrize(
+    ("devices", "device", "precision"),
+    [
+        (DEVICES[:1], "2 × NVIDIA H200, bf16", "bf16"),
+        (DEVICES, "2 × NVIDIA H200, bf16; from step 20: Intel Xeon, fp32", "bf16, then fp32"),
+        (
+            [{"from_step": 0, "name": "not recorded"}, DEVICES[1]],
+            "not recorded; from step 20: Intel Xeon, fp32",
+            "fp32",
+        ),
+        (
+            [{**DEVICES[0], "count": 1}, {**DEVICES[0], "name": "NVIDIA A100", "count": 1}],
+            "NVIDIA H200, bf16 and NVIDIA A100, bf16",
+            "bf16",
+        ),
+        (None, "not recorded (the configuration says: two CPU cores)", "fp32"),
+    ],
+)
+def test_the_device_that_trained_is_stated(
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+    devices: list[dict[str, object]] | None,
+    device: str,
+    precision: str,
+) -> None:
+    path = run / "train_results.json"
+    results = json.loads(path.read_text(encoding="utf8"))
+    published_run.write_json(path, {**results, **({"devices": devices} if devices else {})})
+    text = card(run, capsys)[1]
+    assert f"| device | {device} |" in text and f"| precision | {precision} |" in text
+    assert "data changed" not in text
+
+
+def test_data_that_changed_on_the_way_are_stated(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "train_results.json"
+    results = json.loads(path.read_text(encoding="utf8"))
+    counts = {"added": 1200, "removed": 0, "changed": 3, "reordered": True}
+    changes = [{"from_step": 20, "train": counts}]
+    published_run.write_json(path, {**results, "data_changes": changes})
+    text = card(run, capsys)[1]
+    assert "| data changed | from step 20: train 1,200 added, 3 changed, in another order |" in text
+
+
 def test_a_version_of_a_registry_keeps_its_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run.parent / "results" / "clinic_metrics.json"
     report = json.loads(path.read_text(encoding="utf8"))

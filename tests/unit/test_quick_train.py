@@ -14,7 +14,7 @@ from training import cli
 from training.data.timestamps_manifest import FILE
 from training.errors import UserError
 from training.pipeline import quick, tasks
-from training.pipeline.quick_plan import Quick, steps
+from training.pipeline.quick_plan import Quick, check_export, steps
 from training.pipeline.resolve import Resolved, addressed
 from training.pipeline.state import State
 from training.pipeline.tasks import Run
@@ -52,7 +52,8 @@ elif name == "training.scripts.train":
     for file in ("config.yaml", "config.json", "train_results.json"):
         write(pathlib.Path("outputs", run, file))
 elif name == "training.scripts.calibrate":
-    write(value("--model_dir") / "calibration.json")
+    if not pathlib.Path("few").exists():
+        write(value("--model_dir") / "calibration.json")
 elif name == "training.scripts.run_evaluation":
     for end in ("_metrics.json", "_predictions.csv"):
         write(value("--output") / (str(value("--name")) + end), '{"scores": {"wer": {"value": 12.5}}}')
@@ -171,6 +172,35 @@ def test_a_failed_phase_is_gone_on_with(project: Project) -> None:
     assert project.run(status=3) == DEMO[:6]
     Path("fail").unlink()
     assert project.run() == DEMO[5:]
+
+
+def test_a_model_that_says_too_few_words_is_exported_without_calibration(project: Project) -> None:
+    write("few")
+    assert project.run(export=Path("best")) == [*DEMO, "export"]
+    assert project.run(export=Path("best")) == []
+    call = next(call for call in project.calls() if call[0] == "calibrate")
+    assert "--if_possible" in call
+
+
+def test_a_calibration_that_was_written_and_is_gone_is_made_again(project: Project) -> None:
+    project.run()
+    Path("outputs/demo_voxlm_phase2/calibration.json").unlink()
+    assert project.run()[0] == "calibrate"
+
+
+def test_a_folder_that_the_export_would_refuse_is_said_first(project: Project) -> None:
+    """Not after hours of training, and not overwritten by the second call."""
+    write("taken/thesis.txt", "a_file")
+    state = State(Path("outputs/.quick_demo_voxlm.json"))
+    for export, why in (
+        ("taken", "holds files already"),
+        ("a_file", "is a file"),
+        ("outputs/demo_voxlm_phase2", "is the folder of a training"),
+    ):
+        with pytest.raises(UserError, match=f"--export {export}: {why}"):
+            check_export(project.quick(export=Path(export)), state)
+    project.run(export=Path("best"))
+    check_export(project.quick(export=Path("best")), State(state.path))
 
 
 def test_manifests_of_ones_own_are_used_as_they_are(project: Project) -> None:

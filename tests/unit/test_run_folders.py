@@ -8,8 +8,9 @@ import pytest
 
 from training.config.load import config_from, save_resolved
 from training.errors import UserError
+from training.folders import vain_start_removed
 from training.inference.loading import load_trained
-from training.run import check_folder, check_model, check_origin
+from training.run import OF_VALUE, check_folder, check_model, check_origin
 
 
 def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
@@ -18,6 +19,45 @@ def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     check_folder(tmp_path / "empty", resume=None, fresh=False)
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_folder_that_can_be_made_leaves_those_above_it_unmade_too(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b" / "new", resume=None, fresh=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def fail_in(folder: Path, *written: str, claimed: bool = True) -> None:
+    """A start that writes these files and its own ``config.yaml``, and fails."""
+    with (
+        pytest.raises(RuntimeError),
+        vain_start_removed(folder, [folder / "config.yaml", folder / "logs"], of_value=OF_VALUE) as start,
+    ):
+        start.claimed = claimed
+        for name in ("config.yaml", "logs/events", *written):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("x")
+        raise RuntimeError
+
+
+def test_a_start_that_fails_takes_its_leavings_with_it(tmp_path: Path) -> None:
+    fail_in(tmp_path / "outputs" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["checkpoint-1/model.safetensors", "metrics/run_metrics.json"])
+def test_checkpoints_and_logged_steps_are_never_removed(tmp_path: Path, name: str) -> None:
+    fail_in(tmp_path / "run", name)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "logs", name.split("/")[0]}
+
+
+def test_what_others_put_there_stays(tmp_path: Path) -> None:
+    fail_in(tmp_path / "run", "notes.txt")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_an_earlier_run_stays_while_the_folder_is_not_claimed(tmp_path: Path) -> None:
+    fail_in(tmp_path / "run", claimed=False)
+    assert (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_a_file_where_the_folder_should_be_is_said_before_training(tmp_path: Path) -> None:

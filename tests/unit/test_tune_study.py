@@ -164,6 +164,35 @@ def test_trials_that_all_fail_alike_end_the_study(
     assert len(table(config)) == 3 and not (config.parent / "run_tune" / "best.yaml").exists()
 
 
+def test_a_study_of_failed_trials_gives_way_to_the_corrected_command(
+    config: Path,
+    tune: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``profile.device=cuda`` without a GPU, say: nothing was trained, so there is nothing to start over."""
+
+    def refuse(config: Any, watch: Any, report: Any) -> None:
+        raise UserError("this machine shows no GPU")
+
+    made = tune_assets.fake_training
+    monkeypatch.setattr(tune_assets, "fake_training", lambda score: refuse)
+    assert tune(bowl, *SEARCH, "training.max_steps=31", wanted=5) == 2
+    monkeypatch.setattr(tune_assets, "fake_training", made)
+    assert tune(bowl, wanted=2) == 0
+    assert "all 3 trials of the study there failed; it is begun anew" in capsys.readouterr().out
+    assert [row["outcome"] for row in table(config)] == ["complete", "complete"]
+
+
+def test_failed_trials_that_left_something_are_not_forgotten(config: Path, tune: Callable[..., int]) -> None:
+    def score(config: Any, step: int) -> float:
+        raise UserError("breaks at its first evaluation")
+
+    assert tune(score, *SEARCH, "training.max_steps=31", wanted=5) == 2
+    assert tune(bowl, wanted=2) == 2
+    assert len(table(config)) == 3
+
+
 def test_a_full_disk_ends_the_study_and_the_trial_is_made_again(
     config: Path, tune: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,12 +6,14 @@ torchcodec.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from training.data import audio
 from training.data.audio_folder import METADATA, is_audio_folder, load_audio_folder
@@ -22,6 +24,8 @@ from training.data.tables import fingerprint, stringify
 from training.errors import UserError
 
 _BATCH = 256
+_SIZES = 10_000
+_ROW = re.compile(r"^row \d+ ?")
 
 
 def load_source(
@@ -126,6 +130,31 @@ class DatasetSource(Sequence[Example]):
         ref, data = self.rows[index].audio, self._bytes(index)
         info = audio.probe(ref.path) if data is None else audio.probe_bytes(data, ref.path)
         return audio.segment_duration(ref, info)
+
+    @property
+    def table(self) -> pa.Table:
+        """The rows without their sound, under our names."""
+        return self.rows.table
+
+    def sound_marks(self) -> list[str]:
+        """What tells the sound of each row from others: name and size in bytes; the number of its row does not count."""
+        sizes = self._sizes()
+        if sizes is None:
+            return self.rows.sound_marks()
+        names = self.rows.table.column("audio_path").to_pylist()
+        return [f"{_ROW.sub('', name)} {size}" for name, size in zip(names, sizes, strict=True)]
+
+    def _sizes(self) -> list[int] | None:
+        """Bytes of each sound inside the dataset; None where it holds paths. Reads no sound."""
+        import datasets
+
+        if not isinstance(self.data.features[self.sound], datasets.Audio):
+            return None
+        sizes: list[int] = []
+        for batch in self.data.select_columns(self.sound).with_format("arrow").iter(batch_size=_SIZES):
+            content = pc.struct_field(batch.column(self.sound), "bytes")
+            sizes += pc.fill_null(pc.binary_length(content), -1).to_pylist()
+        return sizes if any(size >= 0 for size in sizes) else None
 
     def sha256(self) -> str:
         """A fingerprint of the rows: texts, times and paths."""

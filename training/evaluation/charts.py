@@ -1,7 +1,7 @@
 """The three charts of a set of runs as PNG files (matplotlib, Agg).
 
-Colours are Okabe and Ito's (2008), which readers with any colour vision can tell apart; runs also differ by
-line style, and every bar carries its figure.
+A run has one colour and one name in all of them (`training.evaluation.run_labels`); runs also differ by line style, and
+every bar carries its figure.
 """
 
 from __future__ import annotations
@@ -10,38 +10,42 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.evaluation.run_labels import colour, labels, readable
 from training.evaluation.stored import History, Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v")
+FEW = 12
+"""So many entries of a legend find room inside the chart."""
 _Bars = tuple[str, list[dict[str, Any] | None]]
 
 
 def training_loss(histories: Sequence[History], path: Path) -> bool:
     """Training loss (thin: as logged; bold: smoothed) and evaluation loss (dots) by step; False if none logged."""
-    drawn = [history for history in histories if history.curve("loss") or history.curve("eval_loss")]
-    if not drawn:
+    named = [
+        (number, name, history)
+        for number, (name, history) in enumerate(zip(labels(histories), histories, strict=True))
+        if history.curve("loss") or history.curve("eval_loss")
+    ]
+    if not named:
         return False
 
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     def draw(axes: Axes) -> None:
-        for number, history in enumerate(drawn):
-            colour, style = COLOURS[number % len(COLOURS)], _STYLES[number % len(_STYLES)]
-            _loss_curve(axes, history, colour, style, _MARKERS[number % len(_MARKERS)])
+        entries = [one for number, name, history in named for one in _loss_curve(axes, history, number, name)]
         axes.set(xlabel="optimiser step", ylabel="loss per target token (log scale)", yscale="log")
         plain = FuncFormatter(lambda value, _: f"{value:g}")
         lowest, highest = axes.get_ylim()
         axes.yaxis.set_major_formatter(plain)
         # Over more than a decade and a half the figures between the powers of ten would lie on each other.
         axes.yaxis.set_minor_formatter(plain if highest < 30 * lowest else NullFormatter())
-        axes.legend(frameon=False)
+        _legend(axes, entries)
 
-    _figure(path, "Training loss", draw)
+    _figure(path, "Training loss", draw, more=max(0, 2 * len(named) - FEW) / 2)
     return True
 
 
@@ -88,28 +92,42 @@ def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return smoothed
 
 
-def _loss_curve(axes: Axes, history: History, colour: str, style: str, marker: str) -> None:
+def _loss_curve(axes: Axes, history: History, number: int, name: str) -> list[tuple[Any, str]]:
+    """Draws a run; what of it goes into the legend, and under which name."""
+    shade, style, entries = colour(number), _STYLES[number % len(_STYLES)], []
     points = [(x, y) for x, y in history.curve("loss") if y > 0]
     if points:
-        axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
-        axes.plot(
-            *zip(*smooth(points), strict=True),
-            color=colour,
-            linestyle=style,
-            linewidth=2,
-            label=f"{history.experiment}, training",
-        )
+        axes.plot(*zip(*points, strict=True), color=shade, alpha=0.25, linewidth=1)
+        (line,) = axes.plot(*zip(*smooth(points), strict=True), color=shade, linestyle=style, linewidth=2)
+        entries.append((line, f"{name}, training"))
     held_out = [(x, y) for x, y in history.curve("eval_loss") if y > 0]
     if held_out:
-        axes.plot(
+        (dots,) = axes.plot(
             *zip(*held_out, strict=True),
-            color=colour,
-            marker=marker,
+            color=shade,
+            marker=_MARKERS[number % len(_MARKERS)],
             markersize=6,
             markeredgecolor="white",
             linestyle="none",
-            label=f"{history.experiment}, evaluation",
         )
+        entries.append((dots, f"{name}, evaluation"))
+    return entries
+
+
+def _legend(axes: Axes, entries: Sequence[tuple[Any, str]]) -> None:
+    """Every entry under its name, whatever is in it: matplotlib leaves out names that begin with ``_``, and takes what
+    stands between dollars for mathematics. Many entries go below the chart."""
+    handles = [handle for handle, _ in entries]
+    unnamed = [f"{number}" for number in range(len(entries))]
+    if len(entries) <= FEW:
+        legend = axes.legend(handles, unnamed, frameon=False)
+    else:
+        legend = axes.figure.legend(
+            handles, unnamed, frameon=False, loc="outside lower center", ncols=2, fontsize=8
+        )
+    for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
 
 
 def _bar_chart(
@@ -130,14 +148,15 @@ def _bar_chart(
     def draw(axes: Axes) -> None:
         for number, (name, bars) in enumerate(shown):
             offset = (number - (len(shown) - 1) / 2) * width
-            _bars(axes, bars, offset, width, COLOURS[number], name)
+            _bars(axes, bars, offset, width, colour(number), name)
         for style, (name, target) in zip((":", "--"), targets, strict=False):
             axes.axhline(
                 target, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} target {target:g}"
             )
-        crowded = sum(len(result.run) for result in results) > 70
+        names = [readable(result.run) for result in results]
+        crowded = sum(map(len, names)) > 70
         turn: dict[str, Any] = {"rotation": 20, "ha": "right"} if crowded else {}
-        axes.set_xticks(range(len(results)), [result.run for result in results], **turn)
+        axes.set_xticks(range(len(results)), names, parse_math=False, **turn)
         axes.set(ylabel=label)
         axes.set_ylim(bottom=0)
         axes.margins(y=0.1)
@@ -149,7 +168,7 @@ def _bar_chart(
 
 
 def _bars(
-    axes: Axes, bars: Sequence[dict[str, Any] | None], offset: float, width: float, colour: str, name: str
+    axes: Axes, bars: Sequence[dict[str, Any] | None], offset: float, width: float, shade: str, name: str
 ) -> None:
     places = [(x + offset, bar) for x, bar in enumerate(bars) if bar and bar.get("value") is not None]
     heights = [bar["value"] for _, bar in places]
@@ -161,7 +180,7 @@ def _bars(
         ],
     ]
     xs = [x for x, _ in places]
-    axes.bar(xs, heights, width * 0.92, color=colour, label=name)
+    axes.bar(xs, heights, width * 0.92, color=shade, label=name)
     axes.errorbar(xs, heights, errors, fmt="none", ecolor="0.15", elinewidth=1.3, capsize=4)
     for x, height, above in zip(xs, heights, errors[1], strict=True):
         axes.annotate(
@@ -174,11 +193,12 @@ def _bars(
         )
 
 
-def _figure(path: Path, title: str, draw: Callable[[Axes], None]) -> None:
+def _figure(path: Path, title: str, draw: Callable[[Axes], None], more: float = 0.0) -> None:
+    """``more``: lines of a legend below the chart that the page is longer for."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, 4.8 + 0.18 * more), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

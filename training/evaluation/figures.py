@@ -1,7 +1,7 @@
 """Inline SVG for the report: bars with intervals and curves, coloured by the page's own light or dark theme.
 
 Text is escaped here; the result is safe to place in the page as it is. Series are told apart by the classes
-``s0`` … ``s5``, to which the page gives colours.
+``s0``, ``s1``, …, to which the page gives colours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 16, 40
-SERIES = 6
 
 
 @dataclass(frozen=True)
@@ -73,23 +72,31 @@ def bars(
     return _svg(parts, label)
 
 
-def curves(series: Sequence[tuple[str, Sequence[tuple[float, float]], bool]], label: str) -> str:
-    """Lines, or dots where the third entry of a series is False, over optimiser steps."""
+def curves(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]], bool]],
+    label: str,
+    colours: Sequence[int] | None = None,
+) -> str:
+    """Lines, or dots where the third entry of a series is False, over optimiser steps.
+
+    ``colours``: the number of each series' colour; several may have the same. By default each has its own.
+    """
     points = [point for _, found, _ in series for point in found]
     x = Scale(min(p[0] for p in points), max(p[0] for p in points), _LEFT, WIDTH - _RIGHT)
     y = Scale(0.0, max(p[1] for p in points) * 1.05 or 1.0, HEIGHT - _BOTTOM, _TOP)
     parts = [_grid(y)]
     parts += [_text(x(tick), HEIGHT - _BOTTOM + 16, f"{tick:g}", "tick") for tick in x.ticks(8)]
     parts.append(_text((_LEFT + WIDTH) / 2, HEIGHT - 4, "optimiser step", "tick"))
-    for number, (name, found, joined) in enumerate(series):
+    numbers = range(len(series)) if colours is None else colours
+    for number, (name, found, joined) in zip(numbers, series, strict=True):
         places = [(x(a), y(b)) for a, b in found]
         title = f"<title>{escape(name)}</title>"
         if joined:
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-            parts.append(f'<polyline class="line {_colour(number)}" points="{path}">{title}</polyline>')
+            parts.append(f'<polyline class="line s{number}" points="{path}">{title}</polyline>')
         else:
             parts += [
-                f'<circle class="dot {_colour(number)}" cx="{a:.1f}" cy="{b:.1f}" r="4">{title}</circle>'
+                f'<circle class="dot s{number}" cx="{a:.1f}" cy="{b:.1f}" r="4">{title}</circle>'
                 for a, b in places
             ]
     return _svg(parts, label)
@@ -128,7 +135,7 @@ def _bar(bar: Bar, left: float, width: float, y: Scale, number: int, name: str) 
             '"/>'
         )
     return (
-        f'<rect class="bar {_colour(number)}" x="{left:.1f}" y="{y(bar.value):.1f}" width="{width:.1f}" '
+        f'<rect class="bar s{number}" x="{left:.1f}" y="{y(bar.value):.1f}" width="{width:.1f}" '
         f'height="{max(height, 0):.1f}" rx="3"><title>{escape(f"{name}: {figure}")}</title></rect>'
         f"{whisker}{_text(middle, y(upper) - 5, f'{bar.value:.1f}', 'value')}"
     )
@@ -153,10 +160,6 @@ def _svg(parts: Sequence[str], label: str) -> str:
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label, quote=True)}">'
         f"{''.join(parts)}</svg>"
     )
-
-
-def _colour(number: int) -> str:
-    return f"s{number % SERIES}"
 
 
 def _round_step(raw: float) -> float:

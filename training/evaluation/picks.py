@@ -116,10 +116,15 @@ def _pick(name: str, why: str, tables: dict[str, dict[str, dict[str, dict[str, s
         _said(run, task, table[name][task])
         for task in (TRANSCRIBE, TRANSLATE)
         for run, table in tables.items()
-        if task in table.get(name, {})
+        # Another test set can have another utterance of that name.
+        if task in table.get(name, {}) and _same(table[name][task], rows.get(task))
     ]
     speaker = next(iter(rows.values())).get("speaker", "")
     return Pick(name, why, {task: row["reference"] for task, row in rows.items()}, speaker, said)
+
+
+def _same(row: dict[str, str], leading: dict[str, str] | None) -> bool:
+    return leading is None or row["reference"] == leading["reference"]
 
 
 def _said(run: str, task: str, row: dict[str, str]) -> Said:

@@ -18,6 +18,7 @@ from training.evaluation.compare import compare
 from training.evaluation.figures import Bar, bars, curves, reliability
 from training.evaluation.metrics import NAMES
 from training.evaluation.picks import Pick, choose
+from training.evaluation.run_labels import colour, labels
 from training.evaluation.stored import History, Result
 from training.evaluation.summary import SYSTEMS as TIMED
 from training.evaluation.summary import TEXTS, score_text
@@ -26,6 +27,10 @@ TEMPLATE = "report.html.j2"
 LoadAudio = Callable[[str], "tuple[bytes, str] | None"]
 """Sound of an utterance by id: (bytes, MIME type), or None where it cannot be had."""
 
+SERIES = 6
+"""Colours that a figure has at least, for bars that are not of runs."""
+Legend = list[tuple[int, str]]
+"""Number of the colour, name."""
 SYSTEMS = {
     "ours": "model",
     "copy_of_own_transcript": "copy of its own transcript",
@@ -56,7 +61,8 @@ def build_report(
     return environment.get_template(TEMPLATE).render(
         title=title,
         results=results,
-        histories=histories,
+        histories=list(zip(labels(histories), histories, strict=True)),
+        colours=[(colour(n), colour(n, dark=True)) for n in range(max(len(histories), SERIES))],
         names=NAMES,
         systems=SYSTEMS,
         timed=TIMED,
@@ -87,7 +93,7 @@ def comparisons(results: Sequence[Result], most: int = 10) -> list[dict[str, Any
     return found
 
 
-def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterable[tuple[str, list[str], str]]:
+def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterable[tuple[str, Legend, str]]:
     """(caption, legend, SVG); figures that nothing is known for are left out."""
     runs = [result.run for result in results]
     errors = [(NAMES[key], [_bar(r.report["scores"].get(key)) for r in results]) for key in ("wer", "cer")]
@@ -106,29 +112,32 @@ def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterabl
         if found := result.report.get("confidence"):
             bins = [(one["confidence"], one["right"], one["words"]) for one in found["bins"]]
             caption = f"Share of right words by confidence, {result.run}"
-            yield caption, ["words; on the dashed line confidence is honest"], reliability(bins, caption)
+            yield caption, [(0, "words; on the dashed line confidence is honest")], reliability(bins, caption)
 
 
 def _bar_figure(
     caption: str, runs: list[str], series: list[tuple[str, list[Bar | None]]], target: float
-) -> Iterable[tuple[str, list[str], str]]:
+) -> Iterable[tuple[str, Legend, str]]:
     shown = [(name, found) for name, found in series if any(found)]
     if shown:
-        yield caption, [name for name, _ in shown], bars(runs, shown, caption, target)
+        yield caption, list(enumerate(name for name, _ in shown)), bars(runs, shown, caption, target)
 
 
 def _curve_figure(
     caption: str, histories: Sequence[History], wanted: Sequence[tuple[str, bool]]
-) -> Iterable[tuple[str, list[str], str]]:
-    labels = {"loss": "training", "eval_loss": "evaluation (dots)", "eval_wer": "WER"}
-    series = [
-        (f"{history.experiment}, {labels[name]}", smooth(points) if name == "loss" else points, joined)
-        for history in histories
+) -> Iterable[tuple[str, Legend, str]]:
+    """All curves of a run in its colour."""
+    told = {"loss": "training", "eval_loss": "evaluation (dots)", "eval_wer": "WER"}
+    found = [
+        (number, (f"{run}, {told[name]}", smooth(points) if name == "loss" else points, joined))
+        for number, (run, history) in enumerate(zip(labels(histories), histories, strict=True))
         for name, joined in wanted
         if (points := history.curve(name))
     ]
-    if series:
-        yield caption, [name for name, _, _ in series], curves(series, caption)
+    if found:
+        numbers, series = [number for number, _ in found], [one for _, one in found]
+        legend = [(number, name) for number, (name, _, _) in found]
+        yield caption, legend, curves(series, caption, numbers)
 
 
 def _bleu_of(result: Result, rows: str, system: str) -> dict[str, Any] | None:

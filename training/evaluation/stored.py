@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class History:
     experiment: str
     records: list[dict[str, Any]]
     config: str = ""
+    place: str = ""
+    """Where the run lies, as far as it tells runs of one name apart."""
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of one logged name; records without it are left out."""
@@ -91,19 +94,47 @@ def _result(path: Path) -> Result:
     return Result(run, report, table if table.is_file() else None)
 
 
+def free_name(results: Path, wanted: str, model_dir: Path, config_sha256: str | None) -> str:
+    """``wanted``, or that with the name of the folder above, or a number, where the results of another run have it.
+
+    So the evaluations of two runs whose folders have one name (``a/run``, ``b/run``) do not replace each other.
+    """
+    above = model_dir.resolve().parent.name
+    names = chain([wanted, f"{wanted}_{above}"], (f"{wanted}_{number}" for number in count(2)))
+    return next(name for name in names if not of_another(results, name, model_dir, config_sha256))
+
+
+def of_another(results: Path, name: str, model_dir: Path, config_sha256: str | None) -> bool:
+    """Whether the results of this name are there and are those of another run, to judge by its folder.
+
+    One with the same settings whose folder is gone counts as this one: it was moved here.
+    """
+    path = results / f"{name}{METRICS_SUFFIX}"
+    if not path.is_file():
+        return False
+    report = read_json(path)
+    meta = report.get("meta") if isinstance(report, dict) else None
+    evaluated = Path(str((meta or {}).get("model_dir") or ""))
+    if not meta or evaluated.resolve() == model_dir.resolve():
+        return False
+    moved = evaluated.name == model_dir.resolve().name and not evaluated.exists()
+    return not (moved and meta.get("config_sha256") == config_sha256)
+
+
 def load_histories(outputs: Path) -> list[History]:
     """The histories of all runs under ``outputs`` (``<run>/metrics/<experiment>_metrics.json``), by run."""
-    return [_history(path) for path in sorted(outputs.glob(f"*/metrics/*{METRICS_SUFFIX}"))]
+    return [_history(path, outputs) for path in sorted(outputs.glob(f"*/metrics/*{METRICS_SUFFIX}"))]
 
 
-def _history(path: Path) -> History:
+def _history(path: Path, outputs: Path) -> History:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("history"), list):
         raise UserError(f"{path}: holds no training history (a list under 'history')")
     run = path.parent.parent
     config = run / "config.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    return History(run.name, str(content.get("experiment") or run.name), content["history"], text)
+    experiment = str(content.get("experiment") or run.name)
+    return History(run.name, experiment, content["history"], text, place=path.relative_to(outputs).as_posix())
 
 
 def find_predictions(given: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
-from training.pipeline.quick_plan import Quick, evaluated, steps
+from training.pipeline.quick_plan import Quick, check_export, evaluated, steps
 from training.pipeline.resolve import addressed, resolve
 from training.pipeline.state import State
 from training.pipeline.tasks import RESULTS_FOLDER, Run, score_lines
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     quick = plan(args)
     state = State(quick.phase1.path("output_dir") / f".quick_{quick.phase1.resolved.name}.json")
+    check_export(quick, state)
     walker = Walker(steps(quick, state, say), state, say, fresh=quick.fresh)
     status = walker.call()
     if status == 0:

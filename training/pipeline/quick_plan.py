@@ -177,13 +177,13 @@ def phase2_task(quick: Quick, state: State, say: Say) -> Task:
 
 
 def calibrations(quick: Quick) -> list[Task]:
-    """``polyvox calibrate`` on the dev split, where there is one."""
+    """``polyvox calibrate`` on the dev split, where there is one; a model that says next to nothing stays as it is."""
     dev = quick.phase2.resolved.values["data"]["dev"]
     task = Task(
         key=f"calibrate {quick.phase2.resolved.name}",
-        command=tasks.module("training.scripts.calibrate", "--model_dir", quick.model),
+        command=tasks.module("training.scripts.calibrate", "--model_dir", quick.model, "--if_possible"),
         reads=(quick.model / RESULTS, *([Path(dev)] if dev else [])),
-        writes=(quick.model / CALIBRATION,),
+        may_write=(quick.model / CALIBRATION,),
     )
     return [task] if dev else []
 
@@ -209,10 +209,31 @@ def scorings(quick: Quick) -> list[Task]:
     ]
 
 
+def check_export(quick: Quick, state: State) -> None:
+    """`UserError` for an export folder that the last step would refuse, before the hours of the others."""
+    if quick.export is None:
+        return
+    trained = [run.resolved.folder.resolve() for run in (quick.phase1, quick.phase2)]
+    if quick.export.resolve() in trained:
+        raise UserError(f"--export {quick.export}: is the folder of a training; name another")
+    if quick.export.exists() and not quick.export.is_dir():
+        raise UserError(f"--export {quick.export}: is a file; name a folder")
+    made = state.record(export_key(quick.export)) is not None
+    if not made and quick.export.is_dir() and any(quick.export.iterdir()):
+        raise UserError(
+            f"--export {quick.export}: holds files already; name an empty folder, or empty this one"
+        )
+
+
+def export_key(folder: Path) -> str:
+    """Name of the export's task."""
+    return f"export {folder}"
+
+
 def export_task(quick: Quick, state: State) -> Task:
     """The model's files, without checkpoints, in a folder of their own."""
     assert quick.export is not None
-    key, output = f"export {quick.export}", quick.export
+    key, output = export_key(quick.export), quick.export
     return Task(
         key=key,
         command=tasks.module("training.pipeline.export", "--model_dir", quick.model, "--output", output),

@@ -46,13 +46,17 @@ def _no_flags(inputs: str) -> Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One process. ``start`` is told the hash of the inputs and adds flags; ``notes`` are kept when it is done."""
+    """One process. ``start`` is told the hash of the inputs and adds flags; ``notes`` are kept when it is done.
+
+    ``may_write``: files that it writes where it can; those that it has written are looked for like those of ``writes``.
+    """
 
     key: str
     command: tuple[str, ...]
     values: Any = None
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
+    may_write: tuple[Path, ...] = ()
     start: Callable[[str], Start] = _no_flags
     notes: Callable[[], dict[str, Any]] = dict
     launcher: bool = False

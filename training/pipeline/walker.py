@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from training.pipeline import process
 from training.pipeline.state import State
 from training.pipeline.tasks import Say, Step, Task
 
 POLL_SECONDS = 5.0
+WRITTEN = "written"
+"""Note of a task: the files of `Task.may_write` that it has written."""
 
 
 class Walker:
@@ -99,7 +102,7 @@ class Walker:
     def _task(self, task: Task) -> tuple[int, float | None]:
         """Status, and how long an earlier call took where there was nothing to do."""
         inputs = task.inputs()
-        if self.state.is_finished(task.key, inputs, task.writes):
+        if self._is_finished(task, inputs):
             record = self.state.record(task.key)
             assert record is not None
             return 0, record["seconds"]
@@ -110,8 +113,15 @@ class Walker:
             return status, None
         if missing := [str(path) for path in task.writes if not path.exists()]:
             raise RuntimeError(f"{task.key} ended well but did not write {', '.join(missing)}")
-        self.state.finish(task.key, time.monotonic() - began, task.notes())
+        written = [str(path) for path in task.may_write if path.exists()]
+        notes = {**task.notes(), **({WRITTEN: written} if written else {})}
+        self.state.finish(task.key, time.monotonic() - began, notes)
         return 0, None
+
+    def _is_finished(self, task: Task, inputs: str) -> bool:
+        """Done with these inputs, and all is there that it wrote."""
+        notes = (self.state.record(task.key) or {}).get("notes") or {}
+        return self.state.is_finished(task.key, inputs, [*task.writes, *map(Path, notes.get(WRITTEN, ()))])
 
     def _process(self, task: Task, flags: Sequence[str]) -> int:
         ended = process.run(
@@ -142,7 +152,7 @@ class Walker:
             ours = self.followed is not None and call["id"] == self.followed
             record, now = self.state.record(task.key), self.state.running
             if ours or not self.fresh:
-                if self.state.is_finished(task.key, task.inputs(), task.writes):
+                if self._is_finished(task, task.inputs()):
                     return 0, record["seconds"] if record else 0.0
                 if task.launcher and now and now["key"] == task.key and "pid" in now:
                     return self._process(task, now["flags"]), None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from training.config.arguments import DEFAULT_BATCH
 from training.models import load
+from training.provenance import told
 from training.publishing.scores import comparisons, scores, table
 from training.trainable import LoraDefaults
 
@@ -109,11 +110,12 @@ def _training(facts: Facts) -> Iterator[str]:
         else f"{training['batch_size'] or DEFAULT_BATCH} utterances",
         "accumulated batches": training["gradient_accumulation_steps"],
         "label smoothing": training["label_smoothing_factor"],
-        "precision": _precision(facts.config),
+        "precision": _precision(facts),
         "augmentation": _augmentation(facts.config.get("augmentation") or {}),
         "seed": training["seed"],
         "time": f"{results['train_seconds'] / 60:.1f} min",
-        "device": facts.config["profile"]["description"] or facts.config["profile"]["device"],
+        "device": _device(facts),
+        **_changed_data(results.get("data_changes") or []),
     }
     yield from table(("", ""), rows.items())
 
@@ -129,10 +131,39 @@ def _learns(training: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _precision(config: Mapping[str, Any]) -> str:
-    training = config["training"]
+def _precision(facts: Facts) -> str:
+    """As it was computed, where the run says so; else as the configuration asks."""
+    recorded = [one["precision"] for one in facts.results.get("devices") or [] if "precision" in one]
+    if recorded:
+        return ", then ".join(dict.fromkeys(recorded))
+    training = facts.config["training"]
     asked = next((name for name in ("bf16", "fp16") if training[name]), None)
-    return asked or (config["profile"]["precision"] if training["fp16"] is None else "fp32")
+    return asked or (facts.config["profile"]["precision"] if training["fp16"] is None else "fp32")
+
+
+def _device(facts: Facts) -> str:
+    """What the run says that it was computed on; of one that does not say, what its configuration has."""
+    if recorded := facts.results.get("devices"):
+        return told(recorded)
+    profile = facts.config["profile"]
+    return f"not recorded (the configuration says: {profile['description'] or profile['device']})"
+
+
+def _changed_data(changes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """A row where the run went on with other utterances than those that it began with."""
+    parts = [
+        f"from step {change['from_step']}: {split} {', '.join(_counted(found))}"
+        for change in changes
+        for split, found in change.items()
+        if split != "from_step"
+    ]
+    return {"data changed": "; ".join(parts)} if parts else {}
+
+
+def _counted(found: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{found[what]:,} {what}" for what in ("added", "removed", "changed") if found[what])
+    if found["reordered"]:
+        yield "in another order"
 
 
 def _augmentation(settings: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ _CELLS = {
     "speaker": "speaker", "group": "recording_group", "words": "words", "word_languages": "word_languages",
 }  # fmt: skip
 """Column of a manifest → column of the registry."""
+CONTENT = "__content__"
+"""Internal column: the SHA-256 of the recording."""
 
 
 class VersionSplit(Manifest):
@@ -33,6 +35,15 @@ class VersionSplit(Manifest):
         """The rows ``indices``, in that order."""
         chosen = super().select(indices)
         return VersionSplit(chosen.table, self.path, self.audio_root)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Columns under our names."""
+        return [name for name in super().column_names if name != CONTENT]
+
+    def sound_marks(self) -> list[str]:
+        """The hash of each recording's content; where it lies does not count."""
+        return self.table.column(CONTENT).to_pylist()
 
     def sha256(self) -> str:
         """A fingerprint of the rows: texts, times and paths."""
@@ -79,6 +90,7 @@ def _table(registry: Registry, found: Sequence[Any]) -> pa.Table:
     for name in dict.fromkeys(name for other in others for name in other):
         columns.setdefault(name, _strings(other.get(name) for other in others))
     kept = {name: cells for name, cells in columns.items() if cells.null_count < len(cells)}
+    kept[CONTENT] = _strings(row.content_hash for row in found)
     return pa.table({**kept, LINE: pa.array(range(1, len(found) + 1), pa.int32())})
 
 

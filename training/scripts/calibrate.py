@@ -33,6 +33,11 @@ def parser() -> argparse.ArgumentParser:
         "--manifest", type=Path, default=None, help="utterances; default: the run's dev split"
     )
     add_columns(result)
+    result.add_argument(
+        "--if_possible",
+        action="store_true",
+        help="where there are too few words, say so and write nothing: the confidence stays the model's own",
+    )
     result.add_argument("--seed", type=int, default=0, help="of the cross-validation (default: 0)")
     add_options(result)
     return result
@@ -61,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     how = decoding(trained, args)
     predictions = how.predict(trained, found.dataset)
     judged = judge_words(predictions.examples, predictions.hypotheses)
-    _require_enough(judged, path)
+    if few := _too_few(judged, path):
+        if not args.if_possible:
+            raise UserError(few)
+        print(f"not calibrated: {few}")
+        return 0
     calibration, figures = fit(judged, seed=args.seed)
     calibration = replace(
         calibration,
@@ -74,12 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _require_enough(judged: Judged, path: Path | None) -> None:
-    if len(judged.right) < FEWEST:
-        raise UserError(
-            f"{path or 'the dev split'}: {len(judged.right)} recognised words are too few to fit a confidence; at least "
-            f"{FEWEST} are needed (--manifest FILE)"
-        )
+def _too_few(judged: Judged, path: Path | None) -> str | None:
+    """What is wrong where there are too few words; None where there are enough."""
+    if len(judged.right) >= FEWEST:
+        return None
+    return (
+        f"{path or 'the dev split'}: {len(judged.right)} recognised words are too few to fit a confidence; at least "
+        f"{FEWEST} are needed (--manifest FILE)"
+    )
 
 
 def _record(judged: Judged, figures: Mapping[str, Any], path: Path | None, manifest: Any) -> dict[str, Any]:

@@ -59,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def audio_of(results: Sequence[Result]) -> Callable[[str], tuple[bytes, str] | None]:
-    """Sound of an utterance by id, from the places that the predictions name; None where it is gone."""
-    places = {row["id"]: row for result in results for row in result.predictions() if row.get("audio_path")}
+    """Sound of an utterance by id, from the places that the predictions name; None where it is gone.
+
+    Of several test sets with one name for different utterances the first counts, as for the report's examples.
+    """
+    rows = [row for result in results for row in result.predictions() if row.get("audio_path")]
+    places = {row["id"]: row for row in reversed(rows)}
 
     def load(name: str) -> tuple[bytes, str] | None:
         return _wav(places[name]) if name in places else None

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.swap_test:
         _check_swap_test(trained, args.domain)
     trained = with_domain(trained, args.domain)
-    name = args.name or _name(trained, args)
+    name = _free_name(trained, args)
     columns = column_names(args.column)
     manifest, path = open_rows(trained, args.test_csv, "--test_csv", args.split, args.audio_root, columns)
     if args.swap_test and not any(cells(manifest, "domain")):
@@ -198,6 +198,30 @@ def _name(trained: Trained, args: argparse.Namespace) -> str:
         *([args.domain] if args.domain else []),
     ]
     return "_".join(parts)
+
+
+def _free_name(trained: Trained, args: argparse.Namespace) -> str:
+    """``--name`` or `_name`; one that another run's results have is not taken unasked."""
+    from training.evaluation.stored import free_name, of_another
+
+    sha256 = _config_sha256(trained)
+    if args.name:
+        if of_another(args.output, args.name, args.model_dir, sha256):
+            print(f"--name {args.name}: replaces the results that another run has under this name")
+        return str(args.name)
+    wanted = _name(trained, args)
+    found = free_name(args.output, wanted, args.model_dir, sha256)
+    if found != wanted:
+        print(
+            f"{args.output}: another run has the name {wanted}; these results get the name {found} (or give --name)"
+        )
+    return found
+
+
+def _config_sha256(trained: Trained) -> str | None:
+    import hashlib
+
+    return hashlib.sha256(trained.config.to_yaml().encode()).hexdigest() if trained.config else None
 
 
 def _check_swap_test(trained: Trained, domain: str | None) -> None:
@@ -345,8 +369,6 @@ def _meta(
     dropped: int,
 ) -> dict[str, Any]:
     """What the figures depend on: versions, commit, hashes, settings."""
-    import hashlib
-
     from training.versions import commit, versions
 
     config = trained.config
@@ -358,7 +380,7 @@ def _meta(
         "split": None if args.test_csv else args.split,
         "manifest": str(path) if path else None,
         "manifest_sha256": manifest.sha256() if path else None,
-        "config_sha256": hashlib.sha256(config.to_yaml().encode()).hexdigest() if config else None,
+        "config_sha256": _config_sha256(trained),
         "config": config.as_dict() if config else None,
         "generation": generation,
         "domain": args.domain,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
@@ -30,6 +30,11 @@ def parser() -> argparse.ArgumentParser:
         help="go on from this checkpoint folder, or from the run's newest whole one",
     )
     result.add_argument(
+        "--accept_changed_data",
+        action="store_true",
+        help="with --resume: go on although the utterances are not those that the run was trained on",
+    )
+    result.add_argument(
         "--fresh", action="store_true", help="remove what an earlier run left in output.dir first"
     )
     guide_flags.add_to(result)
@@ -44,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides, args.resume = [args.resume, *args.overrides], ""
     if args.resume is not None and args.fresh:
         raise UserError("--resume and --fresh contradict each other")
+    if args.accept_changed_data and args.resume is None:
+        raise UserError("--accept_changed_data belongs to --resume; a run that starts has no data of before")
     share_the_cores()
     from training.config.load import load_config
 
@@ -91,18 +98,31 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def reporter(log_file: Path | None) -> Callable[[str], None]:
-    """`say`, and into the file where there is one."""
-    if log_file is None:
-        return say
-    log_file.parent.mkdir(parents=True, exist_ok=True)
+class Reporter:
+    """`say`, and into the log file where there is one.
 
-    def both(text: str) -> None:
+    ``held``: lines for the file are kept until `release`; a file inside the run's folder is not there before the run is.
+    """
+
+    def __init__(self, log_file: Path | None, *, held: bool = False) -> None:
+        self.log_file, self.held = log_file, held
+        self.waiting: list[str] = []
+
+    def __call__(self, text: str) -> None:
         say(text)
-        with log_file.open("a", encoding="utf8") as file:
-            file.write(f"{text}\n")
+        if self.log_file is not None:
+            self.waiting.append(text)
+            if not self.held:
+                self.release()
 
-    return both
+    def release(self) -> None:
+        """Write what was held back, and every further line at once."""
+        self.held = False
+        lines, self.waiting = self.waiting, []
+        if self.log_file is not None and lines:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("a", encoding="utf8") as file:
+                file.writelines(f"{line}\n" for line in lines)
 
 
 def _train(config: object, args: argparse.Namespace) -> int:
@@ -114,7 +134,9 @@ def _train(config: object, args: argparse.Namespace) -> int:
 
     assert isinstance(config, Config)
     quiet()
-    folder, report = config.output.dir, reporter(config.output.log_file)
+    folder, log = config.output.dir, config.output.log_file
+    inside = log is not None and log.resolve().is_relative_to(folder.resolve())
+    report = Reporter(log, held=inside and args.resume is None)
     resume = checkpoint.find(folder, args.resume or None, report) if args.resume is not None else None
     check_folder(folder, resume=resume, fresh=args.fresh)
     if args.fresh:
@@ -125,7 +147,14 @@ def _train(config: object, args: argparse.Namespace) -> int:
     source = None if config.training.trainable == "lora" else resume
     run = build(config, source=source, report=report)
     try:
-        results = fit(run, resume=resume, fresh=args.fresh, report=report)
+        results = fit(
+            run,
+            resume=resume,
+            fresh=args.fresh,
+            accept_changed_data=args.accept_changed_data,
+            claimed=report.release,
+            report=report,
+        )
     except Stopped as stopped:
         print(f"{stopped}: saved in {folder}; go on with --resume")
         return 128 + stopped.number

@@ -40,7 +40,7 @@ class Parts:
         folder.mkdir(parents=True, exist_ok=True)
         if force:
             self.path.unlink(missing_ok=True)
-        elif self.path.exists():
+        elif self.path.exists() and self.path.stat().st_size:  # begun, and something is found
             _check_settings(folder, settings)
         with atomic_text(folder / SETTINGS) as handle:
             json.dump(settings, handle, ensure_ascii=False, indent=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,16 +130,24 @@ def stored_search(folder: Path) -> list[str] | None:
     return list(setting["search"].values()) if setting else None
 
 
-def open_study(setup: Setup) -> optuna.Study:
+def open_study(setup: Setup, report: Callable[[str], None] = print) -> optuna.Study:
     """The folder's study, or a new one; `UserError` where it is a study of something else. Call it `locked`.
 
-    A trial that a dead process left running is marked as killed, and all that are undone are queued again.
+    A trial that a dead process left running is marked as killed, and all that are undone are queued again. A study of
+    something else of which every trial has failed and left nothing is begun anew: the command was corrected.
     """
     there = (setup.folder / DATABASE).is_file()
     if not there and _holds_files(setup.folder):
         raise UserError(f"{setup.folder} holds files and no {DATABASE}; name another folder with --output")
     study = _load(setup.folder, maximise=setup.greater_is_better)
     known = study.user_attrs.get(SETTING)
+    if known is not None and _differs(known, setup) and _in_vain(study, setup):
+        count = len(study.get_trials(deepcopy=False))
+        report(
+            f"{setup.folder}: all {count} trials of the study there failed; it is begun anew with these settings"
+        )
+        study = _anew(setup)
+        known = None
     if known is None:
         _begin(study, setup)
     else:
@@ -157,9 +165,33 @@ def _begin(study: optuna.Study, setup: Setup) -> None:
     study.set_user_attr(SETTING, setup.setting)
 
 
+def _differs(known: Mapping[str, Any], setup: Setup) -> bool:
+    return bool(known != _stored(setup))
+
+
+def _stored(setup: Setup) -> dict[str, Any]:
+    """The setting through JSON, as the database has it: tuples are lists there."""
+    found: dict[str, Any] = json.loads(json.dumps(setup.setting))
+    return found
+
+
+def _in_vain(study: optuna.Study, setup: Setup) -> bool:
+    """Whether every trial failed and none has left a checkpoint or a logged step."""
+    trials = [one for one in study.get_trials(deepcopy=False) if one.state.is_finished()]
+    if not trials or any(outcome(one) != FAILED for one in trials):
+        return False
+    return not any(setup.trial_folder(one.number).exists() for one in trials)
+
+
+def _anew(setup: Setup) -> optuna.Study:
+    import optuna
+
+    optuna.delete_study(study_name=STUDY, storage=_storage(setup.folder))
+    return _load(setup.folder, maximise=setup.greater_is_better)
+
+
 def _compare(known: Mapping[str, Any], setup: Setup) -> None:
-    # Through JSON, as the database has it: tuples are lists there.
-    now = json.loads(json.dumps(setup.setting))
+    now = _stored(setup)
     for part, name in (("search", "searches something else"), ("config", "is of another configuration")):
         if keys := ", ".join(differences(known[part], now[part])):
             raise UserError(

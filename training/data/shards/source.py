@@ -72,6 +72,11 @@ class ShardSource(Manifest):
         """The real length of row ``index`` by its header. Raises `audio.AudioError`."""
         return audio.probe_bytes(self._bytes(index), self._cell("audio_path", index)).duration
 
+    def sound_marks(self) -> list[str]:
+        """The name of each sound inside its shard, and its size in bytes; where the shards lie does not count."""
+        columns = (self.table.column(name).to_pylist() for name in ("audio_path", SHARD, SIZE))
+        return [f"{place.removeprefix(shard)} {size}" for place, shard, size in zip(*columns, strict=True)]
+
     def sha256(self) -> str:
         """A fingerprint of the rows: texts, times, and where in which shard each sound lies."""
         return fingerprint(self.table.combine_chunks())
