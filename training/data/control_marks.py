@@ -23,7 +23,7 @@ TIME_SLACK = 0.1
 SEGMENTS, WORDS = "segments", "words"
 
 _NAMES = "s|/s|pad|unk|mask|bos|eos|blank|(?:start|end)_of_turn|2transcribe|2translate"
-_MARK = re.compile(rf"(<[|｜][^\s<>|｜]{{2,60}}[|｜]>|<(?:{_NAMES})>)", re.IGNORECASE)
+_MARK = re.compile(rf"(<[|｜](?:\d|[^\s<>|｜]{{2,60}})[|｜]>|<(?:{_NAMES})>)", re.IGNORECASE)
 _NOT_SAID = frozenset(
     ("unk", "mask", "startofprev", "startoflm", "nospeech", "nocaptions"),
 )

@@ -68,8 +68,8 @@ def _with_model(backend: Tokenizer, model: Any) -> Tokenizer:
 
 
 def _model(described: dict[str, Any]) -> Any:
-    bare = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None}
-    bare |= {"pre_tokenizer": None, "post_processor": None, "decoder": None, "model": described}
+    parts = ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
+    bare = {**dict.fromkeys(parts), "version": "1.0", "added_tokens": [], "model": described}
     return Tokenizer.from_str(json.dumps(bare)).model
 
 

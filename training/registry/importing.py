@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from training.data.audio import AudioError, segment_duration
 from training.data.columns import COLUMNS
-from training.data.control_marks import WORDS, MarkTally, time_cells, unmarked
+from training.data.control_marks import WORDS, MarkTally, Unmarked, time_cells, unmarked
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.manifest import Manifest
@@ -158,7 +158,7 @@ class _Import:
     def _cleaned(self, row: dict[str, Any], example: Example) -> str | None:
         """Clean the texts of ``row``; what is wrong with its control marks, None where nothing is."""
         seconds = inf if example.duration is None else example.duration
-        found = {
+        found: dict[str, Unmarked] = {
             name: unmarked(row[name] or "", name, seconds, clean_transcript)
             for name in ("transcript", "translation")
             if name in row
