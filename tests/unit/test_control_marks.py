@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from registry_files import imported, noise, table
+from registry_files import settings as settings_of
 from speech_files import manifest, sound
 
-from training.data.control_marks import MarkTally, time_cells, time_columns, unmarked
+from training.data.control_marks import MarkTally, time_cells, time_columns, unmarked, watched
 from training.data.example import TASKS, AudioRef, Example, Hypothesis
 from training.data.korean_text import KoreanRules
 from training.data.manifest import load_manifest
 from training.data.preprocess_manifest import main, preprocess
 from training.data.text import clean_transcript
 from training.evaluation.evaluate import evaluate
+from training.registry.source import load_version
+from training.scripts import lm
+from training.scripts.prepare_data import report
 
 ORDINARY = [
     "a < b | c > d",
@@ -221,6 +226,45 @@ def test_korean_rules_clean_what_lies_between_the_marks(tmp_path: Path) -> None:
     (example,) = list(kept)
     ((text, start, end),) = json.loads(kept.column("segments")[0])
     assert text == example.texts["transcribe"] and "(" not in text and (start, end) == (0.0, 1.2)
+
+
+def test_texts_that_nobody_cleaned_are_counted_where_they_are_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    assert list(watched(["<|0.00|> a", "a < b", "b</s>"], said.append)) == ["<|0.00|> a", "a < b", "b</s>"]
+    assert len(said) == 1 and said[0].startswith("2 texts hold control marks")
+    assert list(watched(["a", "b"], said.append)) and len(said) == 1
+    text = tmp_path / "text.txt"
+    text.write_text("<|0.00|> xin<|1.00|>\nchào\n", encoding="utf8")
+    assert lm.main(["train", "--text", str(text), "--output", str(tmp_path / "lm.arpa"), "--order", "1"]) == 0
+    assert "--text: 1 texts hold control marks" in capsys.readouterr().err
+
+
+def test_the_registry_takes_marks_out_and_keeps_times_of_words(tmp_path: Path) -> None:
+    texts = [
+        "<|0.00|> xin<|0.40|><|0.40|> chào<|0.90|>",
+        "<|vi|>xin bạn",
+        "<|0.00|>hai từ<|0.90|>",
+        "xin <|vi|> anh",
+    ]
+    lines = ["file_path,transcript,duration,split,speaker_id"]
+    for i, text in enumerate(texts):
+        noise(tmp_path / f"{i}.wav", seed=i)
+        lines.append(f"{i}.wav,{text},1.0,{('train', 'dev', 'test', 'train')[i]},s{i}")
+    source = table(tmp_path / "metadata.csv", lines)
+    done = imported(source, auto_split=False)
+    assert done.ledger.counts() == {"control_mark": 1}
+    assert "taken out of 3 utterances; times kept of 1 (as words); times not kept of 1" in report(
+        settings_of(source), done
+    )
+    parts = {
+        name: load_version(str(tmp_path / "registry.db"), "v1", name)[0] for name in ("train", "dev", "test")
+    }
+    assert [one.texts["transcribe"] for one in parts.values()] == ["xin chào", "xin bạn", "hai từ"]
+    assert [[(w.text, w.start, w.end) for w in one.words] for one in parts.values()] == [
+        [("xin", 0.0, 0.4), ("chào", 0.4, 0.9)], [], [],
+    ]  # fmt: skip
 
 
 def test_hypotheses_and_references_that_are_written_like_control_tokens_are_scored(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -106,6 +106,25 @@ def _segments(said: list[str], marks: list[str], seconds: float) -> tuple[Span, 
         spans.append((text, before, after))
     known = [time for time in times if time is not None]
     return tuple(spans) if known == sorted(known) and known[-1:] <= [seconds + TIME_SLACK] else ()
+
+
+def watched(texts: Iterable[str], say: Callable[[str], object]) -> Iterator[str]:
+    """The texts; after the last of them ``say`` is told how many hold marks, where any does."""
+    count = 0
+    for text in texts:
+        count += "<" in text and _MARK.search(text) is not None
+        yield text
+    if count:
+        say(
+            f"{count:,} texts hold control marks such as <|0.00|> or </s>, which count as spoken text here; polyvox "
+            "preprocess takes them out"
+        )
+
+
+def warn(texts: Iterable[str], say: Callable[[str], object]) -> None:
+    """`watched` for texts that are not needed otherwise."""
+    for _ in watched(texts, say):
+        pass
 
 
 class MarkTally:

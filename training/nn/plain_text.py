@@ -69,7 +69,7 @@ def _with_model(backend: Tokenizer, model: Any) -> Tokenizer:
 
 def _model(described: dict[str, Any]) -> Any:
     parts = ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
-    bare = {**dict.fromkeys(parts), "version": "1.0", "added_tokens": [], "model": described}
+    bare: dict[str, Any] = {**dict.fromkeys(parts), "version": "1.0", "added_tokens": [], "model": described}
     return Tokenizer.from_str(json.dumps(bare)).model
 
 

@@ -86,6 +86,7 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> tuple[Any,
 
     These are listed, and are not scored as if they were silent.
     """
+    from training.data.control_marks import warn
     from training.data.dataset import SpeechDataset, unwritable, validate
     from training.data.tasks import check_tasks
     from training.inference.decoding import PromptsOnly
@@ -107,6 +108,8 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> tuple[Any,
             "write them, and they count as errors",
             file=sys.stderr,
         )
+    texts = (text for _, _, text in manifest.texts())
+    warn(texts, lambda line: print(f"the {split} split: {line}", file=sys.stderr))
     return dataset.select(kept), ledger
 
 
