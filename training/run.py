@@ -243,7 +243,7 @@ def usable(
             f"{name}: {pieces} pieces of text in {rows} utterances are not in the model's vocabulary; they read as "
             "unknown, and no hypothesis can contain them"
         )
-    warn((text for _, _, text in chosen.manifest.texts()), lambda line: report(f"{name}: {line}"))
+    warn((text for _, _, text in manifest.texts()), lambda line: report(f"{name}: {line}"))
     return chosen, ledger
 
 

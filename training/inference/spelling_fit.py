@@ -109,25 +109,31 @@ def fit_hot_words(
     Raises `UserError` for one that the model cannot spell (unless ``accept``), and for two that become one with
     different weights.
     """
+    written = {phrase: _writable(phrase, vocabulary) for phrase in weights}
+    if (lost := [phrase for phrase, form in written.items() if form is None]) and not accept:
+        raise UserError(_unspelled(lost, vocabulary))
     found: dict[str, float] = {}
     origin: dict[str, str] = {}
-    changed: list[str] = []
     for phrase, weight in weights.items():
-        written = _writable(phrase, vocabulary)
-        if written is None and not accept:
-            raise UserError(_unspelled(phrase, vocabulary))
-        written = phrase if written is None else written
-        if found.get(written, weight) != weight:
+        form = written[phrase] or phrase
+        if found.get(form, weight) != weight:
             raise UserError(
-                f"--hot_words: {origin[written]!r} and {phrase!r} are both written {written!r} by this model, with "
+                f"--hot_words: {origin[form]!r} and {phrase!r} are both written {form!r} by this model, with "
                 "different weights; leave one of them out"
             )
-        found[written], origin[written] = weight, phrase
-        if written != phrase:
-            changed.append(f"{phrase!r} as {written!r}")
-    more = f" and {len(changed) - EXAMPLES} more" if len(changed) > EXAMPLES else ""
-    note = f"--hot_words: looked for as this model writes them: {', '.join(changed[:EXAMPLES])}{more}"
-    return found, (note,) if changed else ()
+        found[form], origin[form] = weight, phrase
+    return found, _hot_notes(written, lost)
+
+
+def _hot_notes(written: Mapping[str, str | None], lost: Sequence[str]) -> tuple[str, ...]:
+    changed = [f"{phrase!r} as {form!r}" for phrase, form in written.items() if form not in (None, phrase)]
+    notes = [f"--hot_words: cannot be spelled by this model, so never found: {_listed(lost)}"] if lost else []
+    if changed:
+        more = f" and {len(changed) - EXAMPLES} more" if len(changed) > EXAMPLES else ""
+        notes.append(
+            f"--hot_words: looked for as this model writes them: {', '.join(changed[:EXAMPLES])}{more}"
+        )
+    return tuple(notes)
 
 
 def _unigrams(model: NgramModel, path: Path) -> dict[str, float]:
@@ -214,15 +220,15 @@ def _writable(phrase: str, vocabulary: CtcVocabulary) -> str | None:
     return None
 
 
-def _unspelled(phrase: str, vocabulary: CtcVocabulary) -> str:
+def _unspelled(lost: Sequence[str], vocabulary: CtcVocabulary) -> str:
     known = set("".join(vocabulary.letters))
-    missing = sorted({c for c in audible(phrase) or phrase if not c.isspace()} - known)
-    why = f"it has no {_listed(missing)}" if missing else "its pieces do not add up to it"
+    missing = sorted({c for phrase in lost for c in audible(phrase) or phrase if not c.isspace()} - known)
+    why = f"it has no {_listed(missing)}" if missing else "its pieces do not add up to them"
     return (
-        f"--hot_words: {phrase!r} cannot be spelled by this model: {why}\n"
+        f"--hot_words: cannot be spelled by this model: {_listed(lost)}: {why}\n"
         f"  what the model spells with: {_letters(vocabulary)}\n"
-        "  write it as the training transcripts do (numbers in words, for example), leave it out, or go on all the same "
-        "with --accept_lm: it is never found then"
+        "  write them as the training transcripts do (numbers in words, for example), leave them out, or go on all the "
+        "same with --accept_lm: they are never found then"
     )
 
 
@@ -233,7 +239,8 @@ def _letters(vocabulary: CtcVocabulary) -> str:
 
 
 def _listed(words: Sequence[str]) -> str:
-    return ", ".join(map(repr, words[:EXAMPLES]))
+    more = f" and {len(words) - EXAMPLES} more" if len(words) > EXAMPLES else ""
+    return ", ".join(map(repr, words[:EXAMPLES])) + more
 
 
 def _percent(share: float) -> str:
