@@ -105,8 +105,10 @@ class E2EEncode:
         """What stands between the start token and the text, in training and in generation."""
         source, target = self.languages
         language = (example.language or source) if task == TRANSCRIBE else (example.target_language or target)
-        codes = language_codes(self.tokenizer)
-        code = language if language in (*self.languages, *codes.values()) else codes.get(language)
+        code: str | None = language
+        if language not in self.languages:  # a table's cell, which may name any control token
+            codes = language_codes(self.tokenizer)
+            code = language if language in codes.values() else codes.get(language)
         if code is None:
             raise ValueError(f"language {language!r} has no token in this tokenizer")
         return [token_id(self.tokenizer, token) for token in (code, TASK_TOKENS[task])]
