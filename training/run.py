@@ -17,6 +17,7 @@ from training.config.schema import Config, Data
 from training.data.amounts import cells
 from training.data.augment import Augment, make_augment
 from training.data.channel import parse_channel
+from training.data.control_marks import warn
 from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
@@ -253,6 +254,7 @@ def usable(
             f"{name}: {pieces} pieces of text in {rows} utterances are not in the model's vocabulary; they read as "
             "unknown, and no hypothesis can contain them"
         )
+    warn((text for _, _, text in manifest.texts()), lambda line: report(f"{name}: {line}"))
     return chosen, ledger
 
 

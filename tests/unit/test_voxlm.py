@@ -390,5 +390,5 @@ def test_trap_07_of_the_aligner_too(aligned):
 
 
 def test_an_instruction_with_the_placeholder_is_refused(folder):
-    with pytest.raises(UserError, match=r"model\.instruction, or .*<\|audio\|> 2 times"):
+    with pytest.raises(UserError, match=r"model\.instruction: <\|audio\|> is a control token"):
         assets.tiny(folder, instruction="Hear <|audio|>.")

@@ -105,11 +105,10 @@ class E2EEncode:
         """What stands between the start token and the text, in training and in generation."""
         source, target = self.languages
         language = (example.language or source) if task == TRANSCRIBE else (example.target_language or target)
-        code = (
-            language
-            if language in self.tokenizer.all_special_tokens
-            else language_codes(self.tokenizer).get(language)
-        )
+        code: str | None = language
+        if language not in self.languages:  # a table's cell, which may name any control token
+            codes = language_codes(self.tokenizer)
+            code = language if language in codes.values() else codes.get(language)
         if code is None:
             raise ValueError(f"language {language!r} has no token in this tokenizer")
         return [token_id(self.tokenizer, token) for token in (code, TASK_TOKENS[task])]

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +22,7 @@ from training.data.checks import check_audio
 from training.data.column_names import guess
 from training.data.columns import COMMAND, column_names, no_column
 from training.data.decode_pool import DecodePool, will_decode
+from training.data.control_marks import SEGMENTS, WORDS, MarkTally, time_cells, time_columns, unmarked
 from training.data.derived import DerivedFiles, rebase
 from training.data.example import Example
 from training.data.korean_text import Dual, KoreanRules, Numerals, clean_korean, has_two_transcripts
@@ -222,7 +224,7 @@ def preprocess(
     dropped unless ``keep_markers`` names that word. ``decode``: every clip to its last sample, by ``workers``
     processes; None: where there are fewer than `DECODE_BELOW`. ``report`` is told which; ``progress`` how many rows
     more of how many were looked at. Reasons: ``missing_text_marker``, ``empty_transcript``, ``empty_translation``,
-    ``dual_transcript``, ``too_short``, ``too_long``, ``word_languages`` (tags that do not line up with the cleaned
+    ``dual_transcript``, ``control_mark`` (see `training.data.control_marks`), ``too_short``, ``too_long``, ``word_languages`` (tags that do not line up with the cleaned
     words), and those of `training.data.sound_checks`.
 
     Raises `UserError` for a manifest that cannot be read, for an output that somebody else made, and when
@@ -250,6 +252,8 @@ def preprocess(
             raise UserError(
                 f"{source}: none of its {len(manifest):,} utterances can be used\n{ledger.summary()}"
             )
+        if line := rules.marks.line(f"in the columns {SEGMENTS} and {WORDS}"):
+            print(line)
         with files.open(ledger_path(output)) as handle:
             ledger.write_to(handle)
         rules.tell_emptied(source)
@@ -299,6 +303,7 @@ def _record(source: Path, manifest: Manifest, rules: _Rules, ledger: DropLedger)
         "keep_text_markers": list(rules.keep_markers),
         "utterances": len(manifest),
         "dropped": ledger.counts(),
+        "control_marks": dict(rules.marks.counts),
     }
 
 
@@ -312,7 +317,9 @@ def _write_kept(
     """The rows that stay go into ``output``, the others into the ledger."""
     ledger = DropLedger()
     with files.open(output) as handle:
-        write = row_writer(handle, output.suffix, manifest.column_names)
+        texts = manifest.column("transcript") if "transcript" in manifest.column_names else ()
+        added = [name for name in time_columns(texts) if name not in manifest.column_names]
+        write = row_writer(handle, output.suffix, [*manifest.column_names, *added])
         for row, drop in rules.rows():
             if drop is None:
                 write({**row, "audio_path": _path(manifest, row["audio_path"], output.parent)})
@@ -363,6 +370,7 @@ class _Rules:
         self.notes: list[Drop] = []
         self.keep_markers = keep_markers
         self.emptied: list[str] = []
+        self.marks = MarkTally()
 
     def rows(self) -> Iterator[tuple[dict[str, Any], Drop | None]]:
         """Every row with its texts cleaned, and why it is left out (None: it stays)."""
@@ -397,14 +405,23 @@ class _Rules:
 
     def _judge(self, index: int, row: dict[str, Any]) -> tuple[dict[str, Any], Drop | None]:
         example = self.manifest[index]
-        texts = {name: clean_transcript(row[name] or "") for name in TEXT_COLUMNS.values() if name in row}
-        korean = self.korean if _is_korean(example.language) else None
-        if korean is not None and "transcript" in texts:
-            texts["transcript"] = clean_korean(texts["transcript"], korean)
-            if korean.dual is None and has_two_transcripts(texts["transcript"]):
-                detail = f"{example.source}: (…)/(…) is said once and written twice; choose with --dual"
-                return row, Drop(example.id, "dual_transcript", detail)
-        row = {**row, **texts}
+        korean = self.korean if _is_korean(example.language) and "transcript" in row else None
+        cleaners = {} if korean is None else {"transcript": lambda text: clean_korean(text, korean)}
+        found = {
+            name: unmarked(
+                row[name] or "", name, example.duration or inf, cleaners.get(name, clean_transcript)
+            )
+            for name in TEXT_COLUMNS.values()
+            if name in row
+        }
+        self.marks.add(found)
+        if korean is not None and korean.dual is None and has_two_transcripts(found["transcript"].text):
+            detail = f"{example.source}: (…)/(…) is said once and written twice; choose with --dual"
+            return row, Drop(example.id, "dual_transcript", detail)
+        if fault := next((one.fault for one in found.values() if one.fault), None):
+            return row, Drop(example.id, "control_mark", f"{example.source}: {fault}")
+        texts = {name: one.text for name, one in found.items()}
+        row = {**row, **texts, **(time_cells(found["transcript"], row) if "transcript" in found else {})}
         drop = self._marker_drop(example, row) or self._text_drop(example, row)
         return row, drop or self._sound_drop(example, row, index)
 

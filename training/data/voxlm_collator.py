@@ -13,19 +13,20 @@ from training.data.collators import IGNORED, rectangle
 from training.data.example import TRANSCRIBE, Example
 from training.data.log_mels import Context, check_length, count_frames, encoder_frames, groups_of, log_mel
 from training.nn.ctc import CtcCharacters, check_feasible
+from training.nn.plain_text import text_encoding
 
 
 def word_of_tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
     """Ids of ``text``, single spaces between its words, and for each the word that it ends in (bytes of one letter apart: all in its word)."""
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    found = text_encoding(tokenizer, text)
     starts = [i for i, c in enumerate(text) if not c.isspace() and (i == 0 or text[i - 1].isspace())]
     words = []
-    for begin, end in found.offset_mapping:
+    for begin, end in found.offsets:
         # A space that is a token of its own leads to the word behind it.
         last = begin + max(len(text[begin:end].rstrip()), 1) - 1
         following = last + 1 if text[last : last + 1].isspace() else last
         words.append(int(np.searchsorted(starts, following, side="right")) - 1)
-    return found.input_ids, words
+    return found.ids, words
 
 
 @dataclass(frozen=True)

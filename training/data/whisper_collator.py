@@ -15,6 +15,8 @@ from training.data.collators import IGNORED, collate_targets
 from training.data.example import TRANSCRIBE, Example
 from training.data.log_mels import Context, check_length, count_frames, log_mel
 from training.nn.ctc import CtcCharacters, check_feasible
+from training.nn.plain_text import text_ids
+from training.nn.whisper_tokenizer import language_token, names_language
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class WhisperEncode:
         prompt = self.prompt(example, task)
         if task not in example.texts:
             return prompt
-        ids = tokenizer(f" {example.texts[task]}", add_special_tokens=False).input_ids
+        ids = text_ids(tokenizer, f" {example.texts[task]}")
         labels = [*prompt, *ids, tokenizer.eos_token_id]
         if len(labels) + 1 > self.max_label_tokens:
             raise ValueError(f"{task}: {len(labels) + 1} label tokens, at most {self.max_label_tokens}")
@@ -74,8 +76,9 @@ class WhisperEncode:
         tokenizer = self.processor.tokenizer
         language = example.language or self.language
         # Not get_added_vocab(): it makes a table of Whisper's 1,600 tokens at each call.
-        ids = tokenizer.convert_tokens_to_ids([f"<|{language}|>", f"<|{task}|>", "<|notimestamps|>"])
-        if ids[0] == tokenizer.unk_token_id:
+        token = language_token(language)
+        ids = tokenizer.convert_tokens_to_ids([token, f"<|{task}|>", "<|notimestamps|>"])
+        if ids[0] == tokenizer.unk_token_id or not names_language(token):
             raise ValueError(f"language {language!r} has no token in this tokenizer")
         return ids
 

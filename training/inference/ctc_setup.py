@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,9 @@ from training.errors import UserError
 from training.inference.ctc_decoding import CtcDecoder
 from training.inference.ctc_vocabulary import CtcVocabulary
 from training.inference.prefix_beam import Pruning
+from training.inference.spelling_fit import Fit, fit_hot_words, fit_language_model, folded
 from training.inference.word_scores import Fusion, HotWords, Together, parse_hot_words
+from training.lm.arpa import NgramModel, read_arpa
 
 if TYPE_CHECKING:
     from training.models import Bundle
@@ -22,7 +26,10 @@ BEAM_WIDTH = 10
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderOptions:
-    """How the frames are read. ``beam_width`` None: 1 (the best path), or `BEAM_WIDTH` with ``lm`` or ``hot_words``."""
+    """How the frames are read. ``beam_width`` None: 1 (the best path), or `BEAM_WIDTH` with ``lm`` or ``hot_words``.
+
+    ``accept_lm``: go on with a language model, or hot words, that the model cannot spell (see `fit_language_model`).
+    """
 
     beam_width: int | None = None
     lm: Path | None = None
@@ -31,6 +38,7 @@ class DecoderOptions:
     unknown_penalty: float = Fusion.unknown
     hot_words: tuple[str, ...] = ()
     search: str = "own"
+    accept_lm: bool = False
 
     @property
     def width(self) -> int:
@@ -51,24 +59,35 @@ class DecoderOptions:
         if self.search == "flashlight":
             return CtcDecoder(vocabulary, seconds, search=self._lexicon(vocabulary), edge_seconds=edge)
         pruning = Pruning(self.width) if self.width > 1 else None
-        return CtcDecoder(vocabulary, seconds, pruning, self._scorer(), edge_seconds=edge)
+        return CtcDecoder(vocabulary, seconds, pruning, self._scorer(vocabulary), edge_seconds=edge)
 
     def _lexicon(self, vocabulary: CtcVocabulary) -> Any:
         from training.inference.flashlight_beam import LexiconSearch
 
         if self.lm is None or self.hot_words:
             raise UserError("--search flashlight reads a language model (--lm) and takes no --hot_words")
-        return LexiconSearch(self.lm, vocabulary, Pruning(self.width), self.lm_weight, self.word_bonus)
+        _, fit = self._language_model(self.lm, vocabulary)
+        return LexiconSearch(
+            self.lm, vocabulary, Pruning(self.width), self.lm_weight, self.word_bonus, fit.spelled
+        )
 
-    def _scorer(self) -> Any:
+    def _scorer(self, vocabulary: CtcVocabulary) -> Any:
         parts: list[Any] = []
         if self.lm is not None:
-            from training.lm.arpa import read_arpa
-
-            parts.append(Fusion(read_arpa(self.lm), self.lm_weight, self.word_bonus, self.unknown_penalty))
+            model, fit = self._language_model(self.lm, vocabulary)
+            parts.append(Fusion(folded(model, fit), self.lm_weight, self.word_bonus, self.unknown_penalty))
         if self.hot_words:
-            parts.append(HotWords(parse_hot_words(self.hot_words)))
+            weights, notes = fit_hot_words(parse_hot_words(self.hot_words), vocabulary, accept=self.accept_lm)
+            _say(notes)
+            parts.append(HotWords(weights))
         return None if not parts else parts[0] if len(parts) == 1 else Together(tuple(parts))
+
+    def _language_model(self, path: Path, vocabulary: CtcVocabulary) -> tuple[NgramModel, Fit]:
+        """The file's model, and how its words are spelled; `UserError` where the model can spell too few of them."""
+        model = read_arpa(path)
+        fit = fit_language_model(model, vocabulary, path, accept=self.accept_lm)
+        _say(fit.notes)
+        return model, fit
 
     def identity(self, bundle: Bundle) -> dict[str, Any]:
         """What of these options decides which words are found: confidence that is calibrated for one is not for another."""
@@ -84,3 +103,8 @@ class DecoderOptions:
         """For the record of an evaluation."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**values, "beam_width": self.width, "lm": str(self.lm) if self.lm else None}
+
+
+def _say(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(note, file=sys.stderr)

@@ -23,9 +23,12 @@ class CtcVocabulary:
 
     @cached_property
     def delimiter(self) -> str | None:
-        """The token that parts words; None where pieces begin them, or where all is one word."""
-        if any(token.startswith(WORD_START) for token in self.tokens):
-            return None
+        """The token that parts words; None where pieces begin them, or where all is one word.
+
+        A ``▁`` that no other piece begins with stands between words of characters, as a space does.
+        """
+        if starts := [token for token in self.tokens if token.startswith(WORD_START)]:
+            return WORD_START if starts == [WORD_START] else None
         return next((mark for mark in DELIMITERS if mark in self.tokens), None)
 
     @cached_property
@@ -45,6 +48,32 @@ class CtcVocabulary:
             "" if i == self.blank or token == self.delimiter else token.removeprefix(WORD_START)
             for i, token in enumerate(self.tokens)
         )
+
+    @cached_property
+    def _pieces(self) -> tuple[frozenset[str], frozenset[str]]:
+        """What a word may begin with (empty: nothing of its own), and what may follow."""
+        inner = frozenset(
+            letters
+            for letters, first in zip(self.letters, self.begins_word, strict=True)
+            if letters and not first
+        )
+        if not any(token.startswith(WORD_START) for token in self.tokens):
+            return frozenset({""}), inner
+        starts = (letters for letters, first in zip(self.letters, self.begins_word, strict=True) if first)
+        return frozenset(starts), inner
+
+    def spells(self, word: str) -> bool:
+        """Whether some sequence of ids spells this word between two others. False for the empty word."""
+        starts, inner = self._pieces
+        if "" in starts and word and inner.issuperset(word):
+            return True
+        reached = {len(piece) for piece in starts if word.startswith(piece)}
+        longest = max(map(len, inner), default=0)
+        for at in range(len(word)):
+            if at in reached:
+                ends = range(at + 1, min(at + longest, len(word)) + 1)
+                reached.update(end for end in ends if word[at:end] in inner)
+        return bool(word) and len(word) in reached
 
     def words(self, ids: Iterable[int]) -> list[tuple[str, list[int]]]:
         """Words of a label sequence, each with the positions of the ids that spell it."""

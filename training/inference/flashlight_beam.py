@@ -6,6 +6,7 @@ them. The own search (`training.inference.prefix_beam`) spells any word and take
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def installed() -> bool:
 
 @dataclass(frozen=True)
 class LexiconSearch:
-    """``log_probs [frames, vocabulary] -> beams``, best first. ``model``: an ARPA file.
+    """``log_probs [frames, vocabulary] -> beams``, best first. ``model``: an ARPA file. ``words``: those of its words
+    that the search may say, and how each is spelled; None: all that the vocabulary can spell, as they are.
 
     Raises `UserError` where the extra is missing, and for a vocabulary of pieces: how a word is cut into them is the
     tokenizer's secret.
@@ -43,6 +45,7 @@ class LexiconSearch:
     pruning: Pruning
     alpha: float
     beta: float
+    words: Mapping[str, str] | None = None
     _decoder: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +68,8 @@ class LexiconSearch:
         from flashlight.lib.text.decoder.kenlm import KenLM
         from flashlight.lib.text.dictionary import Dictionary
 
-        words = [word for word in read_arpa(self.model).words() if self._spelled(word)]
+        spelled = self._lexicon()
+        words = list(spelled)
         names = Dictionary()
         for word in (*words, UNK):
             names.add_entry(word)
@@ -73,7 +77,7 @@ class LexiconSearch:
         trie, start = Trie(len(self.vocabulary.tokens), delimiter), kenlm.start(False)
         for word in words:
             index = names.get_index(word)
-            trie.insert([*self._spelled(word), delimiter], index, kenlm.score(start, index)[1])
+            trie.insert([*spelled[word], delimiter], index, kenlm.score(start, index)[1])
         trie.smear(SmearingMode.MAX)
         # It adds natural logs of the frames to log10 of the model; the weight makes them one.
         options = LexiconDecoderOptions(
@@ -89,6 +93,18 @@ class LexiconSearch:
         )
         unknown = names.get_index(UNK)
         return LexiconDecoder(options, trie, kenlm, delimiter, self.vocabulary.blank, unknown, [], False)
+
+    def _lexicon(self) -> dict[str, list[int]]:
+        """Words of the file and the ids that spell them."""
+        forms = self.words
+        if forms is None:
+            forms = {word: word for word in read_arpa(self.model).words()}
+        spelled = {word: self._spelled(form) for word, form in forms.items()}
+        if not any(spelled.values()):
+            raise UserError(
+                f"--search flashlight says only words of --lm, and the model can spell none of {self.model}"
+            )
+        return {word: ids for word, ids in spelled.items() if ids}
 
     def _spelled(self, word: str) -> list[int]:
         """Ids of its letters; empty where the vocabulary lacks one of them."""

@@ -13,6 +13,8 @@ from training.errors import UserError
 from training.lm.counts import BOS, EOS, UNK, Ngram
 
 LN10 = math.log(10.0)
+_UNK_IN_CAPITALS = "<UNK>"
+"""Other tools write the marker so; KenLM reads both."""
 State = tuple[str, ...]
 """The words that the next probability depends on; never longer than the order less one."""
 
@@ -149,7 +151,8 @@ def _ngram(text: str, tables: list[dict[Ngram, tuple[float, float]]]) -> None:
     if not order or len(fields) not in (order + 1, order + 2):
         raise ValueError("wrong number of fields")
     backoff = float(fields[order + 1]) if len(fields) == order + 2 else 0.0
-    tables[-1][tuple(fields[1 : order + 1])] = (float(fields[0]), backoff)
+    words = (UNK if word == _UNK_IN_CAPITALS else word for word in fields[1 : order + 1])
+    tables[-1][tuple(words)] = (float(fields[0]), backoff)
 
 
 def _check(

@@ -29,6 +29,8 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from training.data.collators import IGNORED, rectangle
+from training.nn.plain_text import many_text_ids
+from training.nn.voxlm_config import check_instruction
 
 PAD, TURN, END, PAUSE = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pause|>"
 CHAT_TEMPLATE = (
@@ -83,10 +85,12 @@ class Repeating(torch.utils.data.Dataset):
 
     def __post_init__(self) -> None:
         self._draw = random.Random(self.seed)
+        check_instruction(self.tokenizer, self.instruction, "--instruction")
         turns = [{"role": "user", "content": "\0" + self.instruction}]
         asked = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        self._before, self._after = (self._ids(part) for part in asked.split("\0"))
-        self._content = [self._ids(text) for text in self.texts]
+        parts = asked.split("\0")
+        self._before, self._after = (self.tokenizer(p, add_special_tokens=False).input_ids for p in parts)
+        self._content = many_text_ids(self.tokenizer, self.texts)
         self._noise = sorted({token for ids in self._content for token in ids})
 
     def __len__(self) -> int:
@@ -109,9 +113,6 @@ class Repeating(torch.utils.data.Dataset):
             shown = draw.choice(self._noise) if chance < 0.08 else token
             found += [shown] * draw.randint(1, MOST_REPEATS) + [pause] * draw.choice((0, 0, 0, 1, 2))
         return found + [pause] * draw.randint(0, MOST_REPEATS)
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
 
 
 def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

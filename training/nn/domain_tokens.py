@@ -8,12 +8,15 @@ from typing import Any, Literal
 import torch
 from transformers import AddedToken
 
+from training.nn.plain_text import text_ids
+from training.nn.whisper_tokenizer import DOMAIN
+
 Start = Literal["task", "name"]
 
 
 def domain_token(name: str) -> str:
     """``<|domain:dyslexic|>``."""
-    return f"<|domain:{name}|>"
+    return f"{DOMAIN}{name}|>"
 
 
 def add_domains(model: Any, processor: Any, domains: Sequence[str], start: Start) -> tuple[int, ...]:
@@ -52,7 +55,7 @@ def _initialise(model: Any, tokenizer: Any, names: Sequence[str], start: Start) 
     weight = model.get_input_embeddings().weight
     draw = torch.Generator().manual_seed(0)
     for name in names:
-        pieces = tokenizer(f" {name}", add_special_tokens=False).input_ids
+        pieces = text_ids(tokenizer, f" {name}")
         like = pieces if start == "name" else [tokenizer.convert_tokens_to_ids("<|transcribe|>")]
         mean = weight[like].mean(dim=0)
         noise = torch.randn(mean.shape, generator=draw).to(mean) * 0.1 * mean.std()

@@ -21,6 +21,7 @@ from transformers import MBart50Tokenizer
 from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES
 
 from training.data.example import TRANSCRIBE, TRANSLATE
+from training.nn import plain_text
 
 TASK_TOKENS = {TRANSCRIBE: "<2transcribe>", TRANSLATE: "<2translate>"}
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -34,14 +35,8 @@ def normalise(text: str) -> str:
 
 
 def text_ids(tokenizer: MBart50Tokenizer, text: str) -> list[int]:
-    """Ids of the text alone, never a control token.
-
-    ``<2translate>`` in a text is spelled; ``</s>`` and ``vi_VN``, which are pieces of mBART's own vocabulary,
-    become ``<unk>``.
-    """
-    ids = tokenizer(normalise(text), add_special_tokens=False, split_special_tokens=True).input_ids
-    control = set(tokenizer.all_special_ids)
-    return [tokenizer.unk_token_id if i in control else i for i in ids]
+    """Ids of the text alone, composed: ``<2translate>``, ``</s>`` and ``vi_VN`` in it are spelled (`plain_text`)."""
+    return plain_text.text_ids(tokenizer, normalise(text))
 
 
 def read_mbart_tokenizer(name: str | Path, *, local: bool = False) -> MBart50Tokenizer:
@@ -77,7 +72,8 @@ def train_mbart_tokenizer(texts: Iterable[str], vocab_size: int) -> MBart50Token
     trained.normalizer = normalizers.NFC()
     trained.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always", split=True)
     trained.train_from_iterator(lines or [" ".join(alphabet)], trainer)
-    pieces = {piece: score for piece, score in _vocabulary(trained) if piece not in _SPECIALS}
+    control = {*_SPECIALS, "<mask>", *FAIRSEQ_LANGUAGE_CODES, *TASK_TOKENS.values()}
+    pieces = {piece: score for piece, score in _vocabulary(trained) if piece not in control}
     rarest = min(pieces.values())
     pieces = {**dict.fromkeys([_SPACE, *alphabet], rarest), **pieces}
     return _assemble([*((token, 0.0) for token in _SPECIALS), *pieces.items()])
@@ -111,7 +107,7 @@ def trim_tokenizer(
 
 def extend_tokenizer(tokenizer: MBart50Tokenizer, tokens: Sequence[str]) -> MBart50Tokenizer:
     """The tokenizer with further special tokens at its end; those that it has already keep their ids."""
-    new = [token for token in tokens if token not in tokenizer.get_vocab()]
+    new = [token for token in tokens if token not in tokenizer.all_special_tokens]
     if not new:
         return tokenizer
     extended = copy.deepcopy(tokenizer)
@@ -151,8 +147,7 @@ def _usage(tokenizer: MBart50Tokenizer, texts: Iterable[str]) -> tuple[set[int],
     rest = iter(texts)
     while chunk := [normalise(text) for text in islice(rest, 1000)]:
         characters.update(*chunk)
-        for ids in tokenizer(chunk, add_special_tokens=False, split_special_tokens=True).input_ids:
-            used.update(ids)
+        used.update(*plain_text.many_text_ids(tokenizer, chunk))
     return used, characters
 
 

@@ -9,9 +9,18 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.processing_utils import ProcessorMixin
 
 from training.errors import UserError
+from training.nn.plain_text import control_tokens_in
 
 AUDIO = "<|audio|>"
 """Placeholder of one group of encoder frames in the prompt; the projector's output takes its place."""
+
+
+def check_instruction(tokenizer: Any, instruction: str, option: str) -> None:
+    """`UserError` where a chat template would obey a part of the instruction instead of showing it."""
+    if found := control_tokens_in(tokenizer, instruction):
+        raise UserError(
+            f"{option}: {found[0]} is a control token of the language model's tokenizer; write the instruction without it"
+        )
 
 
 class VoxLMConfig(PreTrainedConfig):
@@ -45,7 +54,11 @@ class VoxLMProcessor(ProcessorMixin):
         super().__init__(feature_extractor, tokenizer, **kwargs)
 
     def prompt(self, instruction: str) -> tuple[list[int], list[int]]:
-        """Token ids before the sound and between sound and response, by the chat template."""
+        """Token ids before the sound and between sound and response, by the chat template.
+
+        Raises `UserError` for an instruction that holds a control token, which the template would obey.
+        """
+        check_instruction(self.tokenizer, instruction, "model.instruction")
         asked = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": AUDIO + instruction}], tokenize=False, add_generation_prompt=True
         )

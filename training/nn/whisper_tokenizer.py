@@ -11,6 +11,8 @@ from tokenizers.trainers import BpeTrainer
 from transformers import AddedToken, WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+from training.data.control_marks import TIME
+
 END = "<|endoftext|>"
 START = "<|startoftranscript|>"
 CONTROLS = (
@@ -21,6 +23,9 @@ CONTROLS = (
     "<|nospeech|>",
     "<|notimestamps|>",
 )
+
+DOMAIN = "<|domain:"
+_OTHERS = frozenset((START, END, *CONTROLS, "<|nocaptions|>"))
 
 
 def train_whisper_tokenizer(
@@ -59,6 +64,11 @@ def train_whisper_tokenizer(
 def language_token(code: str) -> str:
     """The token of an ISO 639 code, as Whisper writes it."""
     return f"<|{code}|>"
+
+
+def names_language(token: str) -> bool:
+    """Whether a token of `language_token` is no other control token of Whisper: a table's cell may name any of them."""
+    return token not in _OTHERS and not token.startswith(DOMAIN) and not TIME.fullmatch(token)
 
 
 def _vocab_and_merges(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:

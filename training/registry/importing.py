@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 from training.data.audio import AudioError, segment_duration
 from training.data.channel import COLUMN as CHANNEL
 from training.data.columns import COLUMNS
+from training.data.control_marks import WORDS, MarkTally, Unmarked, time_cells, unmarked
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.levels import Level
@@ -78,6 +80,7 @@ class Imported:
     added_files: int = 0
     added_transcripts: int = 0
     converted: int = 0
+    marks: MarkTally = field(default_factory=MarkTally)
 
 
 def import_rows(
@@ -147,16 +150,33 @@ class _Import:
 
     def _by_text(self, start: int, rows: Sequence[dict[str, Any]]) -> Iterator[Utterance]:
         for index, row in enumerate(rows, start):
-            for name in ("transcript", "translation"):
-                if name in row:
-                    row[name] = clean_transcript(row[name] or "")
             example = self.manifest[index]
+            fault = self._cleaned(row, example)
+            if fault is not None:
+                self.done.ledger.add(example.id, "control_mark", f"{example.source}: {fault}")
+                continue
             if self._drop(self.rules.text_drop(example, row) or self.rules.stated_drop(example)):
                 continue
             if note := self.rules.marker_note(example, row):
                 self.done.notes.drops.append(note)
                 row["translation"] = ""
             yield Utterance(index, row, example, Path(example.audio.path))
+
+    def _cleaned(self, row: dict[str, Any], example: Example) -> str | None:
+        """Clean the texts of ``row``; what is wrong with its control marks, None where nothing is."""
+        seconds = inf if example.duration is None else example.duration
+        found: dict[str, Unmarked] = {
+            name: unmarked(row[name] or "", name, seconds, clean_transcript)
+            for name in ("transcript", "translation")
+            if name in row
+        }
+        # A registry keeps times of words alone.
+        found = {name: replace(one, segments=one.words) for name, one in found.items()}
+        self.done.marks.add(found)
+        row.update({name: one.text for name, one in found.items()})
+        if "transcript" in found and not row.get(WORDS) and (cells := time_cells(found["transcript"], row)):
+            row[WORDS] = cells[WORDS]
+        return next((one.fault for one in found.values() if one.fault), None)
 
     def _looked_up(self, utterances: Sequence[Utterance]) -> dict[Path, File | AudioError]:
         """Each file once: from the database where it has not changed since, else from its header."""

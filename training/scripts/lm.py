@@ -73,7 +73,7 @@ def _causal(args: argparse.Namespace) -> int:
 
     if (args.output / "config.json").exists() and not args.overwrite:
         raise UserError(f"{args.output} holds a model; --overwrite replaces it")
-    texts = [text for path in args.text for text in _lines(path) if text.strip()]
+    texts = [text for text in _texts(args) if text.strip()]
     if not texts:
         raise UserError("--text: no sentences in it")
     given = {name: value for name in (*SIZES, "learning_rate") if (value := getattr(args, name)) is not None}
@@ -126,7 +126,14 @@ def _score(args: argparse.Namespace) -> int:
 def _sentences(args: argparse.Namespace) -> Iterator[list[str]]:
     from training.lm.text import SPELLINGS, sentences
 
-    return sentences(chain.from_iterable(map(_lines, args.text)), SPELLINGS[args.spelling])
+    return sentences(_texts(args), SPELLINGS[args.spelling])
+
+
+def _texts(args: argparse.Namespace) -> Iterator[str]:
+    from training.data.control_marks import watched
+
+    lines = chain.from_iterable(map(_lines, args.text))
+    return watched(lines, lambda line: print(f"--text: {line}", file=sys.stderr))
 
 
 def _lines(path: Path) -> Iterable[str]:

@@ -61,6 +61,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=(),
         help="words or phrases that are likely here, WORD[:WEIGHT] or @FILE",
     )
+    group.add_argument(
+        "--accept_lm",
+        action="store_true",
+        help="go on although the model can spell less than 90 %% of --lm by probability, or not all --hot_words",
+    )
 
 
 def add_model(parser: argparse.ArgumentParser, what: str) -> None:
@@ -98,7 +103,7 @@ def to_arguments(args: argparse.Namespace) -> list[str]:
     given = [f"--beam_width={options.beam_width}"] if options.beam_width is not None else []
     given += [f"--lm={options.lm}"] if options.lm is not None else []
     given += [f"--{name}={getattr(options, name)}" for name in ("lm_weight", "word_bonus", "unknown_penalty")]
-    given.append(f"--search={options.search}")
+    given += [f"--search={options.search}", *(["--accept_lm"] if options.accept_lm else [])]
     return [*given, *(["--hot_words", *options.hot_words] if options.hot_words else [])]
 
 
@@ -114,4 +119,5 @@ def from_arguments(args: argparse.Namespace) -> DecoderOptions:
         unknown_penalty=args.unknown_penalty,
         hot_words=tuple(hot_words),
         search=args.search,
+        accept_lm=args.accept_lm,
     )

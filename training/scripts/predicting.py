@@ -125,6 +125,7 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
 
     The others are listed, and are not scored as if they were silent.
     """
+    from training.data.control_marks import warn
     from training.data.dataset import SpeechDataset, unwritable, validate
     from training.data.ledger import DropLedger
     from training.data.tasks import check_tasks
@@ -147,6 +148,8 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
             "write them, and they count as errors",
             file=sys.stderr,
         )
+    texts = (text for _, _, text in manifest.texts())
+    warn(texts, lambda line: print(f"the {split} split: {line}", file=sys.stderr))
     return result
 
 

@@ -160,6 +160,8 @@ def report(settings: Settings, done: Prepared) -> str:
     lines = [done.note] if done.note else []
     lines.append(f"{settings.table}: {kept:,} of {done.total:,} rows can be used")
     lines += [done.ledger.summary()] if len(done.ledger) else []
+    if line := imported.marks.line("as words"):
+        lines.append(line)
     if len(imported.notes):
         lines.append(f"kept, and worth a look:\n{imported.notes.summary()}")
     lines += [table(done.described["parts"]), *overlap_lines(done.described["overlap"])]

@@ -17,6 +17,7 @@ from training.data.example import TRANSCRIBE, Example, SpokenWord
 from training.data.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.inference.decoding import longest_hypothesis, on_device
 from training.models import Bundle
+from training.nn.plain_text import text_ids
 from training.timestamps.teacher import Clip, NoTimes, Timed
 from training.timestamps.warping import first_frames, median_filter
 
@@ -58,7 +59,7 @@ class WhisperTeacher:
             features = self.bundle.encode(example, clip.waveform)
         except ValueError as error:
             return NoTimes(str(error))
-        sizes = [len(self.tokenizer(f" {word}", add_special_tokens=False).input_ids) for word in spelled]
+        sizes = [len(text_ids(self.tokenizer, f" {word}")) for word in spelled]
         count = len(features["labels"][TRANSCRIBE]) - features["prompt"][TRANSCRIBE] - 1
         if sum(sizes) != count:
             return NoTimes(f"the words have {sum(sizes)} tokens by themselves and {count} in their sentence")
