@@ -120,7 +120,11 @@ def _open_shards(data: Data, split: Split) -> Any:
     if not (folders := getattr(shards, split)):
         return None
     return load_shards(
-        folders, domains=shards.domains, default_domain=shards.default_domain, columns=data.columns
+        folders,
+        domains=shards.domains,
+        default_domain=shards.default_domain,
+        columns=data.columns,
+        keys=shards.keys,
     )
 
 
@@ -228,7 +232,7 @@ def usable(
     kept, found = validate(dataset, workers=config.dataloader.num_workers)
     ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
     total = len(manifest) + len(ledger) - len(found)
-    if len(ledger):
+    if ledger.drops:
         report(f"{name}: {len(ledger)} of {total} utterances cannot be used\n{ledger.summary()}")
     ledger.check_share(total, config.data.max_dropped_share)
     if not len(kept):
