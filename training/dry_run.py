@@ -28,6 +28,7 @@ from training.data.librispeech import corpus_folder
 from training.data.sampler import DurationBatchSampler
 from training.data.tasks import check_tasks
 from training.errors import NotInReach, UserError
+from training.litter import is_empty
 from training.models import Batch, BuildContext, Bundle, Features
 from training.phantom import NotCountable
 
@@ -474,7 +475,7 @@ def _spread(total: int, wanted: int) -> list[int]:
 
 
 def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and not is_empty(folder)
 
 
 def _has_gpu() -> bool:

@@ -6,7 +6,7 @@ Whoever lists a folder for data, or asks whether it is empty, asks here what to 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _NAMES = frozenset(
@@ -18,7 +18,10 @@ _NAMES = frozenset(
     }
 )
 """Names in lower case: of macOS, of Windows, of network drives, of Linux desktops."""
-_PATTERN = re.compile(r"\._.+|paxheaders?(\.[^/]*)?|\.trash-\d+|\.nfs[0-9a-f]+|.+:zone\.identifier", re.DOTALL)
+_PATTERN = re.compile(
+    r"\._.+|paxheaders?(\.(\d+|x))?|pax_global_header|\.trash-\d+|\.nfs[0-9a-f]+|.+:zone\.identifier",
+    re.DOTALL,
+)
 """AppleDouble files, pax headers that an old ``tar`` has written out as files, open files of NFS, download marks."""
 
 
@@ -33,19 +36,24 @@ def is_litter(path: str | Path) -> bool:
     return any(part in _NAMES or _PATTERN.fullmatch(part) is not None for part in parts)
 
 
-def entries(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    """What ``folder.glob(pattern)`` finds, without litter; the order is that of `glob`."""
-    return (path for path in folder.glob(pattern) if not is_litter(path.relative_to(folder).as_posix()))
+def listed(folder: Path, pattern: str = "*", litter: list[str] | None = None) -> Iterator[Path]:
+    """What ``folder.glob(pattern)`` finds, without litter; the list ``litter`` gets the names of its files."""
+    for path in folder.glob(pattern):
+        name = path.relative_to(folder).as_posix()
+        if not is_litter(name):
+            yield path
+        elif litter is not None and path.is_file():
+            litter.append(name)
 
 
 def is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing, or nothing but litter."""
-    return next(entries(folder), None) is None
+    return next(listed(folder), None) is None
 
 
 def told(names: Iterable[str]) -> str | None:
     """One line that says how many files were passed over, None where there was none."""
-    found: Sequence[str] = list(names)
+    found = sorted(names)
     if not found:
         return None
     files = "1 file is" if len(found) == 1 else f"{len(found):,} files are"

@@ -24,6 +24,7 @@ from training.data.source import load_source
 from training.data.tasks import check_tasks
 from training.errors import UserError
 from training.folders import writable
+from training.litter import is_empty
 from training.models import PRETRAINED, BuildContext, Bundle, load
 from training.selection import check_metric
 from training.trainable import optimizer_name
@@ -304,7 +305,7 @@ def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
     if not there:
         folder.rmdir()  # made again when there is something to write
         return
-    if resume is not None or not any(folder.iterdir()):
+    if resume is not None or is_empty(folder):
         return
     if not fresh:
         raise UserError(

@@ -24,7 +24,7 @@ from training.data.ledger import DropLedger
 from training.data.manifest import Manifest, from_table
 from training.data.tables import LINE, fingerprint
 from training.errors import UserError
-from training.litter import entries, is_litter, told
+from training.litter import listed, told
 
 FOLDER = "LibriSpeech"
 COMMAND = "polyvox download librispeech"
@@ -135,11 +135,11 @@ def marker(corpus: Path, split: str, state: str) -> Path:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in entries(folder) if path.is_dir()] if folder.is_dir() else []
+    return [path for path in listed(folder) if path.is_dir()] if folder.is_dir() else []
 
 
 def _holds_transcripts(folder: Path) -> bool:
-    return next(entries(folder, f"*/*/*{TRANSCRIPTS}"), None) is not None
+    return next(listed(folder, f"*/*/*{TRANSCRIPTS}"), None) is not None
 
 
 def _read_split(folder: Path) -> Kept:
@@ -157,15 +157,13 @@ def _read_split(folder: Path) -> Kept:
 
 def _files(folder: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
     """Sounds and transcripts of a split, by their paths from ``LibriSpeech`` on: size and time of change; notes."""
-    found, litter = {}, []
-    for path in folder.glob("*/*/*"):
-        name = path.relative_to(folder.parent).as_posix()
-        if is_litter(name):
-            litter.append(name)
-        elif name.endswith(_FILES) and not path.name.startswith("."):
+    found: dict[str, tuple[int, int]] = {}
+    litter: list[str] = []
+    for path in listed(folder, "*/*/*", litter):
+        if path.name.endswith(_FILES) and not path.name.startswith("."):
             stat = path.stat()
-            found[name] = (stat.st_size, stat.st_mtime_ns)
-    said = told(sorted(litter))
+            found[path.relative_to(folder.parent).as_posix()] = (stat.st_size, stat.st_mtime_ns)
+    said = told(litter)
     return dict(sorted(found.items())), () if said is None else (f"{folder}: {said}",)
 
 

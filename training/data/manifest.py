@@ -107,6 +107,9 @@ class Manifest(Sequence[Example]):
     them map into memory.
     """
 
+    notes: tuple[str, ...] = ()
+    """What there is to say of the whole source; a selection of it says nothing."""
+
     def __init__(self, table: pa.Table, path: Path, audio_root: Path | None = None) -> None:
         self.table = table
         self.path = path

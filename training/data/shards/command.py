@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.columns import column_names
 from training.data.ledger import DropLedger
 from training.data.shards.archive import DAMAGE
-from training.data.columns import column_names
 from training.data.shards.index import Index, disagreements, estimate, read_index, read_metadata, refused_of
 from training.data.shards.keys import FIRST_DOT, RULES
 from training.errors import UserError, exit_on_user_error
-from training.litter import entries
+from training.litter import listed
 
 DAMAGED = 1
 """Exit status of ``stats`` where archives are damaged."""
@@ -43,7 +43,10 @@ def parser() -> argparse.ArgumentParser:
         help="only estimate: as metadata.json says, else so many samples in each shard",
     )
     stats.add_argument(
-        "--keys", choices=RULES, default=FIRST_DOT, help="where a member's key ends: data.shards.keys (first_dot)"
+        "--keys",
+        choices=RULES,
+        default=FIRST_DOT,
+        help="where a member's key ends: data.shards.keys (first_dot)",
     )
     stats.add_argument(
         "--column",
@@ -110,9 +113,9 @@ def _splits(folder: Path) -> list[Path]:
     """The folder itself, or those in it that hold shards."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if any(entries(folder, "*.tar")):
+    if any(listed(folder, "*.tar")):
         return [folder]
-    found = sorted({path.parent for path in entries(folder, "[!.]*/*.tar")})
+    found = sorted({path.parent for path in listed(folder, "[!.]*/*.tar")})
     if not found:
         raise UserError(f"{folder}: neither it nor a folder in it holds shards (*.tar)")
     return found
@@ -122,7 +125,9 @@ def _described(index: Index) -> list[str]:
     metadata = read_metadata(index.folder)
     seconds = np.array(index.table.column("duration").to_pylist(), dtype=float)
     held = index.samples()
-    lines = [f"{index.folder.name}: {_amount(seconds)}, {len(held):,} shards, {_refused(refused_of(index, metadata))}"]
+    lines = [
+        f"{index.folder.name}: {_amount(seconds)}, {len(held):,} shards, {_refused(refused_of(index, metadata))}"
+    ]
     there = "domain" in index.table.column_names
     own = index.table.column("domain").to_pylist() if there else [None] * len(seconds)
     domains = np.array([name or metadata.domain or "" for name in own])

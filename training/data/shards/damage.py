@@ -18,7 +18,12 @@ class Lost(NamedTuple):
 
 
 def account(
-    lost: Sequence[Lost], ledger: DropLedger, incomplete: Collection[int], *, bytes_per_sample: float, shard: str
+    lost: Sequence[Lost],
+    ledger: DropLedger,
+    incomplete: Collection[int],
+    *,
+    bytes_per_sample: float,
+    shard: str,
 ) -> None:
     """Put the stretches of a shard in front of its ledger, with their numbers of utterances.
 

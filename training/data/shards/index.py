@@ -20,7 +20,7 @@ from training.data.shards.keys import FIRST_DOT, taken_apart
 from training.data.shards.remarks import remarks
 from training.data.shards.samples import Refusals, read_shard
 from training.errors import UserError
-from training.litter import entries
+from training.litter import listed
 
 INDEX = ".polyvox_index.arrow"
 METADATA = "metadata.json"
@@ -60,9 +60,9 @@ def shard_paths(folder: Path) -> list[Path]:
         raise UserError(
             f"{folder}: no such folder of shards; make it with polyvox shards write, or name another"
         )
-    found = sorted(path for path in entries(folder, "*.tar") if path.is_file())
+    found = sorted(path for path in listed(folder, "*.tar") if path.is_file())
     if not found:
-        below = sorted(path.parent.name for path in entries(folder, "*/*.tar"))
+        below = sorted(path.parent.name for path in listed(folder, "*/*.tar"))
         hint = f"; its folders {', '.join(dict.fromkeys(below))} do: name them" if below else ""
         raise UserError(f"{folder}: holds no shards (*.tar){hint}")
     return found
@@ -96,7 +96,9 @@ def _built(folder: Path, key: str, columns: Mapping[str, str] | None, keys: str)
         table, ledger = read_shard(path, columns, keys)
         tables.append(table.append_column(SHARD, pa.array([path.name] * len(table), pa.string())))
         refused.extend(ledger)
-    table, whole = _with_whole_names(pa.concat_tables(tables, promote_options="default"))
+    list(listed(folder, "*", refused.litter))  # its litter is counted, though none of it is read
+    table = pa.concat_tables(tables, promote_options="default")
+    table, whole = _with_whole_names(table) if keys == FIRST_DOT else (table, [])
     table = _without_duplicates(table, refused)
     notes = remarks(folder, refused, samples=len(table), whole_names=whole)
     keep(folder / INDEX, key, table, refused, notes)
@@ -110,15 +112,15 @@ def _with_whole_names(table: pa.Table) -> tuple[pa.Table, list[str]]:
     stems, clips = list(ids), defaultdict(set)
     for row, (place, shard) in enumerate(names):
         name = taken_apart(place.removeprefix(f"{shard}/"))
-        if name is not None and name.key != name.stem and ids[row] in (name.key, name.stem):
+        if name is not None and ids[row] in (name.key, name.stem):
             stems[row] = name.stem
             clips[name.key].add(name.stem)
-    several = {stem for found in clips.values() if len(found) > 1 for stem in found}
+    several = {stem for key, found in clips.items() if len(found) > 1 for stem in found - {key}}
     if not several:
         return table, []
     new = [stem if stem in several else id for id, stem in zip(ids, stems, strict=True)]
     at = table.column_names.index("id")
-    return table.set_column(at, "id", pa.array(new, pa.string())), sorted(several & set(new))
+    return table.set_column(at, "id", pa.array(new, pa.string())), sorted(several)
 
 
 def _without_duplicates(table: pa.Table, refused: DropLedger) -> pa.Table:

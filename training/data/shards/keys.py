@@ -6,7 +6,9 @@ A name is a key, a dot and a suffix. Where the key ends is a matter of the rule:
   clips (``ep1.5_0000.wav`` and ``ep1.5_0001.wav`` are both ``ep1``), their names are read by the other rule.
 - ``suffix``: before the suffix of a sound or a text, which is what follows the last dot.
 
-Dots in the names of folders belong to the key.
+A text goes to the sound of its own name. By the first rule one with a shorter name (``clip.json`` beside
+``clip.seg.wav``) goes to the only sound that it can belong to. One with a longer name (``clip.seg.json`` beside
+``clip.wav``) is something else that is kept with the clip. Dots in the names of folders belong to the key.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ class Sample:
         """
         found = [part for part in self.parts if part.name.suffix == suffix]
         stems = {part.name.stem for part in self.sounds} or {part.name.stem for part in found}
-        fitting = [p for p in found if any(s == p.name.stem or s.startswith(f"{p.name.stem}.") for s in stems)]
+        fitting = [
+            p for p in found if any(s == p.name.stem or s.startswith(f"{p.name.stem}.") for s in stems)
+        ]
         return max(fitting, key=lambda part: len(part.name.stem), default=None)
 
     @property
@@ -103,19 +107,22 @@ class _Group:
     """The members that may be one sample or several, sorted by the sound (or the lone text) that each belongs to."""
 
     parts: Sequence[Part]
+    rule: str
     owned: dict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
     shared: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sounds = dict.fromkeys(part.name.stem for part in self.parts if part.is_sound)
-        self.longer = _by_shorter_names(self.sounds)
+        self.longer = _by_shorter_names(self.sounds) if self.rule == FIRST_DOT else {}
         loose = [part for part in self.parts if not self._place(part)]
         lone = dict.fromkeys(part.name.stem for part in loose if part.is_text)
         for part in loose:
             if part.is_text:
                 self.owned[_shortest(part.name.stem, lone)].append(part)
         keys = {part.name.key for parts in self.owned.values() for part in parts}
-        for part in loose:  # a picture beside clips is part of none; a picture alone is a sample without sound
+        for (
+            part
+        ) in loose:  # a picture beside clips is part of none; a picture alone is a sample without sound
             if not part.is_text and part.name.key not in keys:
                 self.owned[part.name.stem].append(part)
 
@@ -130,7 +137,7 @@ class _Group:
             self.owned[longer[0]].append(part)
         elif part.is_text:
             detail = f"{stem}.{part.name.suffix} is one text for {len(longer)} sounds: which one?"
-            self.shared |= {name: ("several_audio", detail) for name in longer}
+            self.shared |= dict.fromkeys(longer, ("several_audio", detail))
         return bool(longer)
 
 
@@ -168,7 +175,7 @@ def _groups(parts: Iterable[Part], rule: str) -> Iterable[Sequence[Part]]:
 
 
 def _samples(parts: Sequence[Part], rule: str) -> Iterator[Sample]:
-    group = _Group(parts)
+    group = _Group(parts, rule)
     one = rule == FIRST_DOT and len(group.owned) == 1
     for stem, owned in group.owned.items():
         key = parts[0].name.key if one else min((stem, *_texts(owned)), key=len)

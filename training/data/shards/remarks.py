@@ -41,5 +41,7 @@ def _texts(refused: Refusals) -> str | None:
         shown = ", ".join(there[:_SHOWN]) + (" …" if len(there) > _SHOWN else "")
         return f"no JSON has a field 'transcript' (there are: {shown}){hint}"
     others = ", ".join(f".{suffix}" for suffix, _ in refused.others.most_common(_SHOWN))
-    hint = f"; there are {others}: where one of them is the transcript, name such members .txt" if others else ""
+    hint = (
+        f"; there are {others}: where one of them is the transcript, name such members .txt" if others else ""
+    )
     return f"no sample has a .json or a .txt, from which a transcript is read{hint}"

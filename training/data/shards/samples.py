@@ -15,9 +15,17 @@ import pyarrow as pa
 
 from training.data import audio
 from training.data.ledger import DropLedger
-from training.data.shards.archive import Member, Refused, read_members
+from training.data.shards.archive import BLOCK, Member, Refused, read_members
 from training.data.shards.damage import Lost, account
-from training.data.shards.keys import AUDIO_SUFFIXES, FIRST_DOT, TEXT_SUFFIXES, Part, Sample, assemble, taken_apart
+from training.data.shards.keys import (
+    AUDIO_SUFFIXES,
+    FIRST_DOT,
+    TEXT_SUFFIXES,
+    Part,
+    Sample,
+    assemble,
+    taken_apart,
+)
 from training.data.tables import LINE, json_cell
 from training.litter import is_litter
 
@@ -75,8 +83,9 @@ def read_shard(
             try:
                 rows.append(_row(sample, handle, path, ours, ledger))
             except _Unusable as error:
-                ledger.add(f"{path.name}/{sample.key}", *error.args, utterances=sample.utterances)
-                if error.args[0] in ("no_audio", "empty_text"):
+                reason, detail = error.args
+                ledger.add(f"{path.name}/{sample.key}", reason, detail, sample.utterances)
+                if reason in ("no_audio", "empty_text"):
                     incomplete |= {part.place for part in sample.parts}
     account(lost, ledger, incomplete, bytes_per_sample=_mean_size(parts, len(rows)), shard=path.name)
     return _table(rows), ledger
@@ -111,8 +120,9 @@ def _cut(member: Member | Refused) -> bool:
 
 
 def _mean_size(parts: list[Part], samples: int) -> float:
-    """Bytes that a sample takes on average, 0 where there is none."""
-    total = sum(part.member.size for part in parts if isinstance(part.member, Member))
+    """Bytes of the archive that a sample takes on average, with headers and padding; 0 where there is none."""
+    sizes = [part.member.size for part in parts if isinstance(part.member, Member)]
+    total = sum(BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK for size in sizes)
     return total / samples if samples else 0.0
 
 

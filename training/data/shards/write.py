@@ -23,7 +23,7 @@ from training.data.manifest import Manifest
 from training.data.shards.index import INDEX, METADATA
 from training.errors import UserError
 from training.folders import writable
-from training.litter import entries
+from training.litter import listed
 
 DROPPED = "dropped.tsv"
 COPIED = frozenset({".wav", ".mp3", ".flac", ".m4a"})
@@ -109,7 +109,7 @@ def _refuse(output: Path, overwrite: bool) -> None:
         return
     if not output.is_dir():
         raise UserError(f"--output: {output} is a file; name a folder")
-    there = [path.name for path in entries(output)]
+    there = [path.name for path in listed(output)]
     ours = (METADATA, DROPPED, INDEX)
     foreign = [name for name in there if name not in ours and not Path(name).match("shard_*.tar")]
     if foreign:
