@@ -13,12 +13,20 @@ _SHOWN = 8
 
 
 def remarks(folder: Path, refused: Refusals, *, samples: int, whole_names: Sequence[str]) -> tuple[str, ...]:
-    """Lines on litter, on clips that are told apart by their whole names, and on texts that are not found.
+    """Lines on litter, on other members that are no utterance, on clips by their whole names, on texts not found.
 
     ``samples`` is the number of usable ones, ``whole_names`` those of the clips.
     """
-    found = [told(refused.litter), _names(whole_names), None if samples else _texts(refused)]
+    texts = None if samples else _texts(refused)
+    found = [told(refused.litter), _strangers(refused), _names(whole_names), texts]
     return tuple(f"{folder}: {line}" for line in found if line is not None)
+
+
+def _strangers(refused: Refusals) -> str | None:
+    names = [drop.id for drop in refused if drop.reason == "bad_name" and not drop.utterances]
+    if not names:
+        return None
+    return f"{len(names):,} members are part of no sample: their names have no key and suffix (such as {names[0]})"
 
 
 def _names(names: Sequence[str]) -> str | None:

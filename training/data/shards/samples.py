@@ -135,9 +135,14 @@ def _row(
     cells = _cells(sample, handle, ours)
     if not any((cells.get(name) or "").strip() for name in _TEXTS):
         raise _Unusable("empty_text", _without_text(sample, cells, ledger))
-    _check_words(cells)
     name = f"{path.name}/{sound.name}"
-    cells["duration"] = _duration(cells.get("duration"), sound, handle, path.parent / name)
+    part = sample.text("json")
+    sidecar = part.member.name if part is not None else ""
+    _check_words(cells, sidecar)
+    if (cells.get("duration") or "").strip():
+        _check_duration(cells["duration"], sidecar)
+    else:
+        cells["duration"] = _seconds(sound, handle, path.parent / name)
     cells["id"] = (cells.get("id") or "").strip() or sample.key
     place = {OFFSET: sound.offset, SIZE: sound.size, LINE: sample.number, "audio_path": name}
     return {**cells, **place}
@@ -212,26 +217,28 @@ def _is_ours(name: str) -> bool:
     return name not in _NOT_OURS and name[:2] != "__"
 
 
-def _check_words(cells: Mapping[str, str | None]) -> None:
+def _check_words(cells: Mapping[str, str | None], sidecar: str) -> None:
     tags, words = (len((cells.get(name) or "").split()) for name in ("word_languages", "transcript"))
     if tags and tags != words:
-        raise _Unusable("bad_sidecar", f".json: word_languages: {tags} tags for the {words} words")
+        raise _Unusable("bad_sidecar", f"{sidecar}: word_languages: {tags} tags for the {words} words")
 
 
-def _duration(stated: str | None, sound: Member, handle: BinaryIO, name: Path) -> str:
-    """Seconds as a cell: those of the JSON, else those of the sound's header."""
-    if stated is None or not stated.strip():
-        handle.seek(sound.offset)
-        try:
-            return str(audio.probe_bytes(handle.read(sound.size), str(name)).duration)
-        except audio.AudioError as error:
-            raise _Unusable("unreadable_audio", str(error)) from error
+def _check_duration(stated: str | None, sidecar: str) -> None:
     try:
-        if math.isfinite(seconds := float(stated)) and seconds > 0:
-            return stated
+        if math.isfinite(seconds := float(stated or "")) and seconds > 0:
+            return
     except ValueError:
         pass
-    raise _Unusable("bad_sidecar", f".json: duration: {stated!r} is not a number of seconds")
+    raise _Unusable("bad_sidecar", f"{sidecar}: duration: {stated!r} is not a number of seconds")
+
+
+def _seconds(sound: Member, handle: BinaryIO, name: Path) -> str:
+    """The length that the sound's header states, as a cell."""
+    handle.seek(sound.offset)
+    try:
+        return str(audio.probe_bytes(handle.read(sound.size), str(name)).duration)
+    except audio.AudioError as error:
+        raise _Unusable("unreadable_audio", str(error)) from error
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
