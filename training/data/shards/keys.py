@@ -165,9 +165,9 @@ def assemble(parts: Sequence[Part], rule: str = FIRST_DOT) -> list[Sample]:
     return samples
 
 
-def _groups(parts: Iterable[Part], rule: str) -> Iterable[Sequence[Part]]:
+def _groups(parts: Sequence[Part], rule: str) -> Iterable[Sequence[Part]]:
     if rule == SUFFIX:
-        return [list(parts)]
+        return [parts] if parts else []
     found: dict[str, list[Part]] = defaultdict(list)
     for part in parts:
         found[part.name.key].append(part)
@@ -175,6 +175,10 @@ def _groups(parts: Iterable[Part], rule: str) -> Iterable[Sequence[Part]]:
 
 
 def _samples(parts: Sequence[Part], rule: str) -> Iterator[Sample]:
+    stem = parts[0].name.stem
+    if all(part.name.stem == stem for part in parts):  # nearly always: no name has a dot too many
+        yield from _told_apart(parts[0].name.key if rule == FIRST_DOT else stem, parts, None)
+        return
     group = _Group(parts, rule)
     one = rule == FIRST_DOT and len(group.owned) == 1
     for stem, owned in group.owned.items():
