@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.litter import listed
+
 RAW = "unaveraged.safetensors"
 """Beside a checkpoint's averaged weights: those that training goes on from."""
 
@@ -77,7 +79,7 @@ def mean_weights(folders: Sequence[Path]) -> dict[str, torch.Tensor]:
     """The mean of the checkpoints' weights by name, in float32; integers are the first checkpoint's."""
     total: dict[str, torch.Tensor] = {}
     for folder in folders:
-        for path in sorted(folder.glob("model*.safetensors")):
+        for path in sorted(listed(folder, "model*.safetensors")):
             for name, value in load_file(path).items():
                 if name not in total:
                     total[name] = value.float() if value.is_floating_point() else value

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training.errors import UserError
+from training.litter import listed
 
 MARKER = "complete.json"
 OPTIMIZER, SCHEDULER, SCALER, RNG = "optimizer", "scheduler.json", "scaler.json", "rng"
@@ -23,7 +24,7 @@ def mark_complete(folder: Path) -> None:
     """List every file of the checkpoint with its size; written last, and atomically."""
     files = {
         str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(listed(folder, "**/*"))
         if path.is_file()
     }
     files.pop(MARKER, None)

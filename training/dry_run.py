@@ -23,12 +23,14 @@ from training import memory, trial, worst_case
 from training import run as runs
 from training.config.agreement import precision
 from training.config.schema import Config
+from training.data.ledger import DropLedger
 from training.data.lengths import LENGTH_TOLERANCE
 from training.data.librispeech import COMMAND as DOWNLOAD
 from training.data.librispeech import corpus_folder
 from training.data.sampler import DurationBatchSampler
 from training.data.tasks import check_tasks
 from training.errors import NotInReach, UserError
+from training.litter import is_empty
 from training.models import Batch, BuildContext, Bundle, Features
 from training.phantom import NotCountable
 
@@ -171,8 +173,10 @@ class _Report:
             check_tasks(manifest, bundle.tasks, f"data.{split}", every=split == "train")
             dataset, ledger = runs.usable(self.config, bundle, sample, split, lambda text: None)
             looked = "all read" if sample is manifest else f"{len(sample):,} of them read"
-            refused = getattr(manifest, "refused", ()) if sample is not manifest else ()
-            ledger.drops[:0] = refused
+            if sample is not manifest:  # what the source itself refuses is known of all rows
+                refused = DropLedger([*getattr(manifest, "refused", ())])
+                refused.check_share(len(manifest) + len(refused), self.config.data.max_dropped_share)
+                ledger.drops[:0] = refused
             self.row(split, f"{what}; {looked}, {len(ledger)} cannot be used")
             for note in getattr(manifest, "notes", ()):
                 self.row("", note)
@@ -476,7 +480,7 @@ def _spread(total: int, wanted: int) -> list[int]:
 
 
 def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and not is_empty(folder)
 
 
 def _has_gpu() -> bool:

@@ -27,6 +27,7 @@ from training.data.source import load_source
 from training.data.tasks import check_tasks
 from training.errors import UserError
 from training.folders import missing_parts, remove_empty, vain_start_removed, writable
+from training.litter import is_empty
 from training.models import PRETRAINED, BuildContext, Bundle, load
 from training.selection import check_metric
 from training.trainable import optimizer_name
@@ -127,7 +128,11 @@ def _open_shards(data: Data, split: Split) -> Any:
     if not (folders := getattr(shards, split)):
         return None
     return load_shards(
-        folders, domains=shards.domains, default_domain=shards.default_domain, columns=data.columns
+        folders,
+        domains=shards.domains,
+        default_domain=shards.default_domain,
+        columns=data.columns,
+        keys=shards.keys,
     )
 
 
@@ -240,7 +245,7 @@ def usable(
     kept, found = validate(dataset, workers=config.dataloader.num_workers)
     ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
     total = len(manifest) + len(ledger) - len(found)
-    if len(ledger):
+    if ledger.drops:
         report(f"{name}: {len(ledger)} of {total} utterances cannot be used\n{ledger.summary()}")
     ledger.check_share(total, config.data.max_dropped_share)
     if not len(kept):
@@ -340,7 +345,7 @@ def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
         remove_empty(missing)  # made again when there is something to write
         return
     writable(folder, "output.dir")
-    if resume is not None or not any(folder.iterdir()):
+    if resume is not None or is_empty(folder):
         return
     if not fresh:
         raise UserError(

@@ -87,7 +87,13 @@ def files(draw: st.DrawFn) -> Made:
     rate = draw(st.sampled_from([8000, 16_000, 24_000, 48_000] if kind == "opus" else rates))
     channels = draw(st.integers(1, 2 if kind in MP3 else 3))
     frames = draw(st.sampled_from([1, 50, 1000, 4999, 5000, rate // 2, rate]))
-    return made(kind, draw(st.integers(0, 1000)), max(frames, 8000 if kind == "mp3bare" else 200 if kind in LOSSY else 1), channels, rate)
+    return made(
+        kind,
+        draw(st.integers(0, 1000)),
+        max(frames, 8000 if kind == "mp3bare" else 200 if kind in LOSSY else 1),
+        channels,
+        rate,
+    )
 
 
 def lies(one: Made, draw: st.DrawFn) -> bytes:

@@ -49,6 +49,20 @@ def test_trap_10_a_share_that_is_too_large_is_refused_by_name() -> None:
     DropLedger().check_share(total=0, max_share=0.0)
 
 
+def test_all_numbers_are_of_utterances() -> None:
+    """A stretch of an archive stands for many, a file that is no utterance for none."""
+    drops = ledger("a", "b")
+    drops.add("s.tar", "truncated", "20 are lost", utterances=20)
+    drops.add("s.tar/README", "bad_name", "no key", utterances=0)
+    assert len(drops) == 22 and len(drops.drops) == 4
+    assert drops.counts() == {"truncated": 20, "a": 1, "b": 1, "bad_name": 0}
+    assert drops.summary().splitlines()[1].split()[:2] == ["truncated", "20"]
+    assert drops.summary().splitlines()[-1].split() == ["total", "22"]
+    drops.check_share(total=110, max_share=0.2)
+    with pytest.raises(UserError, match=r"22 of 100 utterances \(22\.0%\)"):
+        drops.check_share(total=100, max_share=0.2)
+
+
 def test_ledgers_travel_and_add_up() -> None:
     one = pickle.loads(pickle.dumps(ledger("a")))
     one.extend(ledger("b", "c"))

@@ -15,6 +15,7 @@ from training.data.columns import DATASET_COLUMNS, rename
 from training.data.manifest import Manifest, from_table, with_header_durations
 from training.data.tables import LINE, read_table
 from training.errors import UserError
+from training.litter import listed, told
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SUFFIXES = audio.SOUND_SUFFIXES
@@ -27,7 +28,7 @@ _SPLITS = {
 
 def is_audio_folder(folder: Path) -> bool:
     """Whether ``folder`` holds metadata or, somewhere below, an audio file."""
-    return any(found.name in METADATA or found.suffix.lower() in SUFFIXES for found in folder.rglob("*"))
+    return any(found.name in METADATA or found.suffix.lower() in SUFFIXES for found in listed(folder, "**/*"))
 
 
 def load_audio_folder(folder: Path, split: str, columns: Mapping[str, str] | None = None) -> Manifest:
@@ -39,12 +40,15 @@ def load_audio_folder(folder: Path, split: str, columns: Mapping[str, str] | Non
     """
     root = _split_folder(folder, split)
     found = [root / name for name in METADATA if (root / name).is_file()]
-    table, path = (_described(found[0], columns), found[0]) if found else (_listed(root), root)
+    litter: list[str] = []
+    table, path = (_described(found[0], columns), found[0]) if found else (_listed(root, litter), root)
     rows = from_table(
         table, path, audio_root=root, need_duration=False, need_text=bool(found), option=DATASET_COLUMNS
     )
     rows = with_header_durations(rows, rows.seconds)
     rows.column_option = DATASET_COLUMNS
+    said = told(litter)
+    rows.notes = () if said is None else (f"{root}: {said}",)
     return rows
 
 
@@ -70,10 +74,10 @@ def _described(path: Path, columns: Mapping[str, str] | None) -> pa.Table:
     return rename(read_table(path), {"audio_path": "file_name", **(columns or {})}, path)
 
 
-def _listed(root: Path) -> pa.Table:
-    files = sorted(
-        path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in SUFFIXES
-    )
+def _listed(root: Path, litter: list[str]) -> pa.Table:
+    """The audio files below ``root``; what an operating system has left there is put into ``litter``."""
+    found = [path for path in listed(root, "**/*", litter) if path.suffix.lower() in SUFFIXES]
+    files = sorted(path.relative_to(root).as_posix() for path in found)
     return pa.table(
         {"audio_path": pa.array(files, pa.string()), LINE: pa.array(range(1, len(files) + 1), pa.int32())}
     )

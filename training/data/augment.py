@@ -17,6 +17,7 @@ import numpy as np
 from training.data.audio import SOUNDFILE_SUFFIXES, load_audio, probe
 from training.data.example import AudioRef
 from training.errors import UserError
+from training.litter import listed
 
 if TYPE_CHECKING:
     from training.config.schema import Augmentation
@@ -159,7 +160,7 @@ def impulse_response(path: str, sample_rate: int) -> np.ndarray:
 def _sounds(key: str, folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise UserError(f"{key}: {folder} is not a folder")
-    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in SOUNDFILE_SUFFIXES)
+    found = sorted(str(path) for path in listed(folder, "**/*") if path.suffix.lower() in SOUNDFILE_SUFFIXES)
     if not found:
         raise UserError(f"{key}: {folder} holds no sound ({', '.join(sorted(SOUNDFILE_SUFFIXES))})")
     return tuple(found)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -14,22 +16,31 @@ from training.data.ledger import Drop, DropLedger
 _NOTE = b"polyvox"
 
 
-def recall(path: Path, key: str) -> tuple[pa.Table, DropLedger] | None:
-    """The table and the ledger that `keep` wrote to ``path``; None where they are missing or have another key."""
+class Kept(NamedTuple):
+    """A table, what is not in it, and what there is to say of it."""
+
+    table: pa.Table
+    refused: DropLedger
+    notes: tuple[str, ...]
+
+
+def recall(path: Path, key: str) -> Kept | None:
+    """What `keep` wrote to ``path``; None where it is missing or has another key."""
     try:
         with pa.OSFile(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
         note = json.loads((table.schema.metadata or {})[_NOTE])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         return None
-    if note["key"] != key:
+    if note["key"] != key or "notes" not in note:
         return None
-    return table.replace_schema_metadata(None), DropLedger([Drop(*one) for one in note["refused"]])
+    refused = DropLedger([Drop(*one) for one in note["refused"]])
+    return Kept(table.replace_schema_metadata(None), refused, tuple(note["notes"]))
 
 
-def keep(path: Path, key: str, table: pa.Table, refused: DropLedger) -> None:
-    """Write both under ``key``, which says all that they depend on; nothing in a folder that may only be read."""
-    note = {"key": key, "refused": [dataclasses.astuple(drop) for drop in refused]}
+def keep(path: Path, key: str, table: pa.Table, refused: DropLedger, notes: Sequence[str] = ()) -> None:
+    """Write all of it under ``key``, which says all that it depends on; nothing in a folder that may only be read."""
+    note = {"key": key, "refused": [dataclasses.astuple(drop) for drop in refused], "notes": list(notes)}
     noted = table.replace_schema_metadata({_NOTE: json.dumps(note).encode()})
     try:
         with atomic_bytes(path) as handle, pa.ipc.new_file(handle, noted.schema) as writer:

@@ -1,4 +1,7 @@
-"""The drop ledger: which utterances are left out, and why. Nothing leaves the data without an entry."""
+"""The drop ledger: which utterances are left out, and why. Nothing leaves the data without an entry.
+
+All numbers are of utterances: `len`, the counts per reason, and the share that stops a run.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,16 @@ from training.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """One utterance that was left out. ``reason`` is a short name that can be counted, ``detail`` is for people."""
+    """What was left out. ``reason`` is a short name that can be counted, ``detail`` is for people.
+
+    ``utterances`` says how many it stands for: nearly always one. A stretch of an archive that cannot be read may
+    stand for many; 0 is for what is no utterance, or is counted in another entry.
+    """
 
     id: str
     reason: str
     detail: str = ""
+    utterances: int = 1
 
 
 @dataclass
@@ -30,9 +38,9 @@ class DropLedger:
     notes: list[Drop] = field(default_factory=list)
     """Utterances that stay, and what had to be done for it: they are counted in `summary` alone."""
 
-    def add(self, id: str, reason: str, detail: str = "") -> None:
+    def add(self, id: str, reason: str, detail: str = "", utterances: int = 1) -> None:
         """Note that the utterance ``id`` is left out."""
-        self.drops.append(Drop(id, reason, detail))
+        self.drops.append(Drop(id, reason, detail, utterances))
 
     def extend(self, other: DropLedger) -> None:
         """Take over the entries of another ledger."""
@@ -40,14 +48,18 @@ class DropLedger:
         self.notes.extend(other.notes)
 
     def __len__(self) -> int:
-        return len(self.drops)
+        """Utterances that are left out; the entries themselves are ``drops``."""
+        return sum(drop.utterances for drop in self.drops)
 
     def __iter__(self) -> Iterator[Drop]:
         return iter(self.drops)
 
     def counts(self) -> dict[str, int]:
-        """Entries per reason, the most frequent first."""
-        return dict(Counter(drop.reason for drop in self.drops).most_common())
+        """Utterances per reason, the most frequent first."""
+        found: Counter[str] = Counter()
+        for drop in self.drops:
+            found[drop.reason] += drop.utterances
+        return dict(found.most_common())
 
     def write(self, path: Path) -> None:
         """Write a TSV with the columns ``id``, ``reason``, ``detail`` (white space inside a cell becomes a space)."""
@@ -62,7 +74,7 @@ class DropLedger:
             handle.write("\t".join(cells) + "\n")
 
     def summary(self) -> str:
-        """A table for the screen: entries per reason and one example of each."""
+        """A table for the screen: utterances per reason and one example of each."""
         if not self.drops:
             return "\n".join(["nothing dropped", *self.remarks()])
         first = {drop.reason: drop for drop in reversed(self.drops)}

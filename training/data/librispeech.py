@@ -20,11 +20,12 @@ import pyarrow as pa
 from training.data import audio
 from training.data.example import Example
 from training.data.file_names import same_name
-from training.data.kept import keep, recall
+from training.data.kept import Kept, keep, recall
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest, from_table
 from training.data.tables import LINE, fingerprint
 from training.errors import UserError
+from training.litter import listed, told
 
 FOLDER = "LibriSpeech"
 COMMAND = "polyvox download librispeech"
@@ -36,11 +37,16 @@ _VERSION = 1
 
 
 class LibriSpeech(Manifest):
-    """The utterances of one split or several. ``refused`` lists, for the whole source, what cannot be used."""
+    """The utterances of one split or several.
+
+    ``refused`` lists what cannot be used, ``notes`` what there is to say; both belong to the whole source and are
+    empty in a selection of it.
+    """
 
     def __init__(self, table: pa.Table, path: Path, audio_root: Path | None = None) -> None:
         super().__init__(table, path, audio_root)
         self.refused = DropLedger()
+        self.notes: tuple[str, ...] = ()
 
     def select(self, indices: Sequence[int] | np.ndarray) -> LibriSpeech:
         """The rows ``indices``, in that order."""
@@ -76,10 +82,11 @@ def load_librispeech(root: Path, splits: Sequence[str]) -> LibriSpeech:
     utterances can be used.
     """
     found = [_read_split(split_folder(root, name)) for name in splits]
-    rows = from_table(pa.concat_tables([table for table, _ in found]), _label(root, splits))
+    rows = from_table(pa.concat_tables([one.table for one in found]), _label(root, splits))
     source = LibriSpeech(rows.table, rows.path)
-    for _, refused in found:
-        source.refused.extend(refused)
+    for one in found:
+        source.refused.extend(one.refused)
+        source.notes += one.notes
     if not len(source):
         raise UserError(f"{source.path}: no utterance can be used\n{source.refused.summary()}")
     return source
@@ -129,33 +136,36 @@ def marker(corpus: Path, split: str, state: str) -> Path:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return [path for path in listed(folder) if path.is_dir()] if folder.is_dir() else []
 
 
 def _holds_transcripts(folder: Path) -> bool:
-    return next(folder.glob(f"*/*/*{TRANSCRIPTS}"), None) is not None
+    return next(listed(folder, f"*/*/*{TRANSCRIPTS}"), None) is not None
 
 
-def _read_split(folder: Path) -> tuple[pa.Table, DropLedger]:
-    """The rows of a split, columns as strings, and what of it cannot be used."""
-    files = _files(folder)
+def _read_split(folder: Path) -> Kept:
+    """The rows of a split, columns as strings, what of it cannot be used, and how much litter lies in it."""
+    files, notes = _files(folder)
     key = hashlib.sha256(json.dumps([_VERSION, files]).encode()).hexdigest()
     index = folder.with_name(f".{folder.name}.polyvox_index.arrow")
     found = recall(index, key)
     if found is None:
-        found = _built(folder.parent, list(files))
-        keep(index, key, *found)
-    return found
+        table, refused = _built(folder.parent, list(files))
+        keep(index, key, table, refused)
+        return Kept(table, refused, notes)
+    return found._replace(notes=notes)
 
 
-def _files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Sounds and transcripts of a split, by their paths from ``LibriSpeech`` on: size and time of change."""
-    found = {}
-    for path in folder.glob("*/*/*"):
+def _files(folder: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
+    """Sounds and transcripts of a split, by their paths from ``LibriSpeech`` on: size and time of change; notes."""
+    found: dict[str, tuple[int, int]] = {}
+    litter: list[str] = []
+    for path in listed(folder, "*/*/*", litter):
         if path.name.endswith(_FILES) and not path.name.startswith("."):
             stat = path.stat()
             found[path.relative_to(folder.parent).as_posix()] = (stat.st_size, stat.st_mtime_ns)
-    return dict(sorted(found.items()))
+    said = told(litter)
+    return dict(sorted(found.items())), () if said is None else (f"{folder}: {said}",)
 
 
 def _built(corpus: Path, files: Sequence[str]) -> tuple[pa.Table, DropLedger]:

@@ -149,6 +149,8 @@ class Manifest(Sequence[Example]):
 
     column_option = CONFIGURATION
     """What stands before ``transcript=text`` where a user names a column."""
+    notes: tuple[str, ...] = ()
+    """What there is to say of the whole source; a selection of it says nothing."""
 
     def __init__(self, table: pa.Table, path: Path, audio_root: Path | None = None) -> None:
         self.table = table

@@ -21,8 +21,8 @@ from typing import Any, get_args
 from training.data.checks import check_audio
 from training.data.column_names import guess
 from training.data.columns import COMMAND, column_names, no_column
-from training.data.decode_pool import DecodePool, will_decode
 from training.data.control_marks import SEGMENTS, WORDS, MarkTally, time_cells, time_columns, unmarked
+from training.data.decode_pool import DecodePool, will_decode
 from training.data.derived import DerivedFiles, rebase
 from training.data.example import Example
 from training.data.korean_text import Dual, KoreanRules, Numerals, clean_korean, has_two_transcripts

@@ -22,6 +22,7 @@ from training.data.example import Example
 from training.data.manifest import Manifest, from_table, with_header_durations
 from training.data.tables import fingerprint, stringify
 from training.errors import UserError
+from training.litter import listed
 
 _BATCH = 256
 _SIZES = 10_000
@@ -178,7 +179,9 @@ def _is_saved(folder: Path) -> bool:
 
 def _holds_parquet(folder: Path) -> bool:
     return any(
-        path.name not in METADATA for pattern in ("*.parquet", "*/*.parquet") for path in folder.glob(pattern)
+        path.name not in METADATA
+        for pattern in ("*.parquet", "*/*.parquet")
+        for path in listed(folder, pattern)
     )
 
 

@@ -14,6 +14,7 @@ from training.download.transfer import PAUSE
 from training.download.unpack import unpack
 from training.errors import UserError
 from training.folders import writable
+from training.litter import listed, told
 
 MIRRORS = (
     "https://www.openslr.org/resources/12",
@@ -106,13 +107,16 @@ def _provide(archive: Archive, corpus: Path, mirrors: Sequence[str], report: Rep
     need_room(archive.folder, found.stat().st_size - _bytes_in(folder))
     corpus.mkdir(exist_ok=True)
     unpacking.touch()
+    litter: list[str] = []
     with bar(split, found.stat().st_size) as progress:
-        written = unpack(found, corpus, split, progress.update)
-    if next(folder.glob(f"*/*/*{TRANSCRIPTS}"), None) is None:
+        written = unpack(found, corpus, split, progress.update, litter)
+    if next(listed(folder, f"*/*/*{TRANSCRIPTS}"), None) is None:
         raise UserError(
             f"{found}: holds no transcripts in LibriSpeech/{split}/; it is the archive of something else"
         )
     unpacking.replace(complete)
+    if said := told(litter):
+        report(f"{split}: {said}")
     report(f"{split}: {folder} is complete; files unpacked: {written:,}")
 
 

@@ -15,19 +15,32 @@ from pathlib import Path
 
 from training.data.librispeech import FOLDER
 from training.errors import UserError
+from training.litter import is_litter
 
 
-def unpack(archive: Path, corpus: Path, split: str, advance: Callable[[int], None]) -> int:
+def unpack(
+    archive: Path,
+    corpus: Path,
+    split: str,
+    advance: Callable[[int], None],
+    litter: list[str] | None = None,
+) -> int:
     """Write what of a ``.tar.gz`` is missing below ``corpus`` (the folder ``LibriSpeech``); how many files that was.
+
+    Members that an operating system has left are passed over; the list ``litter`` gets their names.
 
     A file appears under its name when it is whole, so that a call that was killed can be repeated. ``advance(bytes)``
     follows every member. Raises `UserError` for a member that would lie elsewhere or is no regular file, for a file
     that is there with another size, and for an archive that ends too early.
     """
-    written = 0
+    written, litter = 0, [] if litter is None else litter
     with _opened(archive) as tar:
         for member in tar:
-            target = _target(member, corpus, split, archive)
+            target = None
+            if is_litter(member.name):
+                litter += [member.name] if member.isreg() else []
+            else:
+                target = _target(member, corpus, split, archive)
             if target is not None and not _is_there(target, member, corpus):
                 _write(tar, member, target)
                 written += 1

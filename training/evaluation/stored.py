@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
+from training.litter import listed
 
 METRICS_SUFFIX, PREDICTIONS_SUFFIX, SWAP_SUFFIX = "_metrics.json", "_predictions.csv", "_swap.json"
 _COLUMNS = ("id", "task", "language", "reference", "hypothesis")
@@ -82,7 +83,7 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
 
 def load_results(folder: Path) -> list[Result]:
     """Every ``*_metrics.json`` of the results folder, by name."""
-    return [_result(path) for path in sorted(folder.glob(f"*{METRICS_SUFFIX}"))]
+    return [_result(path) for path in sorted(listed(folder, f"*{METRICS_SUFFIX}"))]
 
 
 def _result(path: Path) -> Result:
@@ -123,7 +124,7 @@ def of_another(results: Path, name: str, model_dir: Path, config_sha256: str | N
 
 def load_histories(outputs: Path) -> list[History]:
     """The histories of all runs under ``outputs`` (``<run>/metrics/<experiment>_metrics.json``), by run."""
-    return [_history(path, outputs) for path in sorted(outputs.glob(f"*/metrics/*{METRICS_SUFFIX}"))]
+    return [_history(path, outputs) for path in sorted(listed(outputs, f"*/metrics/*{METRICS_SUFFIX}"))]
 
 
 def _history(path: Path, outputs: Path) -> History:
@@ -145,7 +146,7 @@ def find_predictions(given: Path) -> Path:
         raise UserError(f"{given}: no such file or folder; give a *{PREDICTIONS_SUFFIX} or a run's folder")
     run = given.resolve().name
     places: Iterable[Path] = (
-        *sorted(given.glob(f"*{PREDICTIONS_SUFFIX}")),
+        *sorted(listed(given, f"*{PREDICTIONS_SUFFIX}")),
         given.resolve().parent / "results" / f"{run}{PREDICTIONS_SUFFIX}",
     )
     found = [place for place in places if place.is_file()]

@@ -20,6 +20,7 @@ from training.data.derived import atomic_text
 from training.data.example import Hypothesis
 from training.errors import UserError
 from training.inference.ctc_decoding import mean_confidence
+from training.litter import listed
 
 NAME = "calibration.json"
 METHODS = ("isotonic", "platt")
@@ -136,7 +137,7 @@ def _told(fitted: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 def weights_of(folder: Path) -> str:
     """SHA-256 of the names, the sizes and some pieces of the folder's weights."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*model*.safetensors")):
+    for path in sorted(listed(folder, "*model*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}:".encode())
         with path.open("rb") as file:

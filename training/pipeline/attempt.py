@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
+from training.litter import is_empty
 from training.pipeline.resolve import Resolved
 
 RESULTS, CONFIG = "train_results.json", "config.yaml"
@@ -33,7 +34,7 @@ def decide(
     Only what this attempt has written is gone on with; a finished run with other inputs is moved aside, never
     removed; a folder that the pipeline knows nothing of is a `UserError`, unless it is the same run.
     """
-    if not run.folder.exists() or not any(run.folder.iterdir()):
+    if not run.folder.exists() or is_empty(run.folder):
         return Start()
     if fresh or (record and record.get("redo")):
         return OVER

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
 from training.folders import writable
+from training.litter import is_empty, listed
 
 README = "README.txt"
 USE = """{name}: a VoxLM, trained with Polyvox. The folder is all that is needed.
@@ -49,9 +50,9 @@ def export(folder: Path, output: Path, *, force: bool = False) -> list[Path]:
 
     check_finished(folder)
     writable(output, "--export")
-    if any(output.iterdir()) and not force:
+    if not is_empty(output) and not force:
         raise UserError(f"--export {output}: holds files already; name an empty folder, or empty this one")
-    chosen = [path for path in sorted(folder.iterdir()) if why_not(path) is None]
+    chosen = [path for path in sorted(listed(folder)) if why_not(path) is None]
     copies = [output / path.name for path in [*chosen, folder / RESOLVED_NAME]]
     for copy in copies:
         shutil.copyfile(folder / copy.name, copy)

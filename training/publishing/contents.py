@@ -17,6 +17,7 @@ from training.config.load import RESOLVED_NAME
 from training.data.example import TASKS
 from training.errors import UserError
 from training.evaluation.stored import METRICS_SUFFIX, read_json
+from training.litter import listed
 from training.publishing import private
 from training.publishing.evidence import Evidence
 from training.run import RESULTS
@@ -74,10 +75,10 @@ def pack(folder: Path, evidence: Evidence, log: Path | None) -> Parcel:
     """
     check_finished(folder)
     parcel = Parcel()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(listed(folder)):
         _take(parcel, folder, path)
     _add_config(parcel, folder / RESOLVED_NAME)
-    for path in sorted((folder / "metrics").glob(f"*{METRICS_SUFFIX}")):
+    for path in sorted(listed(folder / "metrics", f"*{METRICS_SUFFIX}")):
         parcel.add_values(f"metrics/{path.name}", path, read_json(path))
     _add_evidence(parcel, evidence)
     if log is not None and log.is_file():
@@ -96,7 +97,7 @@ def check_finished(folder: Path) -> None:
             f"--model_dir {folder}: the run is not finished ({RESULTS} is missing); go on with "
             f"polyvox train --config {folder / RESOLVED_NAME} --resume"
         )
-    weights = [path for path in folder.iterdir() if WEIGHTS.fullmatch(path.name)]
+    weights = [path for path in listed(folder) if WEIGHTS.fullmatch(path.name)]
     missing = [name for name in _shards(folder) if not (folder / name).is_file()]
     if missing or not weights or not (folder / "config.json").is_file():
         name = missing[0] if missing else "model.safetensors" if not weights else "config.json"

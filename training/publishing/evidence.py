@@ -17,6 +17,7 @@ from training.evaluation.stored import (
     load_results,
     read_json,
 )
+from training.litter import listed
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _swap(results: Path, name: str) -> tuple[Path, dict[str, Any]] | None:
 
 
 def _comparisons(results: Path, names: set[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in sorted(results.glob("*.json")):
+    for path in sorted(listed(results, "*.json")):
         if path.name.endswith((METRICS_SUFFIX, SWAP_SUFFIX)):
             continue
         found = read_json(path)

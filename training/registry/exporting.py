@@ -12,6 +12,7 @@ from training.data.derived import DerivedFiles, rebase
 from training.data.split_data import PARTS
 from training.data.tables import row_writer
 from training.errors import UserError
+from training.litter import listed
 from training.registry import recording, versions
 from training.registry.source import VersionSplit, manifest_of
 from training.registry.store import Registry
@@ -83,7 +84,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _history(folder: Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
-    for path in sorted((folder / "metrics").glob("*_metrics.json")):
+    for path in sorted(listed(folder / "metrics", "*_metrics.json")):
         try:
             records += json.loads(path.read_text(encoding="utf-8"))["history"]
         except (ValueError, KeyError, TypeError) as error:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError, exit_on_user_error
+from training.litter import is_empty
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORTED = ((3, 11), (3, 13))
@@ -156,7 +157,7 @@ def make_venv(folder: Path, say: Say) -> None:
     """Make the environment, or use the one that is there; `UserError` where that is no usable one."""
     python = python_of(folder)
     if not python.exists():
-        if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
+        if folder.exists() and not is_empty(folder) and not (folder / "pyvenv.cfg").exists():
             raise UserError(f"{folder} is no virtual environment; name another folder in POLYVOX_VENV")
         say(f"making {folder} with Python {sys.version_info[0]}.{sys.version_info[1]}")
         venv.create(folder, with_pip=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.data.file_names import on_disk
 from training.errors import USER_ERROR, UserError, exit_on_user_error
+from training.litter import listed, told
 from training.one_name import OneName
 from training.scripts.options import add_domain, add_options, from_arguments
 
@@ -118,7 +119,11 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
     clips: list[Path] = []
     for path in map(on_disk, paths):
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
+            litter: list[str] = []
+            below = listed(path, "**/*", litter)
+            found = sorted(p for p in below if p.suffix.lower() in SOUND_SUFFIXES)
+            if said := told(litter):
+                print(f"{path}: {said}", file=sys.stderr)
             if not found:
                 raise UserError(
                     f"{path}: no audio files ({', '.join(sorted(SOUND_SUFFIXES))}) in this folder"

@@ -14,6 +14,7 @@ from training.data.manifest import Manifest
 from training.data.sampler import longest_first
 from training.data.tables import fingerprint
 from training.data.timestamps_manifest import FILE, write_timestamps
+from training.litter import listed
 from training.timestamps.labelling import Labeller
 from training.timestamps.parts import Parts, Record
 from training.timestamps.processes import in_processes
@@ -83,7 +84,7 @@ def _identity(rows: Manifest, settings: Settings) -> dict[str, Any]:
 
 def _weights(folder: Path) -> list[list[Any]]:
     """Size and time of a folder's weights: one that was trained again is another model."""
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    files = sorted(listed(folder, "*.safetensors")) if folder.is_dir() else []
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from training.config.load import differences
 from training.errors import UserError
 from training.folders import writable
+from training.litter import listed
 from training.tuning.space import Dimension, holding
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir())
+    return folder.is_dir() and any(entry.name != LOCK for entry in listed(folder))
 
 
 def _bury(study: optuna.Study) -> None:

@@ -40,11 +40,15 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """What of an archive is not read: a name ("" where there is none), a countable reason, and what it was."""
+    """What of an archive is not read: a name ("" where there is none), a countable reason, and what it was.
+
+    ``size`` is the number of bytes of a stretch that holds no valid header, 0 for all else.
+    """
 
     name: str
     reason: str
     detail: str
+    size: int = 0
 
 
 def read_members(handle: BinaryIO) -> Iterator[Member | Refused]:
@@ -102,7 +106,7 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
 
 
 def _lost(start: int, end: int) -> Refused:
-    return Refused("", "broken_member", f"bytes {start} to {end} hold no valid header")
+    return Refused("", "broken_member", f"bytes {start} to {end} hold no valid header", end - start)
 
 
 def _size(header: tarfile.TarInfo, extended: dict[str, str]) -> int:

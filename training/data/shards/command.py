@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.columns import column_names
 from training.data.ledger import DropLedger
 from training.data.shards.archive import DAMAGE
-from training.data.shards.index import Index, disagreements, estimate, read_index, read_metadata
+from training.data.shards.index import Index, disagreements, estimate, read_index, read_metadata, refused_of
+from training.data.shards.keys import FIRST_DOT, RULES
 from training.errors import UserError, exit_on_user_error
+from training.litter import listed
 
 DAMAGED = 1
 """Exit status of ``stats`` where archives are damaged."""
@@ -45,6 +48,19 @@ def parser() -> argparse.ArgumentParser:
         "--samples_per_shard",
         type=int,
         help="only estimate: as metadata.json says, else so many samples in each shard",
+    )
+    stats.add_argument(
+        "--keys",
+        choices=RULES,
+        default=FIRST_DOT,
+        help="where a member's key ends: data.shards.keys (first_dot)",
+    )
+    stats.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="name of a field in the samples' JSON: data.columns; may come several times",
     )
     return result
 
@@ -92,7 +108,7 @@ def _stats(args: argparse.Namespace) -> int:
                 f"{folder.name}: about {estimate(folder, args.samples_per_shard):,} samples (no shard was opened)"
             )
         else:
-            index = read_index(folder)
+            index = read_index(folder, column_names(args.column), args.keys)
             print("\n".join(_described(index)))
             damaged += _damaged(index)
     for told in damaged:
@@ -113,9 +129,9 @@ def _splits(folder: Path) -> list[Path]:
     """The folder itself, or those in it that hold shards."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if any(folder.glob("*.tar")):
+    if any(listed(folder, "*.tar")):
         return [folder]
-    found = sorted({path.parent for path in folder.glob("[!.]*/*.tar")})
+    found = sorted({path.parent for path in listed(folder, "[!.]*/*.tar")})
     if not found:
         raise UserError(f"{folder}: neither it nor a folder in it holds shards (*.tar)")
     return found
@@ -125,13 +141,15 @@ def _described(index: Index) -> list[str]:
     metadata = read_metadata(index.folder)
     seconds = np.array(index.table.column("duration").to_pylist(), dtype=float)
     held = index.samples()
-    lines = [f"{index.folder.name}: {_amount(seconds)}, {len(held):,} shards, {_refused(index.refused)}"]
+    lines = [
+        f"{index.folder.name}: {_amount(seconds)}, {len(held):,} shards, {_refused(refused_of(index, metadata))}"
+    ]
     there = "domain" in index.table.column_names
     own = index.table.column("domain").to_pylist() if there else [None] * len(seconds)
     domains = np.array([name or metadata.domain or "" for name in own])
     for name in sorted(set(domains)):
         lines.append(f"  {name or '(no domain)'}: {_amount(seconds[domains == name])}")
-    return [*lines, *(f"  {note}" for note in disagreements(index, metadata))]
+    return [*lines, *(f"  {note}" for note in (*disagreements(index, metadata), *index.notes))]
 
 
 def _amount(seconds: np.ndarray) -> str:
@@ -139,7 +157,7 @@ def _amount(seconds: np.ndarray) -> str:
 
 
 def _refused(ledger: DropLedger) -> str:
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in ledger.counts().items())
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in ledger.counts().items() if count)
     return f"{len(ledger):,} refused ({counts})" if counts else "none refused"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +15,28 @@ import pyarrow as pa
 from training.data.audio import find_ffmpeg
 from training.data.kept import keep, recall
 from training.data.ledger import DropLedger
-from training.data.shards.samples import read_shard
+from training.data.shards.damage import with_stated
+from training.data.shards.keys import FIRST_DOT, taken_apart
+from training.data.shards.remarks import remarks
+from training.data.shards.samples import Refusals, read_shard
 from training.errors import UserError
+from training.litter import listed
 
 INDEX = ".polyvox_index.arrow"
 METADATA = "metadata.json"
 SHARD = "__shard__"
 """Internal column: file name of the shard."""
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Index:
-    """The usable samples of a folder (columns of `read_shard` and `SHARD`) and what is refused."""
+    """The usable samples of a folder (columns of `read_shard` and `SHARD`), what is refused, and what there is to say."""
 
     folder: Path
     table: pa.Table
     refused: DropLedger
+    notes: tuple[str, ...] = ()
 
     def samples(self) -> dict[str, int]:
         """Usable samples of each shard."""
@@ -55,28 +60,29 @@ def shard_paths(folder: Path) -> list[Path]:
         raise UserError(
             f"{folder}: no such folder of shards; make it with polyvox shards write, or name another"
         )
-    found = sorted(path for path in folder.glob("*.tar") if path.is_file())
+    found = sorted(path for path in listed(folder, "*.tar") if path.is_file())
     if not found:
-        below = sorted(path.parent.name for path in folder.glob("*/*.tar"))
+        below = sorted(path.parent.name for path in listed(folder, "*/*.tar"))
         hint = f"; its folders {', '.join(dict.fromkeys(below))} do: name them" if below else ""
         raise UserError(f"{folder}: holds no shards (*.tar){hint}")
     return found
 
 
-def read_index(folder: Path, columns: Mapping[str, str] | None = None) -> Index:
+def read_index(folder: Path, columns: Mapping[str, str] | None = None, keys: str = FIRST_DOT) -> Index:
     """The index of a folder: the one that is kept there, where it fits the shards' names, sizes and times.
 
-    ``columns`` maps our names to those of the samples' JSON. Where nothing can be written beside the shards the
-    index stays in memory. Samples whose id came before in the folder are refused (``duplicate_id``).
+    ``columns`` maps our names to those of the samples' JSON, ``keys`` is the rule by which members make a sample
+    (`training.data.shards.keys`). Where nothing can be written beside the shards the index stays in memory. Samples
+    whose id came before in the folder are refused (``duplicate_id``).
     """
-    key = _key(folder, columns)
-    return _kept(folder, key) or _built(folder, key, columns)
+    key = _key(folder, columns, keys)
+    return _kept(folder, key) or _built(folder, key, columns, keys)
 
 
-def _key(folder: Path, columns: Mapping[str, str] | None) -> str:
+def _key(folder: Path, columns: Mapping[str, str] | None, keys: str) -> str:
     """All that the index depends on; with ffmpeg, M4A without a stated duration can be read."""
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in shard_paths(folder)]
-    return json.dumps([_VERSION, sorted((columns or {}).items()), find_ffmpeg() is not None, files])
+    return json.dumps([_VERSION, sorted((columns or {}).items()), keys, find_ffmpeg() is not None, files])
 
 
 def _kept(folder: Path, key: str) -> Index | None:
@@ -84,15 +90,37 @@ def _kept(folder: Path, key: str) -> Index | None:
     return None if found is None else Index(folder, *found)
 
 
-def _built(folder: Path, key: str, columns: Mapping[str, str] | None) -> Index:
-    refused, tables = DropLedger(), []
+def _built(folder: Path, key: str, columns: Mapping[str, str] | None, keys: str) -> Index:
+    refused, tables = Refusals(), []
     for path in shard_paths(folder):
-        table, ledger = read_shard(path, columns)
+        table, ledger = read_shard(path, columns, keys)
         tables.append(table.append_column(SHARD, pa.array([path.name] * len(table), pa.string())))
         refused.extend(ledger)
-    table = _without_duplicates(pa.concat_tables(tables, promote_options="default"), refused)
-    keep(folder / INDEX, key, table, refused)
-    return Index(folder, table, refused)
+    list(listed(folder, "*", refused.litter))  # its litter is counted, though none of it is read
+    table = pa.concat_tables(tables, promote_options="default")
+    table, whole = _with_whole_names(table) if keys == FIRST_DOT else (table, [])
+    table = _without_duplicates(table, refused)
+    notes = remarks(folder, refused, samples=len(table), whole_names=whole)
+    keep(folder / INDEX, key, table, refused, notes)
+    return Index(folder, table, DropLedger(refused.drops), notes)
+
+
+def _with_whole_names(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The table with distinct ids for clips that `first_dot` gives one key in different shards, and those ids."""
+    ids: list[str] = table.column("id").to_pylist()
+    names = zip(table.column("audio_path").to_pylist(), table.column(SHARD).to_pylist(), strict=True)
+    stems, clips = list(ids), defaultdict(set)
+    for row, (place, shard) in enumerate(names):
+        name = taken_apart(place.removeprefix(f"{shard}/"))
+        if name is not None and ids[row] in (name.key, name.stem):
+            stems[row] = name.stem
+            clips[name.key].add(name.stem)
+    several = {stem for key, found in clips.items() if len(found) > 1 for stem in found - {key}}
+    if not several:
+        return table, []
+    new = [stem if stem in several else id for id, stem in zip(ids, stems, strict=True)]
+    at = table.column_names.index("id")
+    return table.set_column(at, "id", pa.array(new, pa.string())), sorted(several)
 
 
 def _without_duplicates(table: pa.Table, refused: DropLedger) -> pa.Table:
@@ -106,6 +134,11 @@ def _without_duplicates(table: pa.Table, refused: DropLedger) -> pa.Table:
         else:
             refused.add(place.rpartition(".")[0], "duplicate_id", f"{first[name]} has the id {name!r} too")
     return table if len(kept) == len(table) else table.take(kept)
+
+
+def refused_of(index: Index, metadata: Metadata) -> DropLedger:
+    """What is refused of a folder, counted by what ``metadata.json`` says of the shards that have lost bytes."""
+    return with_stated(index.refused, index.samples(), metadata.samples)
 
 
 def read_metadata(folder: Path) -> Metadata:

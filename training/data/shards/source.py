@@ -17,7 +17,16 @@ from training.data.example import Example
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest, from_table
 from training.data.shards.folders import folder_domain
-from training.data.shards.index import SHARD, Index, Metadata, disagreements, read_index, read_metadata
+from training.data.shards.index import (
+    SHARD,
+    Index,
+    Metadata,
+    disagreements,
+    read_index,
+    read_metadata,
+    refused_of,
+)
+from training.data.shards.keys import FIRST_DOT
 from training.data.shards.open_files import forget, read_stretch
 from training.data.shards.samples import OFFSET, SIZE
 from training.data.tables import LINE, fingerprint
@@ -110,13 +119,14 @@ def load_shards(
     domains: Mapping[str, str] | None = None,
     default_domain: str | None = None,
     columns: Mapping[str, str] | None = None,
+    keys: str = FIRST_DOT,
 ) -> ShardSource:
     """The shards of one folder or of several that make one split.
 
     The domain of a sample is that of its JSON, else what ``domains`` says for its folder (`folder_domain`), else the
     ``domain`` of the folder's ``metadata.json``, else ``default_domain`` (counted in the notes). It is never taken
-    from the folder's name. ``columns``: our name → the name in the JSON. Ids that several folders use get the
-    folder's name in front.
+    from the folder's name. ``columns``: our name → the name in the JSON. ``keys``: the rule by which members make a
+    sample (`training.data.shards.keys`). Ids that several folders use get the folder's name in front.
 
     Raises `UserError` for a folder without shards or without usable samples, and for samples without a domain.
     """
@@ -124,9 +134,11 @@ def load_shards(
     paths = [folders] if isinstance(folders, Path) else list(folders)
     if twice := [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]:
         raise UserError(f"data.shards: {twice[0]} is named twice")
-    indices = [read_index(path, columns) for path in paths]
+    indices = [read_index(path, columns, keys) for path in paths]
     metadata = [read_metadata(path) for path in paths]
     notes = [note for pair in zip(indices, metadata, strict=True) for note in disagreements(*pair)]
+    notes += [note for index in indices for note in index.notes]
+    _check_usable(indices, metadata)
     tables = [
         _placed(index, _stated_domain(index, about, domains))
         for index, about in zip(indices, metadata, strict=True)
@@ -136,11 +148,21 @@ def load_shards(
     rows = from_table(table, Path(", ".join(map(str, paths))), check_words=False)
     source = ShardSource(rows.table, rows.path)
     source.notes = tuple(notes)
-    for index in indices:
-        source.refused.extend(index.refused)
-    if not len(source):
-        raise UserError(f"{source.path}: no sample can be used\n{source.refused.summary()}")
+    source.refused.extend(_refused(indices, metadata))
     return source
+
+
+def _refused(indices: Sequence[Index], metadata: Sequence[Metadata]) -> DropLedger:
+    return DropLedger([drop for pair in zip(indices, metadata, strict=True) for drop in refused_of(*pair)])
+
+
+def _check_usable(indices: Sequence[Index], metadata: Sequence[Metadata]) -> None:
+    """`UserError` where no folder holds a sample that can be used: what there is to say of them, and the ledger."""
+    if any(len(index.table) for index in indices):
+        return
+    named = ", ".join(str(index.folder) for index in indices)
+    said = [f"{named}: no sample can be used", _refused(indices, metadata).summary()]
+    raise UserError("\n".join([*said, *(note for index in indices for note in index.notes)]))
 
 
 def _stated_domain(index: Index, metadata: Metadata, domains: Mapping[str, str] | None) -> str | None:

@@ -24,6 +24,7 @@ from training.data.shards.index import INDEX, METADATA
 from training.data.sound_checks import DECODE_BELOW, error_drop
 from training.errors import UserError
 from training.folders import writable
+from training.litter import listed
 
 DROPPED = "dropped.tsv"
 COPIED = frozenset({".wav", ".mp3", ".flac", ".m4a"})
@@ -109,7 +110,7 @@ def _refuse(output: Path, overwrite: bool) -> None:
         return
     if not output.is_dir():
         raise UserError(f"--output: {output} is a file; name a folder")
-    there = [path.name for path in output.iterdir()]
+    there = [path.name for path in listed(output)]
     ours = (METADATA, DROPPED, INDEX)
     foreign = [name for name in there if name not in ours and not Path(name).match("shard_*.tar")]
     if foreign:
