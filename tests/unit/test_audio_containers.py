@@ -87,7 +87,13 @@ def files(draw: st.DrawFn) -> Made:
     rate = draw(st.sampled_from([8000, 16_000, 24_000, 48_000] if kind == "opus" else rates))
     channels = draw(st.integers(1, 2 if kind in MP3 else 3))
     frames = draw(st.sampled_from([1, 50, 1000, 4999, 5000, rate // 2, rate]))
-    return made(kind, draw(st.integers(0, 1000)), max(frames, 8000 if kind == "mp3bare" else 200 if kind in LOSSY else 1), channels, rate)
+    return made(
+        kind,
+        draw(st.integers(0, 1000)),
+        max(frames, 8000 if kind == "mp3bare" else 200 if kind in LOSSY else 1),
+        channels,
+        rate,
+    )
 
 
 def lies(one: Made, draw: st.DrawFn) -> bytes:
@@ -275,6 +281,20 @@ def test_a_second_chunk_of_samples_is_refused() -> None:
     data = one.data + b"data" + struct.pack("<I", 200) + bytes(range(200))
     with pytest.raises(AudioError, match="second chunk of sound"):
         load_bytes(replaced(data, 4, struct.pack("<I", len(data) - 8)), REF)
+
+
+def test_a_sphere_file_is_compared_with_its_number_of_samples() -> None:
+    sink = io.BytesIO()
+    soundfile.write(sink, made("wav16", 1, RATE, 2, RATE).samples, RATE, format="NIST", subtype="PCM_16")
+    data = sink.getvalue()
+    wanted, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    assert b"sample_count -i 16000" in data[:1024]
+    assert refused_or_whole(data, expected(wanted), "sphere", RATE) == ""
+    assert refused_or_whole(data + bytes(100), expected(wanted), "sphere", RATE) == ""
+    message = refused_or_whole(data[: len(data) // 2], None, "sphere", RATE)
+    assert "truncated: the header states 1.000 s" in message
+    old = data.replace(b"sample_count -i 16000", b"sample_count -i 8000 ")
+    assert "states 0.500 s" in refused_or_whole(old, None, "sphere", RATE)
 
 
 # -- FLAC --------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import soundfile
 from speech_files import manifest
 from tone_recogniser import RATE, WORDS, recogniser, speak
 
+from training.config.load import config_from
 from training.data.audio import AudioError, load_audio, load_bytes, stream, stream_mono, taken_channel
 from training.data.channel import parse_channel
 from training.data.example import AudioRef
@@ -25,6 +26,7 @@ from training.registry import sound as registry_sound
 from training.registry.importing import Conversion
 from training.registry.prepare import Settings, prepare
 from training.registry.source import load_version
+from training.run import open_split
 from training.scripts import transcribe
 
 SIDES = ("left", "right")
@@ -160,6 +162,19 @@ def test_a_key_names_the_channel_of_rows_that_name_none(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.waveform(1, RATE), y, atol=1e-4)
 
 
+@pytest.mark.parametrize(("value", "expected"), [("right", [0, 1]), (1, [0, 1]), (None, [0, None])])
+def test_the_key_audio_channel_serves_every_source(
+    tmp_path: Path, value: Any, expected: list[int | None]
+) -> None:
+    rows, _, _ = call(tmp_path)
+    path = manifest(tmp_path / "rows.tsv", [rows[0], {**rows[1], "channel": "", "id": "b"}])
+    data = {"train": str(path), "audio_root": None}
+    made = config_from({"training": {"eval_strategy": "no"}, "data": data, "audio": {"channel": value}})
+    assert [example.audio.channel for example in open_split(made, "train")] == expected
+    with pytest.raises(UserError, match=r"audio\.channel"):
+        config_from({"training": {"eval_strategy": "no"}, "data": data, "audio": {"channel": "middle"}})
+
+
 def test_shards_hold_the_channel_alone(tmp_path: Path) -> None:
     rows, x, y = call(tmp_path)
     write_shards(load_manifest(manifest(tmp_path / "rows.tsv", rows)), tmp_path / "shards")
@@ -242,6 +257,36 @@ def test_transcribe_hears_what_the_mean_would_lose_and_says_so(
         assert told.out.split("\t")[2].split() == [WORDS[k] for k in ids] and not told.err
     with pytest.raises(UserError, match="--channel: 'middle' is neither"):
         transcribe.main([str(tmp_path / "call.wav"), *model, "--channel", "middle"])
+
+
+@pytest.mark.parametrize("size", [0, 1000, 0xFFFFFFFF])
+def test_every_command_reads_a_wav_with_an_old_header_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    monkeypatch.setattr("training.inference.transcriber.load_trained", lambda folder: recogniser(ctc=True))
+    ids = random.Random(3).choices(range(24), k=60)
+    sound = speak(ids)
+    soundfile.write(tmp_path / "old.wav", sound, RATE)
+    content = bytearray((tmp_path / "old.wav").read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    (tmp_path / "old.wav").write_bytes(content)
+    assert transcribe.main([str(tmp_path / "old.wav"), "--model", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split("\t")[2].split() == [WORDS[k] for k in ids]
+    row = {
+        "audio_path": "old.wav",
+        "duration": f"{len(sound) / RATE}",
+        "transcript": "words",
+        "split": "train",
+    }
+    source = manifest(tmp_path / "rows.tsv", [row])
+    _, ledger = preprocess(source, tmp_path / "clean.tsv", decode=False)
+    assert not len(ledger)
+    write_shards(load_manifest(source), tmp_path / "shards")
+    shards = load_shards(tmp_path / "shards", default_domain="tones")
+    np.testing.assert_allclose(shards.waveform(0, RATE), sound, atol=1e-4)
+    assert shards.seconds(0) == pytest.approx(len(sound) / RATE)
+    done = prepare(Settings(table=source, database=str(tmp_path / "registry.db")))
+    assert done.imported.kept[0].seconds == pytest.approx(len(sound) / RATE)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg"])
