@@ -1,42 +1,41 @@
-"""NIST SPHERE: a header of text lines, then samples up to the end of the file."""
+"""NIST SPHERE (LDC corpora): a header of text that states how many samples follow, then the samples.
+
+libsndfile reads to the end of the file and never looks at the stated number.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import BinaryIO
 
-from training.data.layout.parts import LayoutError, Section, read_at, seconds, short
-from training.data.layout.trailing import skip_harmless
+from training.data.layout.parts import Section, read_at
+from training.data.layout.raw import end_of_raw
+
+_NUMBER = re.compile(rb"^(channel_count|sample_n_bytes|sample_rate|sample_count) -i (\d+)\s*$", re.MULTILINE)
+_COMPANDED = re.compile(rb"^sample_coding -s\d+ (ulaw|mu-law|alaw)", re.MULTILINE)
+"""A sample has one byte then, which not every writer states."""
+_LARGEST = 1 << 62
+_HEADER = 1 << 16
+"""Bytes of a header that are read, far more than any has."""
 
 
 def sphere_layout(handle: BinaryIO, start: int, size: int) -> list[Section]:
-    """The section of the file that begins at ``start``. Without a number of samples its header says nothing of the end.
+    """The sections of the file that begins at ``start``: one, or several where such files were joined.
 
-    Raises `LayoutError` where fewer or more samples are there than stated.
+    Raises `training.data.layout.parts.LayoutError` where less sound is there than stated, or more that cannot be told
+    from other bytes.
     """
-    fields = _fields(handle, start, size)
-    count, rate, body = fields.get("sample_count", 0), fields.get("sample_rate", 0), fields.get("header", 0)
-    block = fields.get("channel_count", 1) * fields.get("sample_n_bytes", 0)
-    if not (count and block and body):
+    length = read_at(handle, start + 8, 8).strip()
+    if not length.isdigit() or not 16 < int(length) <= _HEADER:
         return [Section(((start, size),))]
-    present = size - start - body
-    if count * block > present:
-        raise short(count, present // block, rate, "samples")
-    end = start + body + count * block
-    if size - end >= block and skip_harmless(handle, end, size) < size:
-        raise LayoutError(
-            f"the header states {seconds(count, rate)} of sound ({count} samples), the file has room for "
-            f"{seconds(present // block, rate)}: write the header anew, or cut the rest off"
-        )
-    return [Section(((start, end),), count)]
-
-
-def _fields(handle: BinaryIO, start: int, size: int) -> dict[str, int]:
-    """The whole numbers of the header, and its length as ``header``."""
-    head = read_at(handle, start, min(16, size - start)).split(b"\n")
-    length = int(head[1]) if len(head) > 1 and head[1].strip().isdigit() else 0
-    found = {"header": length}
-    for line in read_at(handle, start, min(length, 1 << 16)).decode("latin-1").splitlines():
-        name, kind, value = (*line.split(maxsplit=2), "", "")[:3]
-        if kind == "-i" and value.strip().lstrip("-").isdigit():
-            found[name] = int(value)
-    return found
+    body = start + int(length)
+    header = read_at(handle, start, int(length))
+    stated = {name: int(value) for name, value in _NUMBER.findall(header)}
+    companded = _COMPANDED.search(header) is not None
+    block = stated.get(b"channel_count", 1) * stated.get(b"sample_n_bytes", 1 if companded else 0)
+    count = stated.get(b"sample_count", 0)
+    if not block or not 0 < count < _LARGEST // block:
+        count = 0
+    raw = end_of_raw(handle, body, count * block, size, block, stated.get(b"sample_rate", 0), b"NIST_1A")
+    section = Section(((start, raw.end),), (raw.end - body) // block if block else None)
+    return [section] if raw.following is None else [section, *sphere_layout(handle, raw.following, size)]

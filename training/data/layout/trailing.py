@@ -90,14 +90,20 @@ def skip_harmless(handle: BinaryIO, at: int, end: int) -> int:
     return at
 
 
+def other_sound(handle: BinaryIO, at: int, end: int) -> str | None:
+    """What to say where another sound file begins at ``at``, or behind zeros and tags there; None where none does."""
+    at = skip_harmless(handle, at, end)
+    head = read_at(handle, at, min(HEAD_BYTES, end - at))
+    # Some begin with up to three zeros themselves (MP4, MPEG), which were passed over.
+    found = (identify(bytes(zeros) + head) for zeros in range(4)) if head else ()
+    name = next((one for one in found if one is not None), None)
+    return name and f"another file follows ({name}, {end - at} bytes): split it into two files"
+
+
 def refuse_other_sound(handle: BinaryIO, at: int, end: int, stated: str) -> None:
     """`LayoutError` where the bytes that no decoder looks at begin another sound file. ``stated``: what is read."""
-    at = skip_harmless(handle, at, end)
-    other = identify(read_at(handle, at, min(HEAD_BYTES, end - at))) if at < end else None
-    if other is not None:
-        raise LayoutError(
-            f"after its sound ({stated}) another file follows ({other}, {end - at} bytes): split it into two files"
-        )
+    if (other := other_sound(handle, at, end)) is not None:
+        raise LayoutError(f"after its sound ({stated}) {other}")
 
 
 def is_text(data: bytes) -> bool:
