@@ -1,7 +1,8 @@
 """Whether a file that ffmpeg decodes ends where its container says, told by the container's own outline.
 
 ffmpeg reads what it finds: it passes over a second file behind the first, and over some ends that are missing, in
-silence. (MPEG-TS and ADTS need no look here: ffmpeg reads joined ones, and reports cut ones.)
+silence. (Joined streams of MPEG, ADTS and AC-3 it reads, and it reports cut ones: only another kind behind them is
+looked for.)
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import io
 import struct
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
+
+from training.data.containers import adts_frame_length
+from training.data.layout.trailing import id3_length, other_sound
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_NAMES = {_ASF_HEADER: "header", bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"): "data"}
@@ -27,6 +31,10 @@ _RIFF_UNKNOWN = (0, 0xFFFFFFFF)
 _AMR = (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1)
 _AMR_WIDE = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
 """Bytes of a frame of 20 ms by its kind (RFC 4867); 0: there is none."""
+_FRAME = "frame"
+"""What a part of a stream is called: it has no beginning of its own, and ffmpeg reports one that is cut off."""
+_TS_PACKET, _TS_PACKETS_AT_ONCE = 188, 4096
+_AC3_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 _WAVPACK_UNKNOWN = 0xFFFFFFFF
 _Part = tuple[str, int]
 """What a part of a file is called, and its bytes from its first to the next part's; 0: up to the file's end."""
@@ -53,14 +61,15 @@ def _wrong_part(
     handle: BinaryIO, header: int, part_of: Callable[[bytes], _Part | None], first: str
 ) -> str | None:
     size = handle.seek(0, io.SEEK_END)
-    seen = False
+    seen, end = False, 0
     for at, (name, length) in _parts(handle, size, header, part_of):
         if name == first and seen:
             return f"a second file begins at byte {at}, and only the first would be read: part them"
-        if at + length > size:
+        if name != _FRAME and at + length > size:
             return f"truncated: its part “{name}” at byte {at} states {length} bytes, {size - at} are there"
-        seen = True
-    return None
+        seen, end = True, at + length if length else size
+    other = other_sound(handle, end, size) if seen and end < size else None
+    return other and f"behind its sound, which ends at byte {end}, {other}"
 
 
 def _wrong_amr(content: bytes) -> str | None:
@@ -170,6 +179,42 @@ def _matroska_element(head: bytes) -> _Part | None:
     return name, 0 if stated == bits else 4 + width + stated  # all ones: a recorder that does not know it yet
 
 
+def _adts_frame(head: bytes) -> _Part | None:
+    length = id3_length(head) or adts_frame_length(head)
+    return (_FRAME, length) if length else None
+
+
+def _ac3_frame(head: bytes) -> _Part | None:
+    if len(head) < 6 or head[:2] != b"\x0b\x77":
+        return None
+    if head[5] >> 3 > 10:  # E-AC-3 states its length
+        return _FRAME, 2 * (((head[2] & 7) << 8 | head[3]) + 1)
+    rate, code = head[4] >> 6, head[4] & 63
+    if rate == 3 or code >> 1 >= len(_AC3_KBITS):
+        return None
+    kbits = _AC3_KBITS[code >> 1]
+    return _FRAME, (4 * kbits, 2 * (kbits * 320 // 147 + code % 2), 6 * kbits)[rate]
+
+
+def _ts_packets(head: bytes) -> _Part | None:
+    marks = head[::_TS_PACKET]
+    count = len(marks) - len(marks.lstrip(b"\x47"))
+    return (_FRAME, count * _TS_PACKET) if count else None
+
+
+def _mpeg_pack(head: bytes) -> _Part | None:
+    """The header of a pack (MPEG 1 or 2), a packet, or the mark of the end."""
+    if len(head) < 4 or head[:3] != b"\0\0\x01" or head[3] < 0xB9:
+        return None
+    if head[3] == 0xB9:
+        return _FRAME, 4
+    if len(head) < 14:
+        return None
+    if head[3] == 0xBA:
+        return _FRAME, 14 + (head[13] & 7) if head[4] >> 6 == 1 else 12
+    return _FRAME, 6 + int.from_bytes(head[4:6], "big")
+
+
 _OUTLINES: dict[str, tuple[int, Callable[[bytes], _Part | None], str]] = {
     "mov": (16, _box, "ftyp"),
     "avi": (12, _riff, ""),
@@ -177,5 +222,11 @@ _OUTLINES: dict[str, tuple[int, Callable[[bytes], _Part | None], str]] = {
     "caf": (12, _caf_chunk, "caff"),
     "matroska": (12, _matroska_element, "header"),
     "flv": (11, _flv_tag, "FLV"),
+    "adts": (10, _adts_frame, ""),
+    "ac3": (6, _ac3_frame, ""),
+    "eac3": (6, _ac3_frame, ""),
+    "mpegts": (_TS_PACKET * _TS_PACKETS_AT_ONCE, _ts_packets, ""),
+    "mpeg": (14, _mpeg_pack, ""),
 }
-"""By container: bytes of a part's header, what reads it, and the name of the part that a file begins with."""
+"""By container: bytes of a part's header, what reads it, and the name of the part that a file begins with ("": none that only
+a file's beginning has)."""

@@ -9,7 +9,7 @@ from typing import BinaryIO
 HEAD_BYTES = 16_384
 """What `identify` wants to see: several frames of the longest kind of ADTS and MP3, several packets of MPEG-TS."""
 
-_MAGIC: tuple[tuple[bytes, str], ...] = (
+MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"fLaC", "flac"),
     (b".snd", "au"),
     (b"dns.", "au"),
@@ -24,6 +24,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x01\xba", "mpeg"),
     (b"wvpk", "wavpack"),
 )
+"""First bytes that say by themselves which container follows."""
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _FORMS = {
     (b"RIFF", b"WAVE"): "wav",
@@ -63,7 +64,7 @@ def identify(head: bytes) -> str | None:
     passes over longer ones).
     """
     head = head[_tags_length(head) :]
-    for magic, name in _MAGIC:
+    for magic, name in MAGIC:
         if head.startswith(magic):
             return name
     if (name := _FORMS.get((head[:4], head[8:12]), "")) != "":

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from training.data.containers import HEAD_BYTES, identify
+from training.data.containers import HEAD_BYTES, MAGIC, identify
 from training.data.layout.parts import LayoutError, Section, read_at, short
 from training.data.layout.trailing import end_before_tags, occurrences, refuse_other_sound
 
@@ -18,7 +18,12 @@ _MARK = b"fLaC"
 _INFO = 34
 _TOTAL_BITS = 36
 _SYNC = re.compile(rb"\xff[\xf8\xf9]", re.DOTALL)
-_POLYNOMIAL = 0x07
+_OTHER = re.compile(
+    rb"RIFF|RF64|RIFX|BW64|riff|FORM|OggS|ftyp|moov|\x0b\x77|(?=G.{187}G.{187}G)|"
+    + b"|".join(re.escape(mark) for mark, _ in MAGIC),
+    re.DOTALL,
+)
+"""What the beginning of another sound file may look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +103,26 @@ def _section(handle: BinaryIO, stream: _Stream, stop: int) -> Section:
 def _refuse_other(handle: BinaryIO, stream: _Stream, at: int, stop: int, counted: int) -> None:
     """Look behind the last frame, which begins at ``at`` and is no longer than its samples are without compression."""
     length = f"{counted / stream.rate:.3f} s"
-    for mark in (b"RIFF", b"RF64", b"RIFX", b"riff", b"FORM", b"OggS", b".snd"):
-        for found in occurrences(handle, mark, at, stop):
-            refuse_other_sound(handle, found, stop, length)
+    data = read_at(handle, at, min(stop - at, stream.longest + HEAD_BYTES))
+    if _OTHER.search(data):
+        for end in _frame_ends(data):
+            refuse_other_sound(handle, at + end, stop, length)
     refuse_other_sound(handle, min(at + stream.longest, stop), stop, length)
     first = max(at + 1, stop - HEAD_BYTES)
     if (other := identify(b"\0" + read_at(handle, first, stop - first))) in ("mp3", "adts"):
         raise LayoutError(
             f"after its sound ({length}) another file follows ({other}): split it into two files"
         )
+
+
+def _frame_ends(data: bytes) -> list[int]:
+    """Offsets in ``data``, which begins with a frame, at which its checksum is right: its end, and few by chance."""
+    value, ends = 0, []
+    for at, byte in enumerate(data, 1):
+        value = (value << 8 & 0xFFFF) ^ _CRC16[value >> 8 ^ byte]
+        if not value:
+            ends.append(at)
+    return ends
 
 
 def _last_frame(handle: BinaryIO, stream: _Stream, stop: int) -> tuple[int, int] | None:
@@ -179,16 +195,19 @@ def _coded_number(head: bytes, at: int) -> tuple[int | None, int]:
     return value, at + ones
 
 
-def _table() -> list[int]:
+def _table(polynomial: int, bits: int) -> list[int]:
+    top, mask = 1 << bits - 1, (1 << bits) - 1
     table = []
-    for value in range(256):
+    for byte in range(256):
+        value = byte << bits - 8
         for _ in range(8):
-            value = (value << 1 ^ _POLYNOMIAL) & 0xFF if value & 0x80 else value << 1
+            value = (value << 1 ^ polynomial) & mask if value & top else value << 1
         table.append(value)
     return table
 
 
-_CRC8 = _table()
+_CRC8 = _table(0x07, 8)
+_CRC16 = _table(0x8005, 16)
 
 
 def _crc8(data: bytes) -> int:
