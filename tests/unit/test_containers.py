@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.audio import AudioError, find_ffmpeg, load_audio, load_bytes, probe
-from training.data.containers import _FORMS, _MAGIC, HEAD_BYTES, identify, identify_file, unknown
+from training.data.containers import _FORMS, HEAD_BYTES, MAGIC, identify, identify_file, unknown
 from training.data.example import AudioRef
 
 RATE = 16_000
@@ -119,7 +119,7 @@ def test_any_bytes_are_named_or_unknown_and_refused_with_a_message(content: byte
 
 @pytest.mark.parametrize("rest", [0, 1, 5, 40])
 @pytest.mark.parametrize(
-    "start", [*(magic for magic, _ in _MAGIC), *(a + bytes(4) + b for a, b in _FORMS), b"OggS"]
+    "start", [*(magic for magic, _ in MAGIC), *(a + bytes(4) + b for a, b in _FORMS), b"OggS"]
 )
 def test_a_file_that_ends_right_behind_its_mark_is_refused(start: bytes, rest: int) -> None:
     with pytest.raises(AudioError, match=r"^row 7: "):

@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from training.data.audio_info import AudioError, AudioInfo
 from training.data.containers import HEAD_BYTES, identify_file, unknown
 from training.data.downmix import choose, mono
 from training.data.example import AudioRef
-from training.data.ffmpeg import DEMUXERS, Source, find_ffmpeg
+from training.data.ffmpeg import DEMUXERS, LONGEST_SECONDS, Source, find_ffmpeg
 from training.data.sound_file import open_sound
 
 __all__ = [
@@ -78,6 +79,8 @@ SOUND_SUFFIXES = SOUNDFILE_SUFFIXES | {
     )
 }
 """The same, with what needs ffmpeg."""
+LARGEST_SAMPLE = 2.0**31
+"""Samples as whole numbers of 32 bits in a float file are as large. The spectrum of larger ones leaves 32-bit floats."""
 END_TOLERANCE = 0.05
 """Seconds by which a stated end may lie behind the file's last sample: tables round their times."""
 
@@ -164,6 +167,12 @@ def _soundfile_blocks(
         rate = sound.sample_rate
         start, stop = _frame_range(ref, sound.frames, rate)
         wanted = missing = stop - start
+        if block_seconds is None and wanted > LONGEST_SECONDS * rate:
+            raise AudioError(
+                ref.path,
+                f"{wanted / rate / 3600:.1f} hours of sound are not read at once, at most "
+                f"{LONGEST_SECONDS / 3600:g} are: name stretches of it (start and end)",
+            )
         block = wanted if block_seconds is None else max(1, round(block_seconds * rate))
         sound.seek(start)
         while len(samples := sound.read(min(block, missing))):
@@ -210,8 +219,13 @@ def _load(
 
 
 def _whole(handle: BinaryIO, container: str, key: Hashable, ref: AudioRef) -> tuple[np.ndarray, int]:
-    blocks = list(_blocks(handle, container, key, ref, None))
-    samples = blocks[0][0] if len(blocks) == 1 else np.concatenate([block for block, _ in blocks])
+    try:
+        blocks = list(_blocks(handle, container, key, ref, None))
+        samples = blocks[0][0] if len(blocks) == 1 else np.concatenate([block for block, _ in blocks])
+    except MemoryError as error:
+        raise AudioError(
+            ref.path, "its sound is too long for the memory: name stretches of it (start and end)"
+        ) from error
     _require_numbers(samples, ref.path)
     return samples, blocks[0][1]
 
@@ -222,8 +236,8 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, str, Hashable]]:
     path = Path(path)
     _require_file(path)
     with path.open("rb") as handle:
-        stat = os.fstat(handle.fileno())
-        key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        status = os.fstat(handle.fileno())
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         yield handle, _container(handle, path), key
 
 
@@ -261,9 +275,20 @@ def segment_duration(ref: AudioRef, info: AudioInfo) -> float:
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise AudioError(path, "is a folder, not a file" if path.is_dir() else "no such file")
-    if path.stat().st_size == 0:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise AudioError(path, "no such file") from None
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a name that is too long, or holds a zero; links that go in a circle
+        raise AudioError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError(path, "is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(path, "is a pipe, a socket or a device, not a file: store its sound in a file first")
+    if status.st_size == 0:
         raise AudioError(path, "the file is empty (0 bytes)")
 
 
@@ -292,9 +317,15 @@ class InfiniteSamples(AudioError):
 
 
 def _require_numbers(samples: np.ndarray, name: str) -> None:
-    if np.isfinite(samples).all():
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak <= LARGEST_SAMPLE:
         return
-    kind, what = (NanSamples, "NaN") if np.isnan(samples).any() else (InfiniteSamples, "infinite")
+    if math.isfinite(peak):
+        raise InfiniteSamples(
+            name,
+            f"holds samples of {peak:.3g}, full scale is 1: too large to be computed with, the file is damaged",
+        )
+    kind, what = (NanSamples, "NaN") if math.isnan(peak) else (InfiniteSamples, "infinite")
     raise kind(name, f"holds samples that are no numbers ({what})")
 
 

@@ -7,9 +7,13 @@ zeros, or more samples.
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
 
 from training.data.layout.parts import LayoutError, Piece, Section, read_at, seconds, short
 from training.data.layout.trailing import (
@@ -232,8 +236,11 @@ def _end_of_samples(handle: BinaryIO, kind: _Kind, sound: _Sound, size: int) -> 
     if sound.stated:
         _refuse_text(sound, read_at(handle, end, min(_TAIL, size - end)), end)
     refuse_other_sound(handle, end, size, seconds(end - sound.body, sound.byte_rate))
-    limit = _next_header(handle, end, end_before_tags(handle, end, min(limit, size), id3=True))
-    found = _chunks_at_end(handle, kind, sound, limit, size)
+    limit = _next_header(handle, end, min(limit, size))
+    found = _chunks_at_end(handle, kind, sound, limit)
+    if found == limit:  # else a tag is the content of a chunk
+        limit = end_before_tags(handle, end, limit, id3=True)
+        found = _chunks_at_end(handle, kind, sound, limit)
     if found == limit and size - limit < max(2, sound.block):
         found = size
     if found < end:
@@ -308,25 +315,22 @@ def _after_chunks(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | 
     return at
 
 
-def _run(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None, *, exact: bool = False) -> int:
-    """The end of the longest run of chunks from ``at`` on; names that nobody knows must lead on to a known end.
-
-    ``exact``: what was found by its name alone; no chunk of it may be cut off, or hold samples.
-    """
+def _run(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None) -> int:
+    """The end of the longest run of chunks from ``at`` on; names that nobody knows must lead on to a known end."""
     sure = at
     while at + kind.header <= size:
         name, body, length = _chunk(handle, kind, at)
+        stop = body + length + -length % kind.align
         known = name in _KNOWN or (kind.id_bytes == 16 and name[4:] == _GUID_END)
-        if name in _KINDS or (
-            not known and not (kind.id_bytes == 4 and all(32 <= byte < 127 for byte in name))
-        ):
+        exact = kind.id_bytes == 4 and stop in (size, size + 1, end)
+        named = known or exact or (kind.id_bytes == 4 and all(32 <= byte < 127 for byte in name))
+        if name in _KINDS or not named:
             break
-        if name == kind.data and length and body + length <= size and not exact:
+        if name == kind.data and length and body + length <= size:
             raise LayoutError(
                 f"a second chunk of sound ({length} bytes) follows the first, which nothing here reads"
             )
-        stop = body + length + -length % kind.align
-        if (known and (stop <= size + 1 or not exact)) or stop in (size, size + 1, end):
+        if known or exact:
             sure = min(stop, size)
         elif stop > size:
             break
@@ -334,24 +338,56 @@ def _run(handle: BinaryIO, kind: _Kind, at: int, size: int, end: int | None, *, 
     return sure
 
 
-def _chunks_at_end(handle: BinaryIO, kind: _Kind, sound: _Sound, limit: int, size: int) -> int:
+def _chunks_at_end(handle: BinaryIO, kind: _Kind, sound: _Sound, limit: int) -> int:
     """The offset before ``limit`` at which chunks begin that fill the rest of the file; ``limit`` without any."""
     start = max(sound.body, limit - _TAIL)
     tail = read_at(handle, start, limit - start)
-    best = limit
-    for name in _KNOWN:
-        name += _GUID_END if kind.id_bytes == 16 else b""
-        at = tail.find(name)
-        while 0 <= at < best - start:
-            if _run(handle, kind, start + at, limit, limit, exact=True) == limit:
-                best = start + at
-                break
-            at = tail.find(name, at + 1)
+    best = len(tail)
+    while (at := _last_chunk(tail, best, kind)) is not None:
+        best = at
+    best += start
     one_byte = (
         sound.block == 1 and kind.size == "<I"
     )  # where 0 is the loudest sample, and the byte that fills up
     filled_up = one_byte and best > sound.body and best % 2 == 0 and tail[best - start - 1] == 0
     return best - 1 if filled_up else best
+
+
+def _last_chunk(tail: bytes, end: int, kind: _Kind) -> int | None:
+    """Where in ``tail`` the longest chunk begins that ends at ``end`` (shorter ones lie in it, as in a LIST)."""
+    return next((at for at in _candidates(tail, end, kind) if _ends_there(tail, at, end, kind)), None)
+
+
+def _candidates(tail: bytes, end: int, kind: _Kind) -> Iterable[int]:
+    """Where chunks may begin: four printable characters, and a size of at most what is left. Samples of 16 bits look
+    like a chunk that ends at a given place once in a million files."""
+    count = end - kind.header
+    if count < 0:
+        return ()
+    if kind.id_bytes == 16:
+        marks = re.finditer(re.escape(_GUID_END), tail[: count + kind.id_bytes])
+        return [mark.start() - 4 for mark in marks if mark.start() >= 4]
+    data = np.frombuffer(tail, np.uint8, end)
+    printable = (data >= 32) & (data < 127)
+    named = np.logical_and.reduce([printable[n : n + count + 1] for n in range(4)])
+    return map(int, np.flatnonzero(named & (_sizes(data[4:], count + 1, kind) <= count)))
+
+
+def _sizes(data: np.ndarray, count: int, kind: _Kind) -> np.ndarray:
+    """The number of four bytes that begins at each of the first ``count`` places."""
+    parts = [data[n : n + count].astype(np.uint32) for n in range(4)]
+    if kind.size[0] == ">":
+        parts.reverse()
+    return parts[0] | parts[1] << 8 | parts[2] << 16 | parts[3] << 24
+
+
+def _ends_there(tail: bytes, at: int, end: int, kind: _Kind) -> bool:
+    """Whether the chunk at ``at``, filled up or not, ends at ``end``; one that is empty needs a name that is known."""
+    body = at + kind.header
+    (length,) = struct.unpack(kind.size, tail[at + kind.id_bytes : body])
+    length -= kind.header if kind.counts_itself else 0
+    known = kind.id_bytes == 16 or tail[at : at + 4] in _KNOWN
+    return (length > 0 or known) and body + length <= end <= body + length + -length % kind.align
 
 
 def _section(handle: BinaryIO, kind: _Kind, sound: _Sound, end: int, stop: int) -> Section:

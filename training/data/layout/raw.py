@@ -50,5 +50,7 @@ def _open_end(handle: BinaryIO, body: int, size: int, block: int) -> int:
     end = end_before_tags(handle, body, size, id3=True)
     first = max(body, end - _TEXT)
     if block > 1 and is_text(read_at(handle, first, end - first)):
-        raise LayoutError("the header leaves the length of its sound open, and text follows it: cut the text off")
+        raise LayoutError(
+            "the header leaves the length of its sound open, and text follows it: cut the text off"
+        )
     return end - (end - body) % block if block else end
