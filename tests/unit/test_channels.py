@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from speech_files import manifest
 from tone_recogniser import RATE, WORDS, recogniser, speak
 
 from training.config.load import config_from
-from training.data.audio import AudioError, load_audio, load_bytes, stream, stream_mono, taken_channel
+from training.data.audio import (
+    AudioError,
+    load_audio,
+    load_bytes,
+    probe,
+    segment_duration,
+    stream,
+    stream_mono,
+    taken_channel,
+)
 from training.data.channel import parse_channel
 from training.data.example import AudioRef
 from training.data.levels import measure
@@ -303,3 +313,11 @@ def test_transcribe_hears_joined_recordings_to_their_end(
     path.write_bytes(content)
     assert transcribe.main([str(path), "--model", str(tmp_path)]) == 0
     assert capsys.readouterr().out.split("\t")[2].split() == [WORDS[k] for k in ids]
+
+
+def test_a_channel_that_a_file_lacks_is_told_by_its_header(tmp_path: Path) -> None:
+    ref = saved(tmp_path / "a.wav", tone(0.5), tone(0.5))
+    info = probe(ref.path)
+    assert segment_duration(replace(ref, channel=1), info) == 0.5
+    with pytest.raises(AudioError, match=r"channel 7 is asked for .* it has 2"):
+        segment_duration(replace(ref, channel=7), info)

@@ -269,7 +269,9 @@ def needs_ffmpeg(path: str | Path) -> bool:
 
 
 def segment_duration(ref: AudioRef, info: AudioInfo) -> float:
-    """Seconds of the stretch that ``ref`` names in a file of ``info``. Raises `AudioError` where it is not in it."""
+    """Seconds of the stretch that ``ref`` names in a file of ``info``. Raises `AudioError` where it, or the channel
+    that ``ref`` names, is not in it."""
+    _require_channel(ref, info.channels)
     start, stop = _frame_range(ref, info.frames, info.sample_rate)
     return (stop - start) / info.sample_rate
 
@@ -344,8 +346,10 @@ def _selected(samples: np.ndarray, ref: AudioRef) -> np.ndarray:
     """The channel that ``ref`` names, as ``[time, 1]``; all of them where it names none."""
     if ref.channel is None:
         return samples
-    if not 0 <= ref.channel < samples.shape[1]:
-        raise AudioError(
-            ref.path, f"channel {ref.channel} is asked for (counted from 0), it has {samples.shape[1]}"
-        )
+    _require_channel(ref, samples.shape[1])
     return samples[:, ref.channel : ref.channel + 1]
+
+
+def _require_channel(ref: AudioRef, channels: int) -> None:
+    if ref.channel is not None and not 0 <= ref.channel < channels:
+        raise AudioError(ref.path, f"channel {ref.channel} is asked for (counted from 0), it has {channels}")
