@@ -222,6 +222,9 @@ def test_a_structure_in_a_timestamps_manifest_is_named_with_its_sample(tmp_path:
         ('{"transcript": "\\ud800"}', "half of a surrogate pair"),
         ('{"duration": ' + "1" * 5000 + "}", "digits"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"meta": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"meta": ' + '{"a":' * 30_000 + "1" + "}" * 30_000 + "}", "nested too deeply"),
+        ('{"meta": {"a": 1, "a": 2}}', "the key 'a' is there twice"),
         ('{"a": 1}{"a": 2}', "not JSON: Extra data"),
     ],
 )
@@ -235,6 +238,28 @@ def test_odd_json_ends_in_words_and_goes_to_the_list_of_broken_rows(
     broken: list[tuple[int, str]] = []
     assert read_table(path, broken).num_rows == 1
     assert [number for number, _ in broken] == [2]
+
+
+def test_brackets_in_a_text_are_no_nesting(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps({"transcript": "[" * 5000}) + "\n")
+    assert read_table(path).column("transcript").to_pylist() == ["[" * 5000]
+
+
+@pytest.mark.parametrize("cell", ["[" * 100_000, '[["a", 0, {"b": 1, "b": 2}]]'])
+def test_odd_word_times_are_refused_with_their_line(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "m.tsv"
+    path.write_text(f"audio_path\tduration\ttranscript\twords\na.wav\t1\ta\t{cell}\n")
+    with pytest.raises(UserError, match=r"m\.tsv:2: words: "):
+        list(load_manifest(path))
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"samples": [{"text": "a", "text": "b"}]}'])
+def test_an_odd_timestamps_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "timestamps_manifest.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"damaged, (not JSON: nested|the key 'text')"):
+        read_timestamps(path)
 
 
 # -- separators and encodings ----------------------------------------------------------------------------------

@@ -234,6 +234,30 @@ def test_the_plain_and_the_careful_reader_of_jsonl_agree(
     outcome(lambda: read_table(path, []))
 
 
+@pytest.mark.parametrize("later", ["12.50", "-0", "true", '["a"]', "null"])
+def test_a_column_that_changes_its_kind_between_blocks_is_not_plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
+) -> None:
+    """Arrow, which reads block by block, would make text of the numbers of a later one."""
+    path = tmp_path / "m.jsonl"
+    rows = [f'{{"transcript": {cell}, "pad": "{"x" * 40}"}}\n' for cell in ('"a"', '"b"', later, later)]
+    path.write_text("".join(rows))
+    monkeypatch.setattr(json_tables, "BLOCK", len(rows[0]) + 10)
+    plain = json_tables.read_plain(path)
+    assert plain is None or plain.equals(json_tables.read_careful(path, None))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_line_ends_in_quotes_stay_wherever_a_block_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(f'transcript,n\n"one{end}two",1\n"three",2\n"four",3\n'.encode())
+    for block in range(24, 40):
+        monkeypatch.setattr(table_basics, "BLOCK", block)
+        assert read_table(path).column("transcript").to_pylist() == [f"one{end}two", "three", "four"]
+
+
 NUMBER = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False))
 
 

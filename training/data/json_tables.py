@@ -27,6 +27,8 @@ from training.data.table_basics import (
 
 _CHUNK_ROWS = 50_000
 _SPACE = b" \t\r\n"
+_DEEPEST = 200
+"""Brackets in one line that Arrow may be given: its reader ends the whole process where thousands are nested."""
 
 
 def read_jsonl(path: Path, broken: Broken | None) -> pa.Table:
@@ -38,12 +40,10 @@ def read_jsonl(path: Path, broken: Broken | None) -> pa.Table:
 
 def read_plain(path: Path) -> pa.Table | None:
     """One object a line, each column of one type; None for everything else, and for whatever has a mistake."""
-    from pyarrow import json as arrow_json
-
     if (count := _objects(path)) is None:
         return None
     try:
-        table = arrow_json.read_json(path, read_options=arrow_json.ReadOptions(block_size=BLOCK))
+        table = _arrows(path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
     if LINE in table.column_names or table.num_rows != count:
@@ -52,6 +52,22 @@ def read_plain(path: Path) -> pa.Table | None:
     if any(column is None for column in columns.values()):
         return None
     return pa.table({**columns, LINE: pa.array(np.arange(1, table.num_rows + 1, dtype=np.int32))})
+
+
+def _arrows(path: Path) -> pa.Table:
+    """The table as Arrow reads it, each column of one kind from the first row to the last; else ``ArrowInvalid``.
+
+    Arrow sees to that within a block alone: numbers of a later block become text beside the text of the first one. So
+    a file of several blocks is read once more with the types that were found.
+    """
+    from pyarrow import json as arrow_json
+
+    options = arrow_json.ReadOptions(block_size=BLOCK)
+    table = arrow_json.read_json(path, read_options=options)
+    if path.stat().st_size <= BLOCK:
+        return table
+    types = arrow_json.ParseOptions(explicit_schema=table.schema, unexpected_field_behavior="error")
+    return arrow_json.read_json(path, read_options=options, parse_options=types)
 
 
 def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
@@ -76,7 +92,7 @@ def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
 
 
 def _objects(path: Path) -> int | None:
-    """How many lines there are; None where one of them is not UTF-8, or does not begin and end as an object does.
+    """How many lines there are; None where one is not UTF-8, holds many brackets, or is not begun and ended as an object.
 
     With as many rows as lines no row is in two lines. Arrow itself looks at no line ends: it takes two objects of one
     line for two rows.
@@ -94,7 +110,8 @@ def _is_object(line: bytes) -> bool:
         line.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return body[:1] == b"{" and body[-1:] == b"}"
+    brackets = line.count(b"{") + line.count(b"[")
+    return body[:1] == b"{" and body[-1:] == b"}" and brackets <= _DEEPEST
 
 
 @dataclass
@@ -148,29 +165,36 @@ def _rows(path: Path, broken: Broken | None) -> Iterator[tuple[int, dict[str, An
         if not line.strip():
             continue
         try:
-            yield number, _object(line)
-        except (ValueError, RecursionError) as error:
-            problems.append((number, _reason(error)))
+            row = json_object(line)
+        except ValueError as error:
+            problems.append((number, str(error)))
+        else:
+            yield number, row
         if broken is None and len(problems) == MAX_PROBLEMS:
             break
     if broken is None:
         raise_problems([f"{path}:{number}: {problem}" for number, problem in problems])
 
 
-def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at column {error.colno}"
-    return "not JSON: nested too deeply" if isinstance(error, RecursionError) else str(error)
-
-
-def _object(line: str) -> dict[str, Any]:
-    """The object of a line. Raises ``ValueError`` for anything else, also for keys that come twice."""
-    row = json.loads(line, object_pairs_hook=_without_repeats)
+def json_object(text: str) -> dict[str, Any]:
+    """The one object of a text. Raises ``ValueError`` for anything else, also for a key that comes twice."""
+    row = json_value(text)
     if not isinstance(row, dict):
         raise ValueError(f"a JSON object is expected, this is {type(row).__name__}")
-    if "\\u" in line:
+    if "\\u" in text:
         _check_surrogates(row)
     return row
+
+
+def json_value(text: str) -> Any:
+    """``json.loads`` whose ``ValueError`` says what is wrong, also where a key comes twice or too much is nested."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise ValueError(f"not JSON: {error.msg} at {where}") from error
+    except RecursionError as error:
+        raise ValueError("not JSON: nested too deeply") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
