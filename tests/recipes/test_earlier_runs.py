@@ -76,4 +76,4 @@ def test_the_config_yaml_of_an_earlier_run_is_understood(runs: Path, name: str) 
     data = ("data.train=test.csv", "data.dev=test.csv", "output.dir=new")
     said = polyvox(runs, "train", "--config", runs / name / "config.yaml", "--dry_run", *data)
     assert "result         valid" in said
-    assert f"model          {name}, from scratch" in said
+    assert f"model          {name}, " in said

@@ -283,6 +283,20 @@ def test_a_second_chunk_of_samples_is_refused() -> None:
         load_bytes(replaced(data, 4, struct.pack("<I", len(data) - 8)), REF)
 
 
+def test_a_sphere_file_is_compared_with_its_number_of_samples() -> None:
+    sink = io.BytesIO()
+    soundfile.write(sink, made("wav16", 1, RATE, 2, RATE).samples, RATE, format="NIST", subtype="PCM_16")
+    data = sink.getvalue()
+    wanted, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    assert b"sample_count -i 16000" in data[:1024]
+    assert refused_or_whole(data, expected(wanted), "sphere", RATE) == ""
+    assert refused_or_whole(data + bytes(100), expected(wanted), "sphere", RATE) == ""
+    message = refused_or_whole(data[: len(data) // 2], None, "sphere", RATE)
+    assert "truncated: the header states 1.000 s" in message
+    old = data.replace(b"sample_count -i 16000", b"sample_count -i 8000 ")
+    assert "states 0.500 s" in refused_or_whole(old, None, "sphere", RATE)
+
+
 # -- FLAC --------------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,11 @@ def behaviour(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
+def comparing(behaviour: Any) -> Any:
+    return importlib.import_module("behaviour_compare")
+
+
+@pytest.fixture
 def record() -> dict[str, Any]:
     return copy.deepcopy(RECORD)
 
@@ -69,16 +74,16 @@ def test_the_last_bit_of_a_loss_is_a_difference(
 
 
 @pytest.mark.parametrize(("old", "new"), [(0.0, -0.0), (1, 1.0), (1, True), (0, None), (None, "absent")])
-def test_values_that_python_takes_for_equal_are_told_apart(behaviour: Any, old: Any, new: Any) -> None:
-    assert behaviour.of_values({"a": old}, {"a": new}).startswith("differs (1 of 1: a: ")
+def test_values_that_python_takes_for_equal_are_told_apart(comparing: Any, old: Any, new: Any) -> None:
+    assert comparing.of_values({"a": old}, {"a": new}).startswith("differs (1 of 1: a: ")
 
 
-def test_a_number_that_is_not_one_is_equal_to_itself(behaviour: Any) -> None:
-    assert behaviour.of_values({"loss": float("nan")}, {"loss": float("nan")}) == "equal"
+def test_a_number_that_is_not_one_is_equal_to_itself(comparing: Any) -> None:
+    assert comparing.of_values({"loss": float("nan")}, {"loss": float("nan")}) == "equal"
 
 
-def test_an_empty_list_and_no_key_are_told_apart(behaviour: Any) -> None:
-    assert behaviour.of_values({"a": 1, "b": []}, {"a": 1}) == "differs (1 of 2: b: [] -> absent)"
+def test_an_empty_list_and_no_key_are_told_apart(comparing: Any) -> None:
+    assert comparing.of_values({"a": 1, "b": []}, {"a": 1}) == "differs (1 of 2: b: [] -> absent)"
 
 
 def test_changed_texts_and_added_tensors_are_quoted_and_counted(
@@ -93,9 +98,9 @@ def test_changed_texts_and_added_tensors_are_quoted_and_counted(
     assert "b2" in verdicts["first_weights"] and "b3" not in verdicts["first_weights"]
 
 
-def test_lines_of_the_table_that_differ_are_quoted(behaviour: Any, record: Any) -> None:
+def test_lines_of_the_table_that_differ_are_quoted(comparing: Any) -> None:
     after = ["run tiny", "  model       ctc", *RECORD["dry_run"][1:]]
-    assert behaviour.of_lines(RECORD["dry_run"], after) == "differs (1 lines: +  model       ctc)"
+    assert comparing.of_lines(RECORD["dry_run"], after) == "differs (1 lines: +  model       ctc)"
 
 
 def test_keys_that_moved_are_listed_and_do_not_count(
@@ -113,16 +118,16 @@ def test_keys_that_moved_are_listed_and_do_not_count(
     )
 
 
-def test_a_key_that_moved_and_changed_its_value_is_a_difference(behaviour: Any) -> None:
+def test_a_key_that_moved_and_changed_its_value_is_a_difference(comparing: Any) -> None:
     old, new = {"a": {"seed": 1, "x": 2}}, {"b": {"seed": 2, "x": 2}}
-    assert behaviour.of_configs(old, new) == (
+    assert comparing.of_configs(old, new) == (
         "differs (2 of 2: a.seed: 1 -> absent; b.seed: absent -> 2; 1 keys moved: a.x -> b.x)"
     )
 
 
-def test_a_move_that_could_be_another_is_not_guessed(behaviour: Any) -> None:
+def test_a_move_that_could_be_another_is_not_guessed(comparing: Any) -> None:
     old, new = {"a": {"prob": 0.0}}, {"b": {"prob": 0.0}, "c": {"prob": 0.0}}
-    assert behaviour.of_configs(old, new).startswith("differs (3 of 3: a.prob: 0.0 -> absent")
+    assert comparing.of_configs(old, new).startswith("differs (3 of 3: a.prob: 0.0 -> absent")
 
 
 def test_a_record_or_quantity_of_one_side_alone_is_a_difference(

@@ -151,7 +151,7 @@ def test_a_group_of_clips_that_lack_a_member_counts_as_many_as_it_holds(
 @pytest.mark.parametrize("keys", RULES)
 def test_sounds_of_a_format_that_is_not_read_count_too(tmp_path: Path, keys: str) -> None:
     _, ledger = read_shard(
-        shard(tmp_path, *clips(*(f"ep1.5_{i}" for i in range(9)), suffix="amr")), None, keys
+        shard(tmp_path, *clips(*(f"ep1.5_{i}" for i in range(9)), suffix="ape")), None, keys
     )
     assert ledger.counts() == {"no_audio": 9}
 

@@ -188,7 +188,7 @@ def test_fields_under_other_names(tmp_path: Path) -> None:
         tmp_path, columns={"transcript": "text", "duration": "seconds", "group": "group_name"}
     )
     assert source[0].texts == {TRANSCRIBE: "hello"} and source[0].group == "g"
-    with pytest.raises(UserError, match=r"no text; add data\.columns\.transcript=text"):
+    with pytest.raises(UserError, match=r"if 'text' is the transcript: data\.columns\.transcript=text"):
         load_shards(tmp_path)
 
 

@@ -13,6 +13,7 @@ from training.data.layout.flac import flac_layout
 from training.data.layout.mp3 import mp3_layout
 from training.data.layout.ogg import ogg_layout
 from training.data.layout.parts import Section, read_at, whole
+from training.data.layout.sphere import sphere_layout
 from training.data.layout.trailing import id3_length
 
 _BY_CONTAINER: dict[str, Callable[[BinaryIO, int, int], list[Section]]] = {
@@ -24,6 +25,7 @@ _BY_CONTAINER: dict[str, Callable[[BinaryIO, int, int], list[Section]]] = {
     "flac": flac_layout,
     "ogg": ogg_layout,
     "mp3": mp3_layout,
+    "sphere": sphere_layout,
 }
 _KEPT = 1 << 16
 """Files whose sections are remembered, in each process: those of which the training reads stretch after stretch."""
