@@ -150,7 +150,9 @@ def test_a_sidecar_that_cannot_be_read_is_named(tmp_path: Path, name: str, conte
     assert (drop.id, drop.reason) == ("s.tar/b", "bad_sidecar") and drop.detail.startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("fields", [{"transcript": "raw", "text": "clean"}, {"text": "clean", "transcript": "raw"}])
+@pytest.mark.parametrize(
+    "fields", [{"transcript": "raw", "text": "clean"}, {"text": "clean", "transcript": "raw"}]
+)
 def test_a_named_field_goes_before_one_that_has_our_name(tmp_path: Path, fields: dict[str, str]) -> None:
     """As in tables: ``data.columns.transcript=text`` means the field ``text``, whatever its place in the JSON."""
     content = json.dumps({"duration": 0.5, **fields}).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -256,6 +257,13 @@ def test_line_ends_in_quotes_stay_wherever_a_block_ends(
     for block in range(24, 40):
         monkeypatch.setattr(table_basics, "BLOCK", block)
         assert read_table(path).column("transcript").to_pylist() == [f"one{end}two", "three", "four"]
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_a_byte_order_mark_that_begins_the_first_row_stays(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m{suffix}"
+    path.write_text("transcript\n\ufeffone\n\ufefftwo\n", encoding="utf8")
+    assert read_table(path).column("transcript").to_pylist() == ["\ufeffone", "\ufefftwo"]
 
 
 NUMBER = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False))

@@ -40,13 +40,18 @@ def read_jsonl(path: Path, broken: Broken | None) -> pa.Table:
 
 def read_plain(path: Path) -> pa.Table | None:
     """One object a line, each column of one type; None for everything else, and for whatever has a mistake."""
-    if (count := _objects(path)) is None:
-        return None
+    tables = []
+    with path.open("rb") as handle:
+        while lines := handle.readlines(BLOCK):
+            table = _plain_stretch(lines)
+            if table is None:
+                return None
+            tables.append(table)
     try:
-        table = _arrows(path)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        table = pa.concat_tables(tables, promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # no lines; a column of numbers here and of text there
         return None
-    if LINE in table.column_names or table.num_rows != count:
+    if LINE in table.column_names:
         return None
     columns = {name: _plain_column(table.column(name), name) for name in table.column_names}
     if any(column is None for column in columns.values()):
@@ -54,20 +59,23 @@ def read_plain(path: Path) -> pa.Table | None:
     return pa.table({**columns, LINE: pa.array(np.arange(1, table.num_rows + 1, dtype=np.int32))})
 
 
-def _arrows(path: Path) -> pa.Table:
-    """The table as Arrow reads it, each column of one kind from the first row to the last; else ``ArrowInvalid``.
+def _plain_stretch(lines: list[bytes]) -> pa.Table | None:
+    """Some lines as Arrow reads them, one row each; None where it refuses them, or might take them for something else.
 
-    Arrow sees to that within a block alone: numbers of a later block become text beside the text of the first one. So
-    a file of several blocks is read once more with the types that were found.
+    They are one block of Arrow's: beside the text of a block it makes text of the numbers of the next one. Arrow looks
+    at no line ends, so with as many rows as lines no row is in two lines, nor two in one.
     """
     from pyarrow import json as arrow_json
 
-    options = arrow_json.ReadOptions(block_size=BLOCK)
-    table = arrow_json.read_json(path, read_options=options)
-    if path.stat().st_size <= BLOCK:
-        return table
-    types = arrow_json.ParseOptions(explicit_schema=table.schema, unexpected_field_behavior="error")
-    return arrow_json.read_json(path, read_options=options, parse_options=types)
+    if not all(map(_is_object, lines)):
+        return None
+    content = b"".join(lines)
+    try:
+        options = arrow_json.ReadOptions(block_size=len(content) + 1)
+        table = arrow_json.read_json(pa.BufferReader(content), read_options=options)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return table if table.num_rows == len(lines) else None
 
 
 def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
@@ -91,20 +99,8 @@ def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
     return column.cast(pa.string()) if pa.types.is_int64(column.type) else None
 
 
-def _objects(path: Path) -> int | None:
-    """How many lines there are; None where one is not UTF-8, holds many brackets, or is not begun and ended as an object.
-
-    With as many rows as lines no row is in two lines. Arrow itself looks at no line ends: it takes two objects of one
-    line for two rows.
-    """
-    with path.open("rb") as handle:
-        if not all(map(_is_object, handle)):
-            return None
-        handle.seek(0)
-        return sum(1 for _ in handle)
-
-
 def _is_object(line: bytes) -> bool:
+    """Whether a line is UTF-8, begins and ends as an object does, and nests no more than Arrow can bear."""
     body = line.strip(_SPACE)
     try:
         line.decode("utf-8")

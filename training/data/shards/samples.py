@@ -204,7 +204,9 @@ def _json_cells(member: str, content: bytes, ours: Mapping[str, str]) -> dict[st
     mapped = set(ours.values())
     try:
         fields = json_object(_decoded(member, content)).items()
-        named = [(ours.get(name, name), value) for name, value in fields if name in ours or name not in mapped]
+        named = [
+            (ours.get(name, name), value) for name, value in fields if name in ours or name not in mapped
+        ]
         cells = {name: json_cell(value, name) for name, value in named if _is_ours(name)}
     except _Unusable:
         raise
