@@ -175,11 +175,22 @@ def test_parquet_that_cannot_be_a_manifest_ends_in_words(tmp_path: Path) -> None
     path = tmp_path / "m.parquet"
     sounds = pa.array([{"bytes": b"x", "path": "a.wav"}])
     parquet.write_table(pa.table({"audio": sounds, "duration": [1.0]}), path)
-    with pytest.raises(UserError, match=r"'audio' holds bytes; read such a dataset with data\.dataset"):
+    with pytest.raises(
+        UserError, match=r"m\.parquet: column 'audio' holds bytes; read such a dataset with data\.dataset"
+    ):
         load_manifest(path)
     parquet.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], ["audio_path", "audio_path"]), path)
     with pytest.raises(UserError, match="'audio_path' appears 2 times"):
         load_manifest(path)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_parquet_lengths_of_time_are_seconds(tmp_path: Path, unit: str) -> None:
+    lengths = pa.array([1500, None], pa.duration("ms")).cast(pa.duration(unit), safe=False)
+    table = pa.table({"audio_path": ["a", "b"], "duration": lengths, "transcript": ["a", "b"]})
+    parquet.write_table(table, tmp_path / "m.parquet")
+    found = load_manifest(tmp_path / "m.parquet", need_duration=False).table.column("duration").to_pylist()
+    assert found == [1.0 if unit == "s" else 1.5, None]
 
 
 def test_a_dataset_with_lists_as_texts_is_refused(tmp_path: Path) -> None:
