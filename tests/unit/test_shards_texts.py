@@ -159,3 +159,21 @@ def test_a_named_field_goes_before_one_that_has_our_name(tmp_path: Path, fields:
     path = archive(tmp_path / "s.tar", [member("a.wav", wav()), member("a.json", content)])
     table, _ = read_shard(path, {"transcript": "text"})
     assert table.column("transcript").to_pylist() == ["clean"]
+
+
+def test_texts_that_stand_for_no_value_are_told_by_write_and_stats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(
+        f"{name}.wav\t0.5\t{text}\n" for name, text in (("a", "hello"), ("b", "nan"), ("c", "N/A"))
+    )
+    (tmp_path / "m.tsv").write_text(f"audio_path\tduration\ttranscript\n{rows}")
+    for name in "abc":
+        (tmp_path / f"{name}.wav").write_bytes(wav())
+    told = "the transcript of 2 utterances is only 'nan' or the like"
+    assert (
+        command.main(["write", "--manifest", str(tmp_path / "m.tsv"), "--output", str(tmp_path / "out")]) == 0
+    )
+    assert told in capsys.readouterr().err
+    assert command.main(["stats", str(tmp_path / "out")]) == 0
+    assert told in capsys.readouterr().out
