@@ -355,7 +355,7 @@ def test_a_quote_inside_a_bare_cell_stays(tmp_path: Path, cell: str) -> None:
         ("utf-16", "UTF-16; save it as UTF-8"),
         ("utf-16-le", "NUL byte: the file is UTF-16"),
         ("utf-16-be", "NUL byte: the file is UTF-16"),
-        ("utf-32", "UTF-16; save it as UTF-8|NUL byte"),
+        ("utf-32", "UTF-32; save it as UTF-8"),
     ],
 )
 def test_other_encodings_are_named(tmp_path: Path, suffix: str, encoding: str, what: str) -> None:
