@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tempfile
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -382,3 +383,20 @@ def test_samples_and_refusals_are_together_the_clips_that_were_written(
     assert ledger.counts() == Counter(
         "no_audio" if lack == "sound" else "empty_text" for lack in lacks if lack
     )
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("sound", "text"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_sound_and_its_text_may_write_accents_otherwise(
+    tmp_path: Path, rule: str, sound: str, text: str
+) -> None:
+    members = []
+    for name in ("một.1", "một.2", "b/é"):
+        members += [
+            member(unicodedata.normalize(sound, f"{name}.wav"), wav()),
+            member(unicodedata.normalize(text, f"{name}.json"), sidecar(transcript=name)),
+        ]
+    table, ledger = read_shard(archive(tmp_path / "s.tar", members), keys=rule)
+    assert not len(ledger)
+    assert table.column("transcript").to_pylist() == ["một.1", "một.2", "b/é"]
+    assert table.column("id").to_pylist() == ["một.1", "một.2", "b/é"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,46 @@ def test_cells_are_judged_by_our_names(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("b.x.json", b"{"), ("b.x.txt", b"\xff"), ("b.x.json", b"[1]")]
+    ("name", "content"),
+    [
+        ("b.x.json", b"{"),
+        ("b.x.txt", b"\xff"),
+        ("b.x.json", b"[1]"),
+        ("b.x.json", b'{"transcript": "x", "transcript": "y"}'),
+        ("b.x.json", b'{"transcript": "\\ud800"}'),
+        ("b.x.json", b'{"transcript": "x", "meta": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
+    ],
 )
 def test_a_sidecar_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     path = archive(tmp_path / "s.tar", [*sample("a"), member("b.x.wav", wav()), member(name, content)])
     (drop,) = read_shard(path)[1]
     assert (drop.id, drop.reason) == ("s.tar/b", "bad_sidecar") and drop.detail.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"transcript": "raw", "text": "clean"}, {"text": "clean", "transcript": "raw"}]
+)
+def test_a_named_field_goes_before_one_that_has_our_name(tmp_path: Path, fields: dict[str, str]) -> None:
+    """As in tables: ``data.columns.transcript=text`` means the field ``text``, whatever its place in the JSON."""
+    content = json.dumps({"duration": 0.5, **fields}).encode()
+    path = archive(tmp_path / "s.tar", [member("a.wav", wav()), member("a.json", content)])
+    table, _ = read_shard(path, {"transcript": "text"})
+    assert table.column("transcript").to_pylist() == ["clean"]
+
+
+def test_texts_that_stand_for_no_value_are_told_by_write_and_stats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(
+        f"{name}.wav\t0.5\t{text}\n" for name, text in (("a", "hello"), ("b", "nan"), ("c", "N/A"))
+    )
+    (tmp_path / "m.tsv").write_text(f"audio_path\tduration\ttranscript\n{rows}")
+    for name in "abc":
+        (tmp_path / f"{name}.wav").write_bytes(wav())
+    told = "the transcript of 2 utterances is only 'nan' or the like"
+    assert (
+        command.main(["write", "--manifest", str(tmp_path / "m.tsv"), "--output", str(tmp_path / "out")]) == 0
+    )
+    assert told in capsys.readouterr().err
+    assert command.main(["stats", str(tmp_path / "out")]) == 0
+    assert told in capsys.readouterr().out

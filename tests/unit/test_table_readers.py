@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -232,6 +233,37 @@ def test_the_plain_and_the_careful_reader_of_jsonl_agree(
     assert plain is None or plain == careful
     outcome(lambda: read_table(path))
     outcome(lambda: read_table(path, []))
+
+
+@pytest.mark.parametrize("later", ["12.50", "-0", "true", '["a"]', "null"])
+def test_a_column_that_changes_its_kind_between_blocks_is_not_plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
+) -> None:
+    """Arrow, which reads block by block, would make text of the numbers of a later one."""
+    path = tmp_path / "m.jsonl"
+    rows = [f'{{"transcript": {cell}, "pad": "{"x" * 40}"}}\n' for cell in ('"a"', '"b"', later, later)]
+    path.write_text("".join(rows))
+    monkeypatch.setattr(json_tables, "BLOCK", len(rows[0]) + 10)
+    plain = json_tables.read_plain(path)
+    assert plain is None or plain.equals(json_tables.read_careful(path, None))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_line_ends_in_quotes_stay_wherever_a_block_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(f'transcript,n\n"one{end}two",1\n"three",2\n"four",3\n'.encode())
+    for block in range(24, 40):
+        monkeypatch.setattr(table_basics, "BLOCK", block)
+        assert read_table(path).column("transcript").to_pylist() == [f"one{end}two", "three", "four"]
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_a_byte_order_mark_that_begins_the_first_row_stays(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m{suffix}"
+    path.write_text("transcript\n\ufeffone\n\ufefftwo\n", encoding="utf8")
+    assert read_table(path).column("transcript").to_pylist() == ["\ufeffone", "\ufefftwo"]
 
 
 NUMBER = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False))

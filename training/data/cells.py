@@ -58,10 +58,13 @@ def _seconds(value: int | float) -> str:
 def _inside(value: Any, name: str) -> str:
     """A value inside a structure of Parquet that JSON has no word for."""
     if isinstance(value, bytes):
-        raise UserError(
-            f"column {name!r} holds bytes; read such a dataset with data.dataset, not as a manifest"
-        )
+        raise UserError(bytes_problem(name))
     return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
+
+
+def bytes_problem(name: str) -> str:
+    """The message for a column of bytes."""
+    return f"column {name!r} holds bytes; read such a dataset with data.dataset, not as a manifest"
 
 
 def is_marked(value: Any, name: str) -> bool:

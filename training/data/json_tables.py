@@ -27,6 +27,8 @@ from training.data.table_basics import (
 
 _CHUNK_ROWS = 50_000
 _SPACE = b" \t\r\n"
+_DEEPEST = 200
+"""Brackets in one line that Arrow may be given: its reader ends the whole process where thousands are nested."""
 
 
 def read_jsonl(path: Path, broken: Broken | None) -> pa.Table:
@@ -38,20 +40,42 @@ def read_jsonl(path: Path, broken: Broken | None) -> pa.Table:
 
 def read_plain(path: Path) -> pa.Table | None:
     """One object a line, each column of one type; None for everything else, and for whatever has a mistake."""
-    from pyarrow import json as arrow_json
-
-    if (count := _objects(path)) is None:
-        return None
+    tables = []
+    with path.open("rb") as handle:
+        while lines := handle.readlines(BLOCK):
+            table = _plain_stretch(lines)
+            if table is None:
+                return None
+            tables.append(table)
     try:
-        table = arrow_json.read_json(path, read_options=arrow_json.ReadOptions(block_size=BLOCK))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        table = pa.concat_tables(tables, promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # no lines; a column of numbers here and of text there
         return None
-    if LINE in table.column_names or table.num_rows != count:
+    if LINE in table.column_names:
         return None
     columns = {name: _plain_column(table.column(name), name) for name in table.column_names}
     if any(column is None for column in columns.values()):
         return None
     return pa.table({**columns, LINE: pa.array(np.arange(1, table.num_rows + 1, dtype=np.int32))})
+
+
+def _plain_stretch(lines: list[bytes]) -> pa.Table | None:
+    """Some lines as Arrow reads them, one row each; None where it refuses them, or might take them for something else.
+
+    They are one block of Arrow's: beside the text of a block it makes text of the numbers of the next one. Arrow looks
+    at no line ends, so with as many rows as lines no row is in two lines, nor two in one.
+    """
+    from pyarrow import json as arrow_json
+
+    if not all(map(_is_object, lines)):
+        return None
+    content = b"".join(lines)
+    try:
+        options = arrow_json.ReadOptions(block_size=len(content) + 1)
+        table = arrow_json.read_json(pa.BufferReader(content), read_options=options)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return table if table.num_rows == len(lines) else None
 
 
 def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
@@ -75,26 +99,15 @@ def _plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray | None:
     return column.cast(pa.string()) if pa.types.is_int64(column.type) else None
 
 
-def _objects(path: Path) -> int | None:
-    """How many lines there are; None where one of them is not UTF-8, or does not begin and end as an object does.
-
-    With as many rows as lines no row is in two lines. Arrow itself looks at no line ends: it takes two objects of one
-    line for two rows.
-    """
-    with path.open("rb") as handle:
-        if not all(map(_is_object, handle)):
-            return None
-        handle.seek(0)
-        return sum(1 for _ in handle)
-
-
 def _is_object(line: bytes) -> bool:
+    """Whether a line is UTF-8, begins and ends as an object does, and nests no more than Arrow can bear."""
     body = line.strip(_SPACE)
     try:
         line.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return body[:1] == b"{" and body[-1:] == b"}"
+    brackets = line.count(b"{") + line.count(b"[")
+    return body[:1] == b"{" and body[-1:] == b"}" and brackets <= _DEEPEST
 
 
 @dataclass
@@ -148,29 +161,36 @@ def _rows(path: Path, broken: Broken | None) -> Iterator[tuple[int, dict[str, An
         if not line.strip():
             continue
         try:
-            yield number, _object(line)
-        except (ValueError, RecursionError) as error:
-            problems.append((number, _reason(error)))
+            row = json_object(line)
+        except ValueError as error:
+            problems.append((number, str(error)))
+        else:
+            yield number, row
         if broken is None and len(problems) == MAX_PROBLEMS:
             break
     if broken is None:
         raise_problems([f"{path}:{number}: {problem}" for number, problem in problems])
 
 
-def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at column {error.colno}"
-    return "not JSON: nested too deeply" if isinstance(error, RecursionError) else str(error)
-
-
-def _object(line: str) -> dict[str, Any]:
-    """The object of a line. Raises ``ValueError`` for anything else, also for keys that come twice."""
-    row = json.loads(line, object_pairs_hook=_without_repeats)
+def json_object(text: str) -> dict[str, Any]:
+    """The one object of a text. Raises ``ValueError`` for anything else, also for a key that comes twice."""
+    row = json_value(text)
     if not isinstance(row, dict):
         raise ValueError(f"a JSON object is expected, this is {type(row).__name__}")
-    if "\\u" in line:
+    if "\\u" in text:
         _check_surrogates(row)
     return row
+
+
+def json_value(text: str) -> Any:
+    """``json.loads`` whose ``ValueError`` says what is wrong, also where a key comes twice or too much is nested."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise ValueError(f"not JSON: {error.msg} at {where}") from error
+    except RecursionError as error:
+        raise ValueError("not JSON: nested too deeply") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import weakref
@@ -31,6 +30,7 @@ from training.data.columns import (
 from training.data.derived import is_derived, sha256
 from training.data.example import TRANSCRIBE, TRANSLATE, AudioRef, Example, Word
 from training.data.file_names import existing, on_disk
+from training.data.json_tables import json_value
 from training.data.tables import LINE, MAX_PROBLEMS, raise_problems, read_table
 from training.data.timestamps_manifest import SUFFIX, read_timestamps
 from training.errors import UserError
@@ -360,7 +360,7 @@ def _or(value: float | None, default: Any) -> Any:
 
 def parse_words(cell: str) -> tuple[Word, ...]:
     """``[[word, start, end], …]`` as JSON. Raises ``ValueError`` or ``TypeError`` for anything else."""
-    items = json.loads(cell)
+    items = json_value(cell)
     return tuple(Word(text=str(text), start=float(start), end=float(end)) for text, start, end in items)
 
 

@@ -6,7 +6,7 @@ number), so a row is never trained on them in silence: it goes into the ledger, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from training.errors import UserError
 
@@ -50,6 +50,17 @@ def problem(name: str, text: str, option: str) -> str:
     """What the ledger says of such a row, with how to keep it; ``option`` is what stands before the word."""
     word = text.strip()
     return f"{name}: {word!r} stands for no value; if it was said: {option}{word!r}"
+
+
+def warnings(columns: Mapping[str, Iterable[str | None]]) -> list[str]:
+    """A line for each of our columns of texts that holds such words: for commands that pass all rows on."""
+    found = {name: [text for text in cells if is_marker(text)] for name, cells in columns.items()}
+    return [
+        f"warning: the {name} of {len(texts):,} utterances is only {(texts[0] or '').strip()!r} or the like, a word for "
+        "no value; polyvox preprocess lists them"
+        for name, texts in found.items()
+        if texts
+    ]
 
 
 def checked(words: Sequence[str], option: str) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from training.data import missing
 from training.data.columns import COMMAND, column_names
 from training.data.derived import DerivedFiles, rebase
 from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
-from training.data.missing import is_marker
 from training.data.partition import partition
 from training.data.split_report import describe_overlap, describe_parts, overlap_lines, table
 from training.data.tables import MAX_PROBLEMS, raise_problems, row_writer
@@ -143,7 +143,8 @@ def split(
         "parts": describe_parts(parts, manifest.durations, keys),
         "overlap": describe_overlap(parts, keys),
     }
-    report["warnings"] = [*_warnings(report["parts"], ratios, by), *_markers(manifest)]
+    texts = {name: manifest.column(name) for name in TEXT_COLUMNS.values() if name in manifest.column_names}
+    report["warnings"] = [*_warnings(report["parts"], ratios, by), *missing.warnings(texts)]
     _write(manifest, parts, output_dir, report, force)
     return report
 
@@ -263,23 +264,6 @@ def _warnings(parts: Mapping[str, Mapping[str, Any]], ratios: Sequence[float], b
         if by != "column" and share > 0 and abs(got / share - 1) > FAR_OFF:
             lines.append(
                 f"warning: {name} has {got:.0%} of the duration instead of {share:.0%}: too few {by}s to choose from"
-            )
-    return lines
-
-
-def _markers(manifest: Manifest) -> list[str]:
-    """A warning for texts that are only a word for "no value"; all rows of the manifest go to the parts."""
-    lines = []
-    for name in TEXT_COLUMNS.values():
-        found = (
-            [cell for cell in manifest.column(name) if is_marker(cell)]
-            if name in manifest.column_names
-            else []
-        )
-        if found:
-            lines.append(
-                f"warning: the {name} of {len(found):,} utterances is only {found[0].strip()!r} or the like, a word for "
-                "no value; polyvox preprocess lists them"
             )
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mmap
 import re
 from collections.abc import Iterator
@@ -19,7 +20,12 @@ BLOCK = 1 << 24
 Broken = list[tuple[int, str]]
 """Lines and what is wrong with the row that starts there."""
 
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # begins as the mark of UTF-16 does
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def raise_problems(problems: list[str], more: int = 0) -> None:
@@ -46,10 +52,11 @@ def check_reserved(path: Path, names: list[str], line: int = 1) -> None:
 
 
 def check_bytes(path: Path) -> None:
-    """`UserError` for UTF-16, and for NUL bytes, which no text table holds."""
+    """`UserError` for UTF-16 and UTF-32, and for NUL bytes, which no text table holds."""
     with path.open("rb") as handle:
-        if handle.read(2) in _UTF16:
-            raise UserError(f"{path}:1: the file is UTF-16; save it as UTF-8{_converted(path, 'UTF-16')}")
+        head = handle.read(4)
+    if named := [encoding for mark, encoding in _MARKS.items() if head.startswith(mark)]:
+        raise UserError(f"{path}:1: the file is {named[0]}; save it as UTF-8{_converted(path, named[0])}")
     place = first_match(path, rb"\x00")
     if place is not None:
         raise UserError(

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.data.cells import is_marked, json_cell, raw_cell, with_marks
+from training.data.cells import bytes_problem, is_marked, json_cell, raw_cell, with_marks
 from training.data.column_names import NUMBERS
 from training.data.json_tables import read_jsonl
 from training.data.table_basics import LINE, MAX_PROBLEMS, Broken, check_names, raise_problems
@@ -81,9 +81,17 @@ def _read_parquet(path: Path, broken: Broken | None) -> pa.Table:
 
     try:
         check_names(path, list(parquet.read_schema(path).names))
-        return stringify(parquet.read_table(path, memory_map=True, partitioning=None))
+        table = parquet.read_table(path, memory_map=True, partitioning=None)
+        return _strings_of(path, table)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
+
+
+def _strings_of(path: Path, table: pa.Table) -> pa.Table:
+    try:
+        return stringify(table)
+    except UserError as error:  # which names the column alone
+        raise UserError(f"{path}: {error}") from error
 
 
 def stringify(table: pa.Table) -> pa.Table:
@@ -110,9 +118,10 @@ def _string_column(
         marks = [row for row, value in enumerate(values) if is_marked(value, name)]
         return pa.array([raw_cell(value, name) for value in values], pa.string()), marks
     if _holds_bytes(kind):
-        raise UserError(
-            f"column {name!r} holds bytes; read such a dataset with data.dataset, not as a manifest"
-        )
+        raise UserError(bytes_problem(name))
+    if pa.types.is_duration(kind) and name in NUMBERS:
+        nanoseconds = column.cast(pa.duration("ns")).cast(pa.int64())
+        column, kind = pc.divide(nanoseconds.cast(pa.float64()), 1e9), pa.float64()
     if pa.types.is_floating(kind):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
     cells = column.cast(pa.string())

@@ -6,6 +6,7 @@ writes them in many countries), tabs, or what a first line ``sep=;`` says.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import mmap
 import re
@@ -225,7 +226,7 @@ def read_fast(path: Path, layout: Layout, broken: Broken | None) -> pa.Table | N
     """The same with Arrow; None where it refuses the file, or might read something else than the strict reader."""
     from pyarrow import csv as arrow_csv
 
-    if layout.quoted and not _well_quoted(path, layout):
+    if _begins_with_mark(path, layout) or (layout.quoted and not _well_quoted(path, layout)):
         return None
     try:
         with pa.memory_map(str(path)) as source:
@@ -249,6 +250,13 @@ def read_fast(path: Path, layout: Layout, broken: Broken | None) -> pa.Table | N
     return None if found is None else table.append_column(LINE, pa.array(found))
 
 
+def _begins_with_mark(path: Path, layout: Layout) -> bool:
+    """Whether the first row begins with a byte order mark, which Arrow would leave out."""
+    with path.open("rb") as handle:
+        handle.seek(layout.offset)
+        return handle.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
 def _well_quoted(path: Path, layout: Layout) -> bool:
     """Whether every cell is as RFC 4180 has it, so that Arrow, which forgives much, has nothing to forgive."""
     with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -260,7 +268,8 @@ def _well_quoted(path: Path, layout: Layout) -> bool:
 
 def _well_formed(delimiter: str) -> Callable[..., re.Match[bytes] | None]:
     d = re.escape(delimiter).encode()
-    cell = rb'(?:"(?:[^"]++|"")*+"|[^"\r\n%b][^\r\n%b]*+|)' % (d, d)
+    # Not a carriage return in quotes: where it ends one of Arrow's blocks, the line feed behind it is lost.
+    cell = rb'(?:"(?:[^"\r]++|"")*+"|[^"\r\n%b][^\r\n%b]*+|)' % (d, d)
     return partial(re.compile(rb"(?:%b(?:%b|\r?\n))*+%b" % (cell, d, cell)).match)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from training.data.derived import atomic_text
+from training.data.json_tables import json_value
 from training.data.lengths import TOLERANCE_SECONDS, TOLERANCE_SHARE
 from training.data.tables import LINE, MAX_PROBLEMS, json_cell, raise_problems
 from training.errors import UserError
@@ -47,9 +48,9 @@ def _samples(path: Path) -> list[Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json_value(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise UserError(f"{path}: damaged, not JSON ({error}); make it again") from error
+        raise UserError(f"{path}: damaged, {error}; make it again") from error
     samples = content.get("samples") if isinstance(content, dict) else None
     if not isinstance(samples, list):
         raise UserError(

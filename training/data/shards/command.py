@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.columns import column_names
+from training.data import missing
+from training.data.column_names import TEXTS
+from training.data.columns import COMMAND, column_names
 from training.data.ledger import DropLedger
 from training.data.shards.archive import DAMAGE
 from training.data.shards.index import Index, disagreements, estimate, read_index, read_metadata, refused_of
@@ -74,22 +76,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(args: argparse.Namespace) -> int:
-    from training.data.columns import COMMAND, column_names
     from training.data.manifest import load_manifest
     from training.data.shards.write import write_shards
 
-    written = write_shards(
-        load_manifest(
-            args.manifest,
-            audio_root=args.audio_root,
-            columns=column_names(args.column),
-            need_text=True,
-            option=COMMAND,
-        ),
-        args.output,
-        samples_per_shard=args.samples_per_shard,
-        overwrite=args.overwrite,
+    manifest = load_manifest(
+        args.manifest,
+        audio_root=args.audio_root,
+        columns=column_names(args.column),
+        need_text=True,
+        option=COMMAND,
     )
+    written = write_shards(
+        manifest, args.output, samples_per_shard=args.samples_per_shard, overwrite=args.overwrite
+    )
+    for line in missing.warnings(
+        {name: manifest.column(name) for name in TEXTS if name in manifest.column_names}
+    ):
+        print(line, file=sys.stderr)
     if len(written.dropped):
         print(f"{len(written.dropped):,} rows are left out")
     if len(written.dropped) or written.dropped.notes:
@@ -149,7 +152,9 @@ def _described(index: Index) -> list[str]:
     domains = np.array([name or metadata.domain or "" for name in own])
     for name in sorted(set(domains)):
         lines.append(f"  {name or '(no domain)'}: {_amount(seconds[domains == name])}")
-    return [*lines, *(f"  {note}" for note in (*disagreements(index, metadata), *index.notes))]
+    texts = {name: index.table.column(name).to_pylist() for name in TEXTS if name in index.table.column_names}
+    notes = (*disagreements(index, metadata), *index.notes, *missing.warnings(texts))
+    return [*lines, *(f"  {note}" for note in notes)]
 
 
 def _amount(seconds: np.ndarray) -> str:

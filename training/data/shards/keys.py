@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from training.data import audio
+from training.data.file_names import same_name
 from training.data.shards.archive import Member, Refused
 
 FIRST_DOT, SUFFIX = "first_dot", "suffix"
@@ -31,7 +32,7 @@ _SHOWN = 6
 class Name(NamedTuple):
     """A member's name taken apart: up to its first dot, up to its last dot, and what follows that in lower case.
 
-    Dots are those of the file's name, without its folders.
+    Accents are composed (NFC): a sound and its text may come from two systems. Dots are those of the file's name, without its folders.
     """
 
     key: str
@@ -148,7 +149,8 @@ def taken_apart(name: str) -> Name | None:
     stem, _, suffix = base.rpartition(".")
     if not first or not rest or not suffix:
         return None
-    return Name(f"{folder}{slash}{first}", f"{folder}{slash}{stem}", suffix.lower())
+    key, whole = (same_name(f"{folder}{slash}{part}") for part in (first, stem))
+    return Name(key, whole, suffix.lower())
 
 
 def assemble(parts: Sequence[Part], rule: str = FIRST_DOT) -> list[Sample]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.data import audio
+from training.data.json_tables import json_object
 from training.data.ledger import DropLedger
 from training.data.missing import is_marker
 from training.data.shards.archive import BLOCK, Member, Refused, read_members
@@ -201,16 +201,16 @@ def _decoded(name: str, content: bytes) -> str:
 def _json_cells(member: str, content: bytes, ours: Mapping[str, str]) -> dict[str, str | None]:
     if not content:
         return {}
+    mapped = set(ours.values())
     try:
-        fields = json.loads(_decoded(member, content))
-        if not isinstance(fields, dict):
-            raise ValueError(f"an object is expected, this is {type(fields).__name__}")
-        named = [(ours.get(name, name), value) for name, value in fields.items()]
+        fields = json_object(_decoded(member, content)).items()
+        named = [
+            (ours.get(name, name), value) for name, value in fields if name in ours or name not in mapped
+        ]
         cells = {name: json_cell(value, name) for name, value in named if _is_ours(name)}
-        "".join(text for pair in cells.items() for text in pair if text).encode()  # half a surrogate pair
     except _Unusable:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _Unusable("bad_sidecar", f"{member}: {error}") from error
     return cells
 
