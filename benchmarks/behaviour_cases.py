@@ -69,15 +69,14 @@ model:
   type: domain_whisper
   language: ko
   domains: [normal, dyslexic]
-  domain_weights: {dyslexic: 2.0}
+  unfreeze: {encoder_blocks: 1, decoder_blocks: 1}
   full_context_share: 0.25
   encoder_context: trimmed
   sizes: {init_std: 0.08, vocab_size: 600, d_model: 32, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2,
           decoder_attention_heads: 2, encoder_ffn_dim: 64, decoder_ffn_dim: 64, dropout: 0.1}
 augmentation:
   shift: {prob: 0.5}
-  spec: {prob: 0.5}
-  join: {prob: 0.3}
+  volume: {prob: 0.5}
 training:
   max_batch_seconds: 30
   learning_rate: 3.0e-3
