@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 class Case:
     """A configuration, what it is run with, and what is read from its run.
 
-    ``config``: a file of ``configs/``, or the text of one. ``after``: the cases whose models it starts from.
-    ``prepare``: what else it starts from, by folder the command that makes it. ``evaluations``: by name, the options of ``polyvox
-    evaluate``; where the name begins with ``first``, of the model before it has learnt. ``transcribing``: options of
-    ``polyvox transcribe``, which takes the model of the first evaluation.
+    ``config``: a file of ``configs/``, or the text of one. ``corpus``: the folder in ``data`` that it reads. ``after``:
+    the cases whose models it starts from. ``prepare``: what else it starts from, by folder the command that makes it.
+    ``evaluations``: by name, the options of ``polyvox evaluate``; where the name begins with ``first``, of the model
+    before it has learnt. ``transcribing``: options of ``polyvox transcribe``, which takes the model of the first
+    evaluation.
     """
 
     name: str
