@@ -317,9 +317,8 @@ def record(output: Path, names: Sequence[str], keep: bool) -> int:
             except Failed as error:
                 print(f"failed: {error}", file=sys.stderr)
                 failed += 1
-    write(
-        output / f"{ABOUT}.json", {**about(), "cpu_seconds": seconds, "all": round(sum(seconds.values()), 1)}
-    )
+    earlier = load(output).get(ABOUT, {}).get("cpu_seconds", {})
+    write(output / f"{ABOUT}.json", {**about(), "cpu_seconds": {**earlier, **seconds}})
     if not keep:
         shutil.rmtree(work)
     return 1 if failed else 0

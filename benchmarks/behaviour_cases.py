@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 class Case:
     """A configuration, what it is run with, and what is read from its run.
 
-    ``config``: a file of ``configs/``, or the text of one. ``after``: the cases whose models it starts from.
-    ``prepare``: what else it starts from, by folder the command that makes it. ``evaluations``: by name, the options of ``polyvox
-    evaluate``; where the name begins with ``first``, of the model before it has learnt. ``transcribing``: options of
-    ``polyvox transcribe``, which takes the model of the first evaluation.
+    ``config``: a file of ``configs/``, or the text of one. ``corpus``: the folder in ``data`` that it reads. ``after``:
+    the cases whose models it starts from. ``prepare``: what else it starts from, by folder the command that makes it.
+    ``evaluations``: by name, the options of ``polyvox evaluate``; where the name begins with ``first``, of the model
+    before it has learnt. ``transcribing``: options of ``polyvox transcribe``, which takes the model of the first
+    evaluation.
     """
 
     name: str
@@ -69,15 +70,14 @@ model:
   type: domain_whisper
   language: ko
   domains: [normal, dyslexic]
-  domain_weights: {dyslexic: 2.0}
+  unfreeze: {encoder_blocks: 1, decoder_blocks: 1}
   full_context_share: 0.25
   encoder_context: trimmed
   sizes: {init_std: 0.08, vocab_size: 600, d_model: 32, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2,
           decoder_attention_heads: 2, encoder_ffn_dim: 64, decoder_ffn_dim: 64, dropout: 0.1}
 augmentation:
   shift: {prob: 0.5}
-  spec: {prob: 0.5}
-  join: {prob: 0.3}
+  volume: {prob: 0.5}
 training:
   max_batch_seconds: 30
   learning_rate: 3.0e-3

@@ -23,7 +23,7 @@ def compare(before: Path, after: Path) -> int:
     old, new = load(before), load(after)
     places = [value.pop(ABOUT, {}) for value in (old, new)]
     for name in ("versions", "processor"):
-        if places[0].get(name) != places[1].get(name):
+        if all(places) and places[0].get(name) != places[1].get(name):
             print(f"note: another {name}: {places[0].get(name)} -> {places[1].get(name)}")
     unequal = 0
     for case in [*old, *(name for name in new if name not in old)]:
