@@ -21,17 +21,17 @@ import numpy as np
 import torch
 from common import new_file
 
+from training.cli.quiet import quiet
 from training.data.dataset import SpeechDataset
 from training.data.example import TRANSCRIBE, Example
+from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.flashlight_beam import installed
+from training.decoding.loading import Trained, load_trained
+from training.decoding.predict import PromptsOnly
+from training.engine.run import open_split
 from training.evaluation.intervals import paired, units_of
 from training.evaluation.metrics import transcript_statistics
 from training.evaluation.rows import make_row
-from training.inference.ctc_setup import DecoderOptions
-from training.inference.decoding import PromptsOnly
-from training.inference.flashlight_beam import installed
-from training.inference.loading import Trained, load_trained
-from training.inference.quiet import quiet
-from training.run import open_split
 
 
 def main() -> int:

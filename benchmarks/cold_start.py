@@ -23,7 +23,7 @@ from common import Figures, Round, command_line, count, finish, in_turns, ratio,
 from whisper_runs import Clips, choose_clips, flags, make_model, run, step_rows
 
 from training.errors import exit_on_user_error
-from training.nn.sizes import SIZES
+from training.models.common.sizes import SIZES
 
 ARMS = {
     "A": ("stock_recipe.py", []),

@@ -144,7 +144,7 @@ def machine() -> dict[str, Any]:
     import psutil
     import torch
 
-    from training.versions import commit, versions
+    from training.engine.versions import commit, versions
 
     return {
         "processor": processor(),

@@ -30,7 +30,7 @@ from train_whisper_multitask import arm
 from whisper_runs import WHISPERS, Clips, make_model, step_rows, write_rows
 
 from training.errors import exit_on_user_error
-from training.nn.sizes import SIZES
+from training.models.common.sizes import SIZES
 
 LENGTHS = {"short": (1.0, 4.0), "12 s": (12.0, 12.0)}
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "4090": 165.0, "3090": 71.0}

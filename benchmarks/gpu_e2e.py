@@ -86,9 +86,9 @@ def arm(name: str, args: argparse.Namespace, number: int) -> Figures:
 
 def measure(args: argparse.Namespace) -> Figures:
     """Mean seconds of a step, peak bytes, and how many weights there are and learn, in this process."""
-    from training import worst_case
     from training.config.load import load_config
-    from training.models import BuildContext, load, model_inputs
+    from training.models.architecture import BuildContext, load, model_inputs
+    from training.planning import worst_case
 
     here = ["profile.precision=fp32"] if args.device == "cpu" else []
     one = [
@@ -128,7 +128,7 @@ def measure(args: argparse.Namespace) -> Figures:
 
 def texts(config: object) -> object:
     """For a model from scratch, whose vocabulary would be learnt."""
-    from training.dry_run import stand_in_texts
+    from training.planning.dry_run import stand_in_texts
 
     scratch = getattr(config.model, "sizes", None) is not None  # type: ignore[attr-defined]
     return (lambda: stand_in_texts(config)) if scratch else None

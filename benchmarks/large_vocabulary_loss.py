@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from common import new_file
 
-from training.data.collators import IGNORED
-from training.nn.losses import token_loss
+from training.models.common.losses import token_loss
+from training.models.common.targets import IGNORED
 
 TOLERANCE = 1e-5
 MIB = 2**20

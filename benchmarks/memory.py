@@ -67,7 +67,7 @@ def real_model(config: Any, bundle: Any, device: str) -> Any:
     """What learns of the bundle's model, with random weights, as training has it; nothing in it is left to chance."""
     import torch
 
-    from training.run import learning_part
+    from training.engine.run import learning_part
 
     with torch.device(device):
         whole = type(bundle.model)(bundle.model.config)
@@ -89,8 +89,8 @@ def stepper(config: Any, model: Any, batch: dict[str, Any], device: str) -> tupl
     import torch
 
     from training.config.agreement import precision
-    from training.models import model_inputs
-    from training.phantom import DTYPES
+    from training.models.architecture import model_inputs
+    from training.planning.fake_step import DTYPES
 
     dtype, passes = DTYPES[precision(config)], min(2, config.training.gradient_accumulation_steps)
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -136,12 +136,12 @@ def measure(case: dict[str, Any]) -> common.Figures:
     """Planned and measured bytes of one case, in this process."""
     import torch
 
-    from training import memory, worst_case
     from training.config.load import load_config
-    from training.dry_run import stand_in_texts
-    from training.models import BuildContext, load
-    from training.phantom import Phantom
-    from training.run import learning_part
+    from training.engine.run import learning_part
+    from training.models.architecture import BuildContext, load
+    from training.planning import memory, worst_case
+    from training.planning.dry_run import stand_in_texts
+    from training.planning.fake_step import Phantom
 
     torch.set_num_threads(int(case.get("threads", 1)))
     one_batch = "training.gradient_accumulation_steps=1"
@@ -233,8 +233,8 @@ def largest(search: Search) -> common.Figures:
     """The largest batch that trains, its peaks in bytes and the plan's; in this process."""
     import torch
 
-    from training import worst_case
-    from training.models import BuildContext, load
+    from training.models.architecture import BuildContext, load
+    from training.planning import worst_case
 
     config = search.config()
     bundle = load("whisper").build(config.model, BuildContext(meta=True))
@@ -263,7 +263,7 @@ def hold(search: Search) -> int:
     """Bytes that tensors may take; on a GPU its allocator gives no more from now on."""
     import torch
 
-    from training.memory import CUDA_CONTEXT
+    from training.planning.memory import CUDA_CONTEXT
 
     if search.device == "cpu":
         return int(search.cap * GIB)
@@ -318,9 +318,9 @@ def cpu_peak(step: Callable[[], None], model: Any, optimiser: Any) -> dict[str, 
 
 def planned(search: Search, rows: int) -> dict[str, int]:
     """The dry run's plan of this batch: bytes of tensors, and of all that the allocator takes for them."""
-    from training import memory, worst_case
-    from training.models import BuildContext, load
-    from training.run import learning_part
+    from training.engine.run import learning_part
+    from training.models.architecture import BuildContext, load
+    from training.planning import memory, worst_case
 
     config = search.config(rows)
     bundle = load("whisper").build(config.model, BuildContext(meta=True))

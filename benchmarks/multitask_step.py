@@ -32,9 +32,9 @@ from transformers.utils import logging
 
 from training.data.example import TASKS, AudioRef, Example
 from training.data.sampler import DurationBatchSampler, longest_first
-from training.models import BuildContext, Bundle, load, model_inputs
-from training.nn.sizes import SIZES
-from training.versions import versions
+from training.engine.versions import versions
+from training.models.architecture import BuildContext, Bundle, load, model_inputs
+from training.models.common.sizes import SIZES
 
 CLIPS, TOKENS_PER_SECOND, MARGIN = 4, 4, 1.0
 
@@ -215,7 +215,7 @@ def digit_strings(count: int, seed: int) -> list[tuple[str, str, np.ndarray]]:
     """(transcript, translation, sound) of strings of three to five digits, one of them now and then in English."""
     import librosa
 
-    from training.data.espeak import Espeak, ssml
+    from training.synthetic.espeak import Espeak, ssml
 
     rng = np.random.default_rng(seed)
     speaker = Espeak(seed)

@@ -15,11 +15,11 @@ from stock_evaluate import parser
 def main() -> None:
     """Load, then by the clock: rows, hypotheses, scores."""
     args = parser().parse_args()
+    from training.cli import evaluate as run_evaluation
+    from training.cli.predicting import decoding, open_rows, readable
+    from training.cli.quiet import quiet
+    from training.decoding.loading import load_trained
     from training.evaluation.evaluate import evaluate
-    from training.inference.loading import load_trained
-    from training.inference.quiet import quiet
-    from training.scripts import run_evaluation
-    from training.scripts.predicting import decoding, open_rows, readable
 
     quiet()
     trained = load_trained(args.model)

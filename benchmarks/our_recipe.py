@@ -48,10 +48,10 @@ def main() -> None:
     """Train, look at the held-out clips, write the clock."""
     args = parser().parse_args()
     clock = Clock([args.work], marks=args.marks)
+    from training.cli.quiet import quiet
+    from training.cli.train import share_the_cores
     from training.config.load import load_config
-    from training.inference.quiet import quiet
-    from training.run import build, fit
-    from training.scripts.train import share_the_cores
+    from training.engine.run import build, fit
 
     share_the_cores()
     quiet()
@@ -67,8 +67,8 @@ def main() -> None:
 
 def held_out_loss(run: Any) -> float:
     """Mean loss of a token, teacher forced, of both tasks, over the dev split."""
-    from training.inference.decoding import predict
-    from training.run import open_split, usable
+    from training.decoding.predict import predict
+    from training.engine.run import open_split, usable
 
     rows = open_split(run.config, "dev")
     dataset, _ = usable(run.config, run.bundle, rows, "dev", lambda text: None)

@@ -35,14 +35,14 @@ from torch.utils.data import BatchSampler, RandomSampler
 from transformers import WhisperFeatureExtractor
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from training import worst_case
 from training.config.load import load_config
 from training.config.schema import Config
-from training.data.demo import make_demo
-from training.data.log_mels import FRAMES_PER_SECOND, MAX_FRAMES, Context, count_frames
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler
 from training.errors import UserError, exit_on_user_error
+from training.models.common.log_mels import FRAMES_PER_SECOND, MAX_FRAMES, Context, count_frames
+from training.planning import worst_case
+from training.synthetic.demo import make_demo
 
 CONFIGS = ("demo_whisper", "demo_ctc", "digits_ctc", "dev_whisper", "prod_whisper")
 WANTED = 0.05

@@ -113,7 +113,7 @@ def measure(table: Path, database: str, files: int, workers: int) -> dict[str, A
 def run(table: Path, database: str, workers: int) -> tuple[float, float]:
     """Wall seconds and peak resident bytes of one import."""
     options = ["--csv_path", str(table), "--database", database, "--auto_split", "--workers", str(workers)]
-    command = [sys.executable, "-m", "training.scripts.prepare_data", *options]
+    command = [sys.executable, "-m", "training.cli.prepare_data", *options]
     started, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         watched = psutil.Process(process.pid)

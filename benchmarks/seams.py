@@ -24,15 +24,15 @@ import numpy as np
 import soundfile
 from common import new_file
 
+from training.cli.options import add_options, from_arguments
+from training.cli.quiet import quiet
 from training.data.audio import load_audio
 from training.data.example import TRANSCRIBE
 from training.data.manifest import load_manifest
+from training.decoding.loading import load_trained
 from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
-from training.inference.loading import load_trained
-from training.inference.quiet import quiet
-from training.inference.transcriber import Transcriber
-from training.scripts.options import add_options, from_arguments
+from training.transcription.transcriber import Transcriber
 
 RATE = 16_000
 FLOOR = 1e-4

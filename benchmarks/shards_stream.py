@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader
 from training.data.dataset import SpeechDataset
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler, Supervised
-from training.data.shards.order import ShardBatchSampler
-from training.data.shards.source import load_shards
-from training.data.shards.write import write_shards
+from training.data.sources.shards.order import ShardBatchSampler
+from training.data.sources.shards.source import load_shards
+from training.data.sources.shards.write import write_shards
 
 RATE = 16_000
 FOLDER_FILES = 1000

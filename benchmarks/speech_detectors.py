@@ -25,8 +25,8 @@ from common import new_file
 
 from training.data.audio import load_audio
 from training.data.manifest import load_manifest
-from training.inference.speech_regions import Detector, Region, make_detector, padded, regions_of
-from training.inference.windows import Cutting, group
+from training.transcription.speech_regions import Detector, Region, make_detector, padded, regions_of
+from training.transcription.windows import Cutting, group
 
 RATE = 16_000
 LOST, CLIPPED = 0.5, 0.05

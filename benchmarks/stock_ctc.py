@@ -22,13 +22,13 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from training.config.arguments import DEFAULT_BATCH, training_arguments
-from training.data.collators import IGNORED
 from training.data.example import TRANSCRIBE, Example, Hypothesis
+from training.engine.run import Run, make_batches
 from training.evaluation.metrics import corpus_scores
-from training.models.ctc import Options, collapsed
-from training.nn.ctc_models import BLANK_ID
-from training.nn.ctc_processor import log_mel_extractor
-from training.run import Run, make_batches
+from training.models.common.targets import IGNORED
+from training.models.ctc.build import Options, collapsed
+from training.models.ctc.model import BLANK_ID
+from training.models.ctc.processor import log_mel_extractor
 
 if TYPE_CHECKING:
     from train_ctc_arm import Clock

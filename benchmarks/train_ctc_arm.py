@@ -84,9 +84,9 @@ def digest(model: Any) -> str:
 
 def ours(config: Any, clock: Clock) -> int:
     """What ``polyvox train`` does with the configuration; the utterances it trains on."""
-    import training.models.ctc  # noqa: F401  # imports are on nobody's clock
-    from training.fitting import Abandoned
-    from training.run import build, fit
+    import training.models.ctc.build  # noqa: F401  # imports are on nobody's clock
+    from training.engine.fit import Abandoned
+    from training.engine.run import build, fit
 
     clock.start()
     run = replace(build(config, report=_silent), callbacks=(clock,))
@@ -100,7 +100,7 @@ def stock(config: Any, clock: Clock, arm: str, *, stock_log_mels: bool) -> int:
     import stock_ctc
     import torch
 
-    from training.run import build
+    from training.engine.run import build
 
     recipe = stock_ctc.TUTORIAL if arm == "A" else stock_ctc.BEST_FLAGS
     torch.set_num_threads(recipe.threads)
@@ -125,8 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args(argv)
+    from training.cli.quiet import quiet
     from training.config.load import load_config
-    from training.inference.quiet import quiet
 
     quiet()
     config, clock = load_config(args.config, args.overrides), Clock(args.target)

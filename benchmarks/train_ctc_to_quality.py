@@ -35,8 +35,8 @@ from pathlib import Path
 import common
 import real_speech
 
+from training.cli.train import share_the_cores
 from training.errors import UserError, exit_on_user_error
-from training.scripts.train import share_the_cores
 
 TARGETS = {"digits": 5.0, "demo": 10.0}
 """CER in percent."""

@@ -30,7 +30,7 @@ from stock_recipe import TASKS
 from whisper_runs import WHISPERS, Clips, choose_clips, flags, make_model, run, step_rows
 
 from training.errors import exit_on_user_error
-from training.nn.sizes import SIZES
+from training.models.common.sizes import SIZES
 
 ARMS = {
     "A": ("stock_recipe.py", []),

@@ -18,7 +18,7 @@ from common import Figures, count
 from stock_recipe import TASKS
 
 from training.errors import UserError
-from training.nn.sizes import SIZES
+from training.models.common.sizes import SIZES
 
 HERE = Path(__file__).resolve().parent
 WHISPERS = [name for name in SIZES if "whisper" in name]
@@ -111,7 +111,7 @@ def _corpus(work: Path) -> Path:
         return Path(speech).resolve() / "mboshi_french" / "manifest.tsv"
     folder = work / "demo"
     if not (folder / "manifest.tsv").is_file():
-        from training.data.demo import make_demo
+        from training.synthetic.demo import make_demo
 
         make_demo(folder, minutes=60)
     return folder / "manifest.tsv"
@@ -134,7 +134,7 @@ def make_model(folder: Path, clips: Clips, sizes: Mapping[str, Any], seed: int =
     import torch
     from transformers import WhisperForConditionalGeneration
 
-    from training.models import BuildContext, load
+    from training.models.architecture import BuildContext, load
 
     if (folder / "config.json").is_file():
         return folder

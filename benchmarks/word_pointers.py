@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from spoken_phones import FRAME_SECONDS, Language, Spoken, aligner, errors, train
 
-from training.nn.aligner import WordAligner
+from training.models.voxlm.aligner import WordAligner
 
 SHIPPED: Mapping[str, Any] = {"layers": 2, "ctc_weight": 0.3, "sharpness": 1.0, "distance": True}
 DESIGNS: Mapping[str, Mapping[str, Any]] = {

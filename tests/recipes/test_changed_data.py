@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import tiny_project
 
-from training.scripts import train as command
+from training.cli import train as command
 
 pytestmark = [pytest.mark.recipe]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from training.config.load import load_config
-from training.dry_run import VALID, dry_run
+from training.planning.dry_run import VALID, dry_run
 
 pytestmark = pytest.mark.recipe
 ROOT = Path(__file__).resolve().parents[2]

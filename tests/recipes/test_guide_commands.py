@@ -10,7 +10,7 @@ import pytest
 import tiny_project
 
 from training.data.manifest import load_manifest
-from training.data.shards.write import write_shards
+from training.data.sources.shards.write import write_shards
 
 pytestmark = pytest.mark.recipe
 PROD = tiny_project.ROOT / "configs" / "prod_domain_whisper.yaml"

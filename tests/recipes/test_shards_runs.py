@@ -12,7 +12,7 @@ import pytest
 import tiny_project
 
 from training.data.manifest import load_manifest
-from training.data.shards.write import write_shards
+from training.data.sources.shards.write import write_shards
 
 pytestmark = [pytest.mark.recipe]
 SHARDS = """data:

@@ -109,7 +109,7 @@ def test_phase_2_leaves_all_of_phase_1_bit_equal(project):
     assert {n for n in after if not n.startswith("aligner.")} == set(before)
     assert all(after[name].equal(value) for name, value in before.items())
     code = (
-        "import sys, training.nn.voxlm; from transformers import AutoModel, AutoProcessor; "
+        "import sys, training.models.voxlm.model; from transformers import AutoModel, AutoProcessor; "
         "m, info = AutoModel.from_pretrained(sys.argv[1], output_loading_info=True); "
         "p = AutoProcessor.from_pretrained(sys.argv[1]); "
         "print(type(m).__name__, type(p).__name__, len(info['missing_keys']), len(info['unexpected_keys']))"

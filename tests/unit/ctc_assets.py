@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from training.data.example import TRANSCRIBE, AudioRef, Example
-from training.models import BuildContext, Bundle, ctc
+from training.models.architecture import BuildContext, Bundle
+from training.models.ctc import build as ctc
 
 TEXTS = ("Xin chào các bạn", "hôm nay chúng ta meeting nhé", "Deadline là thứ hai")
 WAV2VEC2 = {

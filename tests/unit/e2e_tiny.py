@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from training.data.example import AudioRef, Example
-from training.models import BuildContext, Bundle
-from training.models.e2e import Options, build
+from training.models.architecture import BuildContext, Bundle
+from training.models.e2e.build import Options, build
 
 torch.set_num_threads(1)
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from training.data.collators import IGNORED
-from training.nn.aligner import AlignerOutput, WordAligner, alignment_loss
-from training.nn.monotone import word_times
+from training.models.common.monotone import word_times
+from training.models.common.targets import IGNORED
+from training.models.voxlm.aligner import AlignerOutput, WordAligner, alignment_loss
 
 FRAME_SECONDS = 0.02
 PHONES, WORDS = 16, 24

@@ -19,9 +19,9 @@ from spoken_phones import (
     train,
 )
 
-from training.data.collators import IGNORED
-from training.nn.aligner import AlignerOutput, alignment_loss, soft_targets
-from training.nn.ctc import ctc_loss
+from training.models.common.ctc import ctc_loss
+from training.models.common.targets import IGNORED
+from training.models.voxlm.aligner import AlignerOutput, alignment_loss, soft_targets
 
 
 @pytest.fixture

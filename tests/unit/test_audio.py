@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.data import audio, ffmpeg
+from training.data import audio
 from training.data.audio import AudioError, load_audio, load_bytes, probe, segment_duration
 from training.data.example import AudioRef
+from training.data.sound import ffmpeg
 
 RATE = 16_000
 FORMATS = ["wav", "flac", "ogg", "mp3"]

@@ -27,9 +27,9 @@ from tests.unit.sound_containers import (
 )
 from training.data import audio
 from training.data.audio import AudioError, load_audio, load_bytes, probe, probe_bytes, stream
-from training.data.downmix import choose, mono
 from training.data.example import AudioRef
-from training.data.layout import find
+from training.data.sound.downmix import choose, mono
+from training.data.sound.layout import find
 
 RATE = 16_000
 LOSSY = (*MP3, "vorbis", "opus")

@@ -20,8 +20,8 @@ from training.data.augment import Augment, coloured_noise, make_augment
 from training.data.dataset import DataError, SpeechDataset, joined, validate
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised, filler
+from training.engine.fit import joining
 from training.errors import UserError
-from training.fitting import joining
 
 RATE = 16_000
 EVERYTHING = {

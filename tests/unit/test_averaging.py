@@ -10,8 +10,9 @@ from ctc_assets import TEXTS, options
 from safetensors.torch import load_file, save_file
 from trainer_assets import losses, make_trainer, weights
 
-from training.averaging import RAW, MovingAverage, mean_weights, settle
-from training.models import BuildContext, ctc
+from training.engine.averaging import RAW, MovingAverage, mean_weights, settle
+from training.models.architecture import BuildContext
+from training.models.ctc import build as ctc
 
 
 def make(folder, *, dropout: float = 0.1, **changes):

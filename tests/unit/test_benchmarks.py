@@ -171,8 +171,8 @@ def test_operations_are_those_that_torch_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import WhisperConfig
 
-    from training.nn.sizes import SIZES
-    from training.nn.whisper import MultitaskWhisper
+    from training.models.common.sizes import SIZES
+    from training.models.whisper.model import MultitaskWhisper
 
     config = WhisperConfig(**SIZES["openai/whisper-tiny"]["config"], attn_implementation="eager")
     model = MultitaskWhisper(config).eval()
@@ -223,7 +223,7 @@ def test_stock_and_we_hear_the_same_and_learn_the_same_tokens(tmp_path: Path, cl
     from whisper_runs import make_model
 
     from training.config.load import load_config
-    from training.run import build
+    from training.engine.run import build
 
     model = make_model(tmp_path / "model", clips, SMALL)
     options = {"model": model, "manifest": clips.train, "root": tmp_path, "work": tmp_path / "work"}

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.example import Hypothesis, SpokenWord
+from training.decoding.calibrated import Calibration, logits, read_calibration, usable, weights_of
+from training.decoding.ctc_setup import DecoderOptions
 from training.errors import UserError
 from training.evaluation.calibration import (
     Judged,
@@ -28,8 +30,6 @@ from training.evaluation.calibration import (
     score_confidence,
     width_edges,
 )
-from training.inference.calibrated import Calibration, logits, read_calibration, usable, weights_of
-from training.inference.ctc_setup import DecoderOptions
 
 
 def heard(name: str, *words: tuple[str, float]) -> Hypothesis:

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainer_assets import make_trainer
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from training.callbacks import (
+from training.engine.callbacks import (
     ConvergenceMonitorCallback,
     HarderClipsCallback,
     HypothesisCallback,

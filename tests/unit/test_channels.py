@@ -13,6 +13,7 @@ import soundfile
 from speech_files import manifest
 from tone_recogniser import RATE, WORDS, recogniser, speak
 
+from training.cli import transcribe
 from training.config.load import config_from
 from training.data.audio import (
     AudioError,
@@ -24,20 +25,19 @@ from training.data.audio import (
     stream_mono,
     taken_channel,
 )
-from training.data.channel import parse_channel
 from training.data.example import AudioRef
 from training.data.levels import measure
 from training.data.manifest import load_manifest
-from training.data.preprocess_manifest import preprocess
-from training.data.shards.source import load_shards
-from training.data.shards.write import write_shards
+from training.data.prepare.clean import preprocess
+from training.data.sound.channel import parse_channel
+from training.data.sources.shards.source import load_shards
+from training.data.sources.shards.write import write_shards
+from training.engine.run import open_split
 from training.errors import UserError
 from training.registry import sound as registry_sound
 from training.registry.importing import Conversion
 from training.registry.prepare import Settings, prepare
 from training.registry.source import load_version
-from training.run import open_split
-from training.scripts import transcribe
 
 SIDES = ("left", "right")
 
@@ -249,7 +249,9 @@ def test_a_copy_is_mono_where_one_choice_holds_and_keeps_the_channels_where_none
 def test_transcribe_hears_what_the_mean_would_lose_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training.inference.transcriber.load_trained", lambda folder: recogniser(ctc=True))
+    monkeypatch.setattr(
+        "training.transcription.transcriber.load_trained", lambda folder: recogniser(ctc=True)
+    )
     draw = random.Random(1)
     left, right = (draw.choices(range(24), k=120) for _ in SIDES)
     x, y = (speak(ids) for ids in (left, right))
@@ -273,7 +275,9 @@ def test_transcribe_hears_what_the_mean_would_lose_and_says_so(
 def test_every_command_reads_a_wav_with_an_old_header_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: int
 ) -> None:
-    monkeypatch.setattr("training.inference.transcriber.load_trained", lambda folder: recogniser(ctc=True))
+    monkeypatch.setattr(
+        "training.transcription.transcriber.load_trained", lambda folder: recogniser(ctc=True)
+    )
     ids = random.Random(3).choices(range(24), k=60)
     sound = speak(ids)
     soundfile.write(tmp_path / "old.wav", sound, RATE)
@@ -303,7 +307,9 @@ def test_every_command_reads_a_wav_with_an_old_header_whole(
 def test_transcribe_hears_joined_recordings_to_their_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
-    monkeypatch.setattr("training.inference.transcriber.load_trained", lambda folder: recogniser(ctc=True))
+    monkeypatch.setattr(
+        "training.transcription.transcriber.load_trained", lambda folder: recogniser(ctc=True)
+    )
     ids = random.Random(2).choices(range(24), k=160)
     content = b""
     for part in (ids[:80], ids[80:]):

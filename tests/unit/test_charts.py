@@ -7,6 +7,7 @@ from html import escape
 import pytest
 from eval_assets import corpus
 
+from training.cli.charts import main
 from training.errors import UserError
 from training.evaluation import charts
 from training.evaluation.evaluate import evaluate
@@ -14,7 +15,6 @@ from training.evaluation.figures import Bar, Scale, bars, curves
 from training.evaluation.report import build_report, write_report
 from training.evaluation.run_labels import colour, labels, readable
 from training.evaluation.stored import History, Result, load_histories, load_results
-from training.scripts.export_charts import main
 
 CHARTS = ("training_loss.png", "wer_comparison.png", "bleu_comparison.png")
 

@@ -13,14 +13,14 @@ import pytest
 from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import SchedulerType
 
-from training import run
+from training.cli.evaluate import parser
 from training.config import verbatim
 from training.config.arguments import training_arguments
 from training.config.load import config_from
 from training.config.merge import ALIASES
 from training.config.schema import Config, Schedule, Training
+from training.engine import run
 from training.errors import UserError
-from training.scripts.run_evaluation import parser
 
 FIELDS = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from pydantic import BaseModel
 
-from training import models
 from training.config import reference
 from training.config.schema import Config
+from training.models import architecture
 
 
 def blocks(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -21,7 +21,7 @@ def blocks(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseMo
 
 
 def every_block() -> list[tuple[str, type[BaseModel]]]:
-    architectures = [(name, models.load(name).Options) for name in models.available()]
+    architectures = [(name, architecture.load(name).Options) for name in architecture.available()]
     return [one for name, model in [("", Config), *architectures] for one in blocks(model, name)]
 
 

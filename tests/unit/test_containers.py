@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.audio import AudioError, find_ffmpeg, load_audio, load_bytes, probe
-from training.data.containers import _FORMS, HEAD_BYTES, MAGIC, identify, identify_file, unknown
 from training.data.example import AudioRef
+from training.data.sound.containers import _FORMS, HEAD_BYTES, MAGIC, identify, identify_file, unknown
 
 RATE = 16_000
 MP3_FRAME = b"\xff\xfb\x90\x64" + bytes(413)  # MPEG 1, layer 3, 128 kbit/s, 44.1 kHz: 417 bytes

@@ -14,16 +14,16 @@ from registry_files import imported, noise, table
 from registry_files import settings as settings_of
 from speech_files import manifest, sound
 
+from training.cli import lm
+from training.cli.prepare_data import report
 from training.data.control_marks import MarkTally, time_cells, time_columns, unmarked, watched
 from training.data.example import TASKS, AudioRef, Example, Hypothesis
 from training.data.korean_text import KoreanRules
 from training.data.manifest import load_manifest
-from training.data.preprocess_manifest import main, preprocess
+from training.data.prepare.clean import main, preprocess
 from training.data.text import clean_transcript
 from training.evaluation.evaluate import evaluate
 from training.registry.source import load_version
-from training.scripts import lm
-from training.scripts.prepare_data import report
 
 ORDINARY = [
     "a < b | c > d",

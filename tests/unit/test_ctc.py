@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.nn.ctc import CtcCharacters, check_feasible, ctc_loss, frames_needed, head_characters
+from training.models.common.ctc import CtcCharacters, check_feasible, ctc_loss, frames_needed, head_characters
 
 
 def collapse(path: tuple[int, ...]) -> list[int]:

@@ -10,16 +10,17 @@ import torch
 from ctc_assets import CONVOLUTIONS, ENCODERS, TEXTS, context, example, noise, options, rows, saved, tiny
 from transformers import AutoModelForCTC
 
-from training.data.collators import IGNORED
 from training.data.example import TRANSCRIBE
+from training.decoding.ctc_decoding import CtcDecoder
+from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_vocabulary import CtcVocabulary
+from training.decoding.loading import load_trained
 from training.errors import UserError
-from training.inference.ctc_decoding import CtcDecoder
-from training.inference.ctc_setup import DecoderOptions
-from training.inference.ctc_vocabulary import CtcVocabulary
-from training.inference.loading import load_trained
-from training.models import ctc, model_inputs
-from training.nn.ctc_build import DROPOUTS
-from training.nn.ctc_processor import log_mel_extractor
+from training.models.architecture import model_inputs
+from training.models.common.targets import IGNORED
+from training.models.ctc import build as ctc
+from training.models.ctc.parts import DROPOUTS
+from training.models.ctc.processor import log_mel_extractor
 
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS)
 
@@ -399,7 +400,7 @@ def test_fine_tuning_takes_the_dropout_that_is_named(encoder, tmp_path):
 
 @every_encoder
 def test_every_adapter_of_lora_learns(encoder):
-    from training.trainable import apply
+    from training.engine.freezing import apply
 
     bundle = tiny(encoder)
     model, _ = apply(bundle, mode="lora")
@@ -432,7 +433,7 @@ def test_impossible_sizes_are_the_users_mistake():
 
 @every_encoder
 def test_groups_name_parameters_that_are_there(encoder):
-    from training.trainable import apply
+    from training.engine.freezing import apply
 
     bundle = tiny(encoder)
     _, plan = apply(bundle, freeze_encoder=True, freeze_feature_encoder=True)

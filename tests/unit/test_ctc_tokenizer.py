@@ -14,7 +14,7 @@ from transformers import ParakeetTokenizer
 
 from training.data.spelling import audible
 from training.errors import UserError
-from training.nn.ctc_tokenizer import LETTERS, CtcTokenizer
+from training.models.ctc.tokenizer import LETTERS, CtcTokenizer
 
 CHARACTERS = CtcTokenizer.characters(TEXTS, ("vi", "en"))
 PIECES = CtcTokenizer.bpe(TEXTS, 120, ("vi", "en"))

@@ -11,13 +11,13 @@ from ctc_assets import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.inference.ctc_alignment import AFTER_SECONDS, BEFORE_SECONDS, CtcAlign, align_words
-from training.inference.ctc_vocabulary import collapse
-from training.inference.viterbi import Aligned, align
-from training.models import CtcFrames
-from training.nn.ctc_tokenizer import CtcTokenizer
-from training.timestamps.ctc import CtcTeacher
-from training.timestamps.teacher import Clip
+from training.alignment.ctc import CtcTeacher
+from training.alignment.teacher import Clip
+from training.decoding.ctc_alignment import AFTER_SECONDS, BEFORE_SECONDS, CtcAlign, align_words
+from training.decoding.ctc_vocabulary import collapse
+from training.decoding.viterbi import Aligned, align
+from training.models.architecture import CtcFrames
+from training.models.ctc.tokenizer import CtcTokenizer
 
 SECOND = 0.02
 
@@ -77,7 +77,7 @@ def test_no_frames_and_no_labels() -> None:
 
 def test_back_pointers_are_bytes() -> None:
     """Ten minutes with two thousand labels: 120 MB of steps, not gigabytes of scores."""
-    from training.inference.viterbi import _forward
+    from training.decoding.viterbi import _forward
 
     steps, _ = _forward(np.zeros((50, 4), dtype=np.float32), np.zeros(21, dtype=np.int64))
     assert steps.dtype == np.uint8 and steps.shape == (50, 21)
@@ -163,8 +163,8 @@ def test_what_cannot_be_aligned_is_named(text: str, reason: str) -> None:
 
 def test_the_teacher_hears_and_aligns_from_the_same_frames() -> None:
     from training.data.example import TRANSCRIBE
-    from training.inference.ctc_decoding import CtcDecoder
-    from training.inference.ctc_vocabulary import CtcVocabulary
+    from training.decoding.ctc_decoding import CtcDecoder
+    from training.decoding.ctc_vocabulary import CtcVocabulary
 
     bundle = tiny("fastconformer")
     teacher = CtcTeacher(bundle)

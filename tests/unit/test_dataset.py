@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from training.data.dataset import DataError, SpeechDataset, validate
 from training.data.example import TRANSCRIBE, Example
 from training.data.manifest import load_manifest
+from training.engine.run import usable
 from training.errors import UserError
-from training.run import usable
 
 MAX_LABELS = 448
 

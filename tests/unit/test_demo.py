@@ -21,13 +21,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from training.data import demo, demo_codeswitched, demo_files, demo_studio, demo_text, demo_writer
-from training.data.demo_plan import UNHEARD, Row, Video
-from training.data.demo_terms import NAMES, lexicon
-from training.data.demo_text import Sentence, corpus
-from training.data.demo_writer import NearDuplicates, normalised_words
 from training.data.text import clean_transcript
 from training.errors import UserError
+from training.synthetic import codeswitched as demo_codeswitched
+from training.synthetic import demo
+from training.synthetic import files as demo_files
+from training.synthetic import studio as demo_studio
+from training.synthetic import text as demo_text
+from training.synthetic import writer as demo_writer
+from training.synthetic.plan import UNHEARD, Row, Video
+from training.synthetic.terms import NAMES, lexicon
+from training.synthetic.text import Sentence, corpus
+from training.synthetic.writer import NearDuplicates, normalised_words
 
 pytest.importorskip("espeakng_loader")
 

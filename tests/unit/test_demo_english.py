@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 from speech_files import onset
 
-from training.data import demo, demo_english, demo_studio
-from training.data.demo_english_grammar import PATTERNS, SLOTS
-from training.data.demo_english_text import EnglishSentence, sentences, with_article, with_pause
-from training.data.demo_files import MANIFEST
-from training.data.demo_plan import UNHEARD
-from training.data.espeak_words import place
 from training.data.manifest import load_manifest
-from training.data.split_data import split
+from training.data.prepare.split import split
+from training.synthetic import demo
+from training.synthetic import english as demo_english
+from training.synthetic import studio as demo_studio
+from training.synthetic.english_grammar import PATTERNS, SLOTS
+from training.synthetic.english_text import EnglishSentence, sentences, with_article, with_pause
+from training.synthetic.espeak_words import place
+from training.synthetic.files import MANIFEST
+from training.synthetic.plan import UNHEARD
 
 pytest.importorskip("espeakng_loader")
 

@@ -21,15 +21,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from training.data import demo, demo_conventions, demo_korean, demo_studio
-from training.data.demo_deviations import PAUSE, PAUSED, REPEATED, SWAPPED, Habits, Spoken, deviate, fluently
-from training.data.demo_files import MANIFEST
-from training.data.demo_korean_grammar import PATTERNS, SLOTS
-from training.data.demo_korean_text import final_consonant, is_syllable, sentences, with_particle
-from training.data.demo_plan import UNHEARD
-from training.data.demo_writer import normalised_words
 from training.data.korean_numbers import sino
-from training.data.split_data import split
+from training.data.prepare.split import split
+from training.synthetic import conventions as demo_conventions
+from training.synthetic import demo
+from training.synthetic import korean as demo_korean
+from training.synthetic import studio as demo_studio
+from training.synthetic.deviations import PAUSE, PAUSED, REPEATED, SWAPPED, Habits, Spoken, deviate, fluently
+from training.synthetic.files import MANIFEST
+from training.synthetic.korean_grammar import PATTERNS, SLOTS
+from training.synthetic.korean_text import final_consonant, is_syllable, sentences, with_particle
+from training.synthetic.plan import UNHEARD
+from training.synthetic.writer import normalised_words
 
 pytest.importorskip("espeakng_loader")
 

@@ -34,15 +34,15 @@ INVENTED = {"training/models/moonshine.py"}
 RENAMED = {"benchmarks/manifest_rows.py", "benchmarks/memory_plan.py"}
 """Scripts that `docs/log.md` names as they were called when their figures were taken."""
 COMMANDS = {
-    "train.py": "training.scripts.train",
-    "run_evaluation.py": "training.scripts.run_evaluation",
-    "export_charts.py": "training.scripts.export_charts",
-    "transcribe.py": "training.scripts.transcribe",
-    "preprocess_manifest.py": "training.data.preprocess_manifest",
-    "split_data.py": "training.data.split_data",
-    "prepare_data.py": "training.scripts.prepare_data",
-    "generate_timestamps.py": "training.scripts.generate_timestamps",
-    "inference.py": "training.scripts.inference",
+    "train.py": "training.cli.train",
+    "run_evaluation.py": "training.cli.evaluate",
+    "export_charts.py": "training.cli.charts",
+    "transcribe.py": "training.cli.transcribe",
+    "preprocess_manifest.py": "training.cli.preprocess",
+    "split_data.py": "training.cli.split",
+    "prepare_data.py": "training.cli.prepare_data",
+    "generate_timestamps.py": "training.cli.timestamps",
+    "inference.py": "training.cli.inference",
 }
 CODE = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"[\w.{}/-]+/[\w.-]+\.(?:py|md|ya?ml|toml|sh|bat|txt|j2)")
@@ -121,14 +121,14 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 def is_key(key: str) -> bool:
     """Whether the schema, or the options of an architecture, have the key."""
-    from training import models
     from training.config.schema import Config
+    from training.models import architecture
 
     block, *names = key.split(".")
     if key == "_base_":
         return True
     if block == "model":
-        return any(has_key(models.load(one).Options, names) for one in models.available())
+        return any(has_key(architecture.load(one).Options, names) for one in architecture.available())
     return has_key(Config, key.split("."))
 
 
@@ -231,7 +231,7 @@ def test_everything_that_we_name_exists(capsys: pytest.CaptureFixture[str]) -> N
     "wrong",
     [
         "configs/nothing.yaml",
-        "training/callbacks.py::Nothing",
+        "training/engine/callbacks.py::Nothing",
         "training.nothing",
         "data.shards.nothing",
         "model.unfreeze.nothing",

@@ -16,16 +16,23 @@ import torch
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, Seq2SeqTrainingArguments, set_seed
 from whisper_assets import SIZES, TEXTS, TRANSCRIPT, example, noise
 
-from training import trainable
-from training.data.collators import IGNORED
-from training.data.domain_collator import AS_IT_IS, AUTO, NONE, SWAP, DataCollatorSpeechSeq2SeqDomain
+from training.cli import evaluate as run_evaluation
+from training.decoding.loading import Trained, load_trained, with_domain
+from training.decoding.predict import predict
+from training.engine import freezing as trainable
+from training.engine.trainer import SpeechTrainer
 from training.errors import UserError
-from training.inference.decoding import predict
-from training.inference.loading import Trained, load_trained, with_domain
-from training.inference.transcriber import Transcriber
-from training.models import BuildContext, Bundle, domain_whisper, model_inputs
-from training.scripts import run_evaluation
-from training.trainer import SpeechTrainer
+from training.models.architecture import BuildContext, Bundle, model_inputs
+from training.models.common.targets import IGNORED
+from training.models.domain_whisper import build as domain_whisper
+from training.models.domain_whisper.collator import (
+    AS_IT_IS,
+    AUTO,
+    NONE,
+    SWAP,
+    DataCollatorSpeechSeq2SeqDomain,
+)
+from training.transcription.transcriber import Transcriber
 
 ROOT = Path(__file__).parents[2]
 DOMAINS = ("normal", "dyslexic")

@@ -16,9 +16,9 @@ from file_server import FileServer
 from librispeech_files import archive_of, contents, md5, tree
 
 from training import cli
-from training.data.librispeech import load_librispeech
-from training.download import archives
-from training.download.librispeech import CHECKSUMS, download_librispeech, read_checksums
+from training.data.download import archives
+from training.data.download.librispeech import CHECKSUMS, download_librispeech, read_checksums
+from training.data.sources.librispeech import load_librispeech
 from training.errors import UserError
 
 SPLIT, NAME = "dev-clean", "dev-clean.tar.gz"
@@ -137,7 +137,7 @@ def test_no_mirror_gives_it(server: FileServer, content: bytes, tmp_path: Path) 
 def test_half_unpacked_is_finished_without_the_network(
     server: FileServer, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.download import unpack
+    from training.data.download import unpack
 
     calls = iter(range(100))
 

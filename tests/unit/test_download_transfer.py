@@ -12,7 +12,7 @@ from file_server import FileServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.download.transfer import ATTEMPTS, Unavailable, transfer
+from training.data.download.transfer import ATTEMPTS, Unavailable, transfer
 
 CONTENT = bytes(range(256)) * 40
 NAME = "dev-clean.tar.gz"
@@ -142,7 +142,7 @@ def test_a_full_disk_is_no_fault_of_the_server(server: FileServer, tmp_path: Pat
 def test_an_error_of_tls_is_not_one_of_the_disk() -> None:
     from ssl import SSLError
 
-    from training.download.transfer import _is_of_the_disk
+    from training.data.download.transfer import _is_of_the_disk
 
     assert errno.EPERM == 1 and not _is_of_the_disk(SSLError(1, "wrong version number"))
     assert _is_of_the_disk(OSError(errno.ENOSPC, "No space left on device"))

@@ -9,7 +9,7 @@ import pytest
 from librispeech_files import CHAPTERS, archive_of, contents, packed
 from shard_assets import Entry, member
 
-from training.download.unpack import unpack
+from training.data.download.unpack import unpack
 from training.errors import UserError
 
 SPLIT = "dev-clean"

@@ -12,14 +12,14 @@ import soundfile
 import torch
 import whisper_assets
 
-from training import memory, trial
-from training import run as runs
 from training.config.load import config_from
 from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
-from training.dry_run import DOES_NOT_FIT, VALID, dry_run, stand_in_texts
+from training.engine import run as runs
 from training.errors import UserError
-from training.models import BuildContext, Bundle
+from training.models.architecture import BuildContext, Bundle
+from training.planning import memory, trial
+from training.planning.dry_run import DOES_NOT_FIT, VALID, dry_run, stand_in_texts
 
 torch.set_num_threads(1)
 ROWS = 12
@@ -261,7 +261,7 @@ def test_adapters_are_counted(folder: Path) -> None:
 
 
 def test_made_up_texts_fill_the_vocabulary(folder: Path) -> None:
-    from training.nn.whisper_tokenizer import train_whisper_tokenizer
+    from training.models.whisper.tokenizer import train_whisper_tokenizer
 
     texts = [text for _, _, text in stand_in_texts(config(folder))]
     tokenizer = train_whisper_tokenizer(texts, 1200, ["vi"])

@@ -31,11 +31,11 @@ from transformers import (
 )
 
 from training.errors import UserError
-from training.models import BuildContext, Bundle, available, load
-from training.models.e2e import Options, build
-from training.nn.mbart_tokenizer import text_ids, token_id, train_mbart_tokenizer
-from training.nn.sizes import SIZES
-from training.nn.speech_processor import SpeechProcessor
+from training.models.architecture import BuildContext, Bundle, available, load
+from training.models.common.sizes import SIZES
+from training.models.e2e.build import Options, build
+from training.models.e2e.processor import SpeechProcessor
+from training.models.e2e.tokenizer import text_ids, token_id, train_mbart_tokenizer
 
 CONTEXT = BuildContext(texts=texts)
 DEV = {"encoder": "facebook/wav2vec2-base", "decoder": "facebook/mbart-large-50"}

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from training.data.collators import IGNORED
-from training.data.e2e_collator import E2EEncode, Frames
-from training.models import Bundle
-from training.nn.ctc import check_feasible, ctc_loss, frames_needed
-from training.nn.mbart_tokenizer import text_ids, token_id
+from training.models.architecture import Bundle
+from training.models.common.ctc import check_feasible, ctc_loss, frames_needed
+from training.models.common.targets import IGNORED
+from training.models.e2e.collator import E2EEncode, Frames
+from training.models.e2e.tokenizer import text_ids, token_id
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import torch
 from e2e_tiny import RATE, TRANSCRIPTS, TRANSLATIONS, batch, clip, example, inputs, tiny
 from transformers import AutoFeatureExtractor, AutoProcessor, MBart50Tokenizer, SpeechEncoderDecoderModel
 
-from training.data.collators import IGNORED
-from training.models import Bundle
-from training.nn.ctc import ctc_loss
+from training.models.architecture import Bundle
+from training.models.common.ctc import ctc_loss
+from training.models.common.targets import IGNORED
 
 SECONDS = (1.1, 1.3, 1.5, 1.2)
 

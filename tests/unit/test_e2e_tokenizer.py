@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, MBart50Tokenizer
 
-from training.nn.mbart_tokenizer import (
+from training.models.e2e.tokenizer import (
     TASK_TOKENS,
     extend_tokenizer,
     language_codes,

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from training.data import espeak as door
-from training.data.espeak import Espeak, ssml
 from training.errors import UserError
+from training.synthetic import espeak as door
+from training.synthetic.espeak import Espeak, ssml
 
 pytest.importorskip("espeakng_loader")
 
@@ -101,7 +101,7 @@ def test_it_is_initialised_once_in_a_process(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_fresh_processes_with_equal_seeds_speak_equal_bytes() -> None:
     program = (
-        "import hashlib; from training.data.espeak import Espeak, ssml\n"
+        "import hashlib; from training.synthetic.espeak import Espeak, ssml\n"
         "e = Espeak(7); e.set_voice('vi+f2')\n"
         "print([hashlib.sha256(e.speak(ssml([('chào em', None)])).tobytes()).hexdigest() for _ in range(3)])"
     )

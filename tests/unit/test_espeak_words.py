@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speech_files import onset
 
-from training.data.espeak import EVENT_PHONEME, EVENT_WORD, Espeak, Event
-from training.data.espeak_words import GLUE, place, word_spans
+from training.synthetic.espeak import EVENT_PHONEME, EVENT_WORD, Espeak, Event
+from training.synthetic.espeak_words import GLUE, place, word_spans
 
 _FUNCTION_WORDS = (
     "i a an and at are as be by can could do for from had has have he her his if in is it me my not of off on or our she "

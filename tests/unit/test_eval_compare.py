@@ -6,11 +6,11 @@ import json
 import pytest
 from eval_assets import corpus, example, said
 
+from training.cli.compare import main
 from training.data.example import TRANSCRIBE
 from training.errors import UserError
 from training.evaluation.compare import compare
 from training.evaluation.evaluate import evaluate
-from training.scripts.compare import main
 
 
 def write(folder, name, drop=0.1, seed=0, rows=40):

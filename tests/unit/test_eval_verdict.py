@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from eval_assets import example, said
 
+from training.cli.compare import main
 from training.errors import UserError
 from training.evaluation.compare import compare, table
 from training.evaluation.evaluate import evaluate
 from training.evaluation.report import build_report
 from training.evaluation.stored import load_results
 from training.evaluation.verdict import judge
-from training.scripts.compare import main
 
 WORDS = "가나 다라 마바 사아 자차"
 """Ten syllables an utterance, 20 utterances a domain: one wrong syllable in each is a CER of 10 %."""

@@ -16,14 +16,15 @@ from speech_files import RATE, manifest
 from torch.utils.data import DataLoader
 
 from training import cli
+from training.cli import calibrate
+from training.cli import evaluate as run_evaluation
 from training.data.dataset import DataError, SpeechDataset
 from training.data.manifest import load_manifest
 from training.errors import UserError, status_of
-from training.models import Bundle
+from training.models.architecture import Bundle
 from training.registry.checks import Rules
 from training.registry.prepare import Settings, prepare
 from training.registry.source import load_version
-from training.scripts import calibrate, run_evaluation
 
 
 @pytest.fixture(scope="module")

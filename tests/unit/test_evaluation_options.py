@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from training.cli import calibrate, inference, publish, transcribe
+from training.cli import evaluate as run_evaluation
+from training.cli.evaluate import rescored
 from training.config.schema import Evaluation
 from training.errors import UserError
 from training.evaluation.stored import free_name, of_another
-from training.publishing import command as publish
-from training.scripts import calibrate, inference, run_evaluation, transcribe
-from training.scripts.run_evaluation import rescored
 
 
 def test_settings_other_than_the_runs() -> None:

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training.data import audio, decoded, ffmpeg
+from training.data import audio
 from training.data.audio import AudioError, load_audio, load_bytes, probe, stream
-from training.data.containers import identify
 from training.data.example import AudioRef
+from training.data.sound import decoded, ffmpeg
+from training.data.sound.containers import identify
 
 EXAMPLES = 150
 """Generated files; each costs three to five starts of ffmpeg, 0.2 to 0.4 s in all."""

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.data import ffmpeg
 from training.data.audio import AudioError, load_audio, load_bytes, probe, stream
 from training.data.example import AudioRef
+from training.data.sound import ffmpeg
 
 RATE = 16_000
 NAMES = ["clip.m4a", "clip.mp4", "clip.wav", "clip.webm", "clip.ts", "clip.mp3", "clip"]

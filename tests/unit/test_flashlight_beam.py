@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.decoding.ctc_decoding import CtcDecoder
+from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_vocabulary import CtcVocabulary
+from training.decoding.flashlight_beam import LexiconSearch, installed
+from training.decoding.ngram.arpa import write_arpa
+from training.decoding.ngram.kneser_ney import estimate
+from training.decoding.prefix_beam import Pruning
+from training.decoding.word_scores import Fusion
 from training.errors import UserError
-from training.inference.ctc_decoding import CtcDecoder
-from training.inference.ctc_setup import DecoderOptions
-from training.inference.ctc_vocabulary import CtcVocabulary
-from training.inference.flashlight_beam import LexiconSearch, installed
-from training.inference.prefix_beam import Pruning
-from training.inference.word_scores import Fusion
-from training.lm.arpa import write_arpa
-from training.lm.kneser_ney import estimate
-from training.models import CtcFrames
+from training.models.architecture import CtcFrames
 
 VOCABULARY = CtcVocabulary(("<blank>", *"abcde", " "))
 WORDS = ("ab", "abba", "cab", "dad", "bed", "e", "decade", "added")
@@ -84,6 +84,6 @@ def test_what_it_cannot_serve_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     if installed():
         with pytest.raises(UserError, match="vocabulary of characters"):
             LexiconSearch(tmp_path / "lm.arpa", pieces, Pruning(5), 0.5, 0.0)
-    monkeypatch.setattr("training.inference.flashlight_beam.installed", lambda: False)
+    monkeypatch.setattr("training.decoding.flashlight_beam.installed", lambda: False)
     with pytest.raises(UserError, match=r"polyvox\[beam\]"):
         LexiconSearch(tmp_path / "lm.arpa", VOCABULARY, Pruning(5), 0.5, 0.0)

@@ -11,13 +11,14 @@ import pytest
 from shard_assets import folder
 
 from training import cli
+from training.cli import train
 from training.config.arguments import training_arguments
+from training.config.compat import guide_flags
 from training.config.load import load_config
 from training.config.schema import Config
-from training.data.shards.index import estimate
-from training.data.shards.source import load_shards
+from training.data.sources.shards.index import estimate
+from training.data.sources.shards.source import load_shards
 from training.errors import UserError
-from training.scripts import guide_flags, train
 
 ROOT = Path(__file__).parents[2]
 PROD = ROOT / "configs" / "prod_domain_whisper.yaml"

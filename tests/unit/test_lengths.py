@@ -18,11 +18,11 @@ from training.data.example import AudioRef, Example
 from training.data.ledger import DropLedger
 from training.data.lengths import LENGTH_TOLERANCE, length_drop
 from training.data.levels import Level
-from training.data.log_mels import count_frames, log_mel
 from training.data.manifest import load_manifest
-from training.data.preprocess_manifest import preprocess
+from training.data.prepare.clean import preprocess
 from training.errors import UserError
-from training.models import Bundle, model_inputs
+from training.models.architecture import Bundle, model_inputs
+from training.models.common.log_mels import count_frames, log_mel
 from training.registry.checks import Rules
 from training.registry.prepare import Settings, prepare
 

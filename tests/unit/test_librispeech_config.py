@@ -12,9 +12,9 @@ import pytest
 from librispeech_files import TEXTS, tree
 
 from training.config.load import config_from
+from training.engine.run import open_split
 from training.errors import UserError
 from training.publishing.sections import source_of
-from training.run import open_split
 
 CONFIG = """
 model: {{type: ctc, encoder: transformer, languages: [en], subsampling: 2, subsampling_channels: 8, d_model: 16,

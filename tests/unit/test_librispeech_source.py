@@ -11,9 +11,10 @@ import pytest
 from librispeech_files import TEXTS, tree
 from speech_files import sound
 
-from training.data import audio, librispeech
-from training.data.librispeech import load_librispeech
-from training.data.shards.write import write_shards
+from training.data import audio
+from training.data.sources import librispeech
+from training.data.sources.librispeech import load_librispeech
+from training.data.sources.shards.write import write_shards
 from training.errors import UserError
 
 IDS = [
@@ -109,7 +110,7 @@ def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_folder_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.data import kept
+    from training.data import cached_table as kept
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -10,23 +10,23 @@ from librispeech_files import CHAPTERS, packed, tree
 from shard_assets import Entry, archive, member, sample, wav
 from speech_files import manifest, sound
 
-from training.averaging import mean_weights
-from training.data.audio_folder import is_audio_folder, load_audio_folder
+from training.cli import shards as command
+from training.cli.transcribe import find_clips
 from training.data.augment import _sounds
-from training.data.librispeech import load_librispeech
+from training.data.download.unpack import unpack
 from training.data.manifest import load_manifest
-from training.data.shards import command
-from training.data.shards.index import INDEX, read_index
-from training.data.shards.keys import RULES
-from training.data.shards.samples import read_shard
-from training.data.shards.source import load_shards
-from training.data.shards.write import write_shards
-from training.data.source import load_source
-from training.download.unpack import unpack
+from training.data.sources.audio_folder import is_audio_folder, load_audio_folder
+from training.data.sources.dataset import load_source
+from training.data.sources.librispeech import load_librispeech
+from training.data.sources.shards.index import INDEX, read_index
+from training.data.sources.shards.keys import RULES
+from training.data.sources.shards.samples import read_shard
+from training.data.sources.shards.source import load_shards
+from training.data.sources.shards.write import write_shards
+from training.data.system_files import is_empty, is_litter, listed, told
+from training.engine.averaging import mean_weights
+from training.engine.run import check_folder
 from training.errors import UserError
-from training.litter import is_empty, is_litter, listed, told
-from training.run import check_folder
-from training.scripts.transcribe import find_clips
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
 LITTER = [

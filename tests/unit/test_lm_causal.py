@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from training.cli import lm
 from training.errors import UserError
-from training.lm import causal
-from training.scripts import lm
+from training.models.voxlm import causal_lm as causal
 
 TEXTS = ("a cat sat on the mat", "the dog ran home", "we met at noon")
 SMALL = ("--vocab_size", "300", "--hidden_size", "16", "--layers", "1", "--heads", "2", "--batch_size", "2")

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from training.data.collators import IGNORED
-from training.models import model_inputs
-from training.nn.losses import CHUNK_BYTES, token_loss
+from training.models.architecture import model_inputs
+from training.models.common.losses import CHUNK_BYTES, token_loss
+from training.models.common.targets import IGNORED
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,13 @@ import pytest
 import torch
 import whisper_assets
 
-from training import memory, trainable, worst_case
 from training.config.load import config_from, load_config
 from training.data.sampler import Joining
-from training.inference.decoding import longest_hypothesis
-from training.models import BuildContext, Bundle, load, model_inputs
-from training.phantom import NotCountable, Phantom
+from training.decoding.predict import longest_hypothesis
+from training.engine import freezing as trainable
+from training.models.architecture import BuildContext, Bundle, load, model_inputs
+from training.planning import memory, worst_case
+from training.planning.fake_step import NotCountable, Phantom
 
 torch.set_num_threads(1)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -202,7 +203,7 @@ def test_the_model_is_neither_moved_nor_changed() -> None:
 
 
 def test_the_functions_that_stand_in_for_cuda_are_put_back() -> None:
-    from training.nn import losses
+    from training.models.common import losses
 
     before = (
         torch.nn.functional.dropout,

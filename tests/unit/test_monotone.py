@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.nn.monotone import best_path, word_times
+from training.models.common.monotone import best_path, word_times
 
 FRAME = 0.02
 seeds = st.integers(0, 2**32 - 1)

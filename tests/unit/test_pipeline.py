@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 
+from training.cli import pipeline as command
+from training.cli.pipeline import Pipeline, overrides_for
 from training.errors import UserError
-from training.pipeline import command, machine, plan, tasks, walker
-from training.pipeline.attempt import decide
-from training.pipeline.command import Pipeline, overrides_for
-from training.pipeline.machine import Machine, choose, is_demo, weights_in_reach
-from training.pipeline.plan import Settings
-from training.pipeline.process import Stopped, run
-from training.pipeline.resolve import Resolved
-from training.pipeline.state import NAME, State
-from training.pipeline.tasks import Run
+from training.recipes import machine, plan, tasks, walker
+from training.recipes.attempt import decide
+from training.recipes.machine import Machine, choose, is_demo, weights_in_reach
+from training.recipes.plan import Settings
+from training.recipes.process import Stopped, run
+from training.recipes.resolve import Resolved
+from training.recipes.state import NAME, State
+from training.recipes.tasks import Run
 
 DEMO_HEADER = "id\tvideo_id\taudio_path\ttranscript\tword_languages\tkind\tvoice\tsnr_db\tsplit_hint\n"
 DEMO = DEMO_HEADER + "demo01_0001\tdemo01\ta.wav\txin chào\tvi vi\tvi\tvi+f2\t\t\n"
@@ -42,14 +43,14 @@ def value(flag):
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf8")
-if name == "training.data.demo":
+if name == "training.cli.demo_data":
     write(value("--output") / "manifest.tsv", pathlib.Path("demo.tsv").read_text(encoding="utf8"))
-elif name == "training.data.preprocess_manifest":
+elif name == "training.cli.preprocess":
     write(value("--output"), value("--input").read_text(encoding="utf8"))
-elif name == "training.data.split_data":
+elif name == "training.cli.split":
     for part in ("train", "dev", "test", "unheard"):
         write(value("--output_dir") / f"{part}.csv", part + value("--manifest").read_text(encoding="utf8"))
-elif name == "training.scripts.train":
+elif name == "training.cli.train":
     folder = pathlib.Path("outputs", value("--config").stem)
     write(folder / "config.yaml", "resolved")
     if pathlib.Path("fail").exists():
@@ -62,15 +63,15 @@ elif name == "training.scripts.train":
         write(folder / "started", "")
         time.sleep(60)
     write(folder / "train_results.json", str(time.time_ns()))
-elif name == "training.scripts.run_evaluation":
+elif name == "training.cli.evaluate":
     scores = {"scores": {"wer": {"value": 12.5, "low": 11, "high": 14}}}
     write(value("--output") / (str(value("--name")) + "_metrics.json"), json.dumps(scores))
     write(value("--output") / (str(value("--name")) + "_predictions.csv"), "")
-elif name == "training.scripts.export_charts":
+elif name == "training.cli.charts":
     write(value("--charts") / "report.html", "<html>")
 """
-TRAIN = "training.scripts.train"
-EVALUATE = "training.scripts.run_evaluation"
+TRAIN = "training.cli.train"
+EVALUATE = "training.cli.evaluate"
 
 
 class House:
@@ -359,7 +360,7 @@ def test_a_signal_saves_and_the_next_call_goes_on(house: House, number: signal.S
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nfrom test_pipeline import House, tasks, sys as s\n"
         "tasks.module = lambda name, *rest: (s.executable, 'stand_in.py', name, *map(str, rest))\n"
-        "from training.pipeline.process import Stopped\n"
+        "from training.recipes.process import Stopped\n"
         "try:\n    House(Path('.')).pipeline().run()\n"
         "except Stopped as stopped:\n    sys.exit(128 + stopped.number)\n",
         encoding="utf8",
@@ -394,7 +395,7 @@ def test_a_signal_reaches_the_task_once_and_none_of_its_workers(tmp_path: Path) 
         "w.kill(); sys.exit(10 + count)\n"
     )
     driver = (
-        "from training.pipeline.process import run; import sys\n"
+        "from training.recipes.process import run; import sys\n"
         f"ended = run([sys.executable, '-c', {task!r}], started=lambda pid: None)\n"
         "print(ended.status, ended.signal)\n"
     )
@@ -417,7 +418,7 @@ def test_under_a_launcher_the_training_gets_the_signal(tmp_path: Path) -> None:
     )
     launcher = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {training!r}]))"
     driver = (
-        "from training.pipeline.process import run; import sys\n"
+        "from training.recipes.process import run; import sys\n"
         f"ended = run([sys.executable, '-c', {launcher!r}], launcher=True, started=lambda pid: None)\n"
         "print(ended.status, ended.signal)\n"
     )

@@ -16,30 +16,28 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AddedToken, PreTrainedTokenizerFast, WhisperFeatureExtractor, WhisperTokenizer
 
-from training.data.domain_collator import DomainEncode
-from training.data.e2e_collator import E2EEncode, Frames
 from training.data.example import AudioRef, Example
-from training.data.voxlm_collator import VoxLMEncode, word_of_tokens
-from training.data.whisper_collator import WhisperEncode
 from training.errors import UserError
-from training.lm.causal import Repeating, train_tokenizer
-from training.nn.ctc import CtcCharacters
-from training.nn.ctc_tokenizer import CtcTokenizer
-from training.nn.decode import Decode
-from training.nn.domain_tokens import domain_token
-from training.nn.mbart_tokenizer import (
+from training.models.common.ctc import CtcCharacters
+from training.models.common.decode import Decode
+from training.models.common.plain_text import many_text_ids, plain_backend, text_ids
+from training.models.ctc.tokenizer import CtcTokenizer
+from training.models.domain_whisper.collator import DomainEncode
+from training.models.domain_whisper.tokens import domain_token
+from training.models.e2e.collator import E2EEncode, Frames
+from training.models.e2e.tokenizer import (
     TASK_TOKENS,
     extend_tokenizer,
     token_id,
     train_mbart_tokenizer,
     trim_tokenizer,
 )
-from training.nn.mbart_tokenizer import (
-    text_ids as mbart_ids,
-)
-from training.nn.plain_text import many_text_ids, plain_backend, text_ids
-from training.nn.voxlm_config import AUDIO, VoxLMProcessor
-from training.nn.whisper_tokenizer import train_whisper_tokenizer
+from training.models.e2e.tokenizer import text_ids as mbart_ids
+from training.models.voxlm.causal_lm import Repeating, train_tokenizer
+from training.models.voxlm.collator import VoxLMEncode, word_of_tokens
+from training.models.voxlm.stored_config import AUDIO, VoxLMProcessor
+from training.models.whisper.collator import WhisperEncode
+from training.models.whisper.tokenizer import train_whisper_tokenizer
 
 STOCK = Path(__file__).parents[3] / "shared" / "tokenizers" / "whisper-multilingual"
 TEXTS = [

@@ -12,8 +12,8 @@ import pytest
 from speech_files import manifest, sound
 
 from training.data.manifest import load_manifest
-from training.data.preprocess_manifest import main, preprocess
-from training.data.split_data import split
+from training.data.prepare.clean import main, preprocess
+from training.data.prepare.split import split
 from training.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "training" / "data" / "preprocess_manifest.py"

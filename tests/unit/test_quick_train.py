@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from training import cli
+from training.cli import quick_train as quick
 from training.data.timestamps_manifest import FILE
 from training.errors import UserError
-from training.pipeline import quick, tasks
-from training.pipeline.quick_plan import Quick, check_export, steps
-from training.pipeline.resolve import Resolved, addressed
-from training.pipeline.state import State
-from training.pipeline.tasks import Run
-from training.pipeline.walker import Walker
-from training.pipeline.word_labels import Label, labels, overrides
+from training.recipes import tasks
+from training.recipes.quick_plan import Quick, check_export, steps
+from training.recipes.resolve import Resolved, addressed
+from training.recipes.state import State
+from training.recipes.tasks import Run
+from training.recipes.walker import Walker
+from training.recipes.word_labels import Label, labels, overrides
 
 # Writes what the real command writes, and a line of its arguments.
 STAND_IN = r"""
@@ -32,32 +33,32 @@ def value(flag):
 def write(path, text=str(time.time_ns())):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf8")
-if name == "training.data.demo":
+if name == "training.cli.demo_data":
     write(value("--output") / "manifest.tsv", "demo")
-elif name == "training.data.split_data":
+elif name == "training.cli.split":
     for part in ("train", "dev", "test", "unheard"):
         row = f"id,audio_path,duration,transcript,words\n{part},a.wav,1,hello,\n"
         write(value("--output_dir") / f"{part}.csv", row)
-elif name == "training.scripts.download":
+elif name == "training.cli.download":
     write(value("--output") / "LibriSpeech" / value("--splits") / "x.flac")
-elif name == "training.scripts.lm":
+elif name == "training.cli.lm":
     write(value("--output") / "config.json", "{}")
     write(value("--output") / "model.safetensors")
-elif name == "training.scripts.generate_timestamps":
+elif name == "training.cli.timestamps":
     write(value("--output") / value("--split") / "timestamps_manifest.json")
-elif name == "training.scripts.train":
+elif name == "training.cli.train":
     if pathlib.Path("fail").exists() and "training.phase=2" in args:
         sys.exit(3)
     run = value("--config").stem + ("_phase2" if "training.phase=2" in args else "")
     for file in ("config.yaml", "config.json", "train_results.json"):
         write(pathlib.Path("outputs", run, file))
-elif name == "training.scripts.calibrate":
+elif name == "training.cli.calibrate":
     if not pathlib.Path("few").exists():
         write(value("--model_dir") / "calibration.json")
-elif name == "training.scripts.run_evaluation":
+elif name == "training.cli.evaluate":
     for end in ("_metrics.json", "_predictions.csv"):
         write(value("--output") / (str(value("--name")) + end), '{"scores": {"wer": {"value": 12.5}}}')
-elif name == "training.pipeline.export":
+elif name == "training.recipes.export":
     for file in ("config.json", "README.txt"):
         write(value("--output") / file)
 """

@@ -12,6 +12,7 @@ import soundfile
 from registry_files import corpus, imported, noise, opened, settings, table
 from sqlalchemy import func, select
 
+from training.cli import prepare_data
 from training.data import levels
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
@@ -23,7 +24,6 @@ from training.registry.prepare import prepare, write_ledgers
 from training.registry.schema import AudioFile, Transcript
 from training.registry.source import load_version
 from training.registry.views import statistics
-from training.scripts import prepare_data
 
 
 def counts(source: Path) -> tuple[int, int]:

@@ -12,16 +12,17 @@ import pytest
 from registry_files import corpus, imported, opened
 from sqlalchemy import select
 
+from training.cli import data as command
 from training.config.agreement import contradictions
 from training.config.schema import Config
 from training.data.example import TRANSCRIBE, Hypothesis
 from training.data.manifest import load_manifest
+from training.engine.run import open_split
 from training.errors import UserError
-from training.registry import command, recorder, recording
+from training.registry import recorder, recording
 from training.registry.schema import EpochMetric, Prediction
 from training.registry.source import load_version
 from training.registry.store import open_registry
-from training.run import open_split
 
 HISTORY = [
     {"step": 5, "epoch": 0.5, "loss": 3.0, "grad_norm": float("nan")},

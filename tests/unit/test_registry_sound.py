@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from training.data import levels
 from training.data.example import AudioRef
-from training.data.split_data import PARTS
+from training.data.prepare.split import PARTS
 from training.data.tables import LINE, read_table
 from training.registry.splitting import assign, groups_of, take_dev
 

@@ -17,13 +17,13 @@ import pytest
 from registry_files import corpus, imported, opened, settings
 from sqlalchemy import create_engine, func, select, text
 
+from training.cli import prepare_data
 from training.errors import UserError
 from training.registry import versions
 from training.registry.prepare import prepare
 from training.registry.schema import AudioFile, Base, Transcript
 from training.registry.source import load_version
 from training.registry.store import open_registry
-from training.scripts import prepare_data
 
 SCRIPT = Path(prepare_data.__file__)
 ROWS = 40

@@ -10,12 +10,12 @@ import pytest
 import soundfile
 from eval_assets import corpus, example, said
 
+from training.cli.charts import audio_of
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.evaluation.evaluate import evaluate
 from training.evaluation.picks import DELETED, EQUAL, INSERTED, SUBSTITUTED, choose, diff
 from training.evaluation.report import build_report
 from training.evaluation.stored import History, load_results
-from training.scripts.export_charts import audio_of
 
 VOID = {"meta", "br"}
 ATTACK = "<script>alert('x')</script>\"&"

@@ -19,11 +19,11 @@ from registry_files import corpus, imported
 from speech_files import manifest, sound
 
 from training.data import row_record
-from training.data.librispeech import load_librispeech
 from training.data.manifest import load_manifest
 from training.data.row_record import SOUND, TEXT, Changes
-from training.data.shards.source import load_shards
-from training.data.source import load_source
+from training.data.sources.dataset import load_source
+from training.data.sources.librispeech import load_librispeech
+from training.data.sources.shards.source import load_shards
 from training.registry.source import load_version
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from training.config.load import config_from, save_resolved
+from training.decoding.loading import load_trained
+from training.engine.run import OF_VALUE, check_folder, check_model, check_origin
 from training.errors import UserError
 from training.folders import vain_start_removed
-from training.inference.loading import load_trained
-from training.run import OF_VALUE, check_folder, check_model, check_origin
 
 
 def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from eval_assets import example
 from trainer_assets import make_trainer
 from transformers import EarlyStoppingCallback
 
+from training.engine.selection import check_metric
 from training.errors import UserError
-from training.selection import check_metric
 
 ROWS = [
     example("a", "một hai", "one two", domain="child"),

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_assets import Entry, archive, member, sample, sidecar, wav
 
-from training.data.shards.archive import Member, Refused, read_members
-from training.data.shards.samples import read_shard
+from training.data.sources.shards.archive import Member, Refused, read_members
+from training.data.sources.shards.samples import read_shard
 
 
 def ids_and_reasons(path: Path) -> tuple[list[str], list[tuple[str, str]]]:

@@ -10,9 +10,9 @@ from shard_assets import folder
 
 from training.config.load import config_from
 from training.data.sampler import DurationBatchSampler
-from training.data.shards.order import ShardBatchSampler
+from training.data.sources.shards.order import ShardBatchSampler
+from training.engine.run import make_batches, open_split
 from training.errors import UserError
-from training.run import make_batches, open_split
 
 
 def config(shards: dict[str, Any] | None, evaluated: str = "no", **data: Any) -> Any:

@@ -20,13 +20,13 @@ from speech_files import manifest, sound
 
 from training.config.load import config_from
 from training.data.manifest import load_manifest
-from training.data.shards.index import INDEX, read_index
-from training.data.shards.keys import FIRST_DOT, RULES, SUFFIX
-from training.data.shards.samples import read_shard
-from training.data.shards.source import load_shards
-from training.data.shards.write import write_shards
+from training.data.sources.shards.index import INDEX, read_index
+from training.data.sources.shards.keys import FIRST_DOT, RULES, SUFFIX
+from training.data.sources.shards.samples import read_shard
+from training.data.sources.shards.source import load_shards
+from training.data.sources.shards.write import write_shards
+from training.engine.run import open_split
 from training.errors import UserError
-from training.run import open_split
 
 CONVENTION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 """How the library webdataset takes a name apart: key and extension."""

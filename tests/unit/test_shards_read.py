@@ -15,12 +15,13 @@ import soundfile
 from shard_assets import RATE, archive, folder, member, sample, sidecar, wav
 from torch.utils.data import DataLoader
 
-from training.data import audio, kept
+from training.data import audio
+from training.data import cached_table as kept
 from training.data.dataset import SpeechDataset, validate
 from training.data.example import TRANSCRIBE, TRANSLATE, Example
-from training.data.shards import index as indices
-from training.data.shards.index import INDEX, estimate, read_index
-from training.data.shards.source import ShardSource, load_shards
+from training.data.sources.shards import index as indices
+from training.data.sources.shards.index import INDEX, estimate, read_index
+from training.data.sources.shards.source import ShardSource, load_shards
 from training.errors import UserError
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from shard_assets import archive, folder, member, sample, sidecar, wav
 
+from training.cli import shards as command
 from training.data.ledger import DropLedger
-from training.data.shards import command, samples
-from training.data.shards.index import read_index
-from training.data.shards.samples import read_shard
-from training.data.shards.source import load_shards
+from training.data.sources.shards import samples
+from training.data.sources.shards.index import read_index
+from training.data.sources.shards.samples import read_shard
+from training.data.sources.shards.source import load_shards
 from training.errors import UserError
 
 

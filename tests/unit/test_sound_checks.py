@@ -26,10 +26,10 @@ from training.data.decode_pool import DecodePool
 from training.data.example import AudioRef, Example
 from training.data.levels import Level, Meter, measure
 from training.data.manifest import load_manifest
-from training.data.preprocess_manifest import main, preprocess
-from training.data.shards.source import load_shards
-from training.data.shards.write import write_shards
+from training.data.prepare.clean import main, preprocess
 from training.data.sound_checks import DECODE_BELOW, decoded, decoded_drop, level_drop, reason_of
+from training.data.sources.shards.source import load_shards
+from training.data.sources.shards.write import write_shards
 from training.errors import UserError
 from training.registry.prepare import Settings, prepare
 
@@ -149,7 +149,7 @@ def test_writing_shards_leaves_out_what_cannot_be_decoded(tmp_path: Path) -> Non
 def test_many_rows_of_shards_are_not_decoded_and_broken_stretches_are_listed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.data.shards.write.DECODE_BELOW", 0)
+    monkeypatch.setattr("training.data.sources.shards.write.DECODE_BELOW", 0)
     write(tmp_path, "long", with_value(speech(4.0), np.nan, 3 * RATE))
     cells = {"audio_path": "long.wav", "transcript": "hello"}
     rows = [{**cells, "id": f"at{n}", "start": n, "end": n + 1} for n in range(4)]

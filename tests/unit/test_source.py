@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from training.data.audio import AudioError
 from training.data.dataset import SpeechDataset, validate
 from training.data.example import TRANSCRIBE, Example
-from training.data.source import DatasetSource, load_source
+from training.data.sources.dataset import DatasetSource, load_source
 from training.errors import UserError
 
 

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.cli.options import from_arguments, to_arguments
+from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_vocabulary import CtcVocabulary
+from training.decoding.flashlight_beam import installed
+from training.decoding.ngram.arpa import NgramModel, read_arpa, write_arpa
+from training.decoding.ngram.counts import UNK
+from training.decoding.ngram.kneser_ney import estimate
+from training.decoding.spelling_fit import fit_hot_words, fit_language_model, folded
 from training.errors import UserError
-from training.inference.ctc_setup import DecoderOptions
-from training.inference.ctc_vocabulary import CtcVocabulary
-from training.inference.flashlight_beam import installed
-from training.inference.spelling_fit import fit_hot_words, fit_language_model, folded
-from training.lm.arpa import NgramModel, read_arpa, write_arpa
-from training.lm.counts import UNK
-from training.lm.kneser_ney import estimate
-from training.models import CtcFrames
-from training.nn.ctc_tokenizer import CtcTokenizer
-from training.scripts.options import from_arguments, to_arguments
+from training.models.architecture import CtcFrames
+from training.models.ctc.tokenizer import CtcTokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LOWER = CtcVocabulary(("", "▁", *LETTERS, "é"))
@@ -215,7 +215,7 @@ def test_both_searches_measure_on_loading(
 def test_accept_lm_goes_on_and_survives_a_command_line(tmp_path: Path) -> None:
     import argparse
 
-    from training.scripts.options import add_options
+    from training.cli.options import add_options
 
     write_arpa(estimate(written(lambda word: word + "ß"), 2).model, tmp_path / "other.arpa")
     parser = argparse.ArgumentParser()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from speech_files import manifest
 
-from training.data.split_column import open_part
+from training.data.prepare.split_column import open_part
 from training.errors import UserError
 
 

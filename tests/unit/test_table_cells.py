@@ -16,23 +16,23 @@ from pyarrow import parquet
 from shard_assets import archive, sample
 from speech_files import manifest, sound
 
-from training.data.audio_folder import load_audio_folder
+from training.cli.transcribe import find_clips
 from training.data.dataset import SpeechDataset, validate
 from training.data.example import TRANSCRIBE, Example
 from training.data.file_names import existing, on_disk
-from training.data.librispeech import load_librispeech
 from training.data.manifest import load_manifest
 from training.data.missing import MARKERS
-from training.data.preprocess_manifest import main, preprocess
-from training.data.shards.source import load_shards
-from training.data.source import load_source
-from training.data.split_data import split
+from training.data.prepare.clean import main, preprocess
+from training.data.prepare.split import split
+from training.data.sources.audio_folder import load_audio_folder
+from training.data.sources.dataset import load_source
+from training.data.sources.librispeech import load_librispeech
+from training.data.sources.shards.source import load_shards
 from training.data.tables import json_cell, read_table
 from training.data.tasks import check_tasks
 from training.data.timestamps_manifest import read_timestamps
 from training.errors import UserError
 from training.registry.rows import read_metadata
-from training.scripts.transcribe import find_clips
 
 NFC, NFD = unicodedata.normalize("NFC", "café 한국.wav"), unicodedata.normalize("NFD", "café 한국.wav")
 STRUCTURES: list[Any] = [["a", "b"], [], {"en": "a"}, {}, True, False, [[1, 2]], 12.5, 12.0, 1e300]

@@ -20,16 +20,16 @@ import whisper_assets
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.alignment import labelling
+from training.alignment.generate import FILE, LEDGER
+from training.alignment.labelling import misheard, record_of, timing_problem
+from training.alignment.parts import RECORDS, Parts, Record
+from training.alignment.rows import load_rows
+from training.alignment.teacher import Clip, NoTimes, Timed, load_teacher
+from training.cli import timestamps as generate_timestamps
 from training.data.example import AudioRef, Example, SpokenWord
 from training.data.manifest import load_manifest
 from training.errors import UserError
-from training.scripts import generate_timestamps
-from training.timestamps import labelling
-from training.timestamps.generate import FILE, LEDGER
-from training.timestamps.labelling import misheard, record_of, timing_problem
-from training.timestamps.parts import RECORDS, Parts, Record
-from training.timestamps.rows import load_rows
-from training.timestamps.teacher import Clip, NoTimes, Timed, load_teacher
 
 ROOT = Path(__file__).parents[2]
 CLIPS = 40

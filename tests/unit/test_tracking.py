@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training import tracking, trainable
 from training.config.load import config_from
 from training.data.amounts import amounts
 from training.data.manifest import load_manifest
+from training.engine import freezing as trainable
+from training.engine import tracking
 
 ROWS = [
     trainable.Row("total", 9, 1000),

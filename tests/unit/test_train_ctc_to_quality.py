@@ -184,7 +184,7 @@ def test_stock_has_no_loss_half_way_up(manifest, tmp_path):
     from train_ctc_arm import Clock
 
     from training.config.load import load_config
-    from training.run import build
+    from training.engine.run import build
 
     config = load_config(
         DIGITS, [*overrides(manifest), f"output.dir={tmp_path / 'run'}", "training.max_steps=2"]

@@ -15,9 +15,9 @@ import torch
 import whisper_assets
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from training import trainable
+from training.engine import freezing as trainable
 from training.errors import UserError
-from training.models import BuildContext, Bundle, load, model_inputs
+from training.models.architecture import BuildContext, Bundle, load, model_inputs
 
 Names = set[str]
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")

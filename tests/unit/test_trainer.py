@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from trainer_assets import LENGTHS, InMemory, losses, make_trainer, weights
 from whisper_assets import TRANSCRIPT, TRANSLATION, tiny
 
-from training import checkpoint, trainable
 from training.config.arguments import training_arguments
 from training.config.load import config_from
 from training.data.sampler import DurationBatchSampler, Supervised, filler, longest_first
+from training.decoding.predict import predict
+from training.engine import checkpoint
+from training.engine import freezing as trainable
+from training.engine.trainer import NotFiniteError
 from training.errors import UserError
 from training.evaluation.evaluate import evaluate
-from training.inference.decoding import predict
-from training.trainer import NotFiniteError
 
 durations = st.lists(st.floats(0.1, 30), min_size=4, max_size=80)
 

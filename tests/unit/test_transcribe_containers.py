@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tone_recogniser import WORDS, recogniser, speak, write
 
-from training.data import ffmpeg
-from training.scripts import transcribe
+from training.cli import transcribe
+from training.data.sound import ffmpeg
 
 PROGRAM = ffmpeg.find_ffmpeg()
 BROWSER = ("-c:a", "libopus", "-b:a", "64k", "-f", "webm", "-live", "1")
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no ffmpeg on this machi
 
 @pytest.fixture(autouse=True)
 def tones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.inference.transcriber.load_trained", lambda folder: recogniser(ctc=True))
+    monkeypatch.setattr(
+        "training.transcription.transcriber.load_trained", lambda folder: recogniser(ctc=True)
+    )
 
 
 @pytest.mark.parametrize(

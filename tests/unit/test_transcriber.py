@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tone_recogniser import GAP, RATE, WORD, WORDS, hear, recogniser, speak, write
 
+from training.cli import transcribe
 from training.data.example import SpokenWord
+from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.loading import Trained
 from training.errors import UserError
-from training.inference.ctc_setup import DecoderOptions
-from training.inference.loading import Trained
-from training.inference.seams import join
-from training.inference.speech_regions import EnergyDetector, Region, padded, regions_of
-from training.inference.transcriber import Transcriber
-from training.inference.windows import Cutting, group, plan_windows
-from training.scripts import transcribe
+from training.transcription.speech_regions import EnergyDetector, Region, padded, regions_of
+from training.transcription.stitching import join
+from training.transcription.transcriber import Transcriber
+from training.transcription.windows import Cutting, group, plan_windows
 
 TEN_MINUTES = 600.0
 
@@ -235,7 +235,9 @@ def arguments(tmp_path: Path, *extra: str) -> list[str]:
 
 @pytest.fixture
 def tones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.inference.transcriber.load_trained", lambda folder: recogniser(ctc=True))
+    monkeypatch.setattr(
+        "training.transcription.transcriber.load_trained", lambda folder: recogniser(ctc=True)
+    )
 
 
 @pytest.mark.usefixtures("tones")
@@ -298,7 +300,7 @@ def test_mistakes_are_named(tmp_path: Path, extra: tuple[str, ...], message: str
 def test_guide_evaluate_command_transcribes_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.scripts import run_evaluation
+    from training.cli import evaluate as run_evaluation
 
     path = write(tmp_path / "test_audio.wav", speak([7, 8]))
     guide = [
@@ -317,7 +319,7 @@ def test_guide_evaluate_command_transcribes_a_file(
 def test_options_survive_the_way_through_a_command_line() -> None:
     import argparse
 
-    from training.scripts.options import add_options, from_arguments, to_arguments
+    from training.cli.options import add_options, from_arguments, to_arguments
 
     parser = argparse.ArgumentParser()
     add_options(parser)

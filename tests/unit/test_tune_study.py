@@ -19,9 +19,9 @@ pytest.importorskip("optuna", reason="the extra tune is not installed")
 
 from training import cli
 from training.config.load import load_config
+from training.engine.fit import Stopped
+from training.engine.trainer import NotFiniteError
 from training.errors import UserError
-from training.fitting import Stopped
-from training.trainer import NotFiniteError
 from training.tuning import study as studies
 from training.tuning import trials
 

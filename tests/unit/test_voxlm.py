@@ -19,11 +19,11 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from training import trainable
-from training.data.voxlm_collator import word_of_tokens
+from training.engine import freezing as trainable
+from training.engine.freezing import LoraDefaults
 from training.errors import UserError
-from training.models import model_inputs
-from training.trainable import LoraDefaults
+from training.models.architecture import model_inputs
+from training.models.voxlm.collator import word_of_tokens
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model, WhisperConfig
 
 from training.errors import UserError
-from training.models import BuildContext, load
-from training.nn.speech_parts import fetch
-from training.nn.weights import load_whole
-from training.nn.whisper import MultitaskWhisper
+from training.models.architecture import BuildContext, load
+from training.models.common.weights import load_whole
+from training.models.e2e.parts import fetch
+from training.models.whisper.model import MultitaskWhisper
 
 ENCODER = Wav2Vec2Config(
     hidden_size=16,

@@ -16,7 +16,7 @@ from sound_containers import signal
 from training.data import audio
 from training.data.audio import AudioError, load_audio, load_bytes, probe
 from training.data.example import AudioRef
-from training.data.ffmpeg import find_ffmpeg
+from training.data.sound.ffmpeg import find_ffmpeg
 
 RATE = 16_000
 KINDS = {

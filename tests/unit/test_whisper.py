@@ -9,8 +9,8 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.generation import GenerationMixin
 from whisper_assets import TRANSCRIPT, TRANSLATION, example, features, noise, tiny
 
-from training.data.log_mels import count_frames, log_mel
-from training.models import model_inputs
+from training.models.architecture import model_inputs
+from training.models.common.log_mels import count_frames, log_mel
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_trap_11_a_clip_over_30_seconds_is_refused_not_cut(full):
 
 def test_the_check_before_training_refuses_what_encoding_refuses_and_makes_no_log_mel(full, monkeypatch):
     silent = lambda *args: pytest.fail("the check needs no sound")  # noqa: E731
-    monkeypatch.setattr("training.data.whisper_collator.log_mel", silent)
+    monkeypatch.setattr("training.models.whisper.collator.log_mel", silent)
     full.encode.check(example("a", 1.0, transcribe="x"), 1.0)
     with pytest.raises(ValueError, match="label tokens, at most 64"):
         full.encode.check(example("a", 1.0, transcribe="chào " * 80), 1.0)

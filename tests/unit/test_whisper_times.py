@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 from whisper_assets import TRANSCRIPT, example, noise, tiny
 
-from training.inference.ctc_alignment import BEFORE_SECONDS
-from training.inference.viterbi import align
-from training.timestamps.teacher import Clip, NoTimes, Timed
-from training.timestamps.warping import first_frames, median_filter
-from training.timestamps.whisper import WhisperTeacher, alignment_heads, token_frames
-from training.timestamps.whisper_ctc import WhisperCtcTeacher
+from training.alignment.teacher import Clip, NoTimes, Timed
+from training.alignment.warping import first_frames, median_filter
+from training.alignment.whisper import WhisperTeacher, alignment_heads, token_frames
+from training.alignment.whisper_ctc import WhisperCtcTeacher
+from training.decoding.ctc_alignment import BEFORE_SECONDS
+from training.decoding.viterbi import align
 
 FRAME = 0.02
 

@@ -13,13 +13,13 @@ import pytest
 from tone_aligner import CONFIDENCE, align, aligner
 from tone_recogniser import GAP, RATE, WORD, WORDS, recogniser, speak, write
 
+from training.cli import inference, transcribe
 from training.data.example import TRANSCRIBE, AudioRef, Example
+from training.decoding.calibrated import Calibration, weights_of
+from training.decoding.loading import Trained
+from training.decoding.predict import predict
 from training.errors import UserError
-from training.inference.calibrated import Calibration, weights_of
-from training.inference.decoding import predict
-from training.inference.loading import Trained
-from training.inference.transcriber import Transcriber
-from training.scripts import inference, transcribe
+from training.transcription.transcriber import Transcriber
 
 
 class Tones:

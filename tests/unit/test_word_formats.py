@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.cli import transcribe
 from training.data.example import SpokenWord
-from training.inference.transcript import FORMATS, Segment, Transcript
-from training.scripts import transcribe
+from training.transcription.transcript import FORMATS, Segment, Transcript
 
 Tier = list[tuple[float, float, str]]
 HEAD = re.compile(r'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = (\S+)\nxmax = (\S+)\n')

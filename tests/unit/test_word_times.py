@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.example import Example, Hypothesis, SpokenWord, Word
+from training.engine.selection import check_metric
 from training.errors import UserError
 from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import median_interval, units_of
@@ -22,17 +23,9 @@ from training.evaluation.metrics import corpus_scores
 from training.evaluation.report import build_report
 from training.evaluation.stored import Result
 from training.evaluation.word_matches import match_words
-from training.evaluation.word_times import (
-    Draws,
-    error_ratio,
-    given_scores,
-    not_monotone,
-    score_times,
-    timing,
-)
+from training.evaluation.word_times import Draws, error_ratio, given_scores, not_monotone, score_times, timing
 from training.evaluation.word_times_section import word_times_section
 from training.evaluation.words import WordEvidence, read_teacher
-from training.selection import check_metric
 
 Stretch = tuple[str, float, float]
 

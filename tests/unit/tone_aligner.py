@@ -8,7 +8,7 @@ from typing import Any
 from tone_recogniser import FRAME, hear, recogniser
 
 from training.data.example import SpokenWord
-from training.inference.loading import Trained
+from training.decoding.loading import Trained
 
 CONFIDENCE = 0.8
 

@@ -14,8 +14,8 @@ import soundfile
 import torch
 
 from training.data.example import TRANSCRIBE, Example
-from training.inference.loading import Trained
-from training.models import Bundle, CtcFrames
+from training.decoding.loading import Trained
+from training.models.architecture import Bundle, CtcFrames
 
 RATE = 16_000
 WORD, GAP, FRAME = 0.3, 0.04, 0.01

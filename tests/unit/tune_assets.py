@@ -29,7 +29,7 @@ def fake_training(
     score: Callable[[Any, int], float], steps: int = 30, every: int = 10
 ) -> Callable[..., None]:
     """As `training.tuning.trials.train`, with ``score(config, step)`` for the metric and a file for the weights."""
-    from training.fitting import Abandoned
+    from training.engine.fit import Abandoned
 
     def train(config: Any, watch: Any, report: Callable[[str], None]) -> None:
         report("a line of the run")

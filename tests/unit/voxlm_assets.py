@@ -8,8 +8,8 @@ from typing import Any
 import whisper_assets
 
 from training.data.example import AudioRef, Example, Word
-from training.lm import causal
-from training.models import BuildContext, Bundle, load
+from training.models.architecture import BuildContext, Bundle, load
+from training.models.voxlm import causal_lm as causal
 
 TEXTS = ("a cat sat on the mat", "the dog ran home", "we met at noon", "she sells sea shells")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from training.data.example import AudioRef, Example
-from training.models import BuildContext, Bundle, load
+from training.models.architecture import BuildContext, Bundle, load
 
 TRANSCRIPT = "Xin chào các bạn hôm nay chúng ta meeting nhé"
 TRANSLATION = "Xin chào các bạn hôm nay chúng ta họp nhé"

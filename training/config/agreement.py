@@ -15,7 +15,7 @@ RATIO_SCALE = 1_000_000
 SCORES = {"transcribe": ("wer", "cer"), "translate": ("bleu", "chrf")}
 """Task → the scores that an evaluation during training gives for it, beside the loss."""
 ONSETS = "onset_mae"
-"""The score of word times, for models that tell them and dev rows that have them: `training.selection.check_metric`."""
+"""The score of word times, for models that tell them and dev rows that have them: `training.engine.selection.check_metric`."""
 REPORTERS = (
     *("none", "all", "tensorboard", "wandb", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub"),
     *("dvclive", "flyte", "kubeflow", "mlflow", "neptune", "swanlab", "trackio"),
@@ -144,7 +144,7 @@ def _shards(config: Config) -> list[Problem]:
     shards = config.data.shards
     if shards is None:
         return []
-    from training.data.shards.folders import names_folder
+    from training.data.sources.shards.folders import names_folder
 
     problems = _empty_dev(config, "shards")
     folders = [*shards.train, *shards.dev, *shards.test]
@@ -284,7 +284,7 @@ def _best_metric(config: Config) -> list[Problem]:
     name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
     if getattr(config.model, "phase", 1) == 2:
         return [] if name in ("loss", ONSETS) else [_of_phase_1(named)]
-    # Which domains the dev rows have is known when they are read: `training.selection.check_metric`.
+    # Which domains the dev rows have is known when they are read: `training.engine.selection.check_metric`.
     base, of_domain = base_score(name), "_" in name.rstrip("_")
     if name == ONSETS and "wer" in known:
         return []

@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from training.config import explain, phases, voxlm_keys
-from training.config.flat import complete, has_sizes, unfold
+from training.config import explain
+from training.config.compat import phases, voxlm_keys
+from training.config.compat.flat import complete, has_sizes, unfold
 from training.config.merge import at, interpolate, merge, move_keys
 from training.config.schema import MADE, Config, Inconsistent, Training
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override
@@ -30,9 +31,9 @@ DEFAULT_TYPE = "whisper"
 
 def architecture_options(model_type: str) -> type[BaseModel]:
     """``Options`` of ``training/models/<model_type>.py``."""
-    from training import models
+    from training.models import architecture
 
-    return models.load(model_type).Options
+    return architecture.load(model_type).Options
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, options: OptionsOf | None = None) -> Config:

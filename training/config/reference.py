@@ -61,11 +61,13 @@ def _blocks() -> Iterator[str]:
 
 
 def _architectures() -> Iterator[str]:
-    from training import models
+    from training.models import architecture
 
     yield "## `model`\n\n" + _sentence(Config.model_fields["model"].description)
-    for name in models.available():
-        yield from _section(f"`model` with `type: {name}`", models.load(name).Options, level=3, path="model")
+    for name in architecture.available():
+        yield from _section(
+            f"`model` with `type: {name}`", architecture.load(name).Options, level=3, path="model"
+        )
 
 
 def _section(title: str, model: type[BaseModel] | None, *, level: int, path: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Decoding: a file, or a stretch of it, becomes float32 mono samples at the rate that is asked for.
 
-Which decoder reads a file is told by its first bytes (`training.data.containers`), never by its name. WAV, FLAC, OGG
+Which decoder reads a file is told by its first bytes (`training.data.sound.containers`), never by its name. WAV, FLAC, OGG
 and MP3 go through soundfile, which seeks to a stretch without decoding what lies before and after it. Everything
 else (M4A, AAC, WebM, video containers) goes through the ffmpeg program where there is one. Nothing here replaces
 sound that cannot be read: it raises `AudioError`.
@@ -21,13 +21,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from training.data import decoded
-from training.data.audio_info import AudioError, AudioInfo
-from training.data.containers import HEAD_BYTES, identify_file, unknown
-from training.data.downmix import choose, mono
 from training.data.example import AudioRef
-from training.data.ffmpeg import DEMUXERS, LONGEST_SECONDS, Source, find_ffmpeg
-from training.data.sound_file import open_sound
+from training.data.sound import decoded
+from training.data.sound.containers import HEAD_BYTES, identify_file, unknown
+from training.data.sound.downmix import choose, mono
+from training.data.sound.ffmpeg import DEMUXERS, LONGEST_SECONDS, Source, find_ffmpeg
+from training.data.sound.info import AudioError, AudioInfo
+from training.data.sound.sound_file import open_sound
 
 __all__ = [
     "END_TOLERANCE",
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 SOUNDFILE_CONTAINERS = frozenset({"wav", "rf64", "w64", "flac", "ogg", "mp3", "aiff", "au", "sphere", "voc"})
-"""Those of `training.data.containers.identify` that soundfile reads."""
+"""Those of `training.data.sound.containers.identify` that soundfile reads."""
 SOUNDFILE_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64"}
 )
@@ -89,7 +89,7 @@ def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
     """Samples of ``ref``: float32 ``[time]``, mono, at ``sample_rate``.
 
     Mono is the channel that ``ref`` names; without one the mean of all, or the loudest one where that mean lies more
-    than 20 dB below it, because the channels cancel each other (`training.data.downmix`).
+    than 20 dB below it, because the channels cancel each other (`training.data.sound.downmix`).
 
     Raises `AudioError` for a file that is missing, truncated, without samples or of an unknown format, and
     for a stretch or a channel that is not in the file.

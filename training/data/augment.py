@@ -16,8 +16,8 @@ import numpy as np
 
 from training.data.audio import SOUNDFILE_SUFFIXES, load_audio, probe
 from training.data.example import AudioRef
+from training.data.system_files import listed
 from training.errors import UserError
-from training.litter import listed
 
 if TYPE_CHECKING:
     from training.config.schema import Augmentation

@@ -7,7 +7,7 @@ from training.data.ledger import Drop
 
 LENGTH_TOLERANCE = 0.01
 """Seconds by which a clip may pass a bound on its length, everywhere: encoders pad, tables round. A model that takes no
-more than its bound gets the clip trimmed to it (`training.data.log_mels.log_mel`)."""
+more than its bound gets the clip trimmed to it (`training.models.common.log_mels.log_mel`)."""
 
 TOLERANCE_SECONDS = 0.5
 TOLERANCE_SHARE = 0.05

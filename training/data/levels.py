@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.data import audio
-from training.data.downmix import Energies, mono
 from training.data.example import AudioRef
+from training.data.sound.downmix import Energies, mono
 
 WINDOW_SECONDS = 0.025
 SILENCE_DB = -60.0
@@ -27,7 +27,7 @@ class Level:
 
     ``loudest_db``: RMS of the loudest 25 ms wherever they begin, less their mean, because an offset is no sound.
     ``constant``: all samples have one value. ``channel``: the one that stands for all of them, because their mean would
-    lose it (`training.data.downmix`), and that was measured; None: their mean was.
+    lose it (`training.data.sound.downmix`), and that was measured; None: their mean was.
     """
 
     seconds: float

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from training.data import audio
-from training.data.channel import COLUMN, cell_channel, with_default
 from training.data.columns import (
     COLUMNS,
     CONFIGURATION,
@@ -27,13 +26,14 @@ from training.data.columns import (
     with_length,
     with_numbers,
 )
-from training.data.derived import is_derived, sha256
 from training.data.example import TRANSCRIBE, TRANSLATE, AudioRef, Example, Word
 from training.data.file_names import existing, on_disk
 from training.data.json_tables import json_value
+from training.data.sound.channel import COLUMN, cell_channel, with_default
 from training.data.tables import LINE, MAX_PROBLEMS, raise_problems, read_table
 from training.data.timestamps_manifest import SUFFIX, read_timestamps
 from training.errors import UserError
+from training.files import is_derived, sha256
 
 TEXT_COLUMNS = {TRANSCRIBE: "transcript", TRANSLATE: "translation"}
 _SPOOL_BYTES = 1 << 22

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 
 from training.data import audio
 from training.data.audio import AudioError
-from training.data.downmix import CANCELLED
 from training.data.example import AudioRef, Example
 from training.data.ledger import Drop
 from training.data.lengths import length_drop, length_problem
 from training.data.levels import FLOOR_DB, SILENCE_DB, Level, measure
+from training.data.sound.downmix import CANCELLED
 from training.data.spelling import audible
 
 DECODE_BELOW = 20_000

@@ -18,7 +18,7 @@ from training.evaluation.word_times import (
     spoken_words,
     timing,
 )
-from training.inference.transcript import spread
+from training.transcription.transcript import spread
 
 RULES = {
     "given": (

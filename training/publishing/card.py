@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from training.config.schema import Config
-from training.data.domain_collator import NONE, SWAP
 from training.data.example import TRANSLATE
 from training.evaluation.metrics import NAMES
-from training.models import PRETRAINED
+from training.models.architecture import PRETRAINED
+from training.models.domain_whisper.collator import NONE, SWAP
 from training.publishing.evidence import Evidence
 from training.publishing.sections import SECTIONS
 

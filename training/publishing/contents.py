@@ -11,16 +11,16 @@ from typing import Any
 
 import yaml
 
-from training.averaging import RAW
-from training.checkpoint import MARKER, OPTIMIZER, SCALER, SCHEDULER
 from training.config.load import RESOLVED_NAME
 from training.data.example import TASKS
+from training.data.system_files import listed
+from training.engine.averaging import RAW
+from training.engine.checkpoint import MARKER, OPTIMIZER, SCALER, SCHEDULER
+from training.engine.run import RESULTS
 from training.errors import UserError
 from training.evaluation.stored import METRICS_SUFFIX, read_json
-from training.litter import listed
 from training.publishing import private
 from training.publishing.evidence import Evidence
-from training.run import RESULTS
 
 CARD = "README.md"
 WEIGHTS = re.compile(r"(?:model|adapter_model)(?:-\d+-of-\d+)?\.safetensors")
@@ -37,7 +37,7 @@ VERBATIM = ("tokenizer.json", "vocab.json", "added_tokens.json")
 PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")
 """How pickles, torch's archives and compressed pickles begin."""
 EXAMPLE_LINE = re.compile(rf"^  (?:{'|'.join(TASKS)}): .*\n?", re.MULTILINE)
-"""What `training.callbacks.HypothesisCallback` logs: an utterance of the dev split, and what was heard."""
+"""What `training.engine.callbacks.HypothesisCallback` logs: an utterance of the dev split, and what was heard."""
 UTTERANCES = ("worst", "by_speaker")
 """Sections of an evaluation that quote the test split's texts or name its speakers."""
 

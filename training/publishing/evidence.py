@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from training.config.schema import Config
+from training.data.system_files import listed
 from training.errors import UserError
 from training.evaluation.stored import (
     METRICS_SUFFIX,
@@ -17,7 +18,6 @@ from training.evaluation.stored import (
     load_results,
     read_json,
 )
-from training.litter import listed
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from training.config.arguments import DEFAULT_BATCH
-from training.models import load
-from training.provenance import told
+from training.engine.freezing import LoraDefaults
+from training.engine.provenance import told
+from training.models.architecture import load
 from training.publishing.scores import comparisons, scores, table
-from training.trainable import LoraDefaults
 
 if TYPE_CHECKING:
     from training.publishing.card import Facts

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from training.data.derived import DerivedFiles, rebase
-from training.data.split_data import PARTS
+from training.data.prepare.split import PARTS
+from training.data.system_files import listed
 from training.data.tables import row_writer
 from training.errors import UserError
-from training.litter import listed
+from training.files import DerivedFiles, rebase
 from training.registry import recording, versions
 from training.registry.source import VersionSplit, manifest_of
 from training.registry.store import Registry

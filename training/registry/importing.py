@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from training.data.audio import AudioError, segment_duration
-from training.data.channel import COLUMN as CHANNEL
 from training.data.columns import COLUMNS
 from training.data.control_marks import WORDS, MarkTally, Unmarked, time_cells, unmarked
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.levels import Level
 from training.data.manifest import Manifest
+from training.data.sound.channel import COLUMN as CHANNEL
 from training.data.sound_checks import decoded, error_drop
 from training.data.tables import LINE
 from training.data.text import clean_transcript

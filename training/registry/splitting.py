@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.data.partition import partition
-from training.data.split_data import PARTS
+from training.data.prepare.partition import partition
+from training.data.prepare.split import PARTS
 from training.data.text import sentence_key
 from training.errors import UserError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from training.data.split_data import PARTS
-from training.data.split_report import describe_overlap, describe_parts
+from training.data.prepare.split import PARTS
+from training.data.prepare.split_report import describe_overlap, describe_parts
 from training.data.text import sentence_key
 from training.registry import versions
 from training.registry.store import Registry

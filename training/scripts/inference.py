@@ -1,53 +1,7 @@
-"""``training/scripts/inference.py``: text and words with start, end and confidence of recordings of any length, as JSON.
+"""A door into `training.cli.inference`."""
 
-The work is that of ``polyvox transcribe``, whose other options are taken as well.
-"""
-
-from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
+from training.cli.inference import main
 from training.errors import exit_on_user_error
-from training.one_name import OneName
-from training.scripts import transcribe
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line, without the options that are handed on."""
-    result = argparse.ArgumentParser(
-        prog="inference.py",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    result.add_argument(
-        "--checkpoint",
-        "--model",
-        "--model_dir",
-        "--model_path",
-        dest="checkpoint",
-        action=OneName,
-        type=Path,
-        required=True,
-        help="a trained model's folder",
-    )
-    result.add_argument(
-        "--audio", type=Path, nargs="+", required=True, help="audio files, or folders of them"
-    )
-    result.add_argument("--format", choices=transcribe.FORMATS, default="words", help="default: words")
-    return result
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The same as ``polyvox transcribe --format words``."""
-    args, others = parser().parse_known_args(argv)
-    audio = [f"--audio_file={path}" for path in args.audio]
-    return transcribe.main([*audio, f"--model={args.checkpoint}", f"--format={args.format}", *others])
-
 
 if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
     exit_on_user_error(main)

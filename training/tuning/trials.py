@@ -16,10 +16,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from training.config.agreement import keeps_best
 from training.config.load import load_config
+from training.engine.fit import Abandoned, Stopped
+from training.engine.run import build, fit
+from training.engine.trainer import NotFiniteError
 from training.errors import MENDABLE, UserError
-from training.fitting import Abandoned, Stopped
-from training.run import build, fit
-from training.trainer import NotFiniteError
 from training.tuning.space import overrides
 from training.tuning.study import (
     COMPLETE,

@@ -1,0 +1,57 @@
+"""Times of given words from the frames of a CTC model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from training.alignment.teacher import Clip, NoTimes, Timed
+from training.data.example import TRANSCRIBE
+from training.decoding.ctc_alignment import align_words
+from training.decoding.ctc_decoding import greedy
+from training.decoding.ctc_vocabulary import CtcVocabulary
+from training.decoding.predict import on_device
+from training.models.architecture import Bundle
+
+
+class CtcTeacher:
+    """Hears each clip once: its best path is what was heard, the best path that spells the reference gives times."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        assert bundle.ctc is not None
+        self.bundle, self.frames = bundle, bundle.ctc
+        self.vocabulary = CtcVocabulary(tuple(bundle.ctc.tokens), bundle.ctc.blank)
+        self.sample_rate, self.language = bundle.sample_rate, bundle.languages[0]
+
+    def __call__(self, clips: Sequence[Clip]) -> list[Timed | NoTimes]:
+        rows = [self._encoded(clip) for clip in clips]
+        good = [row for row in rows if not isinstance(row, NoTimes)]
+        heard = iter(self._log_probs(good))
+        return [
+            row if isinstance(row, NoTimes) else self._timed(clip, next(heard))
+            for clip, row in zip(clips, rows, strict=True)
+        ]
+
+    def _encoded(self, clip: Clip) -> dict[str, Any] | NoTimes:
+        try:
+            return self.bundle.encode(clip.example, clip.waveform)
+        except ValueError as error:
+            return NoTimes(str(error))
+
+    def _log_probs(self, rows: list[dict[str, Any]]) -> list[np.ndarray]:
+        if not rows:
+            return []
+        model = self.bundle.model
+        return self.frames.log_probs(model, on_device(self.bundle.collate(rows), model))
+
+    def _timed(self, clip: Clip, log_probs: np.ndarray) -> Timed | NoTimes:
+        heard = self.vocabulary.text(greedy(log_probs, self.vocabulary.blank))
+        try:
+            words = align_words(
+                log_probs, clip.example.texts[TRANSCRIBE], self.frames, self.bundle.processor.tokenizer
+            )
+        except ValueError as reason:
+            return NoTimes(str(reason))
+        return Timed(words, heard)

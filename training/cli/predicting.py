@@ -1,0 +1,176 @@
+"""What the commands that score a model have in common: whose utterances, which of them, and how they are decoded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.cli.options import from_arguments
+from training.decoding.ctc_setup import DecoderOptions
+from training.errors import UserError
+
+if TYPE_CHECKING:
+    from training.data.ledger import DropLedger
+    from training.decoding.ctc_decoding import CtcDecoder
+    from training.decoding.loading import Trained
+    from training.decoding.predict import Predictions
+
+READERS = min(4, os.cpu_count() or 1)
+"""Threads that decode the sounds of a split."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model is asked: the same for all that one command decodes."""
+
+    options: DecoderOptions
+    generation: dict[str, Any]
+    decoder: CtcDecoder | None
+    batch_seconds: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For the record of an evaluation."""
+        return self.options.as_dict() if self.decoder else self.generation
+
+    def predict(self, trained: Trained, rows: Any, *, given_text: bool = False) -> Predictions:
+        """Hypotheses of all rows, a bar on the terminal meanwhile."""
+        from training.decoding.predict import predict
+
+        return predict(
+            trained.bundle,
+            rows,
+            batch_seconds=self.batch_seconds,
+            generation=self.generation,
+            decoder=self.decoder,
+            given_text=given_text,
+            with_loss=False,
+            progress=_progress(float(rows.durations.sum())),
+        )
+
+
+def decoding(trained: Trained, args: argparse.Namespace) -> Decoding:
+    """The command line's options; the run's own beam width and bounds where none are given."""
+    options = from_arguments(args)
+    if options.beam_width is None and not (options.lm or options.hot_words):
+        options = replace(options, beam_width=setting(trained, "num_beams") or 1)
+    generation: dict[str, Any] = {"num_beams": options.width, "do_sample": False}
+    if limit := setting(trained, "max_new_tokens"):
+        generation["max_new_tokens"] = limit
+    seconds = args.batch_seconds or setting(trained, "batch_seconds") or 60.0
+    return Decoding(options, generation, options.decoder(trained.bundle), seconds)
+
+
+def open_rows(
+    trained: Trained,
+    file: Path | None,
+    option: str,
+    split: Any,
+    audio_root: Path | None,
+    columns: Mapping[str, str] | None = None,
+) -> tuple[Any, Path | None]:
+    """The utterances of ``file`` (what ``option`` names), else of the run's own split, and the manifest's path.
+
+    ``columns`` (ours → theirs) adds to those of the run.
+    """
+    from training.data.columns import COMMAND
+    from training.data.manifest import load_manifest
+    from training.engine.run import open_split
+
+    config = trained.config
+    if file is not None:
+        columns = {**(config.data.columns if config else {}), **(columns or {})}
+        rows = load_manifest(file, audio_root=audio_root, columns=columns, need_text=True, option=COMMAND)
+        return rows, file
+    if config is None:
+        raise UserError(f"{option}: {trained.folder} is no run of ours and names no {split} split; give one")
+    manifest = open_split(config, split)
+    if manifest is None:
+        raise UserError(f"--split {split}: the run names no data.{split}; give {option}")
+    if config.data.from_files:
+        return manifest, getattr(config.data, split)
+    return manifest, manifest.path if config.data.dataset is None else None
+
+
+@dataclass(frozen=True)
+class Readable:
+    """The utterances that can be scored, as a dataset without references, and the ledger of the others."""
+
+    dataset: Any
+    ledger: DropLedger
+    total: int
+
+    def line(self) -> str:
+        """How many there are, in one line."""
+        kept = self.total - len(self.ledger)
+        text = f"{kept:,} of {self.total:,} utterances can be scored"
+        if not len(self.ledger):
+            return text
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.ledger.counts().items())
+        return f"{text}; {len(self.ledger):,} cannot and are left out: {reasons}"
+
+    def require(self) -> None:
+        """`UserError` where nothing is left."""
+        if len(self.ledger) == self.total:
+            raise UserError(f"no utterance can be scored\n{self.ledger.summary()}")
+
+
+def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
+    """Look at every utterance, its sound decoded to the last sample, and say how many can be scored.
+
+    The others are listed, and are not scored as if they were silent.
+    """
+    from training.data.control_marks import warn
+    from training.data.dataset import SpeechDataset, unwritable, validate
+    from training.data.ledger import DropLedger
+    from training.data.tasks import check_tasks
+    from training.decoding.predict import PromptsOnly
+
+    check_tasks(manifest, trained.bundle.tasks, f"the {split} split", every=False)
+    keep = trained.config.data.keep_text_markers if trained.config else ()
+    encode, rate = PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate
+    dataset = SpeechDataset(manifest, encode, rate, keep_markers=keep)
+    kept, found = validate(dataset, workers=READERS, decode=True)
+    ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
+    result = Readable(dataset.select(kept), ledger, len(kept) + len(ledger))
+    print(result.line(), flush=True)  # the first line of all, also where both streams go to one file
+    if len(ledger):
+        print(ledger.summary(), file=sys.stderr)
+    pieces, rows = unwritable(SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate))
+    if pieces:
+        print(
+            f"{pieces} pieces of the references, in {rows} utterances, are not in the model's vocabulary: it cannot "
+            "write them, and they count as errors",
+            file=sys.stderr,
+        )
+    texts = (text for _, _, text in manifest.texts())
+    warn(texts, lambda line: print(f"the {split} split: {line}", file=sys.stderr))
+    return result
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """The option that maps the columns of a manifest."""
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="the manifest's name of one of our columns, such as transcript=text; may be repeated",
+    )
+
+
+def setting(trained: Trained, name: str) -> Any:
+    """Of the run's ``evaluation:`` block; None for a model without a run."""
+    return getattr(trained.config.evaluation, name) if trained.config else None
+
+
+def _progress(total: float) -> Any:
+    from tqdm import tqdm
+
+    bar = tqdm(total=round(total), unit="s", desc="audio", disable=not sys.stderr.isatty())
+    return bar.update

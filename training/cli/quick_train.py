@@ -1,0 +1,169 @@
+"""``polyvox quick-train``: data, word times, both phases of a VoxLM, scores, export; what is finished is not done again.
+
+Which of these there is to do follows from the configuration and from what is there. After Ctrl-C the same command goes
+on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.errors import UserError
+from training.recipes.quick_plan import Quick, check_export, evaluated, steps
+from training.recipes.resolve import addressed, resolve
+from training.recipes.state import State
+from training.recipes.tasks import RESULTS_FOLDER, Run, score_lines
+from training.recipes.walker import Walker, clock, say
+from training.recipes.word_labels import labels, overrides, quoted
+
+COMMANDS = ("demo", "llm", "timestamps")
+"""Who else can be told something, as ``demo:minutes=5``: these by options of their commands, the encoder by keys."""
+ENCODER = "encoder"
+SHARED = ("paths", "data", "audio", "profile", "dataloader")
+"""Blocks whose overrides count for the encoder's training too."""
+DEFAULTS = {"timestamps": {"model": "small"}}
+"""Options of the other commands that are given unless told otherwise."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="polyvox quick-train", description=__doc__, allow_abbrev=False)
+    result.add_argument(
+        "config", type=Path, metavar="CONFIG", help="of a VoxLM, such as configs/voxlm-2b.yaml"
+    )
+    result.add_argument(
+        "--export", type=Path, metavar="DIR", help="folder that gets the finished model, for use elsewhere"
+    )
+    result.add_argument("--fresh", action="store_true", help="do every step again")
+    result.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="for both phases; encoder:key=value, and options of other commands: demo:minutes=5, llm:steps=200, "
+        "timestamps:model=tiny",
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0: done; that of the step that failed; 128 + n: stopped by signal n."""
+    args = parser().parse_intermixed_args(argv)
+    began = time.monotonic()
+    quick = plan(args)
+    state = State(quick.phase1.path("output_dir") / f".quick_{quick.phase1.resolved.name}.json")
+    check_export(quick, state)
+    walker = Walker(steps(quick, state, say), state, say, fresh=quick.fresh)
+    status = walker.call()
+    if status == 0:
+        say(closing(quick, walker, time.monotonic() - began))
+    return status
+
+
+def plan(args: argparse.Namespace) -> Quick:
+    """Resolve all configurations, so that a mistake shows before anything is done."""
+    told = [addressed(override, (*COMMANDS, ENCODER)) for override in args.overrides]
+    own = tuple(override for name, override in told if name is None)
+    (phase1,) = runs([(args.config, own)])
+    values = phase1.resolved.values
+    _check_model(args.config, values["model"])
+    found = labels(values)
+    asked = [(args.config, (*own, *of_phase2(phase1), *overrides(found, values)))]
+    maker = encoder_config(args.config, values)
+    phase2, *others = runs([*asked, *([(maker, of_encoder(told))] if maker else [])])
+    for run in others:
+        _check_folder(run, values)
+    return Quick(
+        phase1=phase1,
+        phase2=phase2,
+        encoder=next(iter(others), None),
+        llm=to_be_made(values, "llm"),
+        labels=tuple(found),
+        options={name: options(name, told) for name in COMMANDS},
+        export=args.export,
+        fresh=args.fresh,
+    )
+
+
+def _check_model(config: Path, model: Mapping[str, Any]) -> None:
+    if model["type"] != "voxlm":
+        raise UserError(f"{config}: model.type is {model['type']}; quick-train is for voxlm")
+    if model["phase"] != 1:
+        raise UserError(f"{config}: training.phase is {model['phase']}; leave it out, quick-train does both")
+
+
+def runs(asked: Sequence[tuple[Path, tuple[str, ...]]]) -> list[Run]:
+    """Trainings with these configurations and overrides."""
+    return [
+        Run(architecture=one.values["model"]["type"], config=config, overrides=given, resolved=one)
+        for (config, given), one in zip(asked, resolve(asked), strict=True)
+    ]
+
+
+def of_phase2(phase1: Run) -> tuple[str, ...]:
+    """What makes phase 2 of the configuration of phase 1: its model, and a folder and a name beside its own."""
+    folder, name = phase1.resolved.folder, phase1.resolved.name
+    return (
+        "training.phase=2",
+        f"model.name={quoted(folder)}",
+        f"output.experiment_name={quoted(f'{name}_phase2')}",
+        f"output.dir={quoted(f'{folder}_phase2')}",
+    )
+
+
+def of_encoder(told: Sequence[tuple[str | None, str]]) -> tuple[str, ...]:
+    """The overrides that say where things are and what the machine is, and those for the encoder alone."""
+    shared = [one for name, one in told if name is None and one.partition(".")[0] in SHARED]
+    return (*shared, *(one for name, one in told if name == ENCODER))
+
+
+def options(name: str, told: Sequence[tuple[str | None, str]]) -> tuple[str, ...]:
+    """``minutes=5`` → ``--minutes 5``, for one of the other commands."""
+    given = dict(DEFAULTS.get(name, {}))
+    for addressee, text in told:
+        if addressee == name:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise UserError(f"{name}:{text}: must be {name}:option=value")
+            given[key] = value
+    return tuple(word for key, value in given.items() for word in (f"--{key}", value))
+
+
+def to_be_made(values: Mapping[str, Any], part: str) -> Path | None:
+    """The folder of a part, where it lies among the runs: then it is made here. Any other has been made elsewhere."""
+    name = values["model"][part]
+    inside = name is not None and Path(name).parent == Path(values["paths"]["output_dir"])
+    return Path(name) if inside else None
+
+
+def encoder_config(config: Path, values: Mapping[str, Any]) -> Path | None:
+    """The configuration beside ``config`` whose run is the encoder: it has the name of the encoder's folder."""
+    folder = to_be_made(values, "audio_encoder")
+    maker = folder and config.with_name(f"{folder.name}.yaml")
+    if folder is None or maker is None or maker.is_file():
+        return maker
+    if not folder.exists():
+        raise UserError(
+            f"model.audio_encoder: {folder} is not there, and no {maker} that would make it; name a Whisper that is there"
+        )
+    return None
+
+
+def _check_folder(encoder: Run, values: Mapping[str, Any]) -> None:
+    wanted, made = to_be_made(values, "audio_encoder"), encoder.resolved.folder
+    if wanted != made:
+        raise UserError(
+            f"model.audio_encoder: {wanted}, but {encoder.config} trains in {made}; let both be one"
+        )
+
+
+def closing(quick: Quick, walker: Walker, seconds: float) -> str:
+    """Durations, scores, and where everything lies."""
+    results = quick.phase1.path("output_dir") / RESULTS_FOLDER
+    where = {"model": quick.model, "scores": results, **({"export": quick.export} if quick.export else {})}
+    places = [f"  {name:8} {path}" for name, path in where.items()]
+    lines = [*walker.durations(), *score_lines(results, evaluated(quick)), *places]
+    return "\n".join([f"\nDone in {clock(seconds)}", *lines])

@@ -1,0 +1,124 @@
+"""``polyvox timestamps``: when each word of a transcript was spoken, by a Whisper or a CTC model that hears it.
+
+The words are the reference's own, never the recogniser's. Utterances that the model mishears, and those in which a word
+finds no time, stand in the ledger ``dropped.tsv``. Call again after an interruption: it goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from training.cli.options import count
+from training.errors import UserError, exit_on_user_error
+from training.folders import writable
+
+
+def share(text: str) -> float:
+    """A number from 0 on."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0 (got {text})")
+    return number
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="polyvox timestamps", description=__doc__, allow_abbrev=False)
+    add = result.add_argument
+    add("--data", type=Path, required=True, help="a manifest, or a folder with LibriSpeech/ in it")
+    add("--split", required=True, help="which rows: of the column split, or LibriSpeech's folder")
+    add("--output", type=Path, required=True, help="OUTPUT/SPLIT/timestamps_manifest.json is written")
+    add(
+        "--model",
+        required=True,
+        help="tiny, base, small, … (openai/whisper-…), a hub id, or a folder: Whisper or CTC",
+    )
+    add("--fast", action="store_true", help="read the sounds of a batch in threads")
+    add("--parallel", type=count, default=1, metavar="N", help="processes, each with the model (1)")
+    add(
+        "--max-wer",
+        "--max_wer",
+        dest="max_wer",
+        type=share,
+        default=0.1,
+        help="drop utterances of which the model mishears more than this share of the words (0.1)",
+    )
+    add(
+        "--use-native",
+        "--use_native",
+        dest="native",
+        action="store_true",
+        help="Whisper as published: a clip at a time, in 30 s of context; slower",
+    )
+    add("--language", default=None, help="of rows that name none (default: the model's)")
+    add("--device", default=None, help="cpu, cuda, … (default: the GPU where there is one)")
+    add(
+        "--batch-seconds",
+        "--batch_seconds",
+        dest="batch_seconds",
+        type=float,
+        default=60.0,
+        help="of sound (60)",
+    )
+    add("--force", action="store_true", help="begin anew where the output was begun with other settings")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the manifest and its ledger, print what was kept."""
+    args = parser().parse_args(argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if args.split in ("", "..") or Path(args.split).name != args.split:
+        raise UserError(f"--split {args.split}: the name of a split, not a path")
+    if args.batch_seconds <= 0:
+        raise UserError(f"--batch-seconds {args.batch_seconds:g}: more than 0")
+    writable(args.output, "--output")
+    from training.alignment.generate import generate
+    from training.alignment.rows import load_rows
+
+    rows = load_rows(args.data, args.split)
+    with _bar(len(rows)) as bar:
+        made = generate(rows, args.output, _settings(args), bar.update)
+    print(made.ledger.summary())
+    print(f"written: {made.path}: {made.kept:,} of {len(rows):,} utterances")
+    if not made.kept:
+        print("error: no utterance has word times; the ledger says why", file=sys.stderr)
+    return 0 if made.kept else 1
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from training.alignment.generate import Settings
+
+    names = (
+        "model",
+        "split",
+        "max_wer",
+        "batch_seconds",
+        "parallel",
+        "device",
+        "native",
+        "fast",
+        "language",
+        "force",
+    )
+    return Settings(**{name: getattr(args, name) for name in names})
+
+
+def _bar(total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="utterance", desc="timestamps", disable=not sys.stderr.isatty())
+
+
+if __name__ == "__main__":
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+    exit_on_user_error(main)

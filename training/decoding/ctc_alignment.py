@@ -1,0 +1,100 @@
+"""Times of given words from the frames of a CTC model, by forced alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.data.example import SpokenWord
+from training.data.spelling import audible
+from training.decoding.ctc_vocabulary import CtcVocabulary
+from training.decoding.viterbi import Aligned, align, confidence
+
+if TYPE_CHECKING:
+    from training.models.architecture import Batch, CtcFrames
+
+BEFORE_SECONDS = 0.04
+AFTER_SECONDS = 0.04
+"""What a word may take of the blanks around its labels. CTC fires a label in a frame or two of its sound, and blanks
+fill the rest of it, above all its end; but they fill pauses too. So a word reaches over blanks towards its
+neighbours, but no further than this."""
+
+
+@dataclass(frozen=True)
+class CtcAlign:
+    """``(model, batch, texts, states=None) -> the words of each text with times`` (see `training.models.architecture.Bundle.align`).
+
+    A text that the frames cannot spell has no words.
+    """
+
+    frames: CtcFrames
+    tokenizer: Any
+
+    def __call__(
+        self, model: Any, batch: Batch, texts: Sequence[str], states: Any = None
+    ) -> list[tuple[SpokenWord, ...]]:
+        heard = self.frames.log_probs(model, batch)
+        return [self._words(log_probs, text) for log_probs, text in zip(heard, texts, strict=True)]
+
+    def _words(self, log_probs: np.ndarray, text: str) -> tuple[SpokenWord, ...]:
+        try:
+            return align_words(log_probs, text, self.frames, self.tokenizer) if text.split() else ()
+        except ValueError:
+            return ()
+
+
+def align_words(
+    log_probs: np.ndarray, text: str, frames: CtcFrames, tokenizer: Any
+) -> tuple[SpokenWord, ...]:
+    """The words of ``text`` with times in seconds from the clip's start.
+
+    log_probs is float ``[frames, vocabulary]``. Raises ``ValueError`` for a word that the vocabulary cannot write, and
+    where the frames are too few.
+    """
+    vocabulary = CtcVocabulary(tuple(frames.tokens), frames.blank)
+    ids = tokenizer.encode(text)
+    groups = _groups(text, [at for _, at in vocabulary.words(ids)], tokenizer)
+    places = align(log_probs, ids, frames.blank)
+    found = [[places[i] for i in at] for at in groups]
+    times = word_times(found, len(log_probs), frames)
+    return tuple(
+        SpokenWord(text=word, start=start, end=end, confidence=confidence(labels))
+        for word, (start, end), labels in zip(text.split(), times, found, strict=True)
+    )
+
+
+def _groups(text: str, spelled: Sequence[Sequence[int]], tokenizer: Any) -> list[list[int]]:
+    """Places of the labels of each word; one such as ``l'eau`` is spelled as two."""
+    pieces = [len(audible(word).split()) for word in text.split()]
+    for word, count in zip(text.split(), pieces, strict=True):
+        missing = tokenizer.unknown(word)
+        if missing or not count:
+            reason = f"no token for {' '.join(missing)}" if missing else "no letters and no digits"
+            raise ValueError(f"{word!r} cannot be written in the model's vocabulary: {reason}")
+    if sum(pieces) != len(spelled):
+        raise ValueError(f"{len(pieces)} words are spelled as {len(spelled)}, not as {sum(pieces)}")
+    ends = np.cumsum(pieces).tolist()
+    return [
+        [i for at in spelled[end - count : end] for i in at] for end, count in zip(ends, pieces, strict=True)
+    ]
+
+
+def word_times(
+    words: Sequence[Sequence[Aligned]], count: int, frames: CtcFrames
+) -> list[tuple[float, float]]:
+    """Start and end of each word in seconds of the clip, of ``count`` frames; see `AFTER_SECONDS`.
+
+    Two words that reach for the same blanks part them in the proportion of their reaches.
+    """
+    second, edge = frames.seconds_per_frame, frames.edge_seconds
+    starts = np.array([labels[0].start for labels in words]) * second
+    ends = np.array([labels[-1].stop for labels in words]) * second
+    share = BEFORE_SECONDS / (BEFORE_SECONDS + AFTER_SECONDS)
+    between = starts[1:] - ends[:-1]
+    starts -= np.minimum(np.concatenate((starts[:1], between * share)), BEFORE_SECONDS)
+    ends += np.minimum(np.append(between * (1 - share), count * second - ends[-1]), AFTER_SECONDS)
+    bounds = np.stack((starts, ends), axis=1) - edge  # the frames hold silence on either side of the clip
+    return [(float(a), float(b)) for a, b in np.clip(bounds, 0.0, count * second - 2 * edge)]

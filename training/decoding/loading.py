@@ -1,0 +1,175 @@
+"""A finished model and everything that using it needs, from its folder alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from training.config.load import load_config
+from training.config.schema import Config
+from training.decoding.calibrated import Calibration, read_calibration
+from training.decoding.ctc_alignment import CtcAlign
+from training.errors import UserError
+from training.models.architecture import BuildContext, Bundle, available, load
+from training.models.domain_whisper.collator import ASKED, AUTO, SWAP
+
+TYPES = {"whisper": "whisper", "speech-encoder-decoder": "e2e"}
+"""``model_type`` of stock configurations to the architecture that takes them."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
+    words' confidence, where there is one."""
+
+    bundle: Bundle
+    folder: Path
+    model_type: str
+    config: Config | None
+    calibration: Calibration | None = None
+
+    @property
+    def longest_seconds(self) -> float | None:
+        """The longest utterance that it was trained on, where the run's results say so."""
+        for place in (self.folder, self.folder.resolve().parent):
+            path = place / "train_results.json"
+            if path.is_file():
+                return json.loads(path.read_text(encoding="utf8")).get("longest_seconds")
+        return self.config.audio.max_length_seconds if self.config else None
+
+    @property
+    def name(self) -> str:
+        """Name of the run in result files: its folder's, or its parent's for a checkpoint."""
+        parent = self.folder.resolve()
+        return f"{parent.parent.name}-{parent.name}" if parent.name.startswith("checkpoint-") else parent.name
+
+
+def load_trained(folder: Path, model_type: str | None = None) -> Trained:
+    """Load a run's folder, one of its checkpoints, or any folder that stock transformers wrote.
+
+    The run's ``config.yaml`` says how it was trained; where there is none the checkpoint's ``config.json``
+    does. Without dropout, on the GPU where there is one. Raises `UserError` for a folder that is no model and
+    for a ``model_type`` that contradicts it.
+    """
+    stock = _stock_config(folder)
+    settings = stock.get("polyvox") or {}
+    config, calibration = _run_config(folder), read_calibration(folder)
+    inferred = settings.get("type") or TYPES.get(stock.get("model_type", ""))
+    if inferred is None:
+        raise UserError(
+            f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
+            f"{', '.join(available())}"
+        )
+    if model_type is not None and model_type != inferred:
+        raise UserError(f"--model_type {model_type}: {folder} holds a model of type {inferred}")
+    if config is not None and config.model is not None:
+        options: Any = config.model
+    else:
+        options = _options(inferred, folder, settings)
+    try:
+        bundle = load(inferred).build(options, BuildContext(source=folder))
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
+        ) from error
+    bundle.model.to(default_device()).eval()
+    if bundle.ctc is not None and bundle.align is None:
+        bundle = replace(bundle, align=CtcAlign(bundle.ctc, bundle.processor.tokenizer))
+    return Trained(bundle, folder, inferred, config, calibration)
+
+
+def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
+    """The same model, asked for some of its tasks only."""
+    unknown = [task for task in tasks if task not in trained.bundle.tasks]
+    if unknown:
+        raise UserError(
+            f"{trained.folder} was trained for {', '.join(trained.bundle.tasks)}, not for {unknown[0]}"
+        )
+    bundle = trained.bundle
+    narrowed = replace(
+        bundle,
+        tasks=tasks,
+        encode=replace(bundle.encode, tasks=tasks),  # type: ignore[type-var]
+        collate=replace(bundle.collate, tasks=tasks),  # type: ignore[type-var]
+        generate=replace(bundle.generate, tasks=tasks),  # type: ignore[type-var]
+    )
+    return replace(trained, bundle=narrowed)
+
+
+def with_domain(trained: Trained, asked: str | None, option: str | None = None) -> Trained:
+    """The same model, its prompts with another domain than the utterances' own (see `ASKED`); None: as they are.
+
+    ``option``: what the user gave, default ``--domain``. Raises `UserError` for what the model cannot be asked.
+    """
+    if asked is None:
+        return trained
+    there = trained.bundle.domains
+    given = option or f"--domain {asked}"
+    if not there:
+        raise UserError(f"{given}: {trained.folder} holds a {trained.model_type}, which has no domains")
+    if asked not in (*ASKED, *there):
+        raise UserError(f"{given}: this model knows {', '.join(there)}; or one of {', '.join(ASKED)}")
+    if asked == SWAP and len(there) == 1:
+        raise UserError(f"{given}: this model knows {there[0]} alone; there is no other domain")
+    if asked == AUTO and not says_domain(trained):
+        raise UserError(
+            f"{given}: this model was not taught to say which domain it hears (model.domain_supervised: false); "
+            f"name one: {', '.join(there)}"
+        )
+    encode = replace(trained.bundle.encode, asked=asked)  # type: ignore[type-var]
+    return replace(trained, bundle=replace(trained.bundle, encode=encode))
+
+
+def says_domain(trained: Trained) -> bool:
+    """Whether the model learnt to say which domain it hears."""
+    return bool(getattr(trained.bundle.collate, "supervise", False))
+
+
+def _stock_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints"
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged, not JSON ({error}); save the model again or take a checkpoint"
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: no model's configuration")
+    return found
+
+
+def _run_config(folder: Path) -> Config | None:
+    for place in (folder, folder.resolve().parent):
+        path = place / "config.yaml"
+        if path.is_file() and (place == folder or folder.resolve().name.startswith("checkpoint-")):
+            return load_config(path)
+    return None
+
+
+def _options(model_type: str, folder: Path, settings: dict[str, Any]) -> Any:
+    """Options for a folder without a run: what its ``config.json`` remembers, else those of the stock model."""
+    schema = load(model_type).Options
+    known = {key: value for key, value in settings.items() if key in schema.model_fields}
+    if model_type == "ctc":
+        return schema(**known)
+    if model_type == "voxlm":
+        return schema(**{"name": str(folder), **known})
+    if model_type in ("whisper", "domain_whisper"):
+        return schema(**{"name": str(folder), "encoder_context": "full", **known})
+    return schema(**{"encoder": str(folder), "decoder": str(folder), **known})
+
+
+def default_device() -> str:
+    """The GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

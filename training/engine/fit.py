@@ -1,0 +1,238 @@
+"""The training of a `Run`: trainer, callbacks, final model, results."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import EarlyStoppingCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from training.config.arguments import DEFAULT_BATCH
+from training.config.schema import Config
+from training.data.amounts import amounts
+from training.data.sampler import Joining
+from training.engine import averaging, callbacks, checkpoint, provenance, schedule, tracking
+from training.engine import freezing as trainable
+from training.engine import run as runs
+from training.engine.provenance import Provenance
+from training.engine.trainer import SpeechTrainer, save_processor
+from training.engine.versions import commit, versions
+from training.evaluation.metrics import corpus_scores
+from training.evaluation.word_times import given_scores
+
+if TYPE_CHECKING:
+    from training.engine.run import Report, Run
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal, has saved, and can be resumed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
+
+
+class Abandoned(Exception):
+    """One of `Run.callbacks` has ended the run before its time (its ``abandoned`` is true): no model is written."""
+
+
+def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
+    """The trainer of a run and the plan of what it trains."""
+    config = run.config
+    settings = config.training
+    model, plan = runs.learning_part(config, run.bundle)
+    arguments = runs.arguments(run)
+    if settings.fp16 and not arguments.fp16:
+        report("training.fp16: there is no GPU here, training goes on in fp32")
+    generation: dict[str, Any] = {"num_beams": config.evaluation.num_beams, "do_sample": False}
+    if config.evaluation.max_new_tokens:
+        generation["max_new_tokens"] = config.evaluation.max_new_tokens
+    trainer = SpeechTrainer(
+        bundle=run.bundle,
+        model=model,
+        args=arguments,
+        train_dataset=run.train,
+        eval_dataset=run.dev,
+        batch_size=settings.batch_size or (None if settings.max_batch_seconds else DEFAULT_BATCH),
+        max_batch_seconds=settings.max_batch_seconds,
+        eval_batch_seconds=config.evaluation.batch_seconds,
+        eval_batch_size=settings.eval_batch_size,
+        score=given_scores if run.bundle.given_text else corpus_scores,
+        generation=generation,
+        label_smoothing=settings.label_smoothing_factor,
+        one_cycle=settings.lr_scheduler_type == "onecycle",
+        joining=joining(config),
+        no_decay=plan.rows,
+        ema_decay=settings.ema_decay,
+        make_batches=runs.make_batches(config, run.train.manifest),
+    )
+    return trainer, plan
+
+
+def joining(config: Config) -> Joining | None:
+    """Which clips are heard together; None where ``augmentation.join`` is off."""
+    settings = config.augmentation.join
+    if not (config.augmentation.enabled and settings.prob):
+        return None
+    return Joining(
+        settings.prob,
+        settings.most,
+        config.audio.max_length_seconds,
+        config.training.seed,
+        settings.after_epochs,
+    )
+
+
+def add_callbacks(
+    trainer: SpeechTrainer, run: Run, plan: Any, report: Report
+) -> callbacks.StopSignalCallback:
+    """The callbacks of every run, in the order in which they see the logs."""
+    settings = run.config.training
+    for default in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(default)
+    signals = callbacks.StopSignalCallback(report)
+    harder = run.config.augmentation.harder_after
+    metrics = run.folder / "metrics" / f"{run.config.output.experiment_name}_metrics.json"
+    chosen: list[Any] = [
+        callbacks.LoggingCallback(report),
+        callbacks.MetricsSaveCallback(metrics, run.config.output.experiment_name),
+        callbacks.ConvergenceMonitorCallback(report=report, anew=tuple(harder.values())),
+        callbacks.HypothesisCallback(lambda: trainer.last_predictions, report=report),
+        signals,
+        tracking.TrackingCallback(run.config, trainable.table(trainer.bare_model, plan)),
+    ]
+    if run.config.data.registry is not None:
+        from training.registry.recorder import RegistryCallback
+
+        chosen.append(RegistryCallback(run.config, lambda: signals.received is not None, report))
+    chosen += [callbacks.HarderClipsCallback(key, epochs, report) for key, epochs in harder.items()]
+    if plan.thaw:
+        model = trainer.bare_model
+        chosen.append(
+            callbacks.EncoderUnfreezeCallback(
+                plan.thaw_epochs,
+                freeze=lambda: trainable.freeze_for_now(model, plan),
+                thaw=lambda: trainable.thaw(model, plan),
+                report=report,
+            )
+        )
+    if settings.early_stopping_patience and run.dev is not None:
+        chosen.append(EarlyStoppingCallback(settings.early_stopping_patience))
+    for callback in (*chosen, *run.callbacks):
+        trainer.add_callback(callback)
+    return signals
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A trainer whose device, batches, optimiser and schedule are known to work; made by `prepare`, before anything is
+    written."""
+
+    trainer: SpeechTrainer
+    plan: Any
+    signals: callbacks.StopSignalCallback
+    provenance: Provenance
+
+
+def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool, report: Report) -> Ready:
+    """All that can go wrong before the first step, tried; writes nothing.
+
+    Raises `UserError` for settings that this machine or this data cannot be trained with, and for data that are not
+    those that ``resume`` was trained on (unless ``accept_changed_data``).
+    """
+    if run.config.training.cpu_threads:
+        torch.set_num_threads(run.config.training.cpu_threads)
+    found = provenance.continued(run, resume, accept_changed_data=accept_changed_data, report=report)
+    trainer, plan = make_trainer(run, report)
+    signals = add_callbacks(trainer, run, plan, report)
+    schedule.check(trainer, report)
+    trainer.provenance = provenance.on_devices(found, trainer, resume)
+    return Ready(trainer, plan, signals, trainer.provenance)
+
+
+def train(run: Run, ready: Ready, *, resume: Path | None, report: Report) -> dict[str, Any]:
+    """Train to the end of the schedule; write the final model and `runs.RESULTS`."""
+    with tracking.closed_at_the_end(run.config):
+        return _train(run, ready, resume, report)
+
+
+def _train(run: Run, ready: Ready, resume: Path | None, report: Report) -> dict[str, Any]:
+    trainer, plan, signals = ready.trainer, ready.plan, ready.signals
+    started = time.perf_counter()
+    try:
+        output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    finally:
+        signals.restore()
+    if signals.received is not None:
+        raise Stopped(signals.received)
+    if any(getattr(callback, "abandoned", False) for callback in run.callbacks):
+        raise Abandoned
+    seconds = time.perf_counter() - started
+    average_last(run, trainer, report)
+    _, learning = trainable.counts(trainable.table(trainer.bare_model, plan))
+    export(run, trainer)
+    results = {
+        "train_loss": output.training_loss,
+        "steps": output.global_step,
+        "epochs": trainer.state.epoch,
+        "train_seconds": seconds,
+        "audio_seconds_per_second": trainer.audio_seconds / seconds,
+        "best_metric": trainer.state.best_metric,
+        "best_checkpoint": trainer.state.best_model_checkpoint,
+        "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
+        "trainable_parameters": learning,
+        "cpu_threads": torch.get_num_threads(),
+        "devices": ready.provenance.devices,
+        "data_changes": ready.provenance.data_changes,
+        "utterances": len(run.train),
+        "data": amounts_of(run),
+        "longest_seconds": trainer.batches.longest(math.ceil(trainer.state.epoch or 0))
+        if trainer.batches
+        else None,
+        "resumed_from": str(resume) if resume else None,
+        "commit": commit(),
+        "versions": versions(),
+    }
+    if trainer.args.should_save:
+        runs.write_results(run.folder, results)
+    return results
+
+
+def amounts_of(run: Run) -> dict[str, dict[str, Any]]:
+    """How much was trained on, and how much the checkpoints were chosen on."""
+    splits = {"train": run.train, "dev": run.dev}
+    return {name: amounts(rows.manifest) for name, rows in splits.items() if rows is not None}
+
+
+def average_last(run: Run, trainer: SpeechTrainer, report: Report) -> None:
+    """The mean of the newest checkpoints instead of the best one, where the dev split says that it is no worse."""
+    wanted, best = run.config.training.average_checkpoints, trainer.state.best_metric
+    folders = [path for path in checkpoint.checkpoints(run.folder) if not checkpoint.why_incomplete(path)]
+    if not wanted or best is None or len(folders) < 2:
+        return
+    metric = str(trainer.args.metric_for_best_model)
+    stays, found = averaging.settle(
+        trainer.bare_model,
+        folders[:wanted],
+        lambda: trainer.evaluate()[metric],
+        best,
+        greater_is_better=bool(trainer.args.greater_is_better),
+    )
+    report(
+        f"the mean of the last {len(folders[:wanted])} checkpoints has {metric} {found:.4f}, the best one {best:.4f}: "
+        f"{'the mean' if stays else 'the best one'} is kept"
+    )
+
+
+def export(run: Run, trainer: SpeechTrainer) -> None:
+    """The final model in the run's folder, as stock transformers loads it: adapters merged, processor included."""
+    if not trainer.args.should_save:
+        return
+    model = trainable.merge(trainer.accelerator.unwrap_model(trainer.model))
+    model.save_pretrained(run.folder)
+    save_processor(run.bundle.processor, run.folder)

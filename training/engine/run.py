@@ -1,0 +1,436 @@
+"""A run: from a checked configuration to a trained model in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from training.config.arguments import best_metric, environment, logging_folder, training_arguments
+from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
+from training.config.schema import Config, Data
+from training.data.amounts import cells
+from training.data.augment import Augment, make_augment
+from training.data.control_marks import warn
+from training.data.dataset import SpeechDataset, unwritable, validate
+from training.data.ledger import DropLedger
+from training.data.manifest import load_manifest
+from training.data.missing import checked, is_marker
+from training.data.sampler import DurationBatchSampler
+from training.data.sound.channel import parse_channel
+from training.data.sources.dataset import load_source
+from training.data.system_files import is_empty
+from training.data.tasks import check_tasks
+from training.engine import checkpoint
+from training.engine.freezing import optimizer_name
+from training.engine.selection import check_metric
+from training.errors import UserError
+from training.folders import missing_parts, remove_empty, vain_start_removed, writable
+from training.models.architecture import PRETRAINED, BuildContext, Bundle, load
+
+RESULTS = "train_results.json"
+OF_VALUE = ("checkpoint-*", "metrics/*.json", "*.safetensors", RESULTS)
+"""What of a run's folder is never removed when a start fails: checkpoints, logged steps, models, results."""
+SPLIT_SEED = 42
+"""Draws the dev rows of a manifest that names none: the same in every run, so that seeds can be compared."""
+Split = Literal["train", "dev", "test"]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that `fit` needs; made by `build`."""
+
+    config: Config
+    bundle: Bundle
+    train: SpeechDataset
+    dev: SpeechDataset | None
+    dropped: dict[str, DropLedger]
+    callbacks: tuple[Any, ...] = ()
+    """More of the trainer's callbacks, behind those of every run."""
+
+    @property
+    def folder(self) -> Path:
+        """Checkpoints, logs, results and the final model of this run."""
+        return self.config.output.dir
+
+
+def open_split(config: Config, split: Split) -> Any:
+    """The manifest of ``train``, ``dev`` or ``test``; None where the configuration names none."""
+    rows, domains = _whole_split(config, split), config.data.domains
+    if rows is not None and (channel := parse_channel(config.audio.channel)) is not None:
+        rows.take_channel(channel)
+    return rows if rows is None or domains is None or split == "test" else _of_domains(rows, domains, split)
+
+
+def _of_domains(rows: Any, domains: Collection[str], split: Split) -> Any:
+    """The rows of these domains; `UserError` for one that no row has."""
+    there = cells(rows, "domain")
+    if absent := sorted(set(domains) - set(there)):
+        known = ", ".join(sorted({name for name in there if name})) or "none"
+        raise UserError(
+            f"data.domains: no row of {split} is of the domain {absent[0]!r} (there are: {known})"
+        )
+    return rows.select([index for index, domain in enumerate(there) if domain in domains])
+
+
+def _whole_split(config: Config, split: Split) -> Any:
+    data = config.data
+    if data.shards is not None:
+        return _open_shards(data, split)
+    if data.librispeech is not None:
+        from training.data.sources.librispeech import load_librispeech
+
+        names = getattr(data.librispeech, split)
+        return load_librispeech(data.librispeech.root, names) if names else None
+    if data.registry is not None:
+        from training.registry.source import load_version
+
+        return load_version(data.registry, data.version, split)
+    if data.dataset is not None:
+        return load_source(
+            data.dataset.path,
+            name=data.dataset.name,
+            split=data.dataset.split[split],
+            columns=data.dataset.columns,
+            audio_root=data.audio_root,
+        )
+    if data.manifest is not None:
+        from training.data.prepare.split_column import open_part
+
+        return open_part(
+            data.manifest,
+            split,
+            dev_share=data.dev_share,
+            seed=SPLIT_SEED,
+            audio_root=data.audio_root,
+            columns=data.columns,
+        )
+    path: Path | None = getattr(data, split)
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UserError(
+            f"data.{split}: {path} is not there; make it with training/data/split_data.py, or name another"
+        )
+    return load_manifest(path, audio_root=data.audio_root, columns=data.columns, need_text=True)
+
+
+def _open_shards(data: Data, split: Split) -> Any:
+    from training.data.sources.shards.source import load_shards
+
+    shards = data.shards
+    assert shards is not None
+    if not (folders := getattr(shards, split)):
+        return None
+    return load_shards(
+        folders,
+        domains=shards.domains,
+        default_domain=shards.default_domain,
+        columns=data.columns,
+        keys=shards.keys,
+    )
+
+
+def make_batches(config: Config, rows: Any) -> Callable[..., DurationBatchSampler]:
+    """What cuts the training rows into batches, given the bounds of one and the place among the processes."""
+    shards = config.data.shards
+    if shards is None:
+        return partial(DurationBatchSampler, rows.durations)
+    from training.data.sources.shards.order import ShardBatchSampler
+
+    return partial(ShardBatchSampler.of, rows, balance=shards.balance, shuffle_buffer=shards.shuffle_buffer)
+
+
+def build(config: Config, *, source: Path | None = None, report: Report = print) -> Run:
+    """Read the data, build the model, drop what cannot be used and say what that was.
+
+    Raises `UserError` when more than ``data.max_dropped_share`` of a split cannot be used.
+    """
+    train = open_split(config, "train")
+    if train is None:
+        raise UserError("data.train: nothing to train on")
+    dev = open_split(config, "dev") if config.training.eval_strategy != "no" else None
+    context = BuildContext(
+        texts=lambda: trained_texts(train, config.data.keep_text_markers),
+        source=source,
+        seed=config.training.seed,
+    )
+    bundle = build_bundle(config, context)
+    check_sample_rate(config, bundle)
+    augment = augment_for(config, bundle)
+    for note in bundle.notes:
+        report(note)
+    datasets, dropped = {}, {}
+    for name, manifest in (("train", train), ("dev", dev)):
+        if manifest is not None:
+            check_tasks(manifest, bundle.tasks, f"data.{name}", every=name == "train")
+            datasets[name], dropped[name] = usable(config, bundle, manifest, name, report)
+    datasets["train"].augment = augment
+    limit = config.evaluation.max_utterances
+    if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
+        datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
+    if "dev" in datasets:
+        timed = bundle.align is not None
+        check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks, timed=timed)
+    return Run(
+        config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
+    )
+
+
+def check_sample_rate(config: Config, bundle: Bundle) -> None:
+    """`UserError` where the sound would not be what the model hears."""
+    if config.audio.sample_rate != bundle.sample_rate:
+        raise UserError(
+            f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {bundle.sample_rate} samples a second"
+        )
+
+
+def augment_for(config: Config, bundle: Bundle) -> Augment | None:
+    """The changes of the training clips; `UserError` for those that cannot be with this model or without a folder."""
+    return make_augment(
+        config.augmentation,
+        sample_rate=bundle.sample_rate,
+        seed=config.training.seed,
+        spectrogram=bundle.spectrogram,
+        joinable=bundle.ctc is not None,
+    )
+
+
+def learning_part(config: Config, bundle: Bundle) -> tuple[Any, Any]:
+    """The model to train and the plan of what of it learns. What thaws later is not frozen here."""
+    from training.engine import freezing as trainable
+
+    settings = config.training
+    return trainable.apply(
+        bundle,
+        mode=settings.trainable,
+        freeze=settings.freeze,
+        freeze_encoder=bool(settings.freeze_encoder),
+        freeze_feature_encoder=bool(settings.freeze_feature_encoder),
+        freeze_encoder_epochs=settings.freeze_encoder_epochs or 0,
+        lora=settings.lora,
+    )
+
+
+def build_bundle(config: Config, context: BuildContext) -> Bundle:
+    """The architecture that ``model.type`` names, seeded."""
+    from transformers import set_seed
+
+    assert config.model is not None
+    set_seed(context.seed)
+    module = load(config.model.type)  # type: ignore[attr-defined]
+    return module.build(config.model, context)
+
+
+def usable(
+    config: Config, bundle: Bundle, manifest: Any, name: str, report: Report
+) -> tuple[SpeechDataset, DropLedger]:
+    """The dataset of a split less what cannot be trained on, and the ledger of what that was."""
+    encode = bundle.train_encode if name == "train" else None
+    dataset = SpeechDataset(
+        manifest,
+        encode or bundle.encode,
+        bundle.sample_rate,
+        min_seconds=config.data.min_seconds,
+        max_seconds=config.audio.max_length_seconds,
+        keep_markers=checked(config.data.keep_text_markers, "data.keep_text_markers"),
+    )
+    for note in getattr(manifest, "notes", ()):
+        report(f"{name}: {note}")
+    kept, found = validate(dataset, workers=config.dataloader.num_workers)
+    ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
+    total = len(manifest) + len(ledger) - len(found)
+    if ledger.drops:
+        report(f"{name}: {len(ledger)} of {total} utterances cannot be used\n{ledger.summary()}")
+    ledger.check_share(total, config.data.max_dropped_share)
+    if not len(kept):
+        raise UserError(f"data.{name}: none of {len(manifest)} utterances can be used; see the list above")
+    chosen = (
+        dataset if len(kept) == len(dataset) else dataset.select(kept)
+    )  # a selection is a copy of the table
+    pieces, rows = unwritable(chosen)
+    if pieces:
+        report(
+            f"{name}: {pieces} pieces of text in {rows} utterances are not in the model's vocabulary; they read as "
+            "unknown, and no hypothesis can contain them"
+        )
+    warn((text for _, _, text in manifest.texts()), lambda line: report(f"{name}: {line}"))
+    return chosen, ledger
+
+
+def fit(
+    run: Run,
+    *,
+    resume: Path | None = None,
+    fresh: bool = False,
+    accept_changed_data: bool = False,
+    claimed: Callable[[], None] = lambda: None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Train, keep the best model, write the run's folder; returns what `RESULTS` holds.
+
+    ``resume`` is a whole checkpoint of this run; it goes on with other data only where ``accept_changed_data`` is set. A
+    folder that already holds a run is a `UserError` unless ``fresh``, which removes that run's own files first. The
+    folder is claimed (``claimed`` is called then) when device, optimiser and schedule are known to work; a start that
+    fails behind that, before there is a checkpoint or a logged step, takes what it has written with it.
+    """
+    from training.engine import fit as fitting
+
+    check_folder(run.folder, resume=resume, fresh=fresh)
+    os.environ.update(environment(run.config))
+    own = own_files(run) if resume is None and first_rank() else []
+    with vain_start_removed(run.folder, own, of_value=OF_VALUE) as start:
+        ready = fitting.prepare(run, resume=resume, accept_changed_data=accept_changed_data, report=report)
+        claim_folder(run.folder, resume=resume, fresh=fresh)
+        start.claimed = True
+        claimed()
+        if first_rank():
+            save_resolved(run.config, run.folder, replace=resume is not None)
+            for name, ledger in run.dropped.items():
+                ledger.write(run.folder / dropped_file(name))
+        return fitting.train(run, ready, resume=resume, report=report)
+
+
+def own_files(run: Run) -> list[Path]:
+    """What a run writes into its folder before its first checkpoint and its first logged step."""
+    names = [RESOLVED_NAME, *map(dropped_file, run.dropped)]
+    log = run.config.output.log_file
+    inside = [log] if log is not None and log.resolve().is_relative_to(run.folder.resolve()) else []
+    return [*(run.folder / name for name in names), logging_folder(run.config), *inside]
+
+
+def dropped_file(split: str) -> str:
+    """Name of a split's ledger in the run's folder."""
+    return f"dropped_{split}.tsv"
+
+
+def check_model(config: Config, folder: Path) -> None:
+    """`UserError` where the run that is gone on with was begun with another ``model:`` block: its weights are there."""
+    target = folder / RESOLVED_NAME
+    if not target.is_file():
+        return
+    before, now = read_file(target).data.get("model") or {}, config.as_dict().get("model") or {}
+    before = {**_defaults(config.model), **before}  # keys that are younger than the run
+    changed = [key for key in differences(before, now) if key.partition(".")[0] in before]
+    if changed:
+        raise UserError(
+            f"model.{changed[0]}: not what {target} says, and --resume goes on with that model; leave it as it was, or "
+            "begin another run (another output.experiment_name, or --fresh)"
+        )
+
+
+def _defaults(options: Any) -> dict[str, Any]:
+    """What the keys of a ``model:`` block are when nobody sets them, as a file would say it."""
+    from pydantic_core import to_jsonable_python
+
+    fields = type(options).model_fields.items()
+    return {
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
+        for name, field in fields
+        if not field.is_required()
+    }
+
+
+def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
+    """`UserError` where writing into the run's folder is impossible, or not what the user asked for."""
+    if not first_rank():
+        return
+    if missing := missing_parts(folder):
+        writable(folder, "output.dir")
+        remove_empty(missing)  # made again when there is something to write
+        return
+    writable(folder, "output.dir")
+    if resume is not None or is_empty(folder):
+        return
+    if not fresh:
+        raise UserError(
+            f"{folder} already holds files; go on with --resume, start over with --fresh (which removes a run), "
+            "or choose another output.dir"
+        )
+    if not (folder / "config.yaml").is_file():
+        raise UserError(
+            f"--fresh: {folder} was not written by a run and is left alone; choose another output.dir"
+        )
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"--fresh: {folder} holds the working directory and is left alone; choose another output.dir"
+        )
+
+
+def check_origin(config: Config) -> None:
+    """`UserError` where ``--fresh`` would remove the very model that the run begins with."""
+    folder = config.output.dir.resolve()
+    for key in PRETRAINED:
+        value = getattr(config.model, key, None)
+        if isinstance(value, str) and value and Path(value).resolve().is_relative_to(folder):
+            raise UserError(
+                f"--fresh: {config.output.dir} holds model.{key} ({value}) and is left alone; choose another output.dir"
+            )
+
+
+def claim_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
+    """`check_folder`, then make it; with ``fresh`` the run that it holds is removed."""
+    check_folder(folder, resume=resume, fresh=fresh)
+    if fresh and first_rank() and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that writes (the launcher sets ``RANK``)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def arguments(run: Run) -> Any:
+    """`Seq2SeqTrainingArguments` of the run on this machine."""
+    import torch
+    from transformers import Seq2SeqTrainingArguments
+
+    values = training_arguments(run.config)
+    if run.config.profile.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("profile.device: cuda, but this machine shows no GPU; use profile.device=cpu or auto")
+    if not torch.cuda.is_available():
+        values |= {"fp16": False}
+    device = "cuda" if torch.cuda.is_available() and run.config.profile.device != "cpu" else "cpu"
+    _check_bf16(values)
+    if "optim" in values:
+        values["optim"] = optimizer_name(str(values["optim"]), device)
+    values["label_smoothing_factor"] = 0.0  # the model's own loss smooths
+    values["logging_nan_inf_filter"] = False  # a loss that is not finite stops the run instead
+    if run.dev is None:
+        values |= {"eval_strategy": "no", "load_best_model_at_end": False}
+    try:
+        return Seq2SeqTrainingArguments(**values)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"training: transformers refuses these settings: {error}") from error
+
+
+def _check_bf16(values: Mapping[str, Any]) -> None:
+    """`UserError` where bf16 is asked for on a machine that has no GPU for it."""
+    from transformers.utils import is_torch_bf16_gpu_available
+
+    if values["bf16"] and not values["use_cpu"] and not is_torch_bf16_gpu_available():
+        raise UserError(
+            "profile.precision: bf16 (or training.bf16), but this machine shows no GPU that computes in it; use "
+            "profile.precision=fp32, fp16 on an older GPU, or profile.device=cpu, where bf16 works but is slow"
+        )
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """``train_results.json``: its presence says that the run is finished."""
+    checkpoint.write_json(folder / RESULTS, results)
+
+
+def trained_texts(manifest: Any, keep: Collection[str]) -> Iterator[tuple[str, str | None, str]]:
+    """The texts that are trained on: no vocabulary is made of rows that the ledger takes."""
+    return (text for text in manifest.texts() if not is_marker(text[-1], keep))
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    """``wanted`` indices spread evenly over a split, so that every video has its part."""
+    return [i * total // wanted for i in range(wanted)]

@@ -1,0 +1,365 @@
+"""The one trainer of all architectures: Hugging Face's, with honest batches, losses, checkpoints and scores."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised
+from training.data.workers import leave_signals_to_the_run
+from training.decoding.predict import Prediction, predict
+from training.engine import checkpoint, tracking
+from training.engine.averaging import MovingAverage, MovingAverageCallback, save_raw
+from training.engine.freezing import short_name
+from training.engine.provenance import Provenance
+from training.errors import UserError
+from training.models.architecture import Bundle, model_inputs
+
+
+class NotFiniteError(UserError):
+    """The loss of a batch is NaN or infinite; says which utterances were in it."""
+
+
+NO_EPOCH = sys.maxsize
+"""An epoch that no run reaches: training begins behind it, and so not at all."""
+
+
+class OneCycle(torch.optim.lr_scheduler.OneCycleLR):
+    """One that goes on along the cycle of *this* run's steps where a checkpoint's run was to have more or fewer."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """All but the shape of the cycle."""
+        ours = ("total_steps", "_schedule_phases")
+        super().load_state_dict({name: value for name, value in state_dict.items() if name not in ours})
+
+
+class SpeechTrainer(Seq2SeqTrainer):
+    """``Seq2SeqTrainer`` over a `Bundle`.
+
+    - batches come from `DurationBatchSampler` or what ``make_batches`` makes, the same list on every rank;
+    - the loss is normalised by the supervised tokens of the whole accumulated batch over all ranks;
+    - ``evaluate`` gives the loss and the scores of hypotheses keyed by utterance id, from one encoding;
+    - checkpoints hold safetensors and JSON only and end with a marker that they are whole;
+    - a loss that is not finite stops the run and names the utterances.
+    """
+
+    def __init__(
+        self,
+        *,
+        bundle: Bundle,
+        args: Seq2SeqTrainingArguments,
+        train_dataset: Any,
+        eval_dataset: Any,
+        batch_size: int | None,
+        max_batch_seconds: float | None,
+        eval_batch_seconds: float,
+        eval_batch_size: int | None = None,
+        score: Any,
+        generation: dict[str, Any] | None = None,
+        label_smoothing: float = 0.0,
+        one_cycle: bool = False,
+        joining: Joining | None = None,
+        no_decay: Collection[str] = (),
+        ema_decay: float | None = None,
+        make_batches: Callable[..., DurationBatchSampler] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        model: torch.nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            model=model if model is not None else bundle.model,
+            args=args,
+            data_collator=bundle.train_collate or bundle.collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=bundle.processor,
+            callbacks=list(callbacks),
+        )
+        self.bundle = bundle
+        self.batch_size, self.max_batch_seconds = batch_size, max_batch_seconds
+        self.eval_batch_seconds, self.eval_batch_size = eval_batch_seconds, eval_batch_size
+        self.make_batches = make_batches
+        self.score = score
+        self.generation = generation or {}
+        self.audio_seconds = 0.0
+        self._heard = (time.perf_counter(), 0.0)
+        self._loader: DataLoader[Any] | None = None
+        self.last_predictions: list[Prediction] = []
+        self.provenance: Provenance | None = None
+        """Written with every checkpoint."""
+        bundle.model.label_smoothing = label_smoothing  # type: ignore[assignment]
+        # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self.one_cycle, self.joining = one_cycle, joining
+        self.no_decay = frozenset(no_decay)
+        self.batches: DurationBatchSampler | EpochBatches | None = None
+        self.average: MovingAverage | None = None
+        if ema_decay is not None:
+            self.average = MovingAverage(self.bare_model, ema_decay)
+            self.add_callback(MovingAverageCallback(self.average, lambda: self.bare_model))
+
+    @property
+    def bare_model(self) -> torch.nn.Module:
+        """The model without what spreads it over processes."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base class; ends its workers whatever happens, and ends with the averaged weights where asked for."""
+        try:
+            output = super().train(*args, **kwargs)
+            if self.average is not None and not self._best_is_loaded():
+                self.average.copy_to(self.bare_model)
+            self.average = None  # checkpoints hold averaged weights: the best one is one already
+            return output
+        finally:
+            iterator = getattr(self._loader, "_iterator", None)
+            if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+                iterator._shutdown_workers()
+
+    def _best_is_loaded(self) -> bool:
+        return bool(self.args.load_best_model_at_end and self.state.best_model_checkpoint)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As the base class, or one cycle (Smith and Topin, 2018): up over the warm-up (three tenths of the
+        steps where none is set), down to nothing over the rest, along cosines. The momentum stays."""
+        if not self.one_cycle or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        chosen = optimizer if optimizer is not None else self.optimizer
+        assert chosen is not None
+        warmup = self.args.get_warmup_steps(num_training_steps) / max(1, num_training_steps)
+        self._created_lr_scheduler = True
+        schedule = OneCycle(
+            chosen,
+            max_lr=[group["lr"] for group in chosen.param_groups],
+            total_steps=num_training_steps + 1,
+            pct_start=warmup or 0.3,
+            cycle_momentum=False,
+        )
+        self.lr_scheduler = schedule  # type: ignore[assignment]
+        return schedule
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """As the base class, which would train a run that has had all its steps for one more."""
+        epochs, batches = super()._init_training_state(*args, **kwargs)
+        return (NO_EPOCH, 0) if self.state.global_step >= self.state.max_steps else (epochs, batches)
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """As the base class, less those of which only some rows learn: decay would move all of them."""
+        return [
+            name for name in super().get_decay_parameter_names(model) if short_name(name) not in self.no_decay
+        ]
+
+    # Batches
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """One loader over this rank's share; accelerate would shard it again, so it never sees it."""
+        make = self.make_batches or partial(DurationBatchSampler, self.train_dataset.durations)  # type: ignore[union-attr]
+        sampler = make(
+            max_seconds=self.max_batch_seconds,
+            batch_size=self.batch_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            rank=self.args.process_index,
+            world=self.args.world_size,
+        )
+        changed = getattr(self.train_dataset, "augment", None) is not None
+        self.batches = EpochBatches(sampler, self.joining) if changed else sampler
+        workers = self.args.dataloader_num_workers
+        self._loader = DataLoader(
+            Supervised(self.train_dataset),
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=bool(workers) and self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
+            worker_init_fn=leave_signals_to_the_run,
+            # Its own, so that starting an iteration takes nothing from the draws that dropout depends on.
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+        return self._loader
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """Count the audio of the accumulated batch on the way (for hours per second)."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.audio_seconds += sum(batch["seconds"] for batch in batches)
+        return batches, items
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the machine does, before the reporters see it: the speed since the last log, in hours of this rank's
+        audio per second, and the use of the GPU."""
+        if "loss" in logs:
+            now, (then, heard) = time.perf_counter(), self._heard
+            logs["audio_hours_per_second"] = (self.audio_seconds - heard) / 3600 / max(now - then, 1e-9)
+            self._heard = (now, self.audio_seconds)
+            logs.update(tracking.gpu_use())
+        super().log(logs, start_time)
+
+    # Loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The model's own loss, already divided by the tokens of the accumulated batch over all ranks."""
+        outputs = model(**model_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        loss = outputs.loss
+        if num_items_in_batch is not None and self.args.world_size > 1:
+            # DDP averages gradients over ranks, while the items were summed over them.
+            loss = loss * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """One forward and backward pass; stops at a loss that is not finite."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise NotFiniteError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}, in a batch of the utterances "
+                f"{', '.join(inputs['ids'])}; the last checkpoint is untouched. Look at these clips "
+                "(polyvox preprocess --decode measures all), or lower training.learning_rate, or train in bf16 or fp32 "
+                "instead of fp16"
+            )
+        return loss
+
+    # Evaluation
+
+    def evaluate(  # type: ignore[override]
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss and scores over the whole set, each utterance once, whatever the number of ranks."""
+        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        started = time.perf_counter()
+        with self._averaged():
+            result = predict(
+                self.bundle,
+                dataset,
+                model=self.bare_model,
+                batch_seconds=self.eval_batch_seconds,
+                batch_size=self.eval_batch_size,
+                generation=self.generation,
+                given_text=self.bundle.given_text,
+                rank=self.args.process_index,
+                world=self.args.world_size,
+                workers=self.args.dataloader_num_workers,
+                context=self.args.dataloader_multiprocessing_context,
+                autocast=self.compute_loss_context_manager,
+            )
+        result = result.gathered(self.args.world_size)
+        self.last_predictions = [] if self.bundle.given_text else result.predictions
+        metrics = {
+            "loss": result.loss,
+            **self.score([row.example for row in result.predictions], result.hypotheses),
+        }
+        metrics["runtime"] = time.perf_counter() - started
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _averaged(self) -> AbstractContextManager[dict[str, torch.Tensor]]:
+        """The model as it is judged and kept: with averaged weights, where there is an average."""
+        return nullcontext({}) if self.average is None else self.average.applied(self.bare_model)
+
+    # Checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights, configuration and processor; not the pickled arguments that the base class adds."""
+        folder = Path(str(output_dir if output_dir is not None else self.args.output_dir))
+        if not self.args.should_save:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._averaged() as raw:
+            self.bare_model.save_pretrained(folder, state_dict=state_dict)  # type: ignore[operator]
+        if raw:
+            save_raw(raw, folder)
+        save_processor(self.bundle.processor, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As the base class; the moving average and the weights that it averages go each to its place."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.restore(self.bare_model, Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Mark the new checkpoint as whole before an older one is deleted."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        (folder / checkpoint.MARKER).unlink(missing_ok=True)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            if self.provenance is not None:
+                self.provenance.save(folder)
+            checkpoint.mark_complete(folder)
+            rotate_checkpoints(
+                output_dir=str(folder.parent),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            checkpoint.save_optimizer(self.optimizer, Path(output_dir))
+            assert self.lr_scheduler is not None
+            checkpoint.write_json(Path(output_dir) / checkpoint.SCHEDULER, self.lr_scheduler.state_dict())
+
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        if folder is None:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(folder)
+            return
+        checkpoint.load_optimizer(self.optimizer, Path(folder))
+        assert self.lr_scheduler is not None
+        self.lr_scheduler.load_state_dict(json.loads((Path(folder) / checkpoint.SCHEDULER).read_text("utf8")))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and self.args.should_save:
+            checkpoint.write_json(Path(output_dir) / checkpoint.SCALER, scaler.state_dict())
+
+    def _load_scaler(self, folder: str | None) -> None:
+        scaler = getattr(self.accelerator, "scaler", None)
+        if folder is not None and scaler is not None and (path := Path(folder) / checkpoint.SCALER).is_file():
+            scaler.load_state_dict(json.loads(path.read_text("utf8")))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        checkpoint.save_rng(Path(output_dir), self.args.process_index)
+
+    def _load_rng_state(self, folder: str | None) -> None:
+        if folder is not None:
+            checkpoint.load_rng(Path(folder), self.args.process_index)
+
+
+def save_processor(processor: Any, folder: Path) -> None:
+    """The processor, and its feature extractor once more under the file name that older readers look for."""
+    processor.save_pretrained(folder)
+    processor.feature_extractor.save_pretrained(folder)

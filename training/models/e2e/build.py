@@ -1,0 +1,380 @@
+"""Speech encoder and mBART decoder: direct speech recognition and translation, pretrained or from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from transformers import (
+    GenerationConfig,
+    MBart50Tokenizer,
+    PreTrainedModel,
+    SpeechEncoderDecoderConfig,
+    Wav2Vec2FeatureExtractor,
+)
+
+from training.data.example import TASKS
+from training.errors import UserError
+from training.models.architecture import Batch, BuildContext, Bundle, new_tokens
+from training.models.common import SETTINGS
+from training.models.common.ctc import CtcCharacters, head_characters
+from training.models.common.decode import Decode
+from training.models.common.weights import load_whole
+from training.models.e2e.collator import E2ECollator, E2EEncode, Frames
+from training.models.e2e.model import SpeechTranslationModel
+from training.models.e2e.parts import (
+    load_decoder,
+    load_encoder,
+    load_tokenizer,
+    public_decoder,
+    public_encoder,
+    scratch_decoder,
+    scratch_encoder,
+    set_vocabulary,
+)
+from training.models.e2e.processor import SpeechProcessor
+from training.models.e2e.tokenizer import (
+    TASK_TOKENS,
+    extend_tokenizer,
+    language_token,
+    train_mbart_tokenizer,
+    trim_tokenizer,
+)
+
+STAND_IN_TEXTS = 20_000
+STAND_IN_PIECES = 8_000
+ASSUMED_TRIMMED = 20_000
+"""Ids that a dry run expects of a trimmed vocabulary when it cannot be computed."""
+
+GROUPS = {
+    "encoder": ("encoder.*",),
+    "feature_encoder": ("encoder.feature_extractor.*",),
+    "decoder": ("decoder.*",),
+    # LNA (Li et al., 2021): layer norms and attention; what has no pretrained weights must learn in any case.
+    "lna": ("*layer_norm*", "*layernorm*", "*attention*", "*_attn.*", "enc_to_dec_proj.*", "ctc_head.*"),
+    "lora_save": ("enc_to_dec_proj", "ctc_head"),
+    "lora": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "intermediate_dense", "output_dense"),
+}
+
+
+class Sizes(BaseModel):
+    """A model from scratch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    vocab_size: int = Field(1000, ge=1)
+    """Text pieces of the tokenizer that is trained on the training split."""
+    encoder: dict[str, Any]
+    """Any field of ``Wav2Vec2Config``."""
+    decoder: dict[str, Any]
+    """Any field of ``MBartConfig``; only the decoder's count."""
+
+
+class Options(BaseModel):
+    """The ``model:`` block of ``model.type: e2e``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: Literal["e2e"] = "e2e"
+    """The architecture."""
+    encoder: str | None = None
+    """Hub id or folder of a pretrained wav2vec2 (HuBERT, WavLM, …)."""
+    decoder: str | None = None
+    """Hub id or folder of a pretrained mBART-50."""
+    add_adapter: bool = True
+    """A linear projection from the encoder's width to the decoder's, where they differ. ``false`` refuses
+    a pair of different widths instead."""
+    task: Literal["transcribe", "translate", "both"] = "both"
+    """What each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
+    language: str = "vi"
+    """Language of transcripts whose row names none (ISO 639, or an mBART code such as ``vi_VN``)."""
+    target_language: str | None = None
+    """Language of translations whose row names none; default: ``language``."""
+    sizes: Sizes | None = None
+    """From scratch, instead of ``encoder`` and ``decoder``."""
+    ctc_weight: float = Field(0.0, ge=0)
+    """Weight of a CTC loss of the encoder on the transcript's tokens; helps models from scratch to align."""
+    trim_vocabulary: bool = False
+    """Keep only the pieces of the decoder's vocabulary that the training texts need: mBART-50's 250,054 ids
+    take more memory than all its layers."""
+    max_label_tokens: int = Field(256, ge=8)
+    """Longest label sequence, prompt and EOS included; longer examples are dropped and listed."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Options:
+        named = (self.encoder is not None) + (self.decoder is not None)
+        if named == 1 or (named == 2) == (self.sizes is not None):
+            raise ValueError(
+                "give either encoder and decoder (pretrained models) or sizes (from scratch), not both"
+            )
+        if self.trim_vocabulary and self.sizes is not None:
+            raise ValueError(
+                "trim_vocabulary: a vocabulary from scratch has nothing to trim; set sizes.vocab_size"
+            )
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks in the order of the labels' second axis."""
+        return TASKS if self.task == "both" else (self.task,)
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        """Language of transcripts and of translations, where a row names none."""
+        return self.language, self.target_language or self.language
+
+
+@dataclass(frozen=True)
+class _Parts:
+    encoder: PreTrainedModel
+    decoder: PreTrainedModel
+    extractor: Wav2Vec2FeatureExtractor
+    tokenizer: MBart50Tokenizer
+    vocabulary_map: list[int | None] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def build(options: Options, context: BuildContext) -> Bundle:
+    """Model, processor and data functions of a run with a speech encoder and an mBART decoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed)
+        if context.source is not None:
+            return _bundle(options, *_restore(options, context, context.source))
+        parts = (
+            _from_scratch(options, context) if options.sizes is not None else _pretrained(options, context)
+        )
+        characters = head_characters(options.ctc_weight, None, context.texts)
+        processor = SpeechProcessor(parts.extractor, parts.tokenizer, parts.vocabulary_map)
+        return _bundle(options, _assemble(options, parts, characters), processor, parts.notes)
+
+
+def _bundle(
+    options: Options, model: SpeechTranslationModel, processor: SpeechProcessor, notes: tuple[str, ...] = ()
+) -> Bundle:
+    _check(options, model)
+    encoder, tokenizer = model.config.encoder, processor.tokenizer
+    frames = Frames(_convolutions(encoder))
+    ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
+    return Bundle(
+        model=model,
+        processor=processor,
+        tasks=options.tasks,
+        sample_rate=processor.feature_extractor.sampling_rate,
+        languages=options.languages,
+        encode=E2EEncode(
+            processor.feature_extractor,
+            tokenizer,
+            options.tasks,
+            _languages(options, tokenizer),
+            frames,
+            options.max_label_tokens,
+            ctc=ctc,
+        ),
+        collate=E2ECollator(
+            options.tasks,
+            start_id=tokenizer.eos_token_id,
+            pad_id=tokenizer.pad_token_id,
+            min_samples=frames.samples(getattr(encoder, "mask_time_length", 0) + 1),
+            ctc=ctc is not None,
+        ),
+        generate=Generate(options.tasks),
+        decode=Decode(tokenizer),
+        groups=GROUPS,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class Generate:
+    """``(model, batch, **generation) -> {task: ids [batch, length]}``; one encoding for all tasks."""
+
+    tasks: tuple[str, ...]
+
+    def __call__(
+        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+    ) -> Mapping[str, torch.Tensor]:
+        prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
+        wanted, positions = generation.get("max_new_tokens"), model.config.decoder.max_position_embeddings
+        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[-1])
+        ids = model.generate_tasks(
+            batch["input_values"],
+            prompts,
+            attention_mask=batch["attention_mask"],
+            states=states,
+            **generation,
+        )
+        return {task: ids[:, i] for i, task in enumerate(self.tasks)}
+
+
+def _from_scratch(options: Options, context: BuildContext) -> _Parts:
+    assert options.sizes is not None
+    texts = list(_texts(context))
+    if not texts and not context.meta:
+        raise UserError("model.sizes: a tokenizer from scratch needs training texts, and the split has none")
+    tokenizer = train_mbart_tokenizer(texts, options.sizes.vocab_size)
+    tokenizer = extend_tokenizer(tokenizer, _control_tokens(options, context))
+    with torch.device("meta" if context.meta else "cpu"):
+        encoder = scratch_encoder(options.sizes.encoder)
+        decoder = scratch_decoder(options.sizes.decoder, len(tokenizer), options.max_label_tokens)
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=encoder.config.feat_extract_norm == "layer")
+    return _Parts(
+        encoder, decoder, extractor, tokenizer, notes=(f"tokenizer from scratch: {len(tokenizer)} ids",)
+    )
+
+
+def _pretrained(options: Options, context: BuildContext) -> _Parts:
+    assert options.encoder is not None and options.decoder is not None
+    if context.meta:
+        encoder, extractor = public_encoder(options.encoder)
+        decoder = public_decoder(options.decoder)
+    else:
+        encoder, extractor = load_encoder(options.encoder)
+        decoder = load_decoder(options.decoder)
+    tokenizer, ids, notes = _vocabulary(options, context, decoder.config.vocab_size)
+    set_vocabulary(decoder, ids)
+    return _Parts(encoder, decoder, extractor, tokenizer, ids if options.trim_vocabulary else None, notes)
+
+
+def _vocabulary(
+    options: Options, context: BuildContext, rows: int
+) -> tuple[MBart50Tokenizer, list[int | None], tuple[str, ...]]:
+    """Tokenizer with the run's control tokens, for each row of the new embedding its old row, and notes."""
+    assert options.decoder is not None
+    known: Sequence[int | None] = range(rows)
+    try:
+        tokenizer = load_tokenizer(options.decoder, local=context.meta)
+    except UserError:
+        if not context.meta:
+            raise
+        return _assumed_vocabulary(options, context, rows)
+    notes: tuple[str, ...] = ()
+    if options.trim_vocabulary:
+        if not any(True for _ in _texts(context)):
+            if context.meta:
+                return _assumed_vocabulary(options, context, rows)
+            raise UserError("model.trim_vocabulary: needs training texts, and the split has none")
+        tokenizer, known = trim_tokenizer(tokenizer, _texts(context))
+        notes = (f"vocabulary trimmed from {rows:,} to {len(known):,} ids",)
+    tokenizer = extend_tokenizer(tokenizer, _control_tokens(options, context))
+    # A matrix may have more rows than the tokenizer has tokens; new tokens take those first.
+    return tokenizer, [*known, *[None] * (len(tokenizer) - len(known))], notes
+
+
+def _assumed_vocabulary(
+    options: Options, context: BuildContext, rows: int
+) -> tuple[MBart50Tokenizer, list[int | None], tuple[str, ...]]:
+    """For a dry run without the tokenizer or the texts: a stand-in made from what there is, and a note."""
+    control = _control_tokens(options, context)
+    stand_in = train_mbart_tokenizer(islice(_texts(context), STAND_IN_TEXTS), STAND_IN_PIECES)
+    new = len(control) - sum(token in stand_in.get_vocab() for token in control)
+    kept = min(rows, ASSUMED_TRIMMED) if options.trim_vocabulary else rows
+    notes = [f"not checked: the tokenizer of {options.decoder}; token counts are those of a stand-in"]
+    if options.trim_vocabulary:
+        notes.append(f"not checked: the trimmed vocabulary; {kept:,} of {rows:,} ids assumed")
+    return extend_tokenizer(stand_in, control), [*range(kept), *[None] * new], tuple(notes)
+
+
+def _texts(context: BuildContext) -> Iterator[str]:
+    return (text for _, _, text in context.texts()) if context.texts is not None else iter(())
+
+
+def _control_tokens(options: Options, context: BuildContext) -> list[str]:
+    """Task tokens and the tokens of all languages of the run; those that a tokenizer has already cost nothing."""
+    rows = context.texts() if context.texts is not None else ()
+    languages = {language for _, language, _ in rows if language}
+    return [*TASK_TOKENS.values(), *sorted(map(language_token, languages | set(options.languages)))]
+
+
+def _languages(options: Options, tokenizer: MBart50Tokenizer) -> tuple[str, str]:
+    """The options' languages as tokens of the tokenizer."""
+    source, target = map(language_token, options.languages)
+    for key, token in (("language", source), ("target_language", target)):
+        if token not in tokenizer.all_special_tokens:
+            raise UserError(f"model.{key}: the tokenizer of this checkpoint has no token {token!r}")
+    return source, target
+
+
+def _assemble(options: Options, parts: _Parts, characters: str) -> SpeechTranslationModel:
+    config: Any = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+        parts.encoder.config, parts.decoder.config
+    )
+    tokenizer = parts.tokenizer
+    config.pad_token_id = tokenizer.pad_token_id
+    config.eos_token_id = tokenizer.eos_token_id
+    # mBART's decoder input starts with </s> and goes on with the language code; the code is part of the prompt.
+    config.decoder_start_token_id = tokenizer.eos_token_id
+    setattr(config, SETTINGS, _settings(options, parts.extractor, characters))
+    with torch.device("meta" if parts.decoder.device.type == "meta" else "cpu"):
+        model = SpeechTranslationModel(config, parts.encoder, parts.decoder)
+    if parts.decoder.device.type == "meta":
+        torch.nn.Module.to(model, "meta")  # SpecAugment's mask embedding ignores the device context
+    model.generation_config = GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+        max_new_tokens=options.max_label_tokens,
+    )
+    return model
+
+
+def _settings(options: Options, extractor: Wav2Vec2FeatureExtractor, characters: str) -> dict[str, Any]:
+    """What a checkpoint must remember and the stock configuration has no field for."""
+    return {
+        "type": "e2e",
+        "task": options.task,
+        "language": options.languages[0],
+        "target_language": options.languages[1],
+        "ctc_weight": options.ctc_weight,
+        "ctc_characters": characters,
+        "mask_encoder": bool(extractor.return_attention_mask),
+    }
+
+
+_NEW = ("ctc_head.*", "enc_to_dec_proj.*", "*masked_spec_embed")
+"""Parameters that a folder of this shape may do without: they are made when the configuration asks for them."""
+
+
+def _restore(
+    options: Options, context: BuildContext, source: Path
+) -> tuple[SpeechTranslationModel, SpeechProcessor]:
+    processor = SpeechProcessor.from_pretrained(source)
+    config = SpeechEncoderDecoderConfig.from_pretrained(source)
+    characters = head_characters(options.ctc_weight, getattr(config, SETTINGS, None), context.texts)
+    setattr(config, SETTINGS, _settings(options, processor.feature_extractor, characters))
+    model = load_whole(
+        SpeechTranslationModel, str(source), "model", new=_NEW, config=config, dtype=torch.float32
+    )
+    return model, processor
+
+
+def _convolutions(encoder: Any) -> tuple[tuple[int, int], ...]:
+    """Kernel and stride of everything that shortens the input, wav2vec2's own adapter included."""
+    layers = list(zip(encoder.conv_kernel, encoder.conv_stride, strict=True))
+    if getattr(encoder, "add_adapter", False):
+        layers += [(1, encoder.adapter_stride)] * encoder.num_adapter_layers
+    return tuple(layers)
+
+
+def _check(options: Options, model: SpeechTranslationModel) -> None:
+    """Refuse what would fail later, or would quietly do something else than asked."""
+    encoder: Any = model.config.encoder
+    decoder: Any = model.config.decoder
+    if not options.add_adapter and hasattr(model, "enc_to_dec_proj"):
+        raise UserError(
+            f"model.add_adapter: false, but the encoder is {model.encoder_output_dim} wide and the decoder "
+            f"{decoder.hidden_size}; set it to true"
+        )
+    if model.encoder_output_dim != encoder.hidden_size:
+        raise UserError(
+            "model.encoder: an adapter that changes the encoder's width is not supported by transformers"
+        )
+    if options.max_label_tokens > decoder.max_position_embeddings:
+        raise UserError(
+            f"model.max_label_tokens: {options.max_label_tokens}, but the decoder has "
+            f"{decoder.max_position_embeddings} positions"
+        )

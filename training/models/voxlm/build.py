@@ -1,0 +1,438 @@
+"""Whisper encoder and language model: transcripts (phase 1), then a start and an end for each word (phase 2)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
+
+from training.data.example import TRANSCRIBE
+from training.errors import NotInReach, UserError
+from training.models.architecture import Batch, BuildContext, Bundle, new_tokens
+from training.models.common import SETTINGS
+from training.models.common.ctc import CtcCharacters
+from training.models.common.decode import Decode
+from training.models.common.sizes import SIZES
+from training.models.common.weights import cannot_load, load_whole
+from training.models.voxlm.causal_lm import CHAT_TEMPLATE, train_tokenizer
+from training.models.voxlm.collator import VoxLMCollator, VoxLMEncode
+from training.models.voxlm.model import SCALED_HEADS, VoxLM
+from training.models.voxlm.stored_config import AUDIO, VoxLMConfig, VoxLMProcessor
+from training.models.voxlm.words import Align
+
+GROUPS = {
+    "encoder": ("audio_encoder.*",),
+    "feature_encoder": ("audio_encoder.conv1.*", "audio_encoder.conv2.*"),
+    "decoder": ("language_model.*",),
+    "projector": ("projector.*",),
+    "aligner": ("aligner.*",),
+    "lora": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "lora_save": ("projector",),
+    "lora_within": ("language_model.*",),
+}
+PHASE_1 = ("audio_encoder.*", "projector.*", "language_model.*")
+
+
+class Aligner(BaseModel):
+    """Size of the aligner that phase 2 trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    width: int = Field(default=256, ge=8)
+    """Width of its layers."""
+    layers: int = Field(default=2, ge=0)
+    """Layers over the frames, and as many over the words."""
+    heads: int = Field(default=4, ge=1)
+    """Heads of their attention."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout between them."""
+    ctc_weight: float = Field(default=0.3, ge=0)
+    """Weight of the second loss, CTC of the characters on the frames."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Aligner:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads})")
+        return self
+
+
+class Options(BaseModel):
+    """The ``model:`` block of ``model.type: voxlm``."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    type: Literal["voxlm"] = "voxlm"
+    """The architecture."""
+    name: str | None = None
+    """Folder of a VoxLM to go on with, whatever the two below say: phase 2 needs that of phase 1."""
+    audio_encoder: str | None = None
+    """Hub id or folder of a Whisper, whose encoder listens; its decoder is not kept."""
+    llm: str | None = None
+    """Hub id or folder of a causal language model."""
+    phase: Literal[1, 2] = 1
+    """1: to write what is said. 2: to say when each word was spoken; all that phase 1 has learnt is frozen."""
+    language: str = "en"
+    """Language of rows that name none (ISO 639)."""
+    instruction: str = "Transcribe the speech."
+    """What the language model is asked behind the sound."""
+    encoder_context: Literal["full", "trimmed"] = "full"
+    """``full``: the encoder hears 30 s, as it was pretrained, and what lies behind the clip is dropped. ``trimmed``: the
+    batch's longest clip and a margin, for encoders that were trained so."""
+    context_margin_seconds: float = Field(1.0, ge=0, le=30)
+    """Silence that a trimmed context keeps after the longest clip."""
+    stack: int = Field(4, ge=1)
+    """Encoder frames (20 ms each) that become one embedding of the language model."""
+    projector_width: int | None = Field(None, ge=1)
+    """Hidden width of the projector; null: that of the language model, times two."""
+    frozen_weights: Literal["fp32", "bf16"] = "fp32"
+    """Type of the encoder's and the language model's weights, which never learn themselves; the projector, adapters and
+    the aligner are kept in fp32 whatever it is."""
+    max_label_tokens: int = Field(448, ge=8)
+    """Longest response, template and EOS included; longer examples are dropped and listed."""
+    aligner: Aligner = Aligner()
+    """What phase 2 adds."""
+    alignment_weight: float = Field(1.0, ge=0)
+    """Weight of the pointers' loss in phase 2, beside the second loss's `aligner.ctc_weight`."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Options:
+        parts = (self.audio_encoder is not None) + (self.llm is not None)
+        if parts == 1 or not (parts or self.name):
+            raise ValueError("give audio_encoder and llm (a new model), or name (one to go on with)")
+        if self.phase == 2 and self.name is None:
+            raise ValueError(
+                "phase: 2 goes on with a model of phase 1; name its folder (model.name, --checkpoint)"
+            )
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return (TRANSCRIBE,)
+
+
+def build(options: Options, context: BuildContext) -> Bundle:
+    """Model, processor and data functions of a VoxLM run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed)
+        source = str(context.source or options.name or "")
+        if context.meta and not Path(source or "?").is_dir():
+            processor, model = _public(options, context)
+        else:
+            processor, model = _restored(source, options, context) if source else _new(options, context)
+    return _bundle(options, processor, model)
+
+
+def _bundle(options: Options, processor: VoxLMProcessor, model: VoxLM) -> Bundle:
+    before, after = processor.prompt(options.instruction)
+    align = model.aligner is not None
+    encode = VoxLMEncode(
+        processor.feature_extractor,
+        processor.tokenizer,
+        tuple(after),
+        processor.end(),
+        max_label_tokens=options.max_label_tokens,
+        align=align,
+        ctc=CtcCharacters(_settings(model)["ctc_characters"]) if align else None,
+    )
+    collate = VoxLMCollator(
+        context=options.encoder_context,
+        margin=options.context_margin_seconds,
+        before=tuple(before),
+        audio_id=model.config.audio_token_id,  # type: ignore[arg-type]
+        pad_id=_pad_id(processor),
+        stack=options.stack,
+        align=align,
+    )
+    model.alignment_weight, model.ctc_weight = options.alignment_weight, options.aligner.ctc_weight
+    return Bundle(
+        model=model,
+        processor=processor,
+        tasks=options.tasks,
+        languages=(options.language, options.language),
+        sample_rate=processor.feature_extractor.sampling_rate,
+        encode=encode,
+        collate=collate,
+        generate=Generate(_pad_id(processor)),
+        decode=Decode(processor.tokenizer),
+        groups=GROUPS,
+        frozen=PHASE_1 if align else ("audio_encoder.*",),
+        align=Align(encode, collate) if align else None,
+        given_text=align,
+    )
+
+
+@dataclass(frozen=True)
+class Generate:
+    """``(model, batch, **generation) -> {task: ids [batch, length]}`` behind each row's own prompt."""
+
+    pad_id: int
+    tasks: tuple[str, ...] = (TRANSCRIBE,)
+
+    def __call__(
+        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+    ) -> Mapping[str, torch.Tensor]:
+        prompts, mask = left_padded(batch["input_ids"], batch["prompt_lengths"], self.pad_id)
+        wanted, positions = generation.get("max_new_tokens"), model.config.text_config.max_position_embeddings
+        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[1])
+        sound = {"input_features": batch["input_features"]} if states is None else {"states": states}
+        ids = model.generate(
+            input_ids=prompts,
+            attention_mask=mask,
+            frames=batch["frames"],
+            longest=batch["longest"],
+            **sound,
+            **generation,
+        )
+        return {TRANSCRIBE: ids[:, prompts.shape[1] :]}
+
+
+def left_padded(
+    input_ids: torch.Tensor, lengths: torch.Tensor, pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first ``lengths`` ids of each row, moved to the right end, and their mask: what generation goes on from."""
+    longest = int(lengths.max())
+    places = torch.arange(longest, device=input_ids.device) - (longest - lengths)[:, None]
+    mask = places >= 0
+    ids = input_ids.gather(1, places.clamp(min=0)).masked_fill(~mask, pad_id)
+    return ids, mask.long()
+
+
+def _settings(model: VoxLM) -> dict[str, Any]:
+    return getattr(model.config, SETTINGS)
+
+
+def _settings_of(config: VoxLMConfig) -> dict[str, Any]:
+    """What a folder says of itself, as far as it does."""
+    return getattr(config, SETTINGS, None) or {}
+
+
+def _remember(model: VoxLM, options: Options, characters: str) -> None:
+    """What a folder must say of itself."""
+    settings = {
+        "type": "voxlm",
+        "phase": options.phase,
+        "language": options.language,
+        "instruction": options.instruction,
+        "encoder_context": options.encoder_context,
+        "context_margin_seconds": options.context_margin_seconds,
+        "stack": options.stack,
+        "ctc_characters": characters,
+    }
+    setattr(model.config, SETTINGS, settings)
+
+
+def _pad_id(processor: VoxLMProcessor) -> int:
+    tokenizer: Any = processor.tokenizer
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+# A model of two
+
+
+def _new(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
+    assert options.audio_encoder is not None and options.llm is not None
+    encoder, extractor = _encoder(options)
+    language_model, tokenizer = _language_model(options)
+    processor = VoxLMProcessor(extractor, _prepared(tokenizer))
+    config = _config(options, encoder.config, language_model.config, processor)
+    model = VoxLM(config, encoder, language_model)
+    model.generation_config = _generation_config(processor, config)
+    _remember(model, options, "")
+    return processor, model
+
+
+def _encoder(options: Options) -> tuple[Any, WhisperFeatureExtractor]:
+    name = str(options.audio_encoder)
+    try:
+        extractor = WhisperFeatureExtractor.from_pretrained(name)
+        whisper = load_whole(
+            WhisperForConditionalGeneration,
+            name,
+            "model.audio_encoder",
+            dtype=_type(options),
+            new=("proj_out.*",),
+        )
+    except (OSError, HFValidationError) as error:  # the latter: a path that is not there
+        raise cannot_load("model.audio_encoder", name, error) from error
+    return whisper.model.encoder, extractor
+
+
+def _language_model(options: Options) -> tuple[Any, Any]:
+    name = str(options.llm)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = load_whole(AutoModelForCausalLM, name, "model.llm", dtype=_type(options))
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise cannot_load("model.llm", name, error) from error
+    if scaled := [field for field in SCALED_HEADS if getattr(model.config, field, None)]:
+        raise UserError(
+            f"model.llm: {name!r} is a {model.config.model_type}, whose logits are scaled ({scaled[0]}); that is not "
+            "supported, name another language model"
+        )
+    return model, tokenizer
+
+
+def _as_frozen(model: VoxLM, options: Options) -> None:
+    """Encoder and language model in the type of weights that never learn."""
+    parts: tuple[torch.nn.Module, ...] = (model.audio_encoder, model.language_model)
+    for part in parts:
+        part.to(_type(options))
+
+
+def _type(options: Options) -> torch.dtype:
+    return torch.bfloat16 if options.frozen_weights == "bf16" else torch.float32
+
+
+def _prepared(tokenizer: Any) -> Any:
+    tokenizer.add_special_tokens({"extra_special_tokens": [AUDIO]})
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def _config(options: Options, audio: Any, text: Any, processor: VoxLMProcessor) -> VoxLMConfig:
+    # Copies: a configuration that takes others in resets their choice of attention, on which the parts still run.
+    return VoxLMConfig(
+        audio_config=copy.deepcopy(audio),
+        text_config=copy.deepcopy(text),
+        audio_token_id=processor.tokenizer.convert_tokens_to_ids(AUDIO),
+        stack=options.stack,
+        projector_width=options.projector_width or 2 * text.hidden_size,
+    )
+
+
+def _generation_config(processor: VoxLMProcessor, config: VoxLMConfig) -> GenerationConfig:
+    placeholder = config.audio_token_id
+    has_row = placeholder is not None and placeholder < config.text_config.vocab_size  # type: ignore[union-attr]
+    return GenerationConfig(
+        eos_token_id=processor.end(),
+        pad_token_id=_pad_id(processor),
+        suppress_tokens=[placeholder] if has_row else None,
+    )
+
+
+ASSUMED_CHARACTERS = 40
+"""That the second loss of phase 2 spells where no text says so."""
+
+
+def _public(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
+    """The shape of public models without their weights, a small tokenizer in the place of the language model's."""
+    for key in ("audio_encoder", "llm"):
+        if getattr(options, key) not in SIZES:
+            raise UserError(
+                f"model.{key}: {getattr(options, key)!r} is neither in reach nor among the known sizes {sorted(SIZES)}"
+            )
+    audio, text = SIZES[str(options.audio_encoder)], SIZES[str(options.llm)]
+    extractor = WhisperFeatureExtractor(**audio["extractor"])
+    processor = VoxLMProcessor(extractor, _prepared(train_tokenizer([], 300)))
+    text_config = AutoConfig.for_model(text["model_type"], **text["config"])
+    config = _config(options, WhisperConfig(**audio["config"]), text_config, processor)
+    characters = (_characters(context) or "?" * ASSUMED_CHARACTERS) if options.phase == 2 else ""
+    if options.phase == 2:
+        config.aligner = _aligner(options, config, len(characters))
+    with torch.device("meta"):
+        model = VoxLM(config)
+    _as_frozen(model, options)
+    _remember(model, options, characters)
+    return processor, model
+
+
+# A model to go on with
+
+
+def _restored(source: str, options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
+    if not Path(source).is_dir():
+        raise NotInReach(f"model.name: {source!r} is not there; train phase 1 first, or name its folder")
+    config, processor = _opened(source)
+    _check_learnt(source, options, config)
+    characters = _settings_of(config).get("ctc_characters", "")
+    if options.phase == 2 and config.aligner is None:
+        characters = _characters(context)
+        config.aligner = _aligner(options, config, len(characters))
+    try:
+        model = load_whole(
+            VoxLM, source, "model.name", new=("aligner.*",), config=config, dtype=torch.float32
+        )
+    except (OSError, SafetensorError) as error:
+        raise _no_voxlm(source, error) from error
+    _as_frozen(model, options)
+    _remember(model, options, characters)
+    return processor, model
+
+
+def _opened(source: str) -> tuple[VoxLMConfig, VoxLMProcessor]:
+    """Configuration and processor of a folder; `UserError` where it holds no VoxLM."""
+    try:
+        config = AutoConfig.from_pretrained(source)
+        if not isinstance(config, VoxLMConfig):
+            raise ValueError(f"it is a {config.model_type}")
+        return config, VoxLMProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _no_voxlm(source, error) from error
+
+
+def _no_voxlm(source: str, error: Exception) -> UserError:
+    return UserError(
+        f"model.name: {source!r} holds no whole VoxLM ({str(error).strip().partition(chr(10))[0]}); name the folder of a "
+        "finished run (its checkpoints hold adapters alone)"
+    )
+
+
+LEARNT = ("instruction", "encoder_context", "context_margin_seconds")
+"""What the text of phase 1 depends on; phase 2 leaves that text as it is."""
+
+
+def _check_learnt(source: str, options: Options, config: VoxLMConfig) -> None:
+    """`UserError` where the options are not those that the folder's weights have learnt with."""
+    learnt = {"stack": config.stack}
+    if options.phase == 2:
+        learnt |= {key: value for key, value in _settings_of(config).items() if key in LEARNT}
+    elif config.aligner is not None:
+        raise UserError(
+            f"model.name: {source!r} has been through phase 2, and its text is frozen; name the folder of phase 1, or set "
+            "training.phase=2"
+        )
+    for key, value in learnt.items():
+        if (asked := getattr(options, key)) != value:
+            raise UserError(
+                f"model.{key}: {asked!r}, but {source!r} has learnt with {value!r}; set it to that"
+            )
+
+
+def _characters(context: BuildContext) -> str:
+    texts = context.texts() if context.texts is not None else ()
+    return CtcCharacters.of(text for task, _, text in texts if task == TRANSCRIBE).characters
+
+
+def _aligner(options: Options, config: VoxLMConfig, characters: int) -> dict[str, Any]:
+    size = options.aligner
+    return {
+        "frame_width": config.audio_config.d_model,  # type: ignore[union-attr]
+        "word_width": config.text_config.hidden_size,  # type: ignore[union-attr]
+        "width": size.width,
+        "layers": size.layers,
+        "heads": size.heads,
+        "dropout": size.dropout,
+        "characters": characters,
+    }

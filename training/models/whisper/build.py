@@ -1,0 +1,248 @@
+"""Whisper for transcription and translation of the same clip, pretrained or from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperProcessor,
+)
+
+from training.data.example import TASKS
+from training.errors import UserError
+from training.models.architecture import Batch, BuildContext, Bundle, new_tokens
+from training.models.common import SETTINGS
+from training.models.common.ctc import CtcCharacters, head_characters
+from training.models.common.decode import Decode
+from training.models.common.sizes import SIZES
+from training.models.common.weights import cannot_load, load_whole
+from training.models.whisper.collator import WhisperCollator, WhisperEncode
+from training.models.whisper.model import MultitaskWhisper
+from training.models.whisper.tokenizer import START, train_whisper_tokenizer
+
+GROUPS = {
+    "encoder": ("model.encoder.*",),
+    "feature_encoder": ("model.encoder.conv1.*", "model.encoder.conv2.*"),
+    "decoder": ("model.decoder.*",),
+    # LNA (Li et al., 2021): layer norms and attention; what has no pretrained weights must learn in any case.
+    "lna": ("*layer_norm*", "*self_attn*", "*encoder_attn*", "ctc_head.*"),
+    "lora_save": ("ctc_head",),
+    "lora": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+}
+
+
+class Options(BaseModel):
+    """The ``model:`` block of ``model.type: whisper``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: Literal["whisper"] = "whisper"
+    """The architecture."""
+    name: str | None = None
+    """Hub id or folder of a pretrained Whisper. Absent: from scratch, with ``sizes``."""
+    language: str = "vi"
+    """Language token of rows that name no language (ISO 639)."""
+    target_language: str | None = None
+    """Language that ``translate`` is taught to write; default: ``language``. Stored with the checkpoint,
+    because stock ``<|translate|>`` means into English."""
+    task: Literal["transcribe", "translate", "both"] = "both"
+    """What each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
+    encoder_context: Literal["full", "trimmed"] = "trimmed"
+    """``full``: 30 s for every clip. ``trimmed``: the batch's longest clip and a margin."""
+    context_margin_seconds: float = Field(1.0, ge=0, le=30)
+    """Silence that a trimmed context keeps after the longest clip."""
+    full_context_share: float = Field(0.02, ge=0, le=1)
+    """Share of the training batches that are padded to 30 s although the context is trimmed."""
+    ctc_weight: float = Field(0.0, ge=0)
+    """Weight of a CTC loss of the encoder on the transcript; helps models from scratch to align."""
+    max_label_tokens: int = Field(448, ge=8)
+    """Longest label sequence, prompt and EOS included; longer examples are dropped and listed."""
+    sizes: dict[str, Any] | None = None
+    """From scratch: any field of ``WhisperConfig``, and ``vocab_size`` = text tokens of the tokenizer that is
+    trained on the training split."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Options:
+        if (self.name is None) == (self.sizes is None):
+            raise ValueError("give either name (a pretrained model) or sizes (from scratch), not both")
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks in the order of the labels' second axis."""
+        return TASKS if self.task == "both" else (self.task,)
+
+
+def build(options: Options, context: BuildContext) -> Bundle:
+    """Model, processor and data functions of a Whisper run."""
+    if context.source is not None:
+        processor, model = _load(str(context.source), options, context)
+    elif options.sizes is not None:
+        processor = _scratch_processor(options, context)
+        model = _scratch_model(options, processor, context)
+    else:
+        processor, model = _pretrained(options, context)
+    ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
+    collate = WhisperCollator(
+        tasks=options.tasks,
+        start_id=model.config.decoder_start_token_id,
+        pad_id=processor.tokenizer.eos_token_id,
+        context=options.encoder_context,
+        margin=options.context_margin_seconds,
+        ctc=ctc is not None,
+    )
+    return Bundle(
+        model=model,
+        processor=processor,
+        tasks=options.tasks,
+        sample_rate=processor.feature_extractor.sampling_rate,
+        languages=(options.language, options.target_language or options.language),
+        encode=WhisperEncode(processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc),
+        collate=collate,
+        train_collate=replace(collate, full_share=options.full_context_share),
+        generate=Generate(options.tasks),
+        decode=Decode(processor.tokenizer),
+        groups=GROUPS,
+        frozen=("model.encoder.embed_positions.weight",),
+    )
+
+
+@dataclass(frozen=True)
+class Generate:
+    """``(model, batch, **generation) -> {task: ids [batch, length]}``; one encoding for all tasks."""
+
+    tasks: tuple[str, ...]
+
+    def __call__(
+        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+    ) -> Mapping[str, torch.Tensor]:
+        prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
+        wanted, positions = generation.get("max_new_tokens"), model.config.max_target_positions
+        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[-1])
+        ids = model.generate_tasks(batch["input_features"], prompts, states=states, **generation)
+        return {task: ids[:, i] for i, task in enumerate(self.tasks)}
+
+
+def _settings(
+    options: Options, context: BuildContext, saved: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a checkpoint must remember and ``WhisperConfig`` has no field for."""
+    return {
+        "type": "whisper",
+        "task": options.task,
+        "language": options.language,
+        "target_language": options.target_language or options.language,
+        "encoder_context": options.encoder_context,
+        "context_margin_seconds": options.context_margin_seconds,
+        "ctc_weight": options.ctc_weight,
+        "ctc_characters": head_characters(options.ctc_weight, saved, context.texts),
+    }
+
+
+def _scratch_processor(options: Options, context: BuildContext) -> WhisperProcessor:
+    assert options.sizes is not None
+    rows = list(context.texts()) if context.texts is not None else []
+    if not rows and not context.meta:
+        raise UserError("model.sizes: a tokenizer from scratch needs training texts, and the split has none")
+    languages = {language for _, language, _ in rows if language} | {options.language}
+    tokenizer = train_whisper_tokenizer(
+        (text for _, _, text in rows), options.sizes.get("vocab_size", 1000), languages
+    )
+    extractor = WhisperFeatureExtractor(feature_size=options.sizes.get("num_mel_bins", 80))
+    return WhisperProcessor(extractor, tokenizer)
+
+
+def _scratch_model(options: Options, processor: WhisperProcessor, context: BuildContext) -> MultitaskWhisper:
+    tokenizer = processor.tokenizer
+    end = tokenizer.eos_token_id
+    sizes = {key: value for key, value in (options.sizes or {}).items() if key != "vocab_size"}
+    config = WhisperConfig(
+        vocab_size=len(tokenizer),
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=tokenizer.convert_tokens_to_ids(START),
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        **{"max_target_positions": options.max_label_tokens, **sizes},
+    )
+    setattr(config, SETTINGS, _settings(options, context))
+    with torch.device("meta") if context.meta else torch.device("cpu"):
+        model = MultitaskWhisper(config)
+    model.generation_config = _generation_config(model, processor)
+    return model
+
+
+def _generation_config(model: PreTrainedModel, processor: WhisperProcessor) -> GenerationConfig:
+    """What stock ``generate`` needs to find the languages and tasks of a model from scratch."""
+    vocabulary = processor.tokenizer.get_added_vocab()
+    languages = {token: i for token, i in vocabulary.items() if token not in _NOT_LANGUAGES}
+    return GenerationConfig(
+        max_length=model.config.max_target_positions,
+        pad_token_id=model.config.pad_token_id,
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        is_multilingual=True,
+        lang_to_id=languages,
+        task_to_id={task: vocabulary[f"<|{task}|>"] for task in TASKS},
+        no_timestamps_token_id=vocabulary["<|notimestamps|>"],
+        prev_sot_token_id=vocabulary["<|startofprev|>"],
+        return_timestamps=False,
+    )
+
+
+_NOT_LANGUAGES = {
+    "<|endoftext|>",
+    START,
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+}
+
+
+def _pretrained(options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
+    assert options.name is not None
+    if context.meta:
+        return _public(options, context)
+    return _load(options.name, options, context)
+
+
+def _load(name: str, options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
+    """A hub id or a folder, ours or stock; the settings are the options'."""
+    try:
+        processor = WhisperProcessor.from_pretrained(name)
+        config = WhisperConfig.from_pretrained(name)
+        setattr(config, SETTINGS, _settings(options, context, getattr(config, SETTINGS, None)))
+        model = load_whole(
+            MultitaskWhisper, name, "model.name", new=("ctc_head.*",), config=config, dtype=torch.float32
+        )
+    except (OSError, HFValidationError) as error:  # the latter: a path that is not there
+        raise cannot_load("model.name", name, error) from error
+    return processor, model
+
+
+def _public(options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
+    """The shape of a public model without its weights, its tokenizer's place taken by an empty one."""
+    if options.name not in SIZES:
+        raise UserError(
+            f"model.name: {options.name!r} is neither in reach nor among the known sizes {sorted(SIZES)}"
+        )
+    config = WhisperConfig(**SIZES[options.name]["config"])
+    setattr(config, SETTINGS, _settings(options, context))
+    with torch.device("meta"):
+        model = MultitaskWhisper(config)
+    tokenizer = train_whisper_tokenizer([], 256, [options.language])
+    return WhisperProcessor(WhisperFeatureExtractor(feature_size=config.num_mel_bins), tokenizer), model

@@ -1,0 +1,108 @@
+"""Whisper's way from an utterance to a batch: log-mels as long as the clip, prompts per row and task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import WhisperProcessor
+
+from training.data.example import TRANSCRIBE, Example
+from training.models.common.ctc import CtcCharacters, check_feasible
+from training.models.common.log_mels import Context, check_length, count_frames, log_mel
+from training.models.common.plain_text import text_ids
+from training.models.common.targets import IGNORED, collate_targets
+from training.models.whisper.tokenizer import language_token, names_language
+
+
+@dataclass(frozen=True)
+class WhisperEncode:
+    """One utterance to features: ``input_features`` float32 ``[mels, frames]``, labels and prompt per task.
+
+    The decoder prompt of a row is its language token, its task token and ``<|notimestamps|>``; the text
+    follows a space, as in Whisper's own training. ``language`` serves rows that name none.
+    Raises ``ValueError`` for more label tokens than the decoder has positions (they would crash on a GPU
+    long after the start), for a language without a token, and for a clip over 30 s.
+    """
+
+    processor: WhisperProcessor
+    tasks: tuple[str, ...]
+    language: str
+    max_label_tokens: int = 448
+    ctc: CtcCharacters | None = None
+
+    def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
+        return {
+            "id": example.id,
+            "seconds": len(waveform) / self.processor.feature_extractor.sampling_rate,
+            **self.targets(example, len(waveform)),
+            "input_features": log_mel(self.processor.feature_extractor, waveform),
+        }
+
+    def check(self, example: Example, seconds: float) -> None:
+        """Raise what encoding ``seconds`` of sound with these texts would raise, without any sound."""
+        self.targets(example, round(seconds * self.processor.feature_extractor.sampling_rate))
+
+    def targets(self, example: Example, samples: int) -> dict[str, Any]:
+        """Labels and prompt per task, and the CTC targets, of a clip of so many samples."""
+        check_length(self.processor.feature_extractor, samples)
+        labels = {task: self.labels(example, task) for task in self.tasks}
+        prompt = {task: len(self.prompt(example, task)) for task in labels}
+        found: dict[str, Any] = {"labels": labels, "prompt": prompt}
+        if self.ctc is not None and TRANSCRIBE in example.texts:
+            spelled = self.ctc.encode(example.texts[TRANSCRIBE])
+            check_feasible(count_frames(self.processor.feature_extractor, samples) // 2, spelled)
+            found["ctc_labels"] = spelled
+        return found
+
+    def labels(self, example: Example, task: str) -> list[int]:
+        """Ids after the start token: prompt, text, EOS; the prompt alone where the example has no text."""
+        tokenizer = self.processor.tokenizer
+        prompt = self.prompt(example, task)
+        if task not in example.texts:
+            return prompt
+        ids = text_ids(tokenizer, f" {example.texts[task]}")
+        labels = [*prompt, *ids, tokenizer.eos_token_id]
+        if len(labels) + 1 > self.max_label_tokens:
+            raise ValueError(f"{task}: {len(labels) + 1} label tokens, at most {self.max_label_tokens}")
+        return labels
+
+    def prompt(self, example: Example, task: str) -> list[int]:
+        """What stands between the start token and the text, in training and in generation."""
+        tokenizer = self.processor.tokenizer
+        language = example.language or self.language
+        # Not get_added_vocab(): it makes a table of Whisper's 1,600 tokens at each call.
+        token = language_token(language)
+        ids = tokenizer.convert_tokens_to_ids([token, f"<|{task}|>", "<|notimestamps|>"])
+        if ids[0] == tokenizer.unk_token_id or not names_language(token):
+            raise ValueError(f"language {language!r} has no token in this tokenizer")
+        return ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhisperCollator(Context):
+    """Batch of clips: ``input_features`` ``[batch, mels, frames]`` and the targets of `collate_targets`.
+
+    A ``full_share`` of the training batches is padded to 30 s although the context is trimmed, so that the model
+    keeps serving stock pipelines.
+    """
+
+    tasks: tuple[str, ...]
+    start_id: int
+    pad_id: int
+    ctc: bool = False
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch = collate_targets(features, self.tasks, self.start_id, self.pad_id)
+        batch["ids"] = [row["id"] for row in features]
+        batch["seconds"] = sum(row["seconds"] for row in features)
+        batch["input_features"] = self.padded(features)
+        if self.ctc:
+            batch["frames"] = torch.tensor([row["input_features"].shape[-1] for row in features])
+            targets = [torch.tensor(row.get("ctc_labels", []), dtype=torch.long) for row in features]
+            batch["ctc_labels"] = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
+        return batch

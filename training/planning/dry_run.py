@@ -1,0 +1,514 @@
+"""``--dry_run``: will this run work? Answered without writing anything that stays.
+
+Everything is looked at that this machine has: configuration, data, model, one step. What it lacks (weights, a
+tokenizer, data, the GPU) is named as not checked. The memory plan is for the profile's device.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.config.agreement import precision
+from training.config.schema import Config
+from training.data.ledger import DropLedger
+from training.data.lengths import LENGTH_TOLERANCE
+from training.data.sampler import DurationBatchSampler
+from training.data.sources.librispeech import COMMAND as DOWNLOAD
+from training.data.sources.librispeech import corpus_folder
+from training.data.system_files import is_empty
+from training.data.tasks import check_tasks
+from training.engine import run as runs
+from training.errors import NotInReach, UserError
+from training.models.architecture import Batch, BuildContext, Bundle, Features
+from training.planning import memory, trial, worst_case
+from training.planning.fake_step import NotCountable
+
+VALID, DOES_NOT_FIT = 0, 3
+SAMPLE = 500
+"""Utterances of a split whose sound is read; of larger splits as many, spread evenly."""
+SAMPLE_TEXT = "kênh TikTok của em"
+"""What the labels are shown of where there is no data."""
+ONSETS = "b c ch d đ g gi h kh l m n ng nh p ph qu r s t th tr v x"
+RIMES = "a ai ao an anh ay e em en eo i iên in o oi on ong u ui un ủa ưng ươi ương âm ân ê ô ơ"
+LONGEST = 32
+"""Longest texts that are tokenised to find the longest labels."""
+REMEDY_LINES = 6
+
+
+def dry_run(config: Config, report: Callable[[str], None] = print) -> int:
+    """Print what a run with this configuration would be; the exit status.
+
+    0: valid. 3: does not fit the profile's memory. Raises `UserError` (status 2) for the user's mistake.
+    """
+    memory.process_bytes()
+    with _offline(), _silent():
+        return _Report(config, report).run()
+
+
+@dataclass
+class _Data:
+    """The splits as far as they are there; ``checked`` datasets hold the rows that were looked at."""
+
+    train: Any = None
+    dev: Any = None
+    checked: dict[str, Any] = field(default_factory=dict)
+    known: worst_case.Known | None = None
+
+
+class _Report:
+    """The sections of a dry run, in order; each adds to what is not checked."""
+
+    def __init__(self, config: Config, report: Callable[[str], None]) -> None:
+        self.config, self.say = config, report
+        self.data = _Data()
+        self.unchecked: list[str] = []
+        self.built: dict[str, Bundle] = {}
+
+    def run(self) -> int:
+        self.settings()
+        self.open_data()
+        bundle, real = self.build()
+        runs.check_sample_rate(self.config, bundle)
+        runs.augment_for(self.config, bundle)
+        self.check_data(bundle, real)
+        self.data.known = self.lengths(bundle, real)
+        model, plan = runs.learning_part(self.config, bundle)
+        self.parameters(bundle, model, plan)
+        load = worst_case.load(self.config, bundle, self.data.known)
+        self.batches(bundle, load.train)
+        if real:
+            self.labels(bundle)
+            self.try_step(bundle, model)
+        else:
+            self.unchecked.append("one training step")
+        fits = self.check_memory(bundle, model, load)
+        return self.verdict(fits)
+
+    # Configuration
+
+    def settings(self) -> None:
+        """The resolved configuration in a few lines."""
+        config = self.config
+        assert config.model is not None
+        training, profile = config.training, config.profile
+        self.title(f"run {config.output.experiment_name}")
+        self.row("model", describe_model(config.model))
+        self.row(
+            "profile", f"{profile.name}: {profile.description or memory.device(config)}, {precision(config)}"
+        )
+        self.row(
+            "folder",
+            f"{config.output.dir}{' (holds files already)' if _holds_files(config.output.dir) else ''}",
+        )
+        warm = training.warmup_steps if training.warmup_steps is not None else training.warmup_ratio or 0
+        self.row(
+            "schedule",
+            f"{memory.optimiser(config)}, learning rate {training.learning_rate:g}, {training.lr_scheduler_type}, "
+            f"warm-up {warm:g}{' of the steps' if warm < 1 else ' steps'}, weight decay {training.weight_decay:g}",
+        )
+        self.row("trainable", _trainable_words(training))
+
+    # Data
+
+    def open_data(self) -> None:
+        """Open the manifests; a file that is not there is missing, one that is wrong is a mistake."""
+        self.title("data")
+        for split in ("train", "dev"):
+            if split == "dev" and self.config.training.eval_strategy == "no":
+                continue
+            if (absent := self.absent(split)) is not None:
+                self.missing(split, *absent)
+                continue
+            setattr(self.data, split, runs.open_split(self.config, split))
+
+    def absent(self, split: str) -> tuple[Path | None, str] | None:
+        """The file or folder of a split that is not there, and what makes it; None where all is there."""
+        data = self.config.data
+        if data.shards is not None:
+            lacking = [folder for folder in getattr(data.shards, split) if not folder.is_dir()]
+            return (lacking[0], "polyvox shards write") if lacking else None
+        if data.librispeech is not None:
+            corpus = corpus_folder(data.librispeech.root)
+            names = getattr(data.librispeech, split)
+            return next(((corpus / n, DOWNLOAD) for n in names if not (corpus / n).is_dir()), None)
+        path = data.manifest or getattr(data, split)
+        if (data.from_files or data.manifest) and (path is None or not Path(path).is_file()):
+            return path, "training/data/split_data.py"
+        return None
+
+    def missing(self, split: str, path: Path | None, maker: str) -> None:
+        hint = "name a manifest" if path is None else f"make it with {maker}, or name another"
+        self.row(split, f"missing: {path or f'data.{split}'} ({hint})")
+        self.unchecked.append(f"data: {split} split")
+
+    def texts(self) -> Iterator[tuple[str, str | None, str]]:
+        """The training texts; made-up ones where there are none and a tokenizer from scratch needs some."""
+        if self.data.train is not None:
+            keep = self.config.data.keep_text_markers
+            yield from runs.trained_texts(self.data.train, keep)
+        elif getattr(self.config.model, "sizes", None) is not None:
+            yield from stand_in_texts(self.config)
+
+    def check_data(self, bundle: Bundle, real: bool) -> None:
+        """Read the sound and count what a run would drop; `UserError` above ``data.max_dropped_share``."""
+        for split in ("train", "dev"):
+            manifest = getattr(self.data, split)
+            if manifest is None:
+                continue
+            hours = float(np.sum(manifest.durations)) / 3600
+            rows = _spread(len(manifest), SAMPLE)
+            sample = manifest if len(rows) == len(manifest) else manifest.select(rows)
+            what = f"{len(manifest):,} utterances, {hours:.2f} h"
+            check_tasks(manifest, bundle.tasks, f"data.{split}", every=split == "train")
+            dataset, ledger = runs.usable(self.config, bundle, sample, split, lambda text: None)
+            looked = "all read" if sample is manifest else f"{len(sample):,} of them read"
+            if sample is not manifest:  # what the source itself refuses is known of all rows
+                refused = DropLedger([*getattr(manifest, "refused", ())])
+                refused.check_share(len(manifest) + len(refused), self.config.data.max_dropped_share)
+                ledger.drops[:0] = refused
+            self.row(split, f"{what}; {looked}, {len(ledger)} cannot be used")
+            for note in getattr(manifest, "notes", ()):
+                self.row("", note)
+            for reason, count in ledger.counts().items():
+                self.row("", f"{count:,} × {reason}")
+            if first := next(iter(ledger), None):
+                self.row("", f"first: {first.id}: {first.reason}: {first.detail}")
+            self.data.checked[split] = dataset
+
+    def lengths(self, bundle: Bundle, real: bool) -> worst_case.Known:
+        """Durations of the data, or those that the limits allow; label lengths where a tokenizer is there."""
+        guess = worst_case.assumed(self.config)
+        if self.data.train is None:
+            return guess
+        limit = self.config.audio.max_length_seconds
+        train, dev = (
+            None if s is None else _within(s.durations, limit) for s in (self.data.train, self.data.dev)
+        )
+        assert train is not None
+        longest = longest_labels(bundle, self.data.checked["train"]) if real else None
+        return worst_case.Known(
+            train=train, dev=guess.dev if dev is None else dev, longest_labels=longest, measured=True
+        )
+
+    # Model
+
+    def build(self) -> tuple[Bundle, bool]:
+        """The bundle with weights and tokenizer where they can be had, else by its public sizes alone."""
+        try:
+            bundle, real = runs.build_bundle(self.config, self.context(meta=False)), True
+        except NotInReach as error:
+            bundle, real = runs.build_bundle(self.config, self.context(meta=True)), False
+            self.unchecked += ["weights", "tokenizer"]
+            self.reason = str(error)
+        return bundle, real
+
+    def context(self, *, meta: bool) -> BuildContext:
+        return BuildContext(texts=self.texts, meta=meta, seed=self.config.training.seed)
+
+    def parameters(self, bundle: Bundle, model: Any, plan: Any) -> None:
+        """How many parameters there are, train, and are frozen by which pattern."""
+        from training.engine import freezing as trainable
+
+        self.title("model")
+        if "weights" in self.unchecked:
+            self.row("weights", f"not here, shapes from known sizes: {textwrap.shorten(self.reason, 160)}")
+        for note in bundle.notes:
+            self.row("note", note)
+        self.block(trainable.format_table(trainable.table(model, plan)))
+
+    # Batches
+
+    def batches(self, bundle: Bundle, worst: Batch) -> None:
+        """Shapes of the heaviest batch, what one optimiser step sees, and how many there are."""
+        known, training = self.data.known, self.config.training
+        assert known is not None
+        self.title("batches")
+        shapes = [f"{k} {list(v.shape)}" for k, v in worst.items() if hasattr(v, "shape") and v.dim() > 1]
+        source = (
+            "by the data"
+            if known.measured
+            else f"assumed: clips up to {self.config.audio.max_length_seconds:g} s"
+        )
+        self.row("heaviest", f"{', '.join(shapes)} ({source})")
+        sampler = self.sampler(known.train)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        clips = (
+            sum(map(len, batches := sampler.batches()))
+            / len(batches)
+            * training.gradient_accumulation_steps
+            * world
+        )
+        seconds = clips * float(known.train.mean())
+        tokens = clips * len(bundle.tasks) * worst_case.label_length(bundle, float(known.train.mean()), None)
+        self.row(
+            "one step",
+            f"{training.gradient_accumulation_steps} batches × {world} processes: about {clips:.1f} clips, "
+            f"{seconds:.0f} s of audio, {tokens:.0f} label tokens in {len(bundle.tasks)} tasks"
+            f"{'' if known.measured else ' (assumed)'}",
+        )
+        self.row("schedule", schedule(self.config, sampler if known.measured else None, world))
+
+    def sampler(self, durations: np.ndarray) -> DurationBatchSampler:
+        """The sampler of training: over shards by the samples themselves, whose domains may come several times."""
+        rows, limit = self.data.train, self.config.audio.max_length_seconds
+        if self.config.data.shards is None or rows is None:
+            return worst_case.make_sampler(self.config, durations)
+        fitting = rows.select(np.flatnonzero(rows.durations <= limit))
+        return runs.make_batches(self.config, fitting)(**worst_case.bounds(self.config))
+
+    def labels(self, bundle: Bundle) -> None:
+        """What the decoder is taught on one example, exactly."""
+        train = self.data.checked.get("train")
+        if train is not None and len(train):
+            what, one = "the first utterance", train[0]
+        else:
+            what, one = "a made-up text", worst_case.encoded(bundle, SAMPLE_TEXT)
+        self.title(f"labels of {what}, special tokens included")
+        if bundle.ctc is not None:
+            for task, ids in one["labels"].items():
+                self.row(task, f"{bundle.decode(ids)!r}, {len(ids)} labels")
+            return
+        inputs = bundle.collate([one]).get("decoder_input_ids")
+        start = [] if inputs is None else inputs[0, 0, :1].tolist()
+        tokenizer: Any = bundle.processor.tokenizer
+        for task, ids in one["labels"].items():
+            prompt = ids[: one["prompt"][task]]
+            self.row(task, tokenizer.decode([*start, *ids], skip_special_tokens=False))
+            self.row("", f"not supervised: {tokenizer.decode([*start, *prompt], skip_special_tokens=False)}")
+
+    # Trial
+
+    def try_step(self, bundle: Bundle, model: Any) -> None:
+        """One optimiser step and one hypothesis here, in float32, if that is affordable."""
+        self.title("trial on this machine: CPU, fp32")
+        clips = self.heaviest_clips(bundle)
+        batches = {f"{len(clips)} long clips": clips, "the longest clip": clips[:1]}
+        if not len(self.data.checked.get("train", ())):
+            batches = {"one clip of noise": clips}
+        for name, features in batches.items():
+            batch = bundle.collate(features)
+            try:
+                refusal = trial.estimate(self.config, bundle, model, batch).refusal
+            except NotCountable as reason:
+                refusal = str(reason)
+            if refusal is None:
+                return self.tried(name, trial.run(self.config, bundle, model, batch, clips[0]))
+            self.row("not tried", f"{name}: {refusal}")
+        self.unchecked.append("one training step")
+        return None
+
+    def heaviest_clips(self, bundle: Bundle) -> list[Features]:
+        """The sampler's largest batch, longest clip first: of the clips that were read, else one of noise."""
+        train = self.data.checked.get("train")
+        if train is None or not len(train):
+            return [worst_case.synthetic_features(bundle, self.config.audio.max_length_seconds)]
+        assert self.data.known is not None
+        rows, seconds = worst_case.heaviest(self.config, self.data.known.train)
+        fitting = np.flatnonzero(train.durations <= seconds)
+        order = fitting[np.argsort(-train.durations[fitting], kind="stable")]
+        return [train[int(i)] for i in order[:rows]]
+
+    def tried(self, name: str, result: trial.Result) -> None:
+        self.row(
+            name,
+            f"loss {result.loss:.4f}, gradient norm {result.gradient_norm:.3f}; one optimiser step in "
+            f"{result.step_seconds:.1f} s",
+        )
+        if not math.isfinite(result.loss) or not math.isfinite(result.gradient_norm):
+            raise UserError(f"the loss of {name} is {result.loss}, its gradient norm {result.gradient_norm}")
+        for task, text in result.hypotheses.items():
+            self.row(task, f"{text!r} ({result.generation_seconds:.1f} s for all tasks)")
+
+    # Memory
+
+    def check_memory(self, bundle: Bundle, model: Any, load: memory.Load) -> bool:
+        """The plan for the profile's device, and what would make it fit."""
+        self.title(f"memory on the profile's device ({memory.device(self.config)}, {precision(self.config)})")
+        try:
+            plan = memory.make_plan(self.config, bundle, model, load)
+        except NotCountable as reason:
+            self.unchecked.append(f"memory: {reason}")
+            return True
+        self.block(plan.table())
+        moments = ", ".join(f"{name} {size / memory.GIB:.2f}" for name, size in plan.moments.items())
+        self.row("moments", f"{moments} GiB")
+        self.row("verdict", plan.verdict)
+        if not plan.fits:
+            self.remedies(plan)
+        return plan.fits
+
+    def plan(self, config: Config) -> memory.Plan:
+        """The plan of any configuration of this data."""
+        bundle = self.pristine(config)
+        model, _ = runs.learning_part(config, bundle)
+        assert self.data.known is not None
+        return memory.make_plan(config, bundle, model, worst_case.load(config, bundle, self.data.known))
+
+    def pristine(self, config: Config) -> Bundle:
+        """A bundle whose model nothing is frozen in yet: on the meta device where that is possible, built once."""
+        assert config.model is not None
+        key = config.model.model_dump_json()
+        if key not in self.built:
+            try:
+                self.built[key] = runs.build_bundle(config, self.context(meta=True))
+            except UserError:
+                self.built[key] = runs.build_bundle(config, self.context(meta=False))
+        return replace(self.built[key], model=copy.deepcopy(self.built[key].model))
+
+    def remedies(self, plan: memory.Plan) -> None:
+        found = memory.remedies(self.config, plan, self.plan)
+        if not found:
+            self.row("remedy", "none of the known changes makes it fit; take a smaller model")
+        for remedy in found[:REMEDY_LINES]:
+            self.row("would fit", f"{' '.join(remedy.change.overrides)}")
+            self.row("", f"{remedy.plan.verdict}; {remedy.change.price}")
+
+    # The end
+
+    def verdict(self, fits: bool) -> int:
+        if memory.device(self.config) == "cuda" and not _has_gpu():
+            self.unchecked.append(
+                f"GPU: this machine has none; {precision(self.config)} and speed were not tried"
+            )
+        self.title("verdict")
+        for what in dict.fromkeys(self.unchecked):
+            self.row("not checked", what)
+        self.row("result", "valid" if fits else "valid, but it does not fit the profile's memory")
+        return VALID if fits else DOES_NOT_FIT
+
+    def title(self, text: str) -> None:
+        self.say(f"\n{text}")
+
+    def row(self, name: str, text: str) -> None:
+        self.say(f"  {name:<14} {text}")
+
+    def block(self, text: str) -> None:
+        for line in text.splitlines():
+            self.say(f"  {line}")
+
+
+def describe_model(options: Any) -> str:
+    """Type and origin, from whatever fields the architecture's options have."""
+    values = options.model_dump(exclude_none=True)
+    whole, parts = ("name",), ("encoder", "decoder", "audio_encoder", "llm")
+    named = whole if values.get("name") else parts
+    origin = " + ".join(values[key] for key in named if isinstance(values.get(key), str)) or "from scratch"
+    words = [f"phase {values['phase']}" if "phase" in values else f"task {values.get('task', 'both')}"]
+    words.append(f"language {values.get('language', '')}")
+    if context := values.get("encoder_context"):
+        practised = context == "trimmed" and "full_context_share" in values
+        words.append(f"encoder context {context}{_full_share(values) if practised else ''}")
+    return f"{values['type']}, {origin}, {', '.join(words)}"
+
+
+def _full_share(values: dict[str, Any]) -> str:
+    share = values.get("full_context_share", 0.0)
+    return f" ({share:.0%} of the batches in full)" if share else " (never in full: not for stock pipelines)"
+
+
+def schedule(config: Config, sampler: DurationBatchSampler | None, world: int) -> str:
+    """Steps of an epoch and of the run, as the trainer counts them; epochs only where there is data."""
+    training = config.training
+    if sampler is None:
+        return (
+            f"{training.max_steps} steps"
+            if training.max_steps > 0
+            else f"{training.num_train_epochs:g} epochs"
+        )
+    per_rank = -(-len(sampler.batches()) // world)
+    # The last optimiser step of an epoch takes the batches that are left.
+    per_epoch = max(1, -(-per_rank // training.gradient_accumulation_steps))
+    total = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * per_epoch)
+    return f"{per_epoch:,} steps per epoch, {total:,} in all ({total / per_epoch:.1f} epochs)"
+
+
+def longest_labels(bundle: Bundle, dataset: Any) -> int:
+    """Label ids of the longest texts, counted with the run's own tokenizer on a second of silence."""
+    silence = np.zeros(bundle.sample_rate, dtype=np.float32)
+    rows = range(len(dataset))
+    longest = sorted(
+        rows, key=lambda i: -max((len(t) for t in dataset.manifest[i].texts.values()), default=0)
+    )
+    lengths = [1]
+    for i in longest[:LONGEST]:
+        features = (
+            dataset[i]
+            if getattr(bundle.encode, "ctc", False)
+            else bundle.encode(dataset.manifest[i], silence)
+        )
+        lengths += [len(ids) for ids in features["labels"].values()]
+    return max(lengths)
+
+
+def stand_in_texts(config: Config) -> Iterator[tuple[str, str | None, str]]:
+    """Made-up syllables, many enough for a tokenizer from scratch to reach the size that it is given."""
+    syllables = [onset + rime for onset, rime in product(ONSETS.split(), RIMES.split())]
+    drawn = np.random.default_rng(0).integers(0, len(syllables), (1500, 8, 2))
+    for line in drawn:
+        yield "transcribe", None, " ".join("".join(syllables[i] for i in word) for word in line)
+
+
+def _trainable_words(training: Any) -> str:
+    words = [training.trainable]
+    words += [f"without {pattern}" for pattern in training.freeze]
+    if training.freeze_feature_encoder:
+        words.append("convolutions frozen")
+    if training.freeze_encoder_epochs:
+        words.append(f"encoder frozen for {training.freeze_encoder_epochs:g} epochs")
+    elif training.freeze_encoder:
+        words.append("encoder frozen")
+    return ", ".join(words)
+
+
+def _within(durations: np.ndarray, limit: float) -> np.ndarray:
+    return durations[durations <= limit + LENGTH_TOLERANCE]
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    return list(range(total)) if total <= wanted else [i * total // wanted for i in range(wanted)]
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and not is_empty(folder)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Weights come from folders and the cache: a dry run downloads nothing."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without transformers' remarks on models that are built and thrown away."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,1 @@
+"""A walk through steps of commands: what is finished is not done again."""

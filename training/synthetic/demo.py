@@ -1,0 +1,151 @@
+"""The demo corpora: speech that anyone can make, spoken by espeak-ng.
+
+``codeswitched`` (Vietnamese–English, `training.synthetic.codeswitched`), ``korean`` (a typical and an atypical
+population, `training.synthetic.korean`), ``conventions`` (one sound, two ways to write it,
+`training.synthetic.conventions`) and ``english`` (with the times of its words, `training.synthetic.english`). Laid out as an annotation system exports it: ``manifest.tsv`` and
+``video_<id>/segment_<n>.wav`` (16 kHz, mono, PCM16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.text import clean_transcript
+from training.errors import UserError, exit_on_user_error
+from training.folders import writable
+from training.synthetic.codeswitched import CODESWITCHED
+from training.synthetic.conventions import CONVENTIONS
+from training.synthetic.english import ENGLISH
+from training.synthetic.files import MANIFEST, publish, refuse_to_overwrite, write_manifest
+from training.synthetic.korean import KOREAN
+from training.synthetic.plan import UNHEARD, Row
+from training.synthetic.studio import Progress, synthesise_all
+from training.synthetic.writer import normalised_words
+
+CORPORA = {"codeswitched": CODESWITCHED, "korean": KOREAN, "conventions": CONVENTIONS, "english": ENGLISH}
+DEFAULT_CORPUS = "codeswitched"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSummary:
+    """What was made: ``minutes`` of audio, ``words`` distinct ones; ``told`` is what only this corpus has."""
+
+    manifest: Path
+    utterances: int
+    videos: int
+    minutes: float
+    words: int
+    told: str
+    unheard: int
+    wall_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.manifest}: {self.utterances} utterances, {self.minutes:.1f} minutes in {self.videos} videos, "
+            f"{self.words} distinct words, {self.told}, "
+            f"{self.unheard} of an unheard voice; {self.wall_seconds:.1f} s"
+        )
+
+
+def make_demo(
+    output: Path,
+    *,
+    corpus: str = DEFAULT_CORPUS,
+    minutes: float | None = None,
+    seed: int = 42,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> DemoSummary:
+    """Write a corpus to the folder ``output``: about ``minutes`` of the voices that training hears.
+
+    The utterances of the unheard voices come on top. Equal arguments give equal bytes. Nothing is seen in
+    ``output`` before everything is made. Raises `UserError` where a demo or another export is there
+    already (unless ``force``), where espeak-ng is missing, or where the grammar has too few sentences.
+    """
+    started = time.perf_counter()
+    description = CORPORA[corpus]
+    minutes = description.minutes if minutes is None else minutes
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise UserError(f"--minutes must be above 0 (got {minutes:g}).")
+    refuse_to_overwrite(output, force)
+    partial = output.parent / f".{output.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        videos = description.plan(minutes, seed)
+        rows = synthesise_all(videos, partial, progress)
+        write_manifest(partial / MANIFEST, rows, description.columns)
+        publish(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _summary(
+        output / MANIFEST, rows, len(videos), description.tell(rows), time.perf_counter() - started
+    )
+
+
+def _summary(manifest: Path, rows: list[Row], videos: int, told: str, wall_seconds: float) -> DemoSummary:
+    seconds = {row["audio_path"]: float(row["duration"]) for row in rows}
+    return DemoSummary(
+        manifest=manifest,
+        utterances=len(rows),
+        videos=videos,
+        minutes=sum(seconds.values()) / 60,
+        words=len({word for row in rows for word in normalised_words(clean_transcript(row["transcript"]))}),
+        told=told,
+        unheard=sum(row["split_hint"] == UNHEARD for row in rows),
+        wall_seconds=wall_seconds,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    folders = ", ".join(f"data/{corpus.folder}" for corpus in CORPORA.values())
+    lengths = ", ".join(f"{corpus.minutes:g}" for corpus in CORPORA.values())
+    parser.add_argument(
+        "--corpus", choices=tuple(CORPORA), default=DEFAULT_CORPUS, help="what to make (default %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, help=f"folder to write (by corpus: {folders})")
+    parser.add_argument("--minutes", type=float, help=f"speech to make (by corpus: {lengths})")
+    parser.add_argument(
+        "--seed", type=int, default=42, help="equal seeds give equal bytes (default %(default)s)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the corpus that is in the folder")
+
+
+def _show(done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\rspeaking: {done}/{total} videos", end=end, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="polyvox demo-data",
+        description="Synthesise a demo corpus.",
+        allow_abbrev=False,
+    )
+    add_arguments(parser)
+    options = parser.parse_args(argv)
+    output = options.output or Path("data") / CORPORA[options.corpus].folder
+    if not output.exists():
+        writable(output.parent, "--output")
+    summary = make_demo(
+        output,
+        corpus=options.corpus,
+        minutes=options.minutes,
+        seed=options.seed,
+        force=options.force,
+        progress=_show if sys.stderr.isatty() else None,
+    )
+    print(summary)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,159 @@
+"""The Korean demo corpus: a typical and an atypical population of speakers, no speaker in both.
+
+Domain ``normal`` speaks fluently. Domain ``dyslexic`` speaks slowly, repeats and swaps syllables and pauses between
+and inside words; the transcript is the sentence that was meant. In each session one speaker of either population
+says sentences in the same room, with the same noise and level: two of ``normal`` for one of ``dyslexic``. A split by
+sessions therefore has both domains in every part, and noise does not tell them apart. No sentence is said twice.
+
+Columns: ``id, group`` (the session), ``audio_path, duration, transcript, speaker, language`` (``ko``), ``domain``;
+``kind``: ``fluent``, ``slow``, or what else was done, joined with ``+`` (``repeated``, ``swapped``, ``paused``);
+``spoken``: what was really said, ``…`` where the speaker paused; ``voice``, ``snr_db`` (empty: no noise);
+``split_hint``: ``unheard`` on the rows of two speakers, one of either population, outside train, dev and test.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rapidfuzz.distance import Levenshtein
+
+from training.synthetic.deviations import PAUSED, REPEATED, SWAPPED, Habits, Spoken, deviate, fluently
+from training.synthetic.korean_text import KoreanSentence, is_syllable, sentences
+from training.synthetic.plan import (
+    SNRS,
+    UNHEARD_VIDEOS,
+    Corpus,
+    Row,
+    Size,
+    Speaker,
+    Take,
+    Video,
+    in_session,
+    record_in_room,
+)
+
+NORMAL, DYSLEXIC = "normal", "dyslexic"
+_SHORTEST_MEAN = 2.6
+_TURN = (NORMAL, NORMAL, DYSLEXIC)
+"""Who speaks in turn."""
+
+TYPICAL = (
+    Speaker("seoyeon", "ko+f2", 215, 52),
+    Speaker("jiho", "ko", 220, 45),
+    Speaker("minjun", "ko+m3", 210, 58),
+    Speaker("haeun", "ko+f4", 220, 48),
+    Speaker("dohyun", "ko+m1", 215, 50),
+    Speaker("yuna", "ko+f1", 210, 54),
+)
+UNHEARD_TYPICAL = Speaker("taeho", "ko+m6", 215, 50)
+
+
+@dataclass(frozen=True, slots=True)
+class Atypical:
+    """A speaker of the population ``dyslexic``: a slow voice and what it does to words."""
+
+    speaker: Speaker
+    habits: Habits
+
+
+ATYPICAL = (
+    Atypical(Speaker("eunji", "ko+f3", 145, 50), Habits(repeat=0.30, swap=0.05, block=0.05, pause=0.25)),
+    Atypical(Speaker("hyunwoo", "ko+m5", 150, 55), Habits(repeat=0.15, swap=0.20, block=0.05, pause=0.20)),
+    Atypical(Speaker("siwoo", "ko+m7", 135, 48), Habits(repeat=0.20, swap=0.08, block=0.20, pause=0.20)),
+    Atypical(Speaker("jimin", "ko+m2", 140, 60), Habits(repeat=0.12, swap=0.10, block=0.10, pause=0.40)),
+    Atypical(Speaker("chaewon", "ko+f5", 150, 46), Habits(repeat=0.25, swap=0.15, block=0.10, pause=0.15)),
+)
+UNHEARD_ATYPICAL = Atypical(
+    Speaker("sujin", "ko+m4", 142, 56), Habits(repeat=0.20, swap=0.12, block=0.10, pause=0.25)
+)
+
+
+def plan(minutes: float, seed: int) -> list[Video]:
+    """Who says what in which session: every typical speaker meets every atypical one."""
+    heard = len(TYPICAL) * len(ATYPICAL)
+    size = Size.of(minutes, heard, block=len(_TURN), shortest_mean=_SHORTEST_MEAN, together=len(_TURN))
+    shares = size.deal(sentences(size.sentences, seed))
+    rng = random.Random(seed)
+    return [_session(number, shares[number], size, rng) for number in range(heard + UNHEARD_VIDEOS)]
+
+
+def _session(number: int, share: Sequence[KoreanSentence], size: Size, rng: random.Random) -> Video:
+    is_heard = size.hears(number)
+    turn, index = divmod(number, len(TYPICAL))
+    typical = TYPICAL[index] if is_heard else UNHEARD_TYPICAL
+    # 6 and 5 have no common divisor: thirty sessions, thirty pairs.
+    atypical = ATYPICAL[number % len(ATYPICAL)] if is_heard else UNHEARD_ATYPICAL
+    return record_in_room(
+        f"demo_ko{number + 1:02d}",
+        _takes(
+            share, in_session(typical, rng), Atypical(in_session(atypical.speaker, rng), atypical.habits), rng
+        ),
+        rng,
+        size,
+        number,
+        snr_db=SNRS[(turn + index) % len(SNRS)],
+        together=len(_TURN),
+    )
+
+
+def _takes(
+    share: Sequence[KoreanSentence], typical: Speaker, atypical: Atypical, rng: random.Random
+) -> list[Take]:
+    """The sentences, each said by whose turn it is."""
+    takes = []
+    for at, sentence in enumerate(share):
+        text = sentence.transcript
+        if _TURN[at % len(_TURN)] == NORMAL:
+            takes.append(_take(typical, NORMAL, "fluent", text, fluently(text)))
+        else:
+            said = deviate(text, atypical.habits, rng)
+            takes.append(_take(atypical.speaker, DYSLEXIC, "+".join(said.kinds) or "slow", text, said))
+    return takes
+
+
+def _take(speaker: Speaker, domain: str, kind: str, transcript: str, said: Spoken) -> Take:
+    cells = {
+        "transcript": transcript,
+        "language": "ko",
+        "domain": domain,
+        "kind": kind,
+        "spoken": said.text,
+    }
+    return Take(speaker, said.ssml, (cells,))
+
+
+def syllable_edits(row: Row) -> tuple[int, int]:
+    """Edits from the transcript of a row to what was spoken, and syllables of the transcript."""
+    meant, said = ("".join(filter(is_syllable, row[column])) for column in ("transcript", "spoken"))
+    return Levenshtein.distance(meant, said), len(meant)
+
+
+def _tell(rows: Sequence[Row]) -> str:
+    atypical = [row for row in rows if row["domain"] == DYSLEXIC]
+    kinds = Counter(kind for row in atypical for kind in row["kind"].split("+"))
+    edits, syllables = (sum(column) for column in zip(*map(syllable_edits, atypical), strict=True))
+    shares = ", ".join(f"{kinds[kind] / len(atypical):.0%} {kind}" for kind in (REPEATED, SWAPPED, PAUSED))
+    return (
+        f"{_mean_of(rows, NORMAL)}, {_mean_of(rows, DYSLEXIC)} "
+        f"({shares}; {edits / syllables:.1%} of their syllables wrong)"
+    )
+
+
+def _mean_of(rows: Sequence[Row], domain: str) -> str:
+    seconds = [float(row["duration"]) for row in rows if row["domain"] == domain]
+    return f"{len(seconds)} {domain} of {sum(seconds) / len(seconds):.2f} s"
+
+
+KOREAN = Corpus(
+    minutes=40.0,
+    folder="korean",
+    columns=(
+        "id", "group", "audio_path", "duration", "transcript", "speaker", "language", "domain", "kind",
+        "spoken", "voice", "snr_db", "split_hint",
+    ),
+    plan=plan,
+    tell=_tell,
+)  # fmt: skip

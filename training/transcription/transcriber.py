@@ -1,0 +1,291 @@
+"""Recordings of any length to text, by any architecture of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from training.data.audio import AudioError, load_with_channel, probe
+from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord
+from training.data.lengths import is_too_long
+from training.data.sound.downmix import CANCELLED
+from training.decoding.calibrated import usable
+from training.decoding.ctc_decoding import mean_confidence
+from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.loading import Trained, load_trained, with_domain, with_tasks
+from training.decoding.predict import predict
+from training.errors import UserError
+from training.models.domain_whisper.collator import AS_IT_IS, SWAP
+from training.transcription.speech_regions import Detector, make_detector, regions_of, track_of
+from training.transcription.stitching import TIMED_TOLERANCE, join
+from training.transcription.transcript import Segment, Transcript, spread
+from training.transcription.windows import Cutting, Window, plan_windows
+
+LONGEST = 30.0
+SHORTEST = 0.3
+"""Seconds; a window is never shorter, however short the word in it."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file and the windows that its speech lies in; ``channel``: the one that is heard, None: all, made one."""
+
+    path: str
+    seconds: float
+    windows: tuple[Window, ...]
+    channel: int | None = None
+
+
+class Transcriber:
+    """A trained model, ready for recordings.
+
+    model: a folder (a run's, one of its checkpoints, a stock model), or what `load_trained` made of it.
+    tasks: some of the model's, default all. language: of the speech, default the model's. domain: which population
+        speaks, for a model that is told; ``auto``: the one that it hears.
+    options: how the frames of a CTC model are read, and the beam width of all others.
+    longest: seconds that the model hears at once, at most 30; default: the longest utterance of its training where
+        the run says that, else 30. A recording that is no longer is heard whole, unless ``always_cut``; a longer one is
+        cut in pauses (see `Cutting`; those of ``pause`` seconds always, and ``pad`` seconds of silence stay) that ``detector`` finds (
+        ``energy``, ``silero``, or one of your own).
+    pack: what pauses part is heard together up to this many seconds. Default: ``longest`` for stock models,
+        0 for the library's own, which learnt from single utterances.
+
+    channel: of recordings with several, counted from 0; default: their mean, or the loudest where they cancel each other.
+
+    ``warnings``: a line for each recording of which one channel was taken for that. ``timed``: whether it tells words with times. ``note``: whether their confidence is calibrated, and why not.
+
+    Raises `UserError` for a folder without a model and for options that the model cannot serve.
+    """
+
+    def __init__(
+        self,
+        model: Path | str | Trained,
+        *,
+        tasks: tuple[str, ...] | None = None,
+        language: str | None = None,
+        domain: str | None = None,
+        options: DecoderOptions | None = None,
+        longest: float | None = None,
+        pause: float = Cutting.pause,
+        pad: float = Cutting.pad,
+        pack: float | None = None,
+        always_cut: bool = False,
+        detector: str | Detector = "energy",
+        batch_seconds: float = 60.0,
+        channel: int | None = None,
+    ) -> None:
+        trained = model if isinstance(model, Trained) else load_trained(Path(model))
+        self.trained = with_domain(with_tasks(trained, tasks) if tasks else trained, domain)
+        _require_domain(self.trained, domain)
+        self.bundle = self.trained.bundle
+        self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
+        self.channel, self.warnings = channel, list[str]()
+        self.options = options or DecoderOptions()
+        self.decoder = self.options.decoder(self.bundle)
+        self.timed = TRANSCRIBE in self.bundle.tasks and (
+            self.decoder is not None or self.bundle.align is not None
+        )
+        self.calibration, self.note = usable(
+            trained.calibration, trained.folder, self.options.identity(self.bundle)
+        )
+        self.longest = min(longest or trained.longest_seconds or LONGEST, LONGEST)
+        ours = trained.config is not None
+        packed = (0.0 if ours else self.longest) if pack is None else min(pack, self.longest)
+        self.cutting = Cutting(
+            self.longest, pause, min(pad, self.longest / 8), min(3.0, self.longest / 4), packed
+        )
+        self.detector: Detector | None = None if isinstance(detector, str) else detector
+        self._detector_name = detector if isinstance(detector, str) else ""
+
+    def transcribe(
+        self,
+        audio: Sequence[Path | str] | Path | str,
+        *,
+        progress: Callable[[float], None] = lambda seconds: None,
+    ) -> list[Transcript]:
+        """One `Transcript` for each file, in order. ``progress`` is told the audio seconds of each finished batch.
+
+        Raises `UserError` for a file that cannot be heard: `plan` and `finish` go on with the others.
+        """
+        files = [audio] if isinstance(audio, str | Path) else audio
+        transcripts = []
+        for one in self.finish([self.plan(path) for path in files], progress):
+            if isinstance(one, UserError):
+                raise one
+            transcripts.append(one)
+        return transcripts
+
+    def plan(self, path: Path | str) -> Recording:
+        """Look at a file and cut it. Raises `UserError` where it cannot be read."""
+        try:
+            seconds = probe(path).duration
+            if not is_too_long(seconds, self.longest) and not self.always_cut:
+                windows = [Window(0.0, seconds)]
+            else:
+                windows = self._windows(Path(path), seconds)
+            return Recording(str(path), seconds, tuple(windows), self.channel)
+        except AudioError as error:
+            raise UserError(str(error)) from error
+
+    def _windows(self, path: Path, seconds: float) -> list[Window]:
+        if self.detector is None:
+            self.detector = make_detector(self._detector_name)
+        track = track_of(path, seconds, self.detector, self.channel)
+        regions = regions_of(self.detector.speech(track), self.detector.hop)
+        windows = plan_windows(regions, track, self.detector.hop, seconds, self.cutting)
+        return [_at_least(window, seconds) for window in windows]
+
+    def finish(
+        self, recordings: Sequence[Recording], progress: Callable[[float], None] = lambda seconds: None
+    ) -> list[Transcript | UserError]:
+        """Transcribe recordings that `plan` has cut, windows of all files in common batches.
+
+        In the place of a recording that cannot be heard after all (broken samples, shorter than a frame) stands
+        what is wrong with it.
+        """
+        dataset = Windows(recordings, self.bundle, self.language)
+        heard: dict[tuple[int, int], Mapping[str, Hypothesis]] = {}
+        if len(dataset):
+            result = predict(
+                self.bundle,
+                dataset,
+                batch_seconds=self.batch_seconds,
+                generation={"num_beams": self.options.width, "do_sample": False},
+                decoder=self.decoder,
+                with_loss=False,
+                progress=progress,
+            )
+            heard = {dataset.places[row.row]: self._calibrated(row.hypotheses) for row in result.predictions}
+        self.warnings += [f"{recordings[file].path}: {said}" for file, said in sorted(dataset.taken.items())]
+        return [
+            dataset.broken.get(file)
+            or self._transcript(one, [heard[file, n] for n in range(len(one.windows))])
+            for file, one in enumerate(recordings)
+        ]
+
+    def _calibrated(self, said: Mapping[str, Hypothesis]) -> Mapping[str, Hypothesis]:
+        if self.calibration is None:
+            return said
+        return {task: self.calibration.apply(hypothesis) for task, hypothesis in said.items()}
+
+    def _transcript(self, recording: Recording, heard: Sequence[Mapping[str, Hypothesis]]) -> Transcript:
+        tasks = self.bundle.tasks
+        stitched = {
+            name: stitch(
+                recording.windows,
+                [said[name] for said in heard],
+                timed=self.timed and name == TRANSCRIBE,
+            )
+            for name in tasks
+        }
+        segments = []
+        for n in range(len(recording.windows)):
+            texts = {name: " ".join(word.text for word in words[n]) for name, words in stitched.items()}
+            known = self.timed and _has_times(heard[n][TRANSCRIBE])
+            words = tuple(stitched[TRANSCRIBE][n]) if known else ()
+            start, end = borders(recording.windows, n)
+            if any(texts.values()):
+                domain = heard[n][tasks[0]].domain
+                segments.append(Segment(start, end, texts, words, mean_confidence(words), domain))
+        every = [word for segment in segments for word in segment.words]
+        return Transcript(recording.path, recording.seconds, tasks, tuple(segments), mean_confidence(every))
+
+
+def _require_domain(trained: Trained, domain: str | None) -> None:
+    """A recording names none of its own, so somebody must."""
+    known, encode = trained.bundle.domains, cast(Any, trained.bundle.encode)
+    if domain in (None, AS_IT_IS, SWAP) and known and encode.domain is None:
+        given = "" if domain is None else f"--domain {domain}: a recording has no domain of its own; "
+        raise UserError(
+            f"{given}{trained.folder} is told which population speaks: --domain {', '.join(known)}, or auto, where it "
+            "says itself"
+        )
+
+
+def stitch(windows: Sequence[Window], heard: Sequence[Hypothesis], *, timed: bool) -> list[list[SpokenWord]]:
+    """Words of each window, times in seconds of the recording; where windows overlap each word once.
+
+    Hypotheses without times get guessed ones, which only serve to join them.
+    """
+    known = [timed and _has_times(said) for said in heard]
+    placed = [
+        _shifted(said.words, window.start) if there else spread(said.text, window.start, window.end)
+        for window, said, there in zip(windows, heard, known, strict=True)
+    ]
+    for n, window in enumerate(windows):
+        if window.seam is None:
+            continue
+        both_known = known[n - 1] and known[n]
+        tolerance = TIMED_TOLERANCE if both_known else 1.5 * (windows[n - 1].end - window.start)
+        both = join(placed[n - 1], placed[n], window.seam, tolerance)
+        kept = sum(1 for word in placed[n - 1] if any(word is other for other in both))
+        placed[n - 1], placed[n] = both[:kept], both[kept:]
+    return placed
+
+
+def _has_times(said: Hypothesis) -> bool:
+    """A text for whose words no place was found has none."""
+    return bool(said.words) or not said.text
+
+
+def borders(windows: Sequence[Window], n: int) -> tuple[float, float]:
+    """From where to where a window counts: seams instead of overlapping ends."""
+    start = windows[n].seam
+    end = windows[n + 1].seam if n + 1 < len(windows) else None
+    return windows[n].start if start is None else start, windows[n].end if end is None else end
+
+
+def _shifted(words: Sequence[SpokenWord], by: float) -> list[SpokenWord]:
+    return [replace(word, start=word.start + by, end=word.end + by) for word in words]
+
+
+def _at_least(window: Window, seconds: float) -> Window:
+    if window.seconds >= SHORTEST:
+        return window
+    start = max(0.0, min(window.start, seconds - SHORTEST))
+    return Window(start, min(seconds, start + SHORTEST), window.seam)
+
+
+class Windows:
+    """Windows of recordings as a dataset of encoded utterances, as `predict` takes it.
+
+    ``places[row]``: number of the recording, number of its window. ``broken``: recordings, by number, of which a
+    window could not be encoded; a second of silence is heard in its place. ``taken``: recordings, by number, of which one
+    channel is heard because their mean would lose what they hold, and which.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], bundle: Any, language: str | None) -> None:
+        self.bundle = bundle
+        self.places = [(f, n) for f, one in enumerate(recordings) for n in range(len(one.windows))]
+        self.manifest = [_example(recordings[f], f, n, language) for f, n in self.places]
+        self.durations = np.array([row.duration for row in self.manifest], dtype=np.float32)
+        self.broken: dict[int, UserError] = {}
+        self.taken: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        example = self.manifest[row]
+        try:
+            samples, channel = load_with_channel(example.audio, self.bundle.sample_rate)
+            if channel is not None:
+                self.taken.setdefault(self.places[row][0], f"{CANCELLED} channel {channel}, which is heard")
+            return self.bundle.encode(example, samples)
+        except (ValueError, OSError) as error:
+            place = "" if isinstance(error, AudioError) else f"{example.audio.path}: "
+            self.broken[self.places[row][0]] = UserError(f"{place}{error}")
+            return self.bundle.encode(example, np.zeros(self.bundle.sample_rate, dtype=np.float32))
+
+
+def _example(recording: Recording, file: int, number: int, language: str | None) -> Example:
+    window = recording.windows[number]
+    whole = window.start == 0.0 and window.end >= recording.seconds
+    stretch = AudioRef(
+        path=recording.path, start=window.start, end=None if whole else window.end, channel=recording.channel
+    )
+    return Example(id=f"{file}:{number}", audio=stretch, duration=window.seconds, texts={}, language=language)

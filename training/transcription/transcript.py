@@ -1,0 +1,210 @@
+"""What was said in a recording, and how it is written: text, JSON, TSV, subtitles, words with times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from training.data.example import SpokenWord
+from training.transcription.word_formats import as_ctm, as_textgrid, as_words, word_dict
+
+LINE_LETTERS, LINES = 42, 2
+CUE_SECONDS, CUE_PAUSE = 6.0, 0.8
+"""A subtitle holds at most this many letters in this many lines, lasts at most so long, and ends where somebody pauses."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch that was heard at once (or up to a seam). ``texts`` by task; ``words`` where the model tells them,
+    ``domain`` where it was asked which it hears."""
+
+    start: float
+    end: float
+    texts: Mapping[str, str]
+    words: tuple[SpokenWord, ...] = ()
+    confidence: float | None = None
+    domain: str | None = None
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """All of one recording. ``tasks``: what was asked for; ``text`` is that of the first."""
+
+    audio: str
+    seconds: float
+    tasks: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    confidence: float | None = None
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """By task."""
+        return {task: " ".join(s.texts[task] for s in self.segments if s.texts[task]) for task in self.tasks}
+
+    @property
+    def text(self) -> str:
+        return self.texts[self.tasks[0]]
+
+    @property
+    def words(self) -> tuple[SpokenWord, ...]:
+        """With times in seconds of the recording; empty where the model tells none."""
+        return tuple(word for segment in self.segments for word in segment.words)
+
+    @property
+    def placed(self) -> list[Sequence[SpokenWord]]:
+        """Words of each segment; where the model tells none, its text spread over its length, with confidence 0."""
+        return [
+            segment.words or spread(segment.texts[self.tasks[0]], segment.start, segment.end)
+            for segment in self.segments
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON holds."""
+        return {
+            "audio": self.audio,
+            "seconds": round(self.seconds, 3),
+            "text": self.text,
+            **self.texts,
+            "confidence": _rounded(self.confidence),
+            "segments": [
+                {
+                    "start": round(segment.start, 3),
+                    "end": round(segment.end, 3),
+                    **segment.texts,
+                    **({"domain": segment.domain} if segment.domain else {}),
+                    "confidence": _rounded(segment.confidence),
+                    "words": [word_dict(word) for word in segment.words],
+                }
+                for segment in self.segments
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One subtitle."""
+
+    start: float
+    end: float
+    text: str
+
+
+def cues(transcript: Transcript) -> list[Cue]:
+    """Subtitles: by words where there are times for them, else the text of a segment spread over its length."""
+    found = [_cue(group) for words in transcript.placed for group in _groups(words)]
+    if not found:
+        return []
+    return [
+        Cue(cue.start, min(max(cue.end, cue.start + 0.1), after.start if after else cue.end + 1.0), cue.text)
+        for cue, after in zip(found, [*found[1:], None], strict=True)
+    ]
+
+
+def spread(text: str, start: float, end: float) -> list[SpokenWord]:
+    """Words of a text without times, placed between two times by their letters: a guess."""
+    words = text.split()
+    total = sum(len(word) + 1 for word in words) or 1
+    placed, done = [], 0
+    for word in words:
+        begin, done = done, done + len(word) + 1
+        times = [start + (end - start) * share / total for share in (begin, done)]
+        placed.append(SpokenWord(text=word, start=times[0], end=times[1], confidence=0.0))
+    return placed
+
+
+def _groups(words: Sequence[SpokenWord]) -> Iterator[list[SpokenWord]]:
+    group: list[SpokenWord] = []
+    for word in words:
+        if group and (
+            word.end - group[0].start > CUE_SECONDS
+            or word.start - group[-1].end > CUE_PAUSE
+            or len(_lines([*group, word])) > LINES
+        ):
+            yield group
+            group = []
+        group.append(word)
+    if group:
+        yield group
+
+
+def _lines(words: Sequence[SpokenWord]) -> list[str]:
+    lines = [words[0].text]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word.text) > LINE_LETTERS:
+            lines.append(word.text)
+        else:
+            lines[-1] += " " + word.text
+    return lines
+
+
+def _cue(words: Sequence[SpokenWord]) -> Cue:
+    return Cue(words[0].start, words[-1].end, "\n".join(_lines(words)))
+
+
+def as_txt(transcript: Transcript) -> str:
+    """One line for each task."""
+    return "".join(f"{text}\n" for text in transcript.texts.values())
+
+
+def as_json(transcript: Transcript) -> str:
+    """An object on one line."""
+    return json.dumps(transcript.as_dict(), ensure_ascii=False) + "\n"
+
+
+def as_srt(transcript: Transcript) -> str:
+    """SubRip."""
+    return "".join(
+        f"{n}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n\n"
+        for n, cue in enumerate(cues(transcript), start=1)
+    )
+
+
+def as_vtt(transcript: Transcript) -> str:
+    """WebVTT; the characters that it gives a meaning are escaped."""
+    escape = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+    body = "".join(
+        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{cue.text.translate(escape)}\n\n"
+        for cue in cues(transcript)
+    )
+    return f"WEBVTT\n\n{body}"
+
+
+def as_tsv(transcript: Transcript) -> str:
+    """A row for each segment: audio, start, end, confidence, a text for each task."""
+    return "".join(
+        "\t".join(
+            [
+                transcript.audio,
+                f"{segment.start:.3f}",
+                f"{segment.end:.3f}",
+                "" if segment.confidence is None else f"{segment.confidence:.4f}",
+                *(" ".join(text.split()) for text in segment.texts.values()),
+            ]
+        )
+        + "\n"
+        for segment in transcript.segments
+    )
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {
+    "txt": as_txt,
+    "json": as_json,
+    "srt": as_srt,
+    "vtt": as_vtt,
+    "tsv": as_tsv,
+    "words": as_words,
+    "ctm": as_ctm,
+    "textgrid": as_textgrid,
+}
+
+
+def _clock(seconds: float, mark: str) -> str:
+    milliseconds = max(0, round(1000 * seconds))
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{mark}{rest % 1000:03d}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,110 @@
+"""A long recording in windows that a model can hear: cut in pauses, overlapping where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.transcription.speech_regions import Region, padded
+
+CUT_FROM = 0.55
+"""A region without pauses is cut where it is quietest in the last part of the window, from this share on."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the model hears at once, in seconds of the recording. ``seam``: the cut between it and the window before,
+    which it overlaps; None where a pause parts them."""
+
+    start: float
+    end: float
+    seam: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """longest: seconds of a window. pause: a silence of so many seconds always ends a window (unless ``pack``); shorter
+    ones end one where it would be too long otherwise, the longest of them first. pad: seconds of silence kept around
+    speech. overlap: seconds that windows share where nobody pauses. pack: what pauses part is heard together, up to so
+    many seconds.
+    """
+
+    longest: float = 30.0
+    pause: float = 0.7
+    pad: float = 0.1
+    overlap: float = 3.0
+    pack: float = 0.0
+
+    def __post_init__(self) -> None:
+        assert 0 < 3 * self.overlap <= self.longest and self.pack <= self.longest
+
+
+def plan_windows(
+    regions: Sequence[Region], level: np.ndarray, hop: float, seconds: float, cutting: Cutting
+) -> list[Window]:
+    """Windows that cover all regions of a recording. ``level [frames]`` is low where a cut does least harm."""
+    windows: list[Window] = []
+    groups = group(regions, cutting.longest - 2 * cutting.pad, cutting.pause)
+    for region in _packed(padded(groups, seconds, cutting.pad), cutting.pack):
+        windows += _cut(region, level, hop, cutting)
+    return windows
+
+
+def group(regions: Sequence[Region], longest: float, pause: float) -> list[Region]:
+    """Neighbours joined across the shortest pauses first, while the result is no longer than ``longest``.
+
+    So what is too long for one window falls apart where the pause is longest. Where the cuts are depends on what is
+    near alone, not on where in the recording it stands.
+    """
+    starts, ends = [r.start for r in regions], [r.end for r in regions]
+    first, last = (
+        list(range(len(regions))),
+        list(range(len(regions))),
+    )  # of the group that ends, starts at each region
+    parted = set(range(1, len(regions)))
+    for gap, n in sorted((starts[n] - ends[n - 1], n) for n in parted):
+        left, right = first[n - 1], last[n]
+        if gap < pause and ends[right] - starts[left] <= longest:
+            parted.remove(n)
+            first[right], last[left] = left, right
+    heads = [0, *sorted(parted)] if regions else []
+    return [Region(starts[head], ends[last[head]]) for head in heads]
+
+
+def _packed(regions: Sequence[Region], pack: float) -> list[Region]:
+    packed: list[Region] = []
+    for region in regions:
+        if packed and region.end - packed[-1].start <= pack:
+            packed[-1] = Region(packed[-1].start, region.end)
+        else:
+            packed.append(region)
+    return packed
+
+
+def _cut(region: Region, level: np.ndarray, hop: float, cutting: Cutting) -> list[Window]:
+    windows: list[Window] = []
+    start, seam, half = region.start, None, cutting.overlap / 2
+    while region.end - start > cutting.longest:
+        latest = start + cutting.longest - half
+        cut = _quietest(level, hop, start + CUT_FROM * cutting.longest, latest)
+        windows.append(Window(start, cut + half, seam))
+        start, seam = cut - half, cut
+    windows.append(Window(start, region.end, seam))
+    return windows
+
+
+def _quietest(level: np.ndarray, hop: float, earliest: float, latest: float) -> float:
+    """The middle of the quietest tenth of a second between two times."""
+    width = max(1, round(0.1 / hop))
+    first, last = int(earliest / hop), max(int(earliest / hop) + width, int(latest / hop))
+    piece = level[first:last].astype(np.float64)
+    if len(piece) < width:
+        return (earliest + latest) / 2
+    sums = np.convolve(piece, np.ones(width), mode="valid")
+    return (first + int(sums.argmin()) + width / 2) * hop
