@@ -51,7 +51,8 @@ def main() -> None:
     from training.cli.quiet import quiet
     from training.cli.train import share_the_cores
     from training.config.load import load_config
-    from training.engine.run import build, fit
+    from training.engine.fit import fit
+    from training.engine.run import build
 
     share_the_cores()
     quiet()

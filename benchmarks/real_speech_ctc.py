@@ -20,8 +20,8 @@ from typing import Any
 
 from real_speech import ROOT, corpus, curve, options, polyvox, train
 
-from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
+from training.evaluation.word_alignment import align_words
 
 REGULARISED = [
     "model.dropout=0.1",

@@ -30,8 +30,8 @@ from training.data.audio import load_audio
 from training.data.example import TRANSCRIBE
 from training.data.manifest import load_manifest
 from training.decoding.loading import load_trained
-from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
+from training.evaluation.word_alignment import align_words
 from training.transcription.transcriber import Transcriber
 
 RATE = 16_000

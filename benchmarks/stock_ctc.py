@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from training.config.arguments import DEFAULT_BATCH, training_arguments
 from training.data.example import TRANSCRIBE, Example, Hypothesis
 from training.engine.run import Run, make_batches
-from training.evaluation.metrics import corpus_scores
+from training.evaluation.quick_scores import corpus_scores
 from training.models.common.targets import IGNORED
 from training.models.ctc.build import Options, collapsed
 from training.models.ctc.model import BLANK_ID

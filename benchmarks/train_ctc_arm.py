@@ -85,8 +85,8 @@ def digest(model: Any) -> str:
 def ours(config: Any, clock: Clock) -> int:
     """What ``polyvox train`` does with the configuration; the utterances it trains on."""
     import training.models.ctc.build  # noqa: F401  # imports are on nobody's clock
-    from training.engine.fit import Abandoned
-    from training.engine.run import build, fit
+    from training.engine.fit import Abandoned, fit
+    from training.engine.run import build
 
     clock.start()
     run = replace(build(config, report=_silent), callbacks=(clock,))

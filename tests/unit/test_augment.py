@@ -15,10 +15,10 @@ from speech_files import manifest, sound
 from torch.utils.data import DataLoader
 
 from training.config.load import config_from
-from training.config.schema import Augmentation
 from training.data.augment import Augment, coloured_noise, make_augment
 from training.data.dataset import DataError, SpeechDataset, joined, validate
 from training.data.manifest import load_manifest
+from training.data.options import Augmentation
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised, filler
 from training.engine.fit import joining
 from training.errors import UserError

@@ -16,9 +16,10 @@ from transformers.trainer_utils import SchedulerType
 from training.cli.evaluate import parser
 from training.config import verbatim
 from training.config.arguments import training_arguments
+from training.config.blocks import Schedule, Training
 from training.config.load import config_from
 from training.config.merge import ALIASES
-from training.config.schema import Config, Schedule, Training
+from training.config.schema import Config
 from training.engine import run
 from training.errors import UserError
 

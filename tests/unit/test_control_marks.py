@@ -16,11 +16,12 @@ from speech_files import manifest, sound
 
 from training.cli import lm
 from training.cli.prepare_data import report
+from training.cli.preprocess import main
 from training.data.control_marks import MarkTally, time_cells, time_columns, unmarked, watched
 from training.data.example import TASKS, AudioRef, Example, Hypothesis
 from training.data.korean_text import KoreanRules
 from training.data.manifest import load_manifest
-from training.data.prepare.clean import main, preprocess
+from training.data.prepare.clean import preprocess
 from training.data.text import clean_transcript
 from training.evaluation.evaluate import evaluate
 from training.registry.source import load_version

@@ -373,7 +373,7 @@ def test_the_domain_alone_tells_the_two_texts_of_a_clip_apart(tmp_path: Path) ->
 
 def test_an_unknown_corpus_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        demo.main(["--corpus", "klingon"])
+        demo_data.main(["--corpus", "klingon"])
     assert stopped.value.code == 2
     message = capsys.readouterr().err
     assert all(name in message for name in demo.CORPORA)

@@ -19,11 +19,11 @@ from training.evaluation.breakdown import (
     worst,
 )
 from training.evaluation.evaluate import evaluate
-from training.evaluation.metrics import Alignments, align_words
 from training.evaluation.picks import choose
 from training.evaluation.report import build_report
 from training.evaluation.rows import Row, make_row
 from training.evaluation.stored import load_results
+from training.evaluation.word_alignment import Alignments, align_words
 
 DRAW = drawing(50, 0)
 TRAINING = ["a a a a a a a a a a b", "b c"]

@@ -6,9 +6,9 @@ from eval_assets import corpus, example, said
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.errors import UserError
 from training.evaluation.codeswitch import by_word_language, spans, word_tags, words_replaced
-from training.evaluation.metrics import align_words
 from training.evaluation.rows import join, make_row
 from training.evaluation.translation import translation_section
+from training.evaluation.word_alignment import align_words
 
 QUICK = {"resamples": 100, "seed": 0}
 

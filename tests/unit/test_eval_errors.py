@@ -12,8 +12,8 @@ from training.evaluation.errors import (
     inserted_without_speech,
     word_pairs,
 )
-from training.evaluation.metrics import align_words
 from training.evaluation.rows import join
+from training.evaluation.word_alignment import align_words
 
 
 def test_shares_of_hand_counted_errors():

@@ -11,8 +11,9 @@ from eval_assets import corpus, example, said
 from training.data.example import TASKS, TRANSCRIBE, TRANSLATE, AudioRef, Example, Hypothesis
 from training.evaluation.baselines import nearest_training_sentences
 from training.evaluation.evaluate import evaluate
-from training.evaluation.metrics import align_words, corpus_scores
+from training.evaluation.quick_scores import corpus_scores
 from training.evaluation.rows import join
+from training.evaluation.word_alignment import align_words
 
 QUICK = {"resamples": 100}
 

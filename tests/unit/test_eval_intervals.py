@@ -8,8 +8,9 @@ from eval_assets import corpus, example
 
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.evaluation.intervals import interval, paired, resampled_scores, units_of, unpaired
-from training.evaluation.metrics import Statistic, percent, transcript_statistics, translation_statistics
+from training.evaluation.metrics import transcript_statistics, translation_statistics
 from training.evaluation.rows import join
+from training.evaluation.statistic import Statistic, percent
 
 
 def statistics_and_rows(rows=40):

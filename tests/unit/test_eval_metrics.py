@@ -8,15 +8,10 @@ import sacrebleu
 from eval_assets import corpus, example, said
 
 from training.data.example import TRANSCRIBE, TRANSLATE
-from training.evaluation.metrics import (
-    align_words,
-    bleu_statistic,
-    chrf_statistic,
-    corpus_scores,
-    signatures,
-    transcript_statistics,
-)
+from training.evaluation.metrics import bleu_statistic, chrf_statistic, signatures, transcript_statistics
+from training.evaluation.quick_scores import corpus_scores
 from training.evaluation.rows import join
+from training.evaluation.word_alignment import align_words
 
 
 def test_trap_17_wer_is_total_errors_over_total_words():

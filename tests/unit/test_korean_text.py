@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from training.data.example import AudioRef, Example, Hypothesis
 from training.data.korean_text import KoreanRules, clean_korean, has_two_transcripts, plain_forms
-from training.evaluation.metrics import corpus_scores
 from training.evaluation.normalize import normalizer
+from training.evaluation.quick_scores import corpus_scores
 
 KSPON = "b/ 음/ 그+ 그래서 (30%)/(삼 십 퍼센트) 정도야 n/"
 PLAIN, SECOND = KoreanRules(), KoreanRules(dual="second")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from speech_files import manifest, sound
 
+from training.cli.preprocess import main
 from training.data.manifest import load_manifest
-from training.data.prepare.clean import main, preprocess
+from training.data.prepare.clean import preprocess
 from training.data.prepare.split import split
 from training.errors import UserError
 

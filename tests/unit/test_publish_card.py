@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from training import cli
-from training.publishing.card import bases
+from training.publishing.facts import bases
 
 
 @pytest.fixture

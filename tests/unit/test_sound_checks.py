@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from shard_assets import archive, member
 from speech_files import manifest
 
+from training.cli.preprocess import main
 from training.data import audio, decode_pool
 from training.data.audio import AudioError, InfiniteSamples, NanSamples
 from training.data.checks import check_audio
@@ -26,7 +27,7 @@ from training.data.decode_pool import DecodePool
 from training.data.example import AudioRef, Example
 from training.data.levels import Level, Meter, measure
 from training.data.manifest import load_manifest
-from training.data.prepare.clean import main, preprocess
+from training.data.prepare.clean import preprocess
 from training.data.sound_checks import DECODE_BELOW, decoded, decoded_drop, level_drop, reason_of
 from training.data.sources.shards.source import load_shards
 from training.data.sources.shards.write import write_shards

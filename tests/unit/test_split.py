@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speech_files import manifest, sound
 
+from training.cli.split import main
 from training.data.manifest import load_manifest
 from training.data.prepare.partition import partition
-from training.data.prepare.split import PARTS, main, parse_ratios, split
+from training.data.prepare.split import PARTS, parse_ratios, split
 from training.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "training" / "data" / "split_data.py"

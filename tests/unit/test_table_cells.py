@@ -16,13 +16,14 @@ from pyarrow import parquet
 from shard_assets import archive, sample
 from speech_files import manifest, sound
 
+from training.cli.preprocess import main
 from training.cli.transcribe import find_clips
 from training.data.dataset import SpeechDataset, validate
 from training.data.example import TRANSCRIBE, Example
 from training.data.file_names import existing, on_disk
 from training.data.manifest import load_manifest
 from training.data.missing import MARKERS
-from training.data.prepare.clean import main, preprocess
+from training.data.prepare.clean import preprocess
 from training.data.prepare.split import split
 from training.data.sources.audio_folder import load_audio_folder
 from training.data.sources.dataset import load_source

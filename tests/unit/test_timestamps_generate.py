@@ -25,7 +25,8 @@ from training.alignment.generate import FILE, LEDGER
 from training.alignment.labelling import misheard, record_of, timing_problem
 from training.alignment.parts import RECORDS, Parts, Record
 from training.alignment.rows import load_rows
-from training.alignment.teacher import Clip, NoTimes, Timed, load_teacher
+from training.alignment.teacher import Clip, NoTimes, Timed
+from training.alignment.teachers import load_teacher
 from training.cli import timestamps as generate_timestamps
 from training.data.example import AudioRef, Example, SpokenWord
 from training.data.manifest import load_manifest

@@ -9,15 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.example import SpokenWord
-from training.transcription.transcript import (
-    CUE_SECONDS,
-    FORMATS,
-    LINE_LETTERS,
-    LINES,
-    Segment,
-    Transcript,
-    cues,
-)
+from training.transcription.formats import FORMATS
+from training.transcription.transcript import CUE_SECONDS, LINE_LETTERS, LINES, Segment, Transcript, cues
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d[,.]\d{3} --> \d\d:\d\d:\d\d[,.]\d{3}$", re.M)
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from training.cli import transcribe
 from training.data.example import SpokenWord
-from training.transcription.transcript import FORMATS, Segment, Transcript
+from training.transcription.formats import FORMATS
+from training.transcription.transcript import Segment, Transcript
 
 Tier = list[tuple[float, float, str]]
 HEAD = re.compile(r'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = (\S+)\nxmax = (\S+)\n')

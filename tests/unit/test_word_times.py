@@ -19,11 +19,11 @@ from training.engine.selection import check_metric
 from training.errors import UserError
 from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import median_interval, units_of
-from training.evaluation.metrics import corpus_scores
+from training.evaluation.quick_scores import corpus_scores, given_scores
 from training.evaluation.report import build_report
 from training.evaluation.stored import Result
 from training.evaluation.word_matches import match_words
-from training.evaluation.word_times import Draws, error_ratio, given_scores, not_monotone, score_times, timing
+from training.evaluation.word_times import Draws, error_ratio, not_monotone, score_times, timing
 from training.evaluation.word_times_section import word_times_section
 from training.evaluation.words import WordEvidence, read_teacher
 

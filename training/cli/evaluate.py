@@ -16,7 +16,7 @@ from training.errors import UserError, exit_on_user_error
 from training.folders import writable
 
 if TYPE_CHECKING:
-    from training.config.schema import Evaluation
+    from training.config.blocks import Evaluation
     from training.data.ledger import DropLedger
     from training.decoding.loading import Trained
 
@@ -139,7 +139,7 @@ def _write_ledger(ledger: DropLedger, path: Path) -> list[Path]:
 
 def _max_dropped(trained: Trained) -> float:
     """``data.max_dropped_share`` of the run; the default for a model without one."""
-    from training.config.schema import Data
+    from training.config.blocks import Data
 
     if trained.config is not None:
         return trained.config.data.max_dropped_share

@@ -136,7 +136,8 @@ def new_card(args: argparse.Namespace, config: Config, evidence: Evidence) -> st
 
     from training.engine.run import RESULTS
     from training.evaluation.stored import read_json
-    from training.publishing.card import Facts, hub_bases, write_card
+    from training.publishing.card import write_card
+    from training.publishing.facts import Facts, hub_bases
     from training.publishing.private import without_paths
 
     shown: dict[str, str] = {}

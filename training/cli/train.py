@@ -129,8 +129,8 @@ def _train(config: object, args: argparse.Namespace) -> int:
     from training.cli.quiet import quiet
     from training.config.schema import Config
     from training.engine import checkpoint
-    from training.engine.fit import Stopped
-    from training.engine.run import build, check_folder, check_model, check_origin, fit
+    from training.engine.fit import Stopped, fit
+    from training.engine.run import build, check_folder, check_model, check_origin
 
     assert isinstance(config, Config)
     quiet()

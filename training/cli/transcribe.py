@@ -228,7 +228,7 @@ def _say_broken(broken: Sequence[str], total: int) -> int:
 
 
 def _write(transcript: Transcript, args: argparse.Namespace, output: Path | None) -> None:
-    from training.transcription.transcript import FORMATS as WRITERS
+    from training.transcription.formats import FORMATS as WRITERS
 
     if output is not None:
         output.write_text(WRITERS[args.format](transcript), encoding="utf8")

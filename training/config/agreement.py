@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
-from training.config.schema import KeyPath, Problem
-
-if TYPE_CHECKING:
-    from training.config.schema import Config, Training
+from training.config.blocks import KeyPath, Problem, Settings, Training
 
 RATIO_SCALE = 1_000_000
 SCORES = {"transcribe": ("wer", "cer"), "translate": ("bleu", "chrf")}
@@ -23,7 +19,7 @@ REPORTERS = (
 """What `training.report_to` may name: the integrations of transformers."""
 
 
-def contradictions(config: Config) -> list[Problem]:
+def contradictions(config: Settings) -> list[Problem]:
     """Every pair of settings that cannot both be meant, in the order of the blocks."""
     training = config.training
     return [
@@ -47,7 +43,7 @@ def _key(name: str) -> KeyPath:
     return ("training", name)
 
 
-def _precision(config: Config) -> list[Problem]:
+def _precision(config: Settings) -> list[Problem]:
     training = config.training
     if training.fp16 and training.bf16:
         return [Problem(_key("fp16"), "fp16 and bf16 are both true; choose one", (_key("bf16"),))]
@@ -61,7 +57,7 @@ def _precision(config: Config) -> list[Problem]:
     return []
 
 
-def precision(config: Config) -> str:
+def precision(config: Settings) -> str:
     """``fp32``, ``fp16`` or ``bf16``: what `training` says, else what the profile says."""
     training = config.training
     if training.fp16:
@@ -125,7 +121,7 @@ def _checkpoints(training: Training) -> list[Problem]:
     return _multiples(training) if saves == evaluates == "steps" else []
 
 
-def _dev_split(config: Config) -> list[Problem]:
+def _dev_split(config: Settings) -> list[Problem]:
     named = [
         name
         for name in ("registry", "manifest", "dataset", "shards", "librispeech")
@@ -140,7 +136,7 @@ def _dev_split(config: Config) -> list[Problem]:
     return [Problem(_key("eval_strategy"), message, (("data", "dev"),))]
 
 
-def _shards(config: Config) -> list[Problem]:
+def _shards(config: Settings) -> list[Problem]:
     shards = config.data.shards
     if shards is None:
         return []
@@ -156,7 +152,7 @@ def _shards(config: Config) -> list[Problem]:
     return problems
 
 
-def _librispeech(config: Config) -> list[Problem]:
+def _librispeech(config: Settings) -> list[Problem]:
     libri = config.data.librispeech
     if libri is None:
         return []
@@ -174,7 +170,7 @@ def _librispeech(config: Config) -> list[Problem]:
     return problems
 
 
-def _empty_dev(config: Config, source: str) -> list[Problem]:
+def _empty_dev(config: Settings, source: str) -> list[Problem]:
     """A source whose parts are lists, without one that is scored during training."""
     if getattr(config.data, source).dev or config.training.eval_strategy == "no":
         return []
@@ -182,7 +178,7 @@ def _empty_dev(config: Config, source: str) -> list[Problem]:
     return [Problem(_key("eval_strategy"), message, (("data", source, "dev"),))]
 
 
-def _augmentation(config: Config) -> list[Problem]:
+def _augmentation(config: Settings) -> list[Problem]:
     settings = config.augmentation
     if not settings.enabled:
         return []
@@ -200,7 +196,7 @@ def _augmentation(config: Config) -> list[Problem]:
     return problems
 
 
-def _phases(config: Config) -> list[Problem]:
+def _phases(config: Settings) -> list[Problem]:
     """Word times are those of the clips as they are."""
     if getattr(config.model, "phase", 1) != 2 or not config.augmentation.enabled:
         return []
@@ -252,7 +248,7 @@ def _trainable(training: Training) -> list[Problem]:
     return problems
 
 
-def _lengths(config: Config) -> list[Problem]:
+def _lengths(config: Settings) -> list[Problem]:
     problems = []
     longest: KeyPath = ("audio", "max_length_seconds")
     if config.data.min_seconds >= config.audio.max_length_seconds:
@@ -275,7 +271,7 @@ def base_score(metric: str) -> str:
     return name if name == ONSETS else name.partition("_")[0]
 
 
-def _best_metric(config: Config) -> list[Problem]:
+def _best_metric(config: Settings) -> list[Problem]:
     named = config.training.metric_for_best_model
     if named is None:
         return []

@@ -14,7 +14,8 @@ from training.config.agreement import (
     keeps_best,
     precision,
 )
-from training.config.schema import Config, Training
+from training.config.blocks import Training
+from training.config.schema import Config
 
 DEFAULT_BATCH = 8
 LOWER_IS_BETTER = ("loss", "wer", "cer", ONSETS)

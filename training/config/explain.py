@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from training.config.schema import Config, Inconsistent, KeyPath
+from training.config.blocks import Inconsistent, KeyPath
+from training.config.schema import Config
 
 MISSING = "is missing"
 SHOWN = 60

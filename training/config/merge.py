@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from training.config.schema import MOVED_FROM_MODEL, MOVED_TO_MODEL, Config, KeyPath
+from training.config.blocks import MOVED_FROM_MODEL, MOVED_TO_MODEL, KeyPath
+from training.config.schema import Config
 from training.config.source import Layer, Mistake, Place
 
 OPEN = "???"

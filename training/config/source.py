@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
 
-from training.config.schema import KeyPath
+from training.config.blocks import KeyPath
 
 COMMAND_LINE = "command line"
 BASE_KEY = "_base_"

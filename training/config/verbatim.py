@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import create_model
 from transformers import Seq2SeqTrainingArguments
 
-from training.config.schema import MADE, Training
+from training.config.blocks import Training
+from training.config.schema import MADE
 
 _ELSEWHERE = "is decided elsewhere: say {}"
 _BY_TRAINER = "is the trainer's own business: {}"

@@ -20,7 +20,7 @@ from training.data.system_files import listed
 from training.errors import UserError
 
 if TYPE_CHECKING:
-    from training.config.schema import Augmentation
+    from training.data.options import Augmentation
 
 _QUIETEST = 1e-8
 _ROOMS_KEPT = 256

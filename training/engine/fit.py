@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,11 @@ import torch
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from training.config.arguments import DEFAULT_BATCH
+from training.config.arguments import (
+    DEFAULT_BATCH,
+    environment,
+)
+from training.config.load import save_resolved
 from training.config.schema import Config
 from training.data.amounts import amounts
 from training.data.sampler import Joining
@@ -20,10 +26,20 @@ from training.engine import averaging, callbacks, checkpoint, provenance, schedu
 from training.engine import freezing as trainable
 from training.engine import run as runs
 from training.engine.provenance import Provenance
+from training.engine.run import (
+    OF_VALUE,
+    Report,
+    Run,
+    check_folder,
+    claim_folder,
+    dropped_file,
+    first_rank,
+    own_files,
+)
 from training.engine.trainer import SpeechTrainer, save_processor
 from training.engine.versions import commit, versions
-from training.evaluation.metrics import corpus_scores
-from training.evaluation.word_times import given_scores
+from training.evaluation.quick_scores import corpus_scores, given_scores
+from training.folders import vain_start_removed
 
 if TYPE_CHECKING:
     from training.engine.run import Report, Run
@@ -236,3 +252,36 @@ def export(run: Run, trainer: SpeechTrainer) -> None:
     model = trainable.merge(trainer.accelerator.unwrap_model(trainer.model))
     model.save_pretrained(run.folder)
     save_processor(run.bundle.processor, run.folder)
+
+
+def fit(
+    run: Run,
+    *,
+    resume: Path | None = None,
+    fresh: bool = False,
+    accept_changed_data: bool = False,
+    claimed: Callable[[], None] = lambda: None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Train, keep the best model, write the run's folder; returns what `RESULTS` holds.
+
+    ``resume`` is a whole checkpoint of this run; it goes on with other data only where ``accept_changed_data`` is set. A
+    folder that already holds a run is a `UserError` unless ``fresh``, which removes that run's own files first. The
+    folder is claimed (``claimed`` is called then) when device, optimiser and schedule are known to work; a start that
+    fails behind that, before there is a checkpoint or a logged step, takes what it has written with it.
+    """
+    from training.engine import fit as fitting
+
+    check_folder(run.folder, resume=resume, fresh=fresh)
+    os.environ.update(environment(run.config))
+    own = own_files(run) if resume is None and first_rank() else []
+    with vain_start_removed(run.folder, own, of_value=OF_VALUE) as start:
+        ready = fitting.prepare(run, resume=resume, accept_changed_data=accept_changed_data, report=report)
+        claim_folder(run.folder, resume=resume, fresh=fresh)
+        start.claimed = True
+        claimed()
+        if first_rank():
+            save_resolved(run.config, run.folder, replace=resume is not None)
+            for name, ledger in run.dropped.items():
+                ledger.write(run.folder / dropped_file(name))
+        return fitting.train(run, ready, resume=resume, report=report)

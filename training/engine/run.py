@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from training.config.arguments import best_metric, environment, logging_folder, training_arguments
-from training.config.load import RESOLVED_NAME, differences, read_file, save_resolved
-from training.config.schema import Config, Data
+from training.config.arguments import best_metric, logging_folder, training_arguments
+from training.config.blocks import Data
+from training.config.load import RESOLVED_NAME, differences, read_file
+from training.config.schema import Config
 from training.data.amounts import cells
 from training.data.augment import Augment, make_augment
 from training.data.control_marks import warn
@@ -29,7 +30,7 @@ from training.engine import checkpoint
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
 from training.errors import UserError
-from training.folders import missing_parts, remove_empty, vain_start_removed, writable
+from training.folders import missing_parts, remove_empty, writable
 from training.models.architecture import PRETRAINED, BuildContext, Bundle, load
 
 RESULTS = "train_results.json"
@@ -261,39 +262,6 @@ def usable(
         )
     warn((text for _, _, text in manifest.texts()), lambda line: report(f"{name}: {line}"))
     return chosen, ledger
-
-
-def fit(
-    run: Run,
-    *,
-    resume: Path | None = None,
-    fresh: bool = False,
-    accept_changed_data: bool = False,
-    claimed: Callable[[], None] = lambda: None,
-    report: Report = print,
-) -> dict[str, Any]:
-    """Train, keep the best model, write the run's folder; returns what `RESULTS` holds.
-
-    ``resume`` is a whole checkpoint of this run; it goes on with other data only where ``accept_changed_data`` is set. A
-    folder that already holds a run is a `UserError` unless ``fresh``, which removes that run's own files first. The
-    folder is claimed (``claimed`` is called then) when device, optimiser and schedule are known to work; a start that
-    fails behind that, before there is a checkpoint or a logged step, takes what it has written with it.
-    """
-    from training.engine import fit as fitting
-
-    check_folder(run.folder, resume=resume, fresh=fresh)
-    os.environ.update(environment(run.config))
-    own = own_files(run) if resume is None and first_rank() else []
-    with vain_start_removed(run.folder, own, of_value=OF_VALUE) as start:
-        ready = fitting.prepare(run, resume=resume, accept_changed_data=accept_changed_data, report=report)
-        claim_folder(run.folder, resume=resume, fresh=fresh)
-        start.claimed = True
-        claimed()
-        if first_rank():
-            save_resolved(run.config, run.folder, replace=resume is not None)
-            for name, ledger in run.dropped.items():
-                ledger.write(run.folder / dropped_file(name))
-        return fitting.train(run, ready, resume=resume, report=report)
 
 
 def own_files(run: Run) -> list[Path]:

@@ -8,7 +8,7 @@ from training.config.agreement import ONSETS, SCORES
 from training.data.checks import Rows
 from training.data.example import Hypothesis
 from training.errors import UserError
-from training.evaluation.metrics import corpus_scores
+from training.evaluation.quick_scores import corpus_scores
 
 EVERYWHERE = frozenset({"loss", *(score for names in SCORES.values() for score in names)})
 """What every evaluation gives for the run's tasks."""

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from training.evaluation.intervals import Units, interval, units_of, unpaired
-from training.evaluation.metrics import Alignments, Statistic, domain_rows, percent, transcript_statistics
+from training.evaluation.metrics import domain_rows, transcript_statistics
 from training.evaluation.rows import Row
+from training.evaluation.statistic import Statistic, percent
+from training.evaluation.word_alignment import Alignments
 
 ACCURACY_RULE = (
     "words: 100 - WER (below zero where more words are wrong than were said); words_found: share of reference words "

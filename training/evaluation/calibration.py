@@ -16,8 +16,8 @@ import numpy as np
 from training.data.example import TRANSCRIBE, Example, Hypothesis
 from training.decoding.calibrated import Calibration, logistic, logits
 from training.evaluation.intervals import Units, interval, units_of
-from training.evaluation.metrics import Statistic
 from training.evaluation.rows import text_language
+from training.evaluation.statistic import Statistic
 from training.evaluation.word_matches import match_words
 from training.evaluation.word_times import spoken_words
 

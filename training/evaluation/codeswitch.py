@@ -18,9 +18,10 @@ from training.data.example import Example
 from training.errors import UserError
 from training.evaluation.intervals import interval, units_of
 from training.evaluation.language import OTHER, tag_words
-from training.evaluation.metrics import Alignments, Statistic, align_words, percent
 from training.evaluation.normalize import primary_language
 from training.evaluation.rows import Row
+from training.evaluation.statistic import Statistic, percent
+from training.evaluation.word_alignment import Alignments, align_words
 
 INSERTION_RULE = (
     "an inserted word counts for the language of the reference word before it (the first if none)"

@@ -10,8 +10,9 @@ import numpy as np
 
 from training.data.example import TRANSCRIBE, Example, Hypothesis
 from training.evaluation.intervals import interval, paired, units_of
-from training.evaluation.metrics import NAMES, Statistic, domain_rows, percent, transcript_statistics
+from training.evaluation.metrics import NAMES, domain_rows, transcript_statistics
 from training.evaluation.rows import Row, join
+from training.evaluation.statistic import Statistic, percent
 from training.evaluation.summary import score_text, signed_text
 
 OWN = "as_it_is"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from training.evaluation.metrics import Alignments, align_words
 from training.evaluation.normalize import normalizer
 from training.evaluation.rows import Row
+from training.evaluation.word_alignment import Alignments, align_words
 
 LOOP_RULE = (
     "a run of at least 4 equal words, or of at least 3 equal phrases of 2 to 12 words, or a word that repeats a "

@@ -19,19 +19,13 @@ from training.evaluation.domains import heard
 from training.evaluation.errors import confusions, degenerate, error_shares, inserted_without_speech, loops
 from training.evaluation.intervals import interval, units_of
 from training.evaluation.language import DESCRIPTION, accuracy
-from training.evaluation.metrics import (
-    EMPTY_REFERENCE_RULE,
-    Statistic,
-    align_characters,
-    align_words,
-    bleu_tokenizer,
-    signatures,
-    task_statistics,
-)
+from training.evaluation.metrics import EMPTY_REFERENCE_RULE, bleu_tokenizer, signatures, task_statistics
 from training.evaluation.normalize import normalizer
 from training.evaluation.rows import Row, join, make_row
+from training.evaluation.statistic import Statistic
 from training.evaluation.summary import summarize
 from training.evaluation.translation import changes, translation_section
+from training.evaluation.word_alignment import align_characters, align_words
 from training.evaluation.words import WordEvidence, word_sections
 
 TARGETS = {"wer": ("<", 15.0), "cer": ("<", 10.0), "bleu": (">", 25.0), "chrf": (">", 50.0)}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from training.data.example import Example
-from training.evaluation.metrics import Statistic
+from training.evaluation.statistic import Statistic
 
 ENOUGH_UNITS = 8
 LEVEL = 0.95

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import jiwer
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from training.data.example import TRANSCRIBE, Example, Hypothesis
-from training.evaluation.rows import Row, join
+from training.data.example import TRANSCRIBE
+from training.evaluation.rows import Row
+from training.evaluation.statistic import Statistic
+from training.evaluation.word_alignment import align_characters, align_words
 
 EMPTY_REFERENCE_RULE = (
     "an empty reference adds no reference words; every word said for it is an insertion; "
@@ -28,67 +27,6 @@ EMPTY_REFERENCE_RULE = (
 NAMES = {"wer": "WER", "cer": "CER", "cer_spaces": "CER with spaces", "bleu": "BLEU", "chrf": "chrF"}
 """Score → what people call it."""
 _TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A corpus score as sums: ``matrix`` is int64 ``[rows, counts]``, ``score`` takes the summed counts.
-
-    ``score`` gives percent, NaN where it is undefined (no reference words).
-    """
-
-    matrix: np.ndarray
-    score: Callable[[Sequence[int]], float]
-
-    @property
-    def value(self) -> float:
-        return self.score(self.matrix.sum(axis=0).tolist())
-
-    def subset(self, indices: Sequence[int]) -> Statistic:
-        return Statistic(self.matrix[np.asarray(indices, dtype=np.int64)], self.score)
-
-
-@dataclass(frozen=True)
-class Alignments:
-    """jiwer's alignment of every row. ``counts`` is int64 ``[rows, 4]``: hits, substitutions, deletions,
-    insertions. ``chunks`` holds jiwer's `AlignmentChunk`s per row."""
-
-    counts: np.ndarray
-    references: list[list[str]]
-    hypotheses: list[list[str]]
-    chunks: list[list[jiwer.AlignmentChunk]]
-
-    def error_rate(self) -> Statistic:
-        """Errors per reference unit, in percent."""
-        hits, substitutions, deletions, insertions = self.counts.T
-        errors = substitutions + deletions + insertions
-        return Statistic(np.stack([errors, hits + substitutions + deletions], axis=1), percent)
-
-
-def percent(counts: Sequence[int]) -> float:
-    """``100 × counts[0] / counts[1]``; NaN when there is nothing to divide by."""
-    return 100.0 * counts[0] / counts[1] if counts[1] else math.nan
-
-
-def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
-    return _alignments(jiwer.process_words(list(references), list(hypotheses)))
-
-
-def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
-    return _alignments(jiwer.process_characters(list(references), list(hypotheses)))
-
-
-def _alignments(output: Any) -> Alignments:
-    counts = np.array([_count(chunks) for chunks in output.alignments], dtype=np.int64).reshape(-1, 4)
-    return Alignments(counts, output.references, output.hypotheses, output.alignments)
-
-
-def _count(chunks: Sequence[jiwer.AlignmentChunk]) -> list[int]:
-    totals = dict.fromkeys(("equal", "substitute", "delete", "insert"), 0)
-    for chunk in chunks:
-        said = chunk.hyp_end_idx - chunk.hyp_start_idx
-        totals[chunk.type] += said if chunk.type == "insert" else chunk.ref_end_idx - chunk.ref_start_idx
-    return list(totals.values())
 
 
 @functools.lru_cache(maxsize=8)
@@ -197,25 +135,3 @@ def _texts(rows: Sequence[Row], raw: bool) -> tuple[list[str], list[str]]:
 
 def _spaced(row: Row, text: str, raw: bool) -> str:
     return text if raw or row.normalizer.spaces_in_cer else text.replace(" ", "")
-
-
-def corpus_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, float]:
-    """Quick scores for evaluation during training: ``wer``, ``cer``, ``bleu``, ``chrf`` in percent, and each of them
-    of every domain: ``cer_child`` where rows have the domain ``child``. ``onset_mae``, milliseconds by which the starts of
-    words are wrong, where references and hypotheses have times.
-
-    Normalised, without intervals. Only the tasks that have hypotheses appear, and only scores that are
-    defined. Raises ``ValueError`` when an example lacks its hypothesis (matched by id and task).
-    """
-    from training.evaluation.word_times import onset_mae  # which builds on this module
-
-    scores: dict[str, float] = {}
-    for task, rows in join(examples, hypotheses).items():
-        statistics = task_statistics(task, rows)
-        for domain, indices in domain_rows(rows).items():
-            parts = {name: statistic.subset(indices).value for name, statistic in statistics.items()}
-            scores |= {f"{name}_{domain}": value for name, value in parts.items()}
-        # These come last: the score of all rows is what it is called, whatever the domains are called.
-        scores |= {name: statistic.value for name, statistic in statistics.items()}
-    scores["onset_mae"] = onset_mae(examples, hypotheses)
-    return {name: value for name, value in scores.items() if not math.isnan(value)}

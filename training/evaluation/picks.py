@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from training.data.example import TRANSCRIBE, TRANSLATE
-from training.evaluation.metrics import align_words
 from training.evaluation.stored import Result
+from training.evaluation.word_alignment import align_words
 
 WORST = 10
 """The worst utterances that are shown; the metrics file lists more."""

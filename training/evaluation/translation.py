@@ -8,8 +8,9 @@ from typing import Any
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.evaluation.codeswitch import words_replaced
 from training.evaluation.intervals import interval, paired, units_of
-from training.evaluation.metrics import Statistic, translation_statistics
+from training.evaluation.metrics import translation_statistics
 from training.evaluation.rows import Row, make_row
+from training.evaluation.statistic import Statistic
 
 CHANGED_RULE = "rows whose reference translation differs from their reference transcript, both normalised"
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.evaluation.metrics import align_words
 from training.evaluation.normalize import normalizer
+from training.evaluation.word_alignment import align_words
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 
 from training.data.example import TRANSCRIBE, Example, Hypothesis, SpokenWord, Word
 from training.evaluation.intervals import Units, interval, median_interval, units_of
-from training.evaluation.metrics import Statistic, percent
 from training.evaluation.rows import text_language
+from training.evaluation.statistic import Statistic, percent
 from training.evaluation.word_matches import match_words
 
 TOLERANCES = (20, 50, 100, 200)
@@ -115,13 +115,6 @@ def onset_mae(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> 
     words = spoken_words(hypotheses)
     timed = [example for example in examples if example.words and words.get(example.id)]
     return onset_error(timing(timed, [words[example.id] for example in timed])).value
-
-
-def given_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, float]:
-    """Quick scores for evaluation during training where the hypotheses are the references themselves: ``onset_mae`` alone,
-    where it is defined. Error rates of such texts would be 0 and mean nothing."""
-    error = onset_mae(examples, hypotheses)
-    return {} if math.isnan(error) else {"onset_mae": error}
 
 
 def spoken_words(hypotheses: Sequence[Hypothesis]) -> dict[str, tuple[SpokenWord, ...]]:

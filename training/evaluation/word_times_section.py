@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from training.data.example import TRANSCRIBE, Example, Hypothesis, SpokenWord
-from training.evaluation.metrics import percent
 from training.evaluation.rows import text_language
+from training.evaluation.statistic import percent
 from training.evaluation.word_matches import match_words
 from training.evaluation.word_times import (
     TOLERANCES,

@@ -10,8 +10,8 @@ from training.evaluation.metrics import NAMES
 from training.evaluation.summary import score_text, signed_text
 
 if TYPE_CHECKING:
-    from training.publishing.card import Facts
     from training.publishing.evidence import Scored
+    from training.publishing.facts import Facts
 
 PROMPTS = {OWN: "its own", "swap": "another domain's", "none": "none", "auto": "the one it hears"}
 """What a prompt of the swap test says of the domain."""

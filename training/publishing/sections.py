@@ -13,8 +13,8 @@ from training.models.architecture import load
 from training.publishing.scores import comparisons, scores, table
 
 if TYPE_CHECKING:
-    from training.publishing.card import Facts
     from training.publishing.evidence import Scored
+    from training.publishing.facts import Facts
 
 FEW_HOURS = 10.0
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, inspect, text
 
@@ -12,7 +13,6 @@ from training.errors import UserError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-    from training.registry.store import Registry
 
 HEAD = "0001"
 """The schema that this library reads and writes; the newest file in ``migrations/versions``."""
@@ -21,7 +21,16 @@ _LOCK = 0x706F6C79
 """Key of the PostgreSQL lock that keeps two processes from migrating at once (any number would do)."""
 
 
-def ensure(registry: Registry, *, create: bool) -> None:
+class Database(Protocol):
+    """What `ensure` needs of a registry."""
+
+    name: str
+
+    def read(self) -> AbstractContextManager[Connection]: ...
+    def write(self) -> AbstractContextManager[Connection]: ...
+
+
+def ensure(registry: Database, *, create: bool) -> None:
     """Make the tables where ``create`` allows it; `UserError` where the schema is not the one that is needed."""
     with registry.read() as connection:
         found = revision(connection)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from training.data.example import SpokenWord
-from training.transcription.word_formats import as_ctm, as_textgrid, as_words, word_dict
 
 LINE_LETTERS, LINES = 42, 2
 CUE_SECONDS, CUE_PAUSE = 6.0, 0.8
@@ -67,14 +65,14 @@ class Transcript:
             "seconds": round(self.seconds, 3),
             "text": self.text,
             **self.texts,
-            "confidence": _rounded(self.confidence),
+            "confidence": rounded(self.confidence),
             "segments": [
                 {
                     "start": round(segment.start, 3),
                     "end": round(segment.end, 3),
                     **segment.texts,
                     **({"domain": segment.domain} if segment.domain else {}),
-                    "confidence": _rounded(segment.confidence),
+                    "confidence": rounded(segment.confidence),
                     "words": [word_dict(word) for word in segment.words],
                 }
                 for segment in self.segments
@@ -143,68 +141,15 @@ def _cue(words: Sequence[SpokenWord]) -> Cue:
     return Cue(words[0].start, words[-1].end, "\n".join(_lines(words)))
 
 
-def as_txt(transcript: Transcript) -> str:
-    """One line for each task."""
-    return "".join(f"{text}\n" for text in transcript.texts.values())
-
-
-def as_json(transcript: Transcript) -> str:
-    """An object on one line."""
-    return json.dumps(transcript.as_dict(), ensure_ascii=False) + "\n"
-
-
-def as_srt(transcript: Transcript) -> str:
-    """SubRip."""
-    return "".join(
-        f"{n}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n\n"
-        for n, cue in enumerate(cues(transcript), start=1)
-    )
-
-
-def as_vtt(transcript: Transcript) -> str:
-    """WebVTT; the characters that it gives a meaning are escaped."""
-    escape = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-    body = "".join(
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{cue.text.translate(escape)}\n\n"
-        for cue in cues(transcript)
-    )
-    return f"WEBVTT\n\n{body}"
-
-
-def as_tsv(transcript: Transcript) -> str:
-    """A row for each segment: audio, start, end, confidence, a text for each task."""
-    return "".join(
-        "\t".join(
-            [
-                transcript.audio,
-                f"{segment.start:.3f}",
-                f"{segment.end:.3f}",
-                "" if segment.confidence is None else f"{segment.confidence:.4f}",
-                *(" ".join(text.split()) for text in segment.texts.values()),
-            ]
-        )
-        + "\n"
-        for segment in transcript.segments
-    )
-
-
-FORMATS: dict[str, Callable[[Transcript], str]] = {
-    "txt": as_txt,
-    "json": as_json,
-    "srt": as_srt,
-    "vtt": as_vtt,
-    "tsv": as_tsv,
-    "words": as_words,
-    "ctm": as_ctm,
-    "textgrid": as_textgrid,
-}
-
-
-def _clock(seconds: float, mark: str) -> str:
-    milliseconds = max(0, round(1000 * seconds))
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{mark}{rest % 1000:03d}"
-
-
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def word_dict(word: SpokenWord) -> dict[str, Any]:
+    """A word as JSON has it."""
+    return {
+        "word": word.text,
+        "start": round(word.start, 3),
+        "end": round(word.end, 3),
+        "confidence": round(word.confidence, 4),
+    }

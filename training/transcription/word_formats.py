@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from training.data.example import SpokenWord
+from training.transcription.transcript import word_dict
 
 if TYPE_CHECKING:
     from training.transcription.transcript import Transcript
@@ -16,16 +16,6 @@ SHORTEST = 1_000
 """Microseconds; Praat knows no interval without length."""
 Interval = tuple[int, int, str]
 """Start and end in microseconds, text."""
-
-
-def word_dict(word: SpokenWord) -> dict[str, Any]:
-    """A word as JSON has it."""
-    return {
-        "word": word.text,
-        "start": round(word.start, 3),
-        "end": round(word.end, 3),
-        "confidence": round(word.confidence, 4),
-    }
 
 
 def as_words(transcript: Transcript) -> str:

@@ -16,8 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from training.config.agreement import keeps_best
 from training.config.load import load_config
-from training.engine.fit import Abandoned, Stopped
-from training.engine.run import build, fit
+from training.engine.fit import Abandoned, Stopped, fit
+from training.engine.run import build
 from training.engine.trainer import NotFiniteError
 from training.errors import MENDABLE, UserError
 from training.tuning.space import overrides

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from training.config.schema import KeyPath
+from training.config.blocks import KeyPath
 from training.config.source import Layer, Mistake, Place
 
 NOWHERE = Place("configuration")

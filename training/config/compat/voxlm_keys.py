@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from training.config.blocks import KeyPath
 from training.config.compat.flat import NOWHERE, Put, putter
-from training.config.schema import KeyPath
 from training.config.source import Layer, Mistake
 
 LLM: KeyPath = ("model", "llm_model")

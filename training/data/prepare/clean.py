@@ -1,4 +1,4 @@
-"""Clean a manifest: ``python training/data/preprocess_manifest.py --input … --output …``.
+"""Clean a manifest.
 
 Texts are cleaned (`training.data.text`), rows that cannot be used are left out. Every one of them stands in the
 ledger ``<output>_dropped.tsv`` beside the output, with its reason. Clips that are too long are dropped, never cut:
@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from training.data.checks import check_audio
 from training.data.column_names import guess
-from training.data.columns import COMMAND, column_names, no_column
+from training.data.columns import COMMAND, no_column
 from training.data.control_marks import SEGMENTS, WORDS, MarkTally, time_cells, time_columns, unmarked
 from training.data.decode_pool import DecodePool, will_decode
 from training.data.example import Example
@@ -29,55 +29,16 @@ from training.data.ledger import Drop, DropLedger
 from training.data.lengths import length_drop
 from training.data.levels import Level
 from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
-from training.data.missing import KEEP, REASON, checked, is_marker, problem
+from training.data.missing import KEEP, REASON, is_marker, problem
 from training.data.sound_checks import DECODE_BELOW, channel_note, decoded_drop
 from training.data.tables import row_writer
 from training.data.text import clean_transcript
-from training.errors import UserError, exit_on_user_error
+from training.errors import UserError
 from training.files import DerivedFiles, rebase
 from training.folders import writable
 
 _BLOCK = 2048
 _KOREAN = re.compile(r"ko(r|rean)?([-_].*)?", re.IGNORECASE)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
-    parser.add_argument("--input", type=Path, required=True, help="manifest: TSV, CSV, JSONL or Parquet")
-    parser.add_argument("--output", type=Path, required=True, help="cleaned manifest: .tsv, .csv or .jsonl")
-    parser.add_argument(
-        "--min_duration", type=float, default=0.5, help="seconds; shorter clips are dropped (0.5)"
-    )
-    parser.add_argument(
-        "--max_duration", type=float, default=30.0, help="seconds; longer clips are dropped (30)"
-    )
-    parser.add_argument(
-        "--audio_root", type=Path, help="folder of relative audio paths (otherwise the manifest's own)"
-    )
-    parser.add_argument(
-        "--require",
-        help="texts that a row must have, separated by commas (default: transcript and translation, as far as the "
-        "manifest has these columns)",
-    )
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        help="the manifest's name of one of our columns; may be repeated",
-    )
-    parser.add_argument(
-        KEEP,
-        action="append",
-        default=[],
-        metavar="WORD",
-        help="this word of nan, None, N/A, null and the like is said here: texts that are only this word stay",
-    )
-    _add_sound_arguments(parser)
-    parser.add_argument(
-        "--force", action="store_true", help="overwrite an output that this command has not made"
-    )
-    _add_korean_arguments(parser)
 
 
 def _add_sound_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,56 +82,9 @@ def _add_korean_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Clean, write, print the summary; 0 when something is left."""
-    from tqdm import tqdm
-
-    description = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="polyvox preprocess", description=description, allow_abbrev=False)
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    with tqdm(unit="clip", desc="checked", disable=not sys.stderr.isatty()) as bar:
-
-        def progress(rows: int, total: int) -> None:
-            bar.total = total
-            bar.update(rows)
-
-        total, ledger = preprocess(
-            arguments.input,
-            arguments.output,
-            min_duration=arguments.min_duration,
-            max_duration=arguments.max_duration,
-            audio_root=arguments.audio_root,
-            require=[name.strip() for name in arguments.require.split(",")] if arguments.require else None,
-            columns=column_names(arguments.column),
-            check_files=not arguments.skip_audio_check,
-            decode=arguments.decode,
-            workers=arguments.workers,
-            force=arguments.force,
-            korean=_korean(arguments),
-            keep_markers=checked(arguments.keep_text_marker, KEEP),
-            report=lambda text: print(text, flush=True),
-            progress=progress,
-        )
-    print(f"{arguments.output}: {total - len(ledger):,} of {total:,} utterances kept")
-    print(ledger.summary())
-    if len(ledger):
-        print(f"each of them with its reason: {ledger_path(arguments.output)}")
-    return 0
-
-
 def ledger_path(output: Path) -> Path:
     """Where the ledger of ``output`` is written."""
     return output.with_name(f"{output.stem}_dropped.tsv")
-
-
-def _korean(arguments: argparse.Namespace) -> KoreanRules | None:
-    if arguments.korean:
-        return KoreanRules(dual=arguments.dual, numerals=arguments.numerals)
-    for name, given in (("--dual", arguments.dual), ("--numerals", arguments.numerals == "read")):
-        if given:
-            raise UserError(f"{name}: is for Korean transcripts; say --korean as well")
-    return None
 
 
 def _is_korean(language: str | None) -> bool:
@@ -469,7 +383,3 @@ class _Rules:
         if not stated:
             row["duration"] = found
         return None
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

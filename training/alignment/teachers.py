@@ -1,0 +1,77 @@
+"""Which teacher a model's name gives: a run of ours that tells times, or a stock Whisper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.alignment.teacher import Teacher
+from training.data.example import TRANSCRIBE
+from training.errors import UserError
+from training.models.architecture import Bundle
+
+SIZES = ("tiny", "base", "small", "medium", "large", "large-v2", "large-v3", "large-v3-turbo")
+"""Names that ``--model`` knows: ``small`` is ``openai/whisper-small``."""
+
+
+def load_teacher(name: str, *, device: str | None = None, native: bool = False) -> Teacher:
+    """A run's folder (CTC or Whisper), a folder of stock transformers, a size of `SIZES`, or a hub id.
+
+    device: ``cpu``, ``cuda``, …; None: the GPU where there is one. native: see `WhisperTeacher`; without it a Whisper
+    with a CTC head places words by that (`training.alignment.whisper_ctc`). Raises `UserError`
+    for a model that cannot tell times, and where it is not in reach.
+    """
+    bundle = _bundle(name)
+    if device is not None:
+        _move(bundle, device)
+    if bundle.ctc is not None:
+        from training.alignment.ctc import CtcTeacher
+
+        if native:
+            raise UserError(f"--use-native: {name} is a CTC model; Whisper alone has a native way")
+        return CtcTeacher(bundle)
+    if bundle.model.ctc_weight and not native:
+        from training.alignment.whisper_ctc import WhisperCtcTeacher
+
+        return WhisperCtcTeacher(bundle)
+    from training.alignment.whisper import WhisperTeacher
+
+    return WhisperTeacher(bundle, native=native)
+
+
+def _move(bundle: Bundle, device: str) -> None:
+    model: Any = bundle.model
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+
+
+def _bundle(name: str) -> Bundle:
+    from training.decoding.loading import load_trained, with_tasks
+
+    if not Path(name).is_dir():
+        return _public(f"openai/whisper-{name}" if name in SIZES else name)
+    trained = load_trained(Path(name))
+    if trained.bundle.ctc is None and trained.model_type not in ("whisper", "domain_whisper"):
+        raise UserError(
+            f"--model {name}: holds a model of type {trained.model_type}, which cannot tell the times of given words; "
+            "take a CTC model or a Whisper"
+        )
+    return with_tasks(trained, (TRANSCRIBE,)).bundle
+
+
+def _public(name: str) -> Bundle:
+    """A stock Whisper by its hub id, on the 30 s of context that it was trained with."""
+    from training.decoding.loading import default_device
+    from training.models.architecture import BuildContext, load
+
+    whisper = load("whisper")
+    try:
+        options = whisper.Options(name=name, task=TRANSCRIBE, encoder_context="full", language="en")
+        bundle = whisper.build(options, BuildContext())
+    except UserError as error:
+        raise UserError(str(error).replace("model.name", "--model")) from error
+    _move(bundle, default_device())
+    bundle.model.eval()
+    return bundle
