@@ -26,7 +26,8 @@ from training.data.example import TRANSCRIBE, Example, Hypothesis
 from training.engine.run import Run, make_batches
 from training.evaluation.quick_scores import corpus_scores
 from training.models.common.targets import IGNORED
-from training.models.ctc.build import Options, collapsed
+from training.models.ctc.build import collapsed
+from training.models.ctc.config import Options
 from training.models.ctc.model import BLANK_ID
 from training.models.ctc.processor import log_mel_extractor
 

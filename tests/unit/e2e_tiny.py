@@ -10,7 +10,8 @@ import torch
 
 from training.data.example import AudioRef, Example
 from training.models.architecture import BuildContext, Bundle
-from training.models.e2e.build import Options, build
+from training.models.e2e.build import build
+from training.models.e2e.config import Options
 
 torch.set_num_threads(1)
 

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
+from training.cli import demo_data
 from training.data.korean_numbers import sino
 from training.data.prepare.split import split
 from training.synthetic import conventions as demo_conventions

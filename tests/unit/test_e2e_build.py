@@ -33,7 +33,8 @@ from transformers import (
 from training.errors import UserError
 from training.models.architecture import BuildContext, Bundle, available, load
 from training.models.common.sizes import SIZES
-from training.models.e2e.build import Options, build
+from training.models.e2e.build import build
+from training.models.e2e.config import Options
 from training.models.e2e.processor import SpeechProcessor
 from training.models.e2e.tokenizer import text_ids, token_id, train_mbart_tokenizer
 

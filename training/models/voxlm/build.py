@@ -6,11 +6,10 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -32,6 +31,7 @@ from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
 from training.models.voxlm.causal_lm import CHAT_TEMPLATE, train_tokenizer
 from training.models.voxlm.collator import VoxLMCollator, VoxLMEncode
+from training.models.voxlm.config import Options
 from training.models.voxlm.model import SCALED_HEADS, VoxLM
 from training.models.voxlm.stored_config import AUDIO, VoxLMConfig, VoxLMProcessor
 from training.models.voxlm.words import Align
@@ -47,85 +47,6 @@ GROUPS = {
     "lora_within": ("language_model.*",),
 }
 PHASE_1 = ("audio_encoder.*", "projector.*", "language_model.*")
-
-
-class Aligner(BaseModel):
-    """Size of the aligner that phase 2 trains."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    width: int = Field(default=256, ge=8)
-    """Width of its layers."""
-    layers: int = Field(default=2, ge=0)
-    """Layers over the frames, and as many over the words."""
-    heads: int = Field(default=4, ge=1)
-    """Heads of their attention."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout between them."""
-    ctc_weight: float = Field(default=0.3, ge=0)
-    """Weight of the second loss, CTC of the characters on the frames."""
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Aligner:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads})")
-        return self
-
-
-class Options(BaseModel):
-    """The ``model:`` block of ``model.type: voxlm``."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
-    )
-
-    type: Literal["voxlm"] = "voxlm"
-    """The architecture."""
-    name: str | None = None
-    """Folder of a VoxLM to go on with, whatever the two below say: phase 2 needs that of phase 1."""
-    audio_encoder: str | None = None
-    """Hub id or folder of a Whisper, whose encoder listens; its decoder is not kept."""
-    llm: str | None = None
-    """Hub id or folder of a causal language model."""
-    phase: Literal[1, 2] = 1
-    """1: to write what is said. 2: to say when each word was spoken; all that phase 1 has learnt is frozen."""
-    language: str = "en"
-    """Language of rows that name none (ISO 639)."""
-    instruction: str = "Transcribe the speech."
-    """What the language model is asked behind the sound."""
-    encoder_context: Literal["full", "trimmed"] = "full"
-    """``full``: the encoder hears 30 s, as it was pretrained, and what lies behind the clip is dropped. ``trimmed``: the
-    batch's longest clip and a margin, for encoders that were trained so."""
-    context_margin_seconds: float = Field(1.0, ge=0, le=30)
-    """Silence that a trimmed context keeps after the longest clip."""
-    stack: int = Field(4, ge=1)
-    """Encoder frames (20 ms each) that become one embedding of the language model."""
-    projector_width: int | None = Field(None, ge=1)
-    """Hidden width of the projector; null: that of the language model, times two."""
-    frozen_weights: Literal["fp32", "bf16"] = "fp32"
-    """Type of the encoder's and the language model's weights, which never learn themselves; the projector, adapters and
-    the aligner are kept in fp32 whatever it is."""
-    max_label_tokens: int = Field(448, ge=8)
-    """Longest response, template and EOS included; longer examples are dropped and listed."""
-    aligner: Aligner = Aligner()
-    """What phase 2 adds."""
-    alignment_weight: float = Field(1.0, ge=0)
-    """Weight of the pointers' loss in phase 2, beside the second loss's `aligner.ctc_weight`."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Options:
-        parts = (self.audio_encoder is not None) + (self.llm is not None)
-        if parts == 1 or not (parts or self.name):
-            raise ValueError("give audio_encoder and llm (a new model), or name (one to go on with)")
-        if self.phase == 2 and self.name is None:
-            raise ValueError(
-                "phase: 2 goes on with a model of phase 1; name its folder (model.name, --checkpoint)"
-            )
-        return self
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return (TRANSCRIBE,)
 
 
 def build(options: Options, context: BuildContext) -> Bundle:

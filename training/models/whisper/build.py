@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import (
     GenerationConfig,
     PreTrainedModel,
@@ -26,6 +25,7 @@ from training.models.common.decode import Decode
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
 from training.models.whisper.collator import WhisperCollator, WhisperEncode
+from training.models.whisper.config import Options
 from training.models.whisper.model import MultitaskWhisper
 from training.models.whisper.tokenizer import START, train_whisper_tokenizer
 
@@ -38,48 +38,6 @@ GROUPS = {
     "lora_save": ("ctc_head",),
     "lora": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
 }
-
-
-class Options(BaseModel):
-    """The ``model:`` block of ``model.type: whisper``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    type: Literal["whisper"] = "whisper"
-    """The architecture."""
-    name: str | None = None
-    """Hub id or folder of a pretrained Whisper. Absent: from scratch, with ``sizes``."""
-    language: str = "vi"
-    """Language token of rows that name no language (ISO 639)."""
-    target_language: str | None = None
-    """Language that ``translate`` is taught to write; default: ``language``. Stored with the checkpoint,
-    because stock ``<|translate|>`` means into English."""
-    task: Literal["transcribe", "translate", "both"] = "both"
-    """What each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
-    encoder_context: Literal["full", "trimmed"] = "trimmed"
-    """``full``: 30 s for every clip. ``trimmed``: the batch's longest clip and a margin."""
-    context_margin_seconds: float = Field(1.0, ge=0, le=30)
-    """Silence that a trimmed context keeps after the longest clip."""
-    full_context_share: float = Field(0.02, ge=0, le=1)
-    """Share of the training batches that are padded to 30 s although the context is trimmed."""
-    ctc_weight: float = Field(0.0, ge=0)
-    """Weight of a CTC loss of the encoder on the transcript; helps models from scratch to align."""
-    max_label_tokens: int = Field(448, ge=8)
-    """Longest label sequence, prompt and EOS included; longer examples are dropped and listed."""
-    sizes: dict[str, Any] | None = None
-    """From scratch: any field of ``WhisperConfig``, and ``vocab_size`` = text tokens of the tokenizer that is
-    trained on the training split."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Options:
-        if (self.name is None) == (self.sizes is None):
-            raise ValueError("give either name (a pretrained model) or sizes (from scratch), not both")
-        return self
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks in the order of the labels' second axis."""
-        return TASKS if self.task == "both" else (self.task,)
 
 
 def build(options: Options, context: BuildContext) -> Bundle:

@@ -1,0 +1,102 @@
+"""The ``model:`` block of ``model.type: ctc``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from training.data.example import TRANSCRIBE
+
+
+class Options(BaseModel):
+    """The ``model:`` block of ``model.type: ctc``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: Literal["ctc"] = "ctc"
+    """The architecture."""
+    task: Literal["transcribe"] = "transcribe"
+    """A CTC model transcribes."""
+    encoder: Literal["fastconformer", "transformer", "wav2vec2"] = "fastconformer"
+    """FastConformer (convolutions and attention over log-mels), a plain Transformer over log-mels, or wav2vec2
+    (raw samples)."""
+    pretrained: str | None = None
+    """Folder of a CTC run, or hub id or folder of a pretrained ``parakeet_ctc`` or wav2vec2: its weights are
+    fine-tuned. Where its vocabulary is another one the output layer is made anew."""
+    vocabulary: Literal["characters", "bpe"] = "characters"
+    """Tokens: characters, or byte-pair pieces learnt from the training split."""
+    vocab_size: int = Field(500, ge=2)
+    """Pieces, with ``vocabulary: bpe``."""
+    languages: tuple[str, ...] = ("vi", "en")
+    """Languages whose letters the vocabulary holds, whether the training split has them or not. The first is taken
+    for that of utterances that name none."""
+    d_model: int = Field(256, ge=8)
+    """Width of the encoder."""
+    num_encoder_layers: int = Field(6, ge=1)
+    """Layers of the encoder."""
+    num_heads: int = Field(4, ge=1)
+    """Attention heads."""
+    d_ff: int = Field(1024, ge=8)
+    """Width of the feed-forward layers."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout, everywhere in the encoder."""
+    subsampling: Literal[2, 4, 8] = 4
+    """Log-mel frames that become one frame of the encoder (1 frame is 10 ms)."""
+    subsampling_channels: int = Field(64, ge=1)
+    """Channels of the convolutions that do it."""
+    sample_rate: int = Field(16000, ge=1000)
+    """Samples per second that the model hears (the same as ``audio.sample_rate``)."""
+    n_mels: int = Field(80, ge=8)
+    """Mel bands."""
+    n_fft: int | None = Field(None, ge=64)
+    """Samples of a Fourier transform; null: the power of two above 25 ms."""
+    hop_length: int | None = Field(None, ge=1)
+    """Samples between frames; null: 10 ms."""
+    conv_norm: Literal["batch", "layer"] = "layer"
+    """Norm in FastConformer's convolutions. ``batch`` is the published one; with ``layer`` no clip depends on
+    the batch that it is in, which several processes need to give the losses of one."""
+    conv_kernel: int = Field(0, ge=0)
+    """Frames that the convolution module in each layer of the Transformer sees, an odd number; 0: a plain
+    Transformer without one. FastConformer has its own (``sizes.conv_kernel_size``)."""
+    feature_norm: Literal["bands", "clip", "peak"] = "bands"
+    """Log-mels are normalised per clip: each band by its mean and deviation, as pretrained FastConformers expect;
+    all bands together by theirs (``clip``), which short clips of a word or two need; or by the loudest point alone
+    (``peak``), to which silence around the speech makes no difference."""
+    edge_silence: float = Field(0.0, ge=0, le=2)
+    """Seconds of silence put before and after every clip in evaluation and use (``feature_norm: peak``); what training
+    hears there is drawn, see ``augmentation.shift``, and nothing while ``augmentation.after_epochs`` last."""
+    middle_weight: float = Field(0.0, ge=0, lt=1)
+    """Share of the training loss that is CTC on the states half way up the encoder (Lee and Watanabe, 2021): a model
+    from scratch may learn in fewer steps, and each costs an output layer and a loss more. Not with wav2vec2."""
+    sizes: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Options:
+        if self.encoder == "transformer" and self.sizes:
+            raise ValueError(
+                "sizes: the Transformer has d_model, num_encoder_layers, num_heads and d_ff alone"
+            )
+        if self.conv_kernel and self.encoder != "transformer":
+            raise ValueError(f"conv_kernel ({self.conv_kernel}) is only for encoder: transformer")
+        if self.conv_kernel and self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel ({self.conv_kernel}) must be an odd number")
+        if self.middle_weight and self.encoder == "wav2vec2":
+            raise ValueError(
+                f"middle_weight ({self.middle_weight:g}): not for encoder: wav2vec2; set it to 0"
+            )
+        if self.feature_norm != "bands" and self.encoder == "wav2vec2":
+            raise ValueError("feature_norm: wav2vec2 hears samples, not log-mels")
+        if self.edge_silence and self.feature_norm != "peak":
+            raise ValueError(
+                f"edge_silence ({self.edge_silence:g}): other norms than feature_norm: peak would change with it"
+            )
+        if self.d_model % self.num_heads:
+            raise ValueError(f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})")
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the model can be asked for."""
+        return (TRANSCRIBE,)
