@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from training.config import reference
 from training.config.schema import Config
-from training.models import architecture
+from training.models import lookup
 
 
 def blocks(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -21,7 +21,7 @@ def blocks(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseMo
 
 
 def every_block() -> list[tuple[str, type[BaseModel]]]:
-    architectures = [(name, architecture.load(name).Options) for name in architecture.available()]
+    architectures = [(name, lookup.options_class(name)) for name in lookup.available()]
     return [one for name, model in [("", Config), *architectures] for one in blocks(model, name)]
 
 

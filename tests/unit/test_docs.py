@@ -122,13 +122,13 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 def is_key(key: str) -> bool:
     """Whether the schema, or the options of an architecture, have the key."""
     from training.config.schema import Config
-    from training.models import architecture
+    from training.models import lookup
 
     block, *names = key.split(".")
     if key == "_base_":
         return True
     if block == "model":
-        return any(has_key(architecture.load(one).Options, names) for one in architecture.available())
+        return any(has_key(lookup.options_class(one), names) for one in lookup.available())
     return has_key(Config, key.split("."))
 
 

@@ -13,16 +13,16 @@ from training.decoding.ctc_alignment import align_words
 from training.decoding.ctc_decoding import greedy
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.predict import on_device
-from training.models.architecture import Bundle
+from training.models.architecture import Architecture
 
 
 class CtcTeacher:
     """Hears each clip once: its best path is what was heard, the best path that spells the reference gives times."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        assert bundle.ctc is not None
-        self.bundle, self.frames = bundle, bundle.ctc
-        self.vocabulary = CtcVocabulary(tuple(bundle.ctc.tokens), bundle.ctc.blank)
+    def __init__(self, bundle: Architecture) -> None:
+        assert bundle.frames is not None
+        self.bundle, self.frames = bundle, bundle.frames
+        self.vocabulary = CtcVocabulary(tuple(bundle.frames.tokens), bundle.frames.blank)
         self.sample_rate, self.language = bundle.sample_rate, bundle.languages[0]
 
     def __call__(self, clips: Sequence[Clip]) -> list[Timed | NoTimes]:
@@ -49,9 +49,7 @@ class CtcTeacher:
     def _timed(self, clip: Clip, log_probs: np.ndarray) -> Timed | NoTimes:
         heard = self.vocabulary.text(greedy(log_probs, self.vocabulary.blank))
         try:
-            words = align_words(
-                log_probs, clip.example.texts[TRANSCRIBE], self.frames, self.bundle.processor.tokenizer
-            )
+            words = align_words(log_probs, clip.example.texts[TRANSCRIBE], self.frames)
         except ValueError as reason:
             return NoTimes(str(reason))
         return Timed(words, heard)

@@ -8,7 +8,7 @@ from typing import Any
 from training.alignment.teacher import Teacher
 from training.data.example import TRANSCRIBE
 from training.errors import UserError
-from training.models.architecture import Bundle
+from training.models.architecture import Architecture
 
 SIZES = ("tiny", "base", "small", "medium", "large", "large-v2", "large-v3", "large-v3-turbo")
 """Names that ``--model`` knows: ``small`` is ``openai/whisper-small``."""
@@ -24,13 +24,14 @@ def load_teacher(name: str, *, device: str | None = None, native: bool = False) 
     bundle = _bundle(name)
     if device is not None:
         _move(bundle, device)
-    if bundle.ctc is not None:
+    if bundle.frames is not None:
         from training.alignment.ctc import CtcTeacher
 
         if native:
             raise UserError(f"--use-native: {name} is a CTC model; Whisper alone has a native way")
         return CtcTeacher(bundle)
-    if bundle.model.ctc_weight and not native:
+    assert bundle.attention is not None
+    if bundle.attention.head is not None and not native:
         from training.alignment.whisper_ctc import WhisperCtcTeacher
 
         return WhisperCtcTeacher(bundle)
@@ -39,7 +40,7 @@ def load_teacher(name: str, *, device: str | None = None, native: bool = False) 
     return WhisperTeacher(bundle, native=native)
 
 
-def _move(bundle: Bundle, device: str) -> None:
+def _move(bundle: Architecture, device: str) -> None:
     model: Any = bundle.model
     try:
         model.to(device)
@@ -47,13 +48,13 @@ def _move(bundle: Bundle, device: str) -> None:
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
-def _bundle(name: str) -> Bundle:
+def _bundle(name: str) -> Architecture:
     from training.decoding.loading import load_trained, with_tasks
 
     if not Path(name).is_dir():
         return _public(f"openai/whisper-{name}" if name in SIZES else name)
     trained = load_trained(Path(name))
-    if trained.bundle.ctc is None and trained.model_type not in ("whisper", "domain_whisper"):
+    if trained.bundle.frames is None and trained.bundle.attention is None:
         raise UserError(
             f"--model {name}: holds a model of type {trained.model_type}, which cannot tell the times of given words; "
             "take a CTC model or a Whisper"
@@ -61,12 +62,13 @@ def _bundle(name: str) -> Bundle:
     return with_tasks(trained, (TRANSCRIBE,)).bundle
 
 
-def _public(name: str) -> Bundle:
+def _public(name: str) -> Architecture:
     """A stock Whisper by its hub id, on the 30 s of context that it was trained with."""
     from training.decoding.loading import default_device
-    from training.models.architecture import BuildContext, load
+    from training.models.architecture import BuildContext
+    from training.models.lookup import load
 
-    whisper = load("whisper")
+    whisper: Any = load("whisper")
     try:
         options = whisper.Options(name=name, task=TRANSCRIBE, encoder_context="full", language="en")
         bundle = whisper.build(options, BuildContext())

@@ -17,7 +17,7 @@ from training.alignment.teacher import Clip, NoTimes, Timed
 from training.alignment.warping import first_frames, median_filter
 from training.data.example import TRANSCRIBE, Example, SpokenWord
 from training.decoding.predict import longest_hypothesis, on_device
-from training.models.architecture import Bundle
+from training.models.architecture import Architecture, DecodeOptions
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import text_ids
 
@@ -36,9 +36,9 @@ class WhisperTeacher:
     the model was trained with.
     """
 
-    def __init__(self, bundle: Bundle, *, native: bool = False) -> None:
+    def __init__(self, bundle: Architecture, *, native: bool = False) -> None:
         if native:
-            bundle = replace(bundle, collate=replace(bundle.collate, context="full"))  # type: ignore[type-var]
+            bundle = replace(bundle, collate=bundle.collate.in_full_context())
         self.bundle, self.tokenizer = bundle, bundle.processor.tokenizer
         self.sample_rate, self.language = bundle.sample_rate, bundle.languages[0]
         self.heads = alignment_heads(bundle.model)
@@ -72,8 +72,8 @@ class WhisperTeacher:
         model: Any = self.bundle.model
         batch = on_device(self.bundle.collate(rows), model)
         states = model.encode(batch["input_features"])
-        if self.bundle.listen is not None:
-            batch = self.bundle.listen(model, batch, states).batch
+        if self.bundle.domains is not None:
+            batch = self.bundle.domains.predict(model, batch, states).batch
         attention, hidden = self._reading(batch["decoder_input_ids"][:, 0], states)
         heard = self._heard(batch, states, max(row["seconds"] for row in rows))
         first = batch["prompt_length"]
@@ -97,8 +97,8 @@ class WhisperTeacher:
 
     def _heard(self, batch: dict[str, Any], states: torch.Tensor | None, seconds: float) -> list[str]:
         bound = longest_hypothesis(seconds)
-        ids = self.bundle.generate(self.bundle.model, batch, states=states, max_new_tokens=bound)
-        return [self.bundle.decode(row) for row in ids[TRANSCRIBE].tolist()]
+        said = self.bundle.decode(batch, DecodeOptions(max_new_tokens=bound), states=states)
+        return [one.text for one in said[TRANSCRIBE]]
 
     def _words(
         self, row: dict[str, Any], attention: torch.Tensor, hidden: torch.Tensor, tokens: torch.Tensor

@@ -12,7 +12,7 @@ from training.alignment.teacher import NoTimes, Timed
 from training.alignment.whisper import WhisperTeacher
 from training.decoding.ctc_alignment import align_words
 from training.decoding.predict import on_device
-from training.models.architecture import Batch, Bundle, CtcFrames
+from training.models.architecture import Architecture
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 
 
@@ -22,15 +22,10 @@ class WhisperCtcTeacher(WhisperTeacher):
     The attention of a small Whisper from scratch hardly follows the sound; its CTC head has to (see `docs/log.md`).
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Architecture) -> None:
         super().__init__(bundle)
-        self.characters: Any = bundle.encode.ctc  # type: ignore[attr-defined]
-        self.frames = CtcFrames(
-            tokens=("", *self.characters.characters),
-            blank=0,
-            seconds_per_frame=1 / ENCODER_FRAMES_PER_SECOND,
-            log_probs=head_log_probs,
-        )
+        assert bundle.attention is not None and bundle.attention.head is not None
+        self.frames = bundle.attention.head
 
     @torch.no_grad()
     def _timed(self, rows: list[dict[str, Any]]) -> list[Timed | NoTimes]:
@@ -46,12 +41,6 @@ class WhisperCtcTeacher(WhisperTeacher):
     def _placed(self, row: dict[str, Any], log_probs: np.ndarray, heard: str) -> Timed | NoTimes:
         log_probs = log_probs[: max(1, math.ceil(row["seconds"] * ENCODER_FRAMES_PER_SECOND))]
         try:
-            return Timed(align_words(log_probs, " ".join(row["words"]), self.frames, self.characters), heard)
+            return Timed(align_words(log_probs, " ".join(row["words"]), self.frames), heard)
         except ValueError as reason:
             return NoTimes(str(reason))
-
-
-def head_log_probs(model: Any, batch: Batch) -> list[np.ndarray]:
-    """Log probabilities of the head, float32 ``[frames, characters and blank]`` of each row, padding with them."""
-    logits = model.ctc_head(model.encode(batch["input_features"]))
-    return list(logits.float().log_softmax(dim=-1).cpu().numpy())

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     quiet()
     trained = load_trained(args.model_dir)
-    if trained.bundle.ctc is None and trained.bundle.align is None:
+    if trained.bundle.frames is None and trained.bundle.aligner is None:
         raise UserError(
             f"--model_dir {args.model_dir}: a {trained.model_type} tells no confidence of words, so there is none to calibrate"
         )

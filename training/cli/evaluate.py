@@ -184,7 +184,7 @@ def _words(trained: Trained, how: Decoding, dataset: Any, predictions: Any, teac
     own = predictions.hypotheses
     identity = how.options.identity(trained.bundle)
     calibration, note = usable(trained.calibration, trained.folder, identity)
-    timed = trained.bundle.align is not None and any(example.words for example in predictions.examples)
+    timed = trained.bundle.aligner is not None and any(example.words for example in predictions.examples)
     given = how.predict(trained, dataset, given_text=True).hypotheses if timed else None
     evidence = WordEvidence(given=given, raw=own if calibration else None, note=note, teacher=teacher)
     return [calibration.apply(one) for one in own] if calibration else own, evidence
@@ -228,7 +228,7 @@ def _check_swap_test(trained: Trained, domain: str | None) -> None:
     """`UserError` where it cannot be made, before anything is decoded."""
     from training.data.example import TRANSCRIBE
     from training.decoding.loading import with_domain
-    from training.models.domain_whisper.collator import SWAP
+    from training.models.architecture import SWAP
 
     if domain is not None:
         raise UserError(
@@ -246,12 +246,14 @@ def _swap_test(trained: Trained, dataset: Any, own: Any, how: Decoding, path: Pa
     import json
 
     from training.data.dataset import SpeechDataset
-    from training.decoding.loading import says_domain, with_domain
+    from training.decoding.loading import with_domain
     from training.decoding.predict import PromptsOnly
     from training.evaluation.domains import OWN, heard, swap_test, table
 
+    domains = trained.bundle.domains
+    assert domains is not None
     said = {OWN: own}
-    for prompt in ("swap", "none", *(["auto"] if says_domain(trained) else [])):
+    for prompt in ("swap", "none", *(["auto"] if domains.predictable else [])):
         other = with_domain(trained, prompt)
         rows = SpeechDataset(dataset.manifest, PromptsOnly(other.bundle.encode), trained.bundle.sample_rate)
         found = how.predict(other, rows)
@@ -331,11 +333,12 @@ def _silence(trained: Trained, how: Decoding) -> dict[str, list[str]]:
     from training.decoding.predict import predict
     from training.evaluation.probes import KINDS, Probes
 
-    domain = next(iter(trained.bundle.domains), None)
+    domains = trained.bundle.domains
+    domain = domains.names[0] if domains is not None else None
     probes = Probes(trained.bundle.encode, trained.bundle.sample_rate, domain)
     task = trained.bundle.tasks[0]
     said: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    found = predict(trained.bundle, probes, generation=how.generation, decoder=how.decoder, with_loss=False)
+    found = predict(trained.bundle, probes, options=how.asked, with_loss=False)
     for row in found.predictions:
         said[probes.kind(row.row)].append(row.hypotheses[task].text)
     return said

@@ -16,9 +16,9 @@ from training.errors import UserError
 
 if TYPE_CHECKING:
     from training.data.ledger import DropLedger
-    from training.decoding.ctc_decoding import CtcDecoder
     from training.decoding.loading import Trained
     from training.decoding.predict import Predictions
+    from training.models.architecture import DecodeOptions
 
 READERS = min(4, os.cpu_count() or 1)
 """Threads that decode the sounds of a split."""
@@ -29,14 +29,13 @@ class Decoding:
     """How a model is asked: the same for all that one command decodes."""
 
     options: DecoderOptions
-    generation: dict[str, Any]
-    decoder: CtcDecoder | None
+    asked: DecodeOptions
     batch_seconds: float
 
     @property
     def settings(self) -> dict[str, Any]:
         """For the record of an evaluation."""
-        return self.options.as_dict() if self.decoder else self.generation
+        return self.options.as_dict() if self.asked.frames else self.asked.generation()
 
     def predict(self, trained: Trained, rows: Any, *, given_text: bool = False) -> Predictions:
         """Hypotheses of all rows, a bar on the terminal meanwhile."""
@@ -46,8 +45,7 @@ class Decoding:
             trained.bundle,
             rows,
             batch_seconds=self.batch_seconds,
-            generation=self.generation,
-            decoder=self.decoder,
+            options=self.asked,
             given_text=given_text,
             with_loss=False,
             progress=_progress(float(rows.durations.sum())),
@@ -59,11 +57,8 @@ def decoding(trained: Trained, args: argparse.Namespace) -> Decoding:
     options = from_arguments(args)
     if options.beam_width is None and not (options.lm or options.hot_words):
         options = replace(options, beam_width=setting(trained, "num_beams") or 1)
-    generation: dict[str, Any] = {"num_beams": options.width, "do_sample": False}
-    if limit := setting(trained, "max_new_tokens"):
-        generation["max_new_tokens"] = limit
-    seconds = args.batch_seconds or setting(trained, "batch_seconds") or 60.0
-    return Decoding(options, generation, options.decoder(trained.bundle), seconds)
+    asked = options.resolved(trained.bundle, setting(trained, "max_new_tokens"))
+    return Decoding(options, asked, args.batch_seconds or setting(trained, "batch_seconds") or 60.0)
 
 
 def open_rows(

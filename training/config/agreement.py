@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from training.config.blocks import KeyPath, Problem, Settings, Training
+from training.models.options import ModelOptions
 
 RATIO_SCALE = 1_000_000
 SCORES = {"transcribe": ("wer", "cer"), "translate": ("bleu", "chrf")}
@@ -30,7 +31,7 @@ def contradictions(config: Settings) -> list[Problem]:
         *_shards(config),
         *_librispeech(config),
         *_augmentation(config),
-        *_phases(config),
+        *_of_the_model(config),
         *_averages(training),
         *_trainable(training),
         *_lengths(config),
@@ -196,15 +197,10 @@ def _augmentation(config: Settings) -> list[Problem]:
     return problems
 
 
-def _phases(config: Settings) -> list[Problem]:
-    """Word times are those of the clips as they are."""
-    if getattr(config.model, "phase", 1) != 2 or not config.augmentation.enabled:
-        return []
-    moving = [name for name in ("speed", "shift", "join") if getattr(config.augmentation, name).prob]
-    message = (
-        "moves the words, whose times training.phase 2 learns; set it to 0, or augmentation.enabled to false"
-    )
-    return [Problem(("augmentation", name, "prob"), message, (("model", "phase"),)) for name in moving]
+def _of_the_model(config: Settings) -> list[Problem]:
+    """What the architecture's own options contradict."""
+    options = options_in(config)
+    return [] if options is None else [Problem(*found) for found in options.check_config(config)]
 
 
 def _averages(training: Training) -> list[Problem]:
@@ -265,6 +261,24 @@ def _lengths(config: Settings) -> list[Problem]:
     return problems
 
 
+def task_of(config: Settings) -> str:
+    """``transcribe``, ``translate`` or ``both``."""
+    options = options_in(config)
+    tasks = options.tasks if options is not None else ()
+    return tasks[0] if len(tasks) == 1 else "both"
+
+
+def scored_by_word_times(config: Settings) -> bool:
+    """Whether training is judged by the times of given words alone."""
+    options = options_in(config)
+    return options is not None and options.scored_by_word_times
+
+
+def options_in(config: Settings) -> ModelOptions | None:
+    """The checked ``model:`` block; None where there is none, and where its ``type`` is unknown."""
+    return config.model if isinstance(config.model, ModelOptions) else None
+
+
 def base_score(metric: str) -> str:
     """``cer`` for ``eval_cer``, ``cer`` and the score of one domain, ``eval_cer_child``."""
     name = metric.removeprefix("eval_")
@@ -275,10 +289,10 @@ def _best_metric(config: Settings) -> list[Problem]:
     named = config.training.metric_for_best_model
     if named is None:
         return []
-    task = getattr(config.model, "task", "both")
+    task = task_of(config)
     all_scores = [*(name for names in SCORES.values() for name in names), ONSETS]
     name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
-    if getattr(config.model, "phase", 1) == 2:
+    if scored_by_word_times(config):
         return [] if name in ("loss", ONSETS) else [_of_phase_1(named)]
     # Which domains the dev rows have is known when they are read: `training.engine.selection.check_metric`.
     base, of_domain = base_score(name), "_" in name.rstrip("_")

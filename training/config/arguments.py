@@ -13,9 +13,13 @@ from training.config.agreement import (
     evaluation_steps,
     keeps_best,
     precision,
+    scored_by_word_times,
+    task_of,
 )
 from training.config.blocks import Training
 from training.config.schema import Config
+from training.data.sampler import BatchPolicy
+from training.models.architecture import DecodeOptions
 
 DEFAULT_BATCH = 8
 LOWER_IS_BETTER = ("loss", "wer", "cer", ONSETS)
@@ -86,6 +90,23 @@ def environment(config: Config) -> dict[str, str]:
     }
 
 
+def batch_policy(config: Config) -> BatchPolicy:
+    """How large the batches of a run are."""
+    training = config.training
+    return BatchPolicy(
+        max_seconds=training.max_batch_seconds,
+        batch_size=training.batch_size or (None if training.max_batch_seconds else DEFAULT_BATCH),
+        eval_seconds=config.evaluation.batch_seconds,
+        eval_batch_size=training.eval_batch_size,
+    )
+
+
+def decode_options(config: Config) -> DecodeOptions:
+    """How a run's model is asked while it is trained."""
+    settings = config.evaluation
+    return DecodeOptions(beam_width=settings.num_beams, max_new_tokens=settings.max_new_tokens)
+
+
 def best_metric(config: Config) -> str:
     """The metric that checkpoints are chosen by, with the trainer's ``eval_`` prefix.
 
@@ -93,8 +114,9 @@ def best_metric(config: Config) -> str:
     """
     named = config.training.metric_for_best_model
     if named is None:
-        named = "bleu" if getattr(config.model, "task", "both") == "translate" else "wer"
-        named = "onset_mae" if getattr(config.model, "phase", 1) == 2 else named
+        named = "bleu" if task_of(config) == "translate" else "wer"
+        if scored_by_word_times(config):
+            named = ONSETS
     return named if named.startswith("eval_") else f"eval_{named}"
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator
 
 from training.data.options import Augmentation, Block, Count, NonNegative, Positive, Share, one_or_more
+from training.models.options import ModelOptions
 
 KeyPath = tuple[str | int, ...]
 Steps = Annotated[int | float, Field(gt=0)]
@@ -363,7 +364,7 @@ class Profile(Block):
 class Settings(Block):
     """All blocks together. `training.config.schema.Config` checks that they agree."""
 
-    model: SerializeAsAny[BaseModel] | None = None
+    model: SerializeAsAny[ModelOptions] | None = None
     """The architecture (`type`) and its options; absent in files that only prepare data."""
     data: Data = Data()
     paths: Paths = Paths()

@@ -44,10 +44,10 @@ def findings(error: ValidationError, values: Any, model: type[BaseModel]) -> lis
 
 def unknown_type(model_type: Any, message: str) -> Finding:
     """``model.type`` names no architecture; ``message`` lists those that there are."""
-    from training.models import architecture
+    from training.models import lookup
 
     text = message.partition(": ")[2] or message
-    return Finding(("model", "type"), text + suggestion(str(model_type), architecture.available()))
+    return Finding(("model", "type"), text + suggestion(str(model_type), lookup.available()))
 
 
 def refused(key: KeyPath, value: Any, reason: str) -> Finding:

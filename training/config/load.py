@@ -31,10 +31,10 @@ DEFAULT_TYPE = "whisper"
 
 
 def architecture_options(model_type: str) -> type[BaseModel]:
-    """``Options`` of ``training/models/<model_type>.py``."""
-    from training.models import architecture
+    """The schema of the architecture that ``model.type`` names."""
+    from training.models.lookup import options_class
 
-    return architecture.load(model_type).Options
+    return options_class(model_type)
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, options: OptionsOf | None = None) -> Config:

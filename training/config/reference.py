@@ -61,13 +61,11 @@ def _blocks() -> Iterator[str]:
 
 
 def _architectures() -> Iterator[str]:
-    from training.models import architecture
+    from training.models import lookup
 
     yield "## `model`\n\n" + _sentence(Config.model_fields["model"].description)
-    for name in architecture.available():
-        yield from _section(
-            f"`model` with `type: {name}`", architecture.load(name).Options, level=3, path="model"
-        )
+    for name in lookup.available():
+        yield from _section(f"`model` with `type: {name}`", lookup.options_class(name), level=3, path="model")
 
 
 def _section(title: str, model: type[BaseModel] | None, *, level: int, path: str) -> Iterator[str]:

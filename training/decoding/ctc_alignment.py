@@ -24,39 +24,37 @@ neighbours, but no further than this."""
 
 
 @dataclass(frozen=True)
-class CtcAlign:
-    """``(model, batch, texts, states=None) -> the words of each text with times`` (see `training.models.architecture.Bundle.align`).
+class CtcAligner:
+    """Words of given texts with their times (see `training.models.architecture.Aligner`).
 
     A text that the frames cannot spell has no words.
     """
 
     frames: CtcFrames
-    tokenizer: Any
+    given_text: bool = False
 
     def __call__(
         self, model: Any, batch: Batch, texts: Sequence[str], states: Any = None
     ) -> list[tuple[SpokenWord, ...]]:
-        heard = self.frames.log_probs(model, batch)
-        return [self._words(log_probs, text) for log_probs, text in zip(heard, texts, strict=True)]
+        rows = self.frames.log_probs(model, batch, states)
+        return [self._words(log_probs, text) for log_probs, text in zip(rows, texts, strict=True)]
 
     def _words(self, log_probs: np.ndarray, text: str) -> tuple[SpokenWord, ...]:
         try:
-            return align_words(log_probs, text, self.frames, self.tokenizer) if text.split() else ()
+            return align_words(log_probs, text, self.frames) if text.split() else ()
         except ValueError:
             return ()
 
 
-def align_words(
-    log_probs: np.ndarray, text: str, frames: CtcFrames, tokenizer: Any
-) -> tuple[SpokenWord, ...]:
+def align_words(log_probs: np.ndarray, text: str, frames: CtcFrames) -> tuple[SpokenWord, ...]:
     """The words of ``text`` with times in seconds from the clip's start.
 
     log_probs is float ``[frames, vocabulary]``. Raises ``ValueError`` for a word that the vocabulary cannot write, and
     where the frames are too few.
     """
     vocabulary = CtcVocabulary(tuple(frames.tokens), frames.blank)
-    ids = tokenizer.encode(text)
-    groups = _groups(text, [at for _, at in vocabulary.words(ids)], tokenizer)
+    ids = frames.speller.encode(text)
+    groups = _groups(text, [at for _, at in vocabulary.words(ids)], frames.speller)
     places = align(log_probs, ids, frames.blank)
     found = [[places[i] for i in at] for at in groups]
     times = word_times(found, len(log_probs), frames)
@@ -66,11 +64,11 @@ def align_words(
     )
 
 
-def _groups(text: str, spelled: Sequence[Sequence[int]], tokenizer: Any) -> list[list[int]]:
+def _groups(text: str, spelled: Sequence[Sequence[int]], speller: Any) -> list[list[int]]:
     """Places of the labels of each word; one such as ``l'eau`` is spelled as two."""
     pieces = [len(audible(word).split()) for word in text.split()]
     for word, count in zip(text.split(), pieces, strict=True):
-        missing = tokenizer.unknown(word)
+        missing = speller.unknown(word)
         if missing or not count:
             reason = f"no token for {' '.join(missing)}" if missing else "no letters and no digits"
             raise ValueError(f"{word!r} cannot be written in the model's vocabulary: {reason}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,17 +11,7 @@ from training.data.example import SpokenWord
 from training.decoding.ctc_vocabulary import CtcVocabulary, collapse
 from training.decoding.prefix_beam import Beam, Pruning, WordScorer, prefix_beam_search
 from training.decoding.viterbi import Aligned, align, confidence
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What was said. ``confidence``: geometric mean of its words' confidences; None where there are none."""
-
-    text: str
-    words: tuple[SpokenWord, ...]
-    confidence: float | None
-    ids: tuple[int, ...]
-    alternatives: tuple[Beam, ...] = ()
+from training.models.architecture import Architecture, CtcFrames, Decoded, DecodeOptions, mean_confidence
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ class CtcDecoder:
             self._word(text, [places[i] for i in at], seconds) for text, at in self.vocabulary.words(ids)
         )
         text = " ".join(word.text for word in words)
-        return Decoded(text, words, mean_confidence(words), ids, beams)
+        return Decoded(text, words, mean_confidence(words), tuple(ids), beams)
 
     def _word(self, text: str, places: Sequence[Aligned], seconds: float) -> SpokenWord:
         start, end = (
@@ -82,8 +71,15 @@ def feasible(beams: Sequence[Beam], frames: int) -> tuple[int, ...]:
     return beams[0].ids if beams and frames else ()
 
 
-def mean_confidence(words: Sequence[SpokenWord]) -> float | None:
-    """Geometric mean of the words' confidences."""
-    if not words:
-        return None
-    return math.exp(sum(math.log(max(word.confidence, 1e-30)) for word in words) / len(words))
+def with_frame_decoder(architecture: Architecture, options: DecodeOptions) -> DecodeOptions:
+    """The options with what reads the frames of a model with a CTC output: the best path, where they name nothing."""
+    frames = architecture.frames
+    if frames is None or options.frames is not None:
+        return options
+    return replace(options, frames=best_path(frames))
+
+
+def best_path(frames: CtcFrames) -> CtcDecoder:
+    """The decoder that follows the likeliest label of each frame."""
+    vocabulary = CtcVocabulary(tuple(frames.tokens), frames.blank)
+    return CtcDecoder(vocabulary, frames.seconds_per_frame, edge_seconds=frames.edge_seconds)

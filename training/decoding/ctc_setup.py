@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.decoding.ctc_decoding import CtcDecoder
+from training.decoding.ctc_decoding import CtcDecoder, best_path
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.ngram.arpa import NgramModel, read_arpa
 from training.decoding.prefix_beam import Pruning
@@ -16,9 +16,10 @@ from training.decoding.spelling_fit import Fit, fit_hot_words, fit_language_mode
 from training.decoding.word_scores import Fusion, HotWords, Together, parse_hot_words
 from training.errors import UserError
 from training.files import sha256
+from training.models.architecture import DecodeOptions
 
 if TYPE_CHECKING:
-    from training.models.architecture import Bundle
+    from training.models.architecture import Architecture
 
 BEAM_WIDTH = 10
 """Width where a language model or hot words ask for a beam search and no width is given."""
@@ -48,18 +49,24 @@ class DecoderOptions:
             raise UserError("--beam_width 1 is the best path, which asks no language model; give 2 or more")
         return self.beam_width or (BEAM_WIDTH if self.lm or self.hot_words else 1)
 
-    def decoder(self, bundle: Bundle) -> CtcDecoder | None:
-        """None for a model without a CTC output; `UserError` where an option needs one."""
-        if bundle.ctc is None:
+    def resolved(self, architecture: Architecture, max_new_tokens: int | None = None) -> DecodeOptions:
+        """The options as the model takes them; `UserError` where one needs a CTC output and there is none."""
+        return DecodeOptions(
+            beam_width=self.width, max_new_tokens=max_new_tokens, frames=self.decoder(architecture)
+        )
+
+    def decoder(self, architecture: Architecture) -> CtcDecoder | None:
+        """What reads the frames; None for a model without a CTC output, `UserError` where an option needs one."""
+        frames = architecture.frames
+        if frames is None:
             if self.lm or self.hot_words:
                 raise UserError("--lm and --hot_words need a model with a CTC output; this one has none")
             return None
-        vocabulary = CtcVocabulary(tuple(bundle.ctc.tokens), bundle.ctc.blank)
-        seconds, edge = bundle.ctc.seconds_per_frame, bundle.ctc.edge_seconds
+        plain = best_path(frames)
         if self.search == "flashlight":
-            return CtcDecoder(vocabulary, seconds, search=self._lexicon(vocabulary), edge_seconds=edge)
+            return replace(plain, search=self._lexicon(plain.vocabulary))
         pruning = Pruning(self.width) if self.width > 1 else None
-        return CtcDecoder(vocabulary, seconds, pruning, self._scorer(vocabulary), edge_seconds=edge)
+        return replace(plain, pruning=pruning, scorer=self._scorer(plain.vocabulary))
 
     def _lexicon(self, vocabulary: CtcVocabulary) -> Any:
         from training.decoding.flashlight_beam import LexiconSearch
@@ -89,10 +96,10 @@ class DecoderOptions:
         _say(fit.notes)
         return model, fit
 
-    def identity(self, bundle: Bundle) -> dict[str, Any]:
+    def identity(self, architecture: Architecture) -> dict[str, Any]:
         """What of these options decides which words are found: confidence that is calibrated for one is not for another."""
         found: dict[str, Any] = {"beam_width": self.width}
-        if bundle.ctc is not None:
+        if architecture.frames is not None:
             found["search"] = self.search
         if self.lm is not None:
             found |= {"lm_sha256": sha256(self.lm), "lm_weight": self.lm_weight}

@@ -12,13 +12,11 @@ from safetensors import SafetensorError
 from training.config.load import load_config
 from training.config.schema import Config
 from training.decoding.calibrated import Calibration, read_calibration
-from training.decoding.ctc_alignment import CtcAlign
+from training.decoding.ctc_alignment import CtcAligner
 from training.errors import UserError
-from training.models.architecture import BuildContext, Bundle, available, load
-from training.models.domain_whisper.collator import ASKED, AUTO, SWAP
-
-TYPES = {"whisper": "whisper", "speech-encoder-decoder": "e2e"}
-"""``model_type`` of stock configurations to the architecture that takes them."""
+from training.models import lookup
+from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext
+from training.models.common import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Trained:
     """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
     words' confidence, where there is one."""
 
-    bundle: Bundle
+    bundle: Architecture
     folder: Path
     model_type: str
     config: Config | None
@@ -56,31 +54,32 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
     for a ``model_type`` that contradicts it.
     """
     stock = _stock_config(folder)
-    settings = stock.get("polyvox") or {}
+    settings = stock.get(SETTINGS) or {}
     config, calibration = _run_config(folder), read_calibration(folder)
-    inferred = settings.get("type") or TYPES.get(stock.get("model_type", ""))
+    inferred = settings.get("type") or lookup.stock_type(str(stock.get("model_type", "")))
     if inferred is None:
         raise UserError(
             f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
-            f"{', '.join(available())}"
+            f"{', '.join(lookup.available())}"
         )
     if model_type is not None and model_type != inferred:
         raise UserError(f"--model_type {model_type}: {folder} holds a model of type {inferred}")
+    chosen = lookup.load(inferred)
     if config is not None and config.model is not None:
         options: Any = config.model
     else:
-        options = _options(inferred, folder, settings)
+        options = chosen.Options.from_folder(folder, settings)
     try:
-        bundle = load(inferred).build(options, BuildContext(source=folder))
+        architecture: Any = chosen.build(options, BuildContext(source=folder))
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
         ) from error
-    bundle.model.to(default_device()).eval()
-    if bundle.ctc is not None and bundle.align is None:
-        bundle = replace(bundle, align=CtcAlign(bundle.ctc, bundle.processor.tokenizer))
-    return Trained(bundle, folder, inferred, config, calibration)
+    architecture.model.to(default_device()).eval()
+    if architecture.frames is not None and architecture.aligner is None:
+        architecture = replace(architecture, aligner=CtcAligner(architecture.frames))
+    return Trained(architecture, folder, inferred, config, calibration)
 
 
 def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
@@ -90,15 +89,7 @@ def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
         raise UserError(
             f"{trained.folder} was trained for {', '.join(trained.bundle.tasks)}, not for {unknown[0]}"
         )
-    bundle = trained.bundle
-    narrowed = replace(
-        bundle,
-        tasks=tasks,
-        encode=replace(bundle.encode, tasks=tasks),  # type: ignore[type-var]
-        collate=replace(bundle.collate, tasks=tasks),  # type: ignore[type-var]
-        generate=replace(bundle.generate, tasks=tasks),  # type: ignore[type-var]
-    )
-    return replace(trained, bundle=narrowed)
+    return replace(trained, bundle=trained.bundle.with_tasks(tasks))
 
 
 def with_domain(trained: Trained, asked: str | None, option: str | None = None) -> Trained:
@@ -108,26 +99,21 @@ def with_domain(trained: Trained, asked: str | None, option: str | None = None) 
     """
     if asked is None:
         return trained
-    there = trained.bundle.domains
+    domains = trained.bundle.domains
     given = option or f"--domain {asked}"
-    if not there:
+    if domains is None:
         raise UserError(f"{given}: {trained.folder} holds a {trained.model_type}, which has no domains")
+    there = domains.names
     if asked not in (*ASKED, *there):
         raise UserError(f"{given}: this model knows {', '.join(there)}; or one of {', '.join(ASKED)}")
     if asked == SWAP and len(there) == 1:
         raise UserError(f"{given}: this model knows {there[0]} alone; there is no other domain")
-    if asked == AUTO and not says_domain(trained):
+    if asked == AUTO and not domains.predictable:
         raise UserError(
             f"{given}: this model was not taught to say which domain it hears (model.domain_supervised: false); "
             f"name one: {', '.join(there)}"
         )
-    encode = replace(trained.bundle.encode, asked=asked)  # type: ignore[type-var]
-    return replace(trained, bundle=replace(trained.bundle, encode=encode))
-
-
-def says_domain(trained: Trained) -> bool:
-    """Whether the model learnt to say which domain it hears."""
-    return bool(getattr(trained.bundle.collate, "supervise", False))
+    return replace(trained, bundle=trained.bundle.with_domain(asked))
 
 
 def _stock_config(folder: Path) -> dict[str, Any]:
@@ -153,19 +139,6 @@ def _run_config(folder: Path) -> Config | None:
         if path.is_file() and (place == folder or folder.resolve().name.startswith("checkpoint-")):
             return load_config(path)
     return None
-
-
-def _options(model_type: str, folder: Path, settings: dict[str, Any]) -> Any:
-    """Options for a folder without a run: what its ``config.json`` remembers, else those of the stock model."""
-    schema = load(model_type).Options
-    known = {key: value for key, value in settings.items() if key in schema.model_fields}
-    if model_type == "ctc":
-        return schema(**known)
-    if model_type == "voxlm":
-        return schema(**{"name": str(folder), **known})
-    if model_type in ("whisper", "domain_whisper"):
-        return schema(**{"name": str(folder), "encoder_context": "full", **known})
-    return schema(**{"encoder": str(folder), "decoder": str(folder), **known})
 
 
 def default_device() -> str:

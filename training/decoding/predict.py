@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,11 +12,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from training.data.example import TRANSCRIBE, Example, Hypothesis, SpokenWord
+from training.data.example import TASKS, TRANSCRIBE, Example, Hypothesis
 from training.data.sampler import longest_first
 from training.data.workers import leave_signals_to_the_run
-from training.decoding.ctc_decoding import CtcDecoder, mean_confidence
-from training.models.architecture import Bundle, model_inputs
+from training.decoding.ctc_decoding import with_frame_decoder
+from training.models.architecture import (
+    Architecture,
+    Decoded,
+    DecodeOptions,
+    UtteranceEncoder,
+    supervised_positions,
+)
 
 TOKENS_PER_SECOND = 25
 EXTRA_TOKENS = 16
@@ -56,6 +62,12 @@ class Predictions:
         """Every hypothesis, utterance by utterance."""
         return [hypothesis for row in self.predictions for hypothesis in row.hypotheses.values()]
 
+    def add(self, other: Predictions) -> None:
+        """Take over what another call found."""
+        self.predictions += other.predictions
+        self.loss_sum += other.loss_sum
+        self.items += other.items
+
     def gathered(self, world: int) -> Predictions:
         """All ranks' predictions, each utterance once, in the dataset's order."""
         parts: list[Any] = [self]
@@ -71,10 +83,11 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class PromptsOnly:
-    """An ``encode`` that leaves the references out: no label of a test set is too long to be heard."""
+class PromptsOnly(UtteranceEncoder):
+    """An encoder that leaves the references out: no label of a test set is too long to be decoded."""
 
-    encode: Any
+    encode: UtteranceEncoder
+    tasks: tuple[str, ...] = TASKS
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
         return self.encode(replace(example, texts={}), waveform)
@@ -86,14 +99,13 @@ class PromptsOnly:
 
 @torch.no_grad()
 def predict(
-    bundle: Bundle,
+    architecture: Architecture,
     dataset: Any,
     *,
     model: Any = None,
     batch_seconds: float = 60.0,
     batch_size: int | None = None,
-    generation: Mapping[str, Any] | None = None,
-    decoder: CtcDecoder | None = None,
+    options: DecodeOptions | None = None,
     given_text: bool = False,
     with_loss: bool = True,
     rank: int = 0,
@@ -107,21 +119,21 @@ def predict(
 
     Utterances are batched by length, longest first; the encoder runs once for the loss and all tasks.
     ``dataset[i]`` gives features, ``dataset.manifest[i]`` the example, ``dataset.durations`` seconds.
-    ``decoder`` reads the frames of a model with a CTC output, instead of its ``generate``, and adds words and
-    confidence. A bundle that aligns does so for the model's own transcripts. ``given_text`` asks for no text at all:
-    the hypotheses are the reference transcripts, with the times and confidence that `Bundle.align` gives their words.
+    ``options``: how the model is asked (None: greedy). A model that can place words does so for its own transcripts.
+    ``given_text`` asks for no text at all: the hypotheses are the reference transcripts, with the times and confidence
+    of their words.
     ``progress`` is told the audio seconds of each finished batch.
     """
-    assert decoder is None or bundle.ctc is not None
-    assert bundle.align is not None or not given_text
-    model = bundle.model if model is None else model
+    assert architecture.aligner is not None or not given_text
+    options = with_frame_decoder(architecture, options or DecodeOptions())
+    model = architecture.model if model is None else model
     was_training = model.training
     model.eval()
     batches = longest_first(dataset.durations, batch_seconds, batch_size)[rank::world]
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=bundle.collate,
+        collate_fn=architecture.collate,
         num_workers=workers,
         multiprocessing_context=context if workers else None,
         worker_init_fn=leave_signals_to_the_run,
@@ -131,18 +143,10 @@ def predict(
     try:
         for rows, batch in zip(batches, loader, strict=True):
             with autocast():
-                _predict_batch(
-                    bundle,
-                    model,
-                    dataset,
-                    rows,
-                    batch,
-                    generation or {},
-                    decoder,
-                    given_text,
-                    with_loss,
-                    result,
+                found = _predict_batch(
+                    architecture, model, dataset, rows, batch, options, given_text, with_loss
                 )
+            result.add(found)
             progress(batch["seconds"])
     finally:
         model.train(was_training)
@@ -151,44 +155,36 @@ def predict(
 
 
 def _predict_batch(
-    bundle: Bundle,
+    architecture: Architecture,
     model: Any,
     dataset: Any,
     rows: list[int],
     batch: dict[str, Any],
-    generation: Mapping[str, Any],
-    decoder: CtcDecoder | None,
+    options: DecodeOptions,
     given_text: bool,
     with_loss: bool,
-    result: Predictions,
-) -> None:
+) -> Predictions:
     started = time.perf_counter()
     batch = on_device(batch, model)
-    states = None
+    found, states = Predictions(), None
     if with_loss:
-        output = model(**model_inputs(batch), num_items_in_batch=1)
+        output = architecture.loss(batch, items=1, model=model)
         states = output.encoder_last_hidden_state
-        result.loss_sum += float(output.loss)
-        result.items += int((batch["labels"] != -100).sum())
+        found.loss_sum, found.items = float(output.loss), supervised_positions(batch)
+    examples = [dataset.manifest[row] for row in rows]
     domains: list[str | None] = [None] * len(rows)
-    if bundle.listen is not None:
-        batch, states, domains = bundle.listen(model, batch, states)
-    said: dict[str, list[_Said | None]]
+    if architecture.domains is not None:
+        batch, states, domains = architecture.domains.predict(model, batch, states)
+    said: Mapping[str, Sequence[Decoded | None]]
     if given_text:
-        said = _given(bundle, model, batch, [dataset.manifest[row] for row in rows], states)
-    elif decoder is not None:
-        said = _from_frames(bundle, model, batch, decoder)
+        said = {TRANSCRIBE: _given(architecture, model, batch, examples, states)}
     else:
         longest = max(float(dataset.durations[row]) for row in rows)
-        options = {"max_new_tokens": longest_hypothesis(longest), **generation}
-        sequences = bundle.generate(model, batch, states=states, **options)
-        texts = {task: [bundle.decode(row) for row in ids.tolist()] for task, ids in sequences.items()}
-        said = {task: [_Said(text) for text in found] for task, found in texts.items()}
-        if bundle.align is not None and TRANSCRIBE in texts:
-            said[TRANSCRIBE] = _aligned(bundle, model, batch, texts[TRANSCRIBE], states)
+        bounded = replace(options, max_new_tokens=options.max_new_tokens or longest_hypothesis(longest))
+        said = architecture.decode(batch, bounded, model=model, states=states)
     seconds = (time.perf_counter() - started) / max(1, len(rows) * len(said))
     for i, row in enumerate(rows):
-        example = in_languages(dataset.manifest[row], bundle.languages)
+        example = in_languages(examples[i], architecture.languages)
         hypotheses = {
             task: Hypothesis(
                 id=example.id,
@@ -199,10 +195,11 @@ def _predict_batch(
                 words=one.words,
                 domain=domains[i],
             )
-            for task, found in said.items()
-            if (one := found[i]) is not None
+            for task, decoded in said.items()
+            if (one := decoded[i]) is not None
         }
-        result.predictions.append(Prediction(row, example, hypotheses))
+        found.predictions.append(Prediction(row, example, hypotheses))
+    return found
 
 
 def on_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
@@ -220,37 +217,13 @@ def in_languages(example: Example, languages: tuple[str, str]) -> Example:
     return replace(example, language=spoken, target_language=written)
 
 
-@dataclass(frozen=True)
-class _Said:
-    text: str
-    confidence: float | None = None
-    words: tuple[SpokenWord, ...] = ()
-
-
-def _from_frames(
-    bundle: Bundle, model: Any, batch: dict[str, Any], decoder: CtcDecoder
-) -> dict[str, list[_Said | None]]:
-    assert bundle.ctc is not None
-    found = [decoder(frames) for frames in bundle.ctc.log_probs(model, batch)]
-    return {TRANSCRIBE: [_Said(one.text, one.confidence, one.words) for one in found]}
-
-
-def _aligned(
-    bundle: Bundle, model: Any, batch: dict[str, Any], texts: list[str], states: Any
-) -> list[_Said | None]:
-    """The texts with the times of their words."""
-    assert bundle.align is not None
-    found = bundle.align(model, batch, texts, states=states)
-    return [_Said(text, mean_confidence(words), words) for text, words in zip(texts, found, strict=True)]
-
-
 def _given(
-    bundle: Bundle, model: Any, batch: dict[str, Any], examples: list[Example], states: Any
-) -> dict[str, list[_Said | None]]:
+    architecture: Architecture, model: Any, batch: dict[str, Any], examples: list[Example], states: Any
+) -> list[Decoded | None]:
     """The reference transcripts with the times of their words; None where an example has no transcript."""
     texts = [example.texts.get(TRANSCRIBE) for example in examples]
-    found = _aligned(bundle, model, batch, [text or "" for text in texts], states)
-    return {TRANSCRIBE: [one if text else None for one, text in zip(found, texts, strict=True)]}
+    found = architecture.align(batch, [text or "" for text in texts], model=model, states=states)
+    return [one if text else None for one, text in zip(found, texts, strict=True)]
 
 
 def longest_hypothesis(seconds: float) -> int:

@@ -14,10 +14,7 @@ import torch
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from training.config.arguments import (
-    DEFAULT_BATCH,
-    environment,
-)
+from training.config.arguments import batch_policy, decode_options, environment
 from training.config.load import save_resolved
 from training.config.schema import Config
 from training.data.amounts import amounts
@@ -36,7 +33,7 @@ from training.engine.run import (
     first_rank,
     own_files,
 )
-from training.engine.trainer import SpeechTrainer, save_processor
+from training.engine.trainer import SpeechTrainer
 from training.engine.versions import commit, versions
 from training.evaluation.quick_scores import corpus_scores, given_scores
 from training.folders import vain_start_removed
@@ -65,21 +62,16 @@ def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
     arguments = runs.arguments(run)
     if settings.fp16 and not arguments.fp16:
         report("training.fp16: there is no GPU here, training goes on in fp32")
-    generation: dict[str, Any] = {"num_beams": config.evaluation.num_beams, "do_sample": False}
-    if config.evaluation.max_new_tokens:
-        generation["max_new_tokens"] = config.evaluation.max_new_tokens
+    given = run.bundle.aligner is not None and run.bundle.aligner.given_text
     trainer = SpeechTrainer(
         bundle=run.bundle,
         model=model,
         args=arguments,
         train_dataset=run.train,
         eval_dataset=run.dev,
-        batch_size=settings.batch_size or (None if settings.max_batch_seconds else DEFAULT_BATCH),
-        max_batch_seconds=settings.max_batch_seconds,
-        eval_batch_seconds=config.evaluation.batch_seconds,
-        eval_batch_size=settings.eval_batch_size,
-        score=given_scores if run.bundle.given_text else corpus_scores,
-        generation=generation,
+        policy=batch_policy(config),
+        score=given_scores if given else corpus_scores,
+        options=decode_options(config),
         label_smoothing=settings.label_smoothing_factor,
         one_cycle=settings.lr_scheduler_type == "onecycle",
         joining=joining(config),
@@ -249,9 +241,7 @@ def export(run: Run, trainer: SpeechTrainer) -> None:
     """The final model in the run's folder, as stock transformers loads it: adapters merged, processor included."""
     if not trainer.args.should_save:
         return
-    model = trainable.merge(trainer.accelerator.unwrap_model(trainer.model))
-    model.save_pretrained(run.folder)
-    save_processor(run.bundle.processor, run.folder)
+    run.bundle.save(run.folder, trainable.merge(trainer.accelerator.unwrap_model(trainer.model)))
 
 
 def fit(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 import torch
 
 from training.errors import UserError
-from training.models.architecture import Bundle
+from training.models.architecture import Architecture, ParameterGroups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,7 +79,7 @@ class Row(NamedTuple):
 
 
 def apply(
-    bundle: Bundle,
+    bundle: Architecture,
     *,
     mode: Mode = "all",
     freeze: Sequence[str] = (),
@@ -97,18 +97,18 @@ def apply(
     without. Raises `UserError` for a pattern that matches nothing, a group that the architecture has not, and
     when nothing is left to train.
     """
-    names = _Names(bundle.model)
-    reasons = _architecture(bundle, names)
-    reasons |= {f"training.freeze: {entry}": _chosen(entry, bundle, names) for entry in freeze}
+    names, groups = _Names(bundle.model), bundle.parameter_groups()
+    reasons = _architecture(bundle, groups, names)
+    reasons |= {f"training.freeze: {entry}": _chosen(entry, groups, names) for entry in freeze}
     later: set[str] = set()
     if freeze_feature_encoder:
         key = "training.freeze_feature_encoder"
-        reasons[key] = _group(bundle, names, "feature_encoder", key)
+        reasons[key] = _group(groups, names, "feature_encoder", key)
     if freeze_encoder_epochs > 0:
-        later = _group(bundle, names, "encoder", "training.freeze_encoder_epochs")
+        later = _group(groups, names, "encoder", "training.freeze_encoder_epochs")
     elif freeze_encoder:
-        reasons["training.freeze_encoder"] = _group(bundle, names, "encoder", "training.freeze_encoder")
-    model = _switched(bundle, names, mode, set().union(*reasons.values()), lora)
+        reasons["training.freeze_encoder"] = _group(groups, names, "encoder", "training.freeze_encoder")
+    model = _switched(bundle, groups, names, mode, set().union(*reasons.values()), lora)
     frozen = _by_reason(model, reasons, f"training.trainable: {mode}")
     waits = float(freeze_encoder_epochs)
     thaws = tuple(n for n, p in _short_parameters(model) if p.requires_grad and plain_name(n) in later)
@@ -118,7 +118,7 @@ def apply(
                 "training.lora.after_epochs: not together with training.freeze_encoder_epochs; set one of them"
             )
         thaws, waits = tuple(n for n, p in _short_parameters(model) if "lora_" in n), lora.after_epochs
-    rows = _rows(model, bundle.rows) if mode == "blocks" else {}
+    rows = _rows(model, groups.rows) if mode == "blocks" else {}
     plan = TrainablePlan(mode, frozen, thaws, waits if thaws else 0.0, rows)
     _check_anything_learns(model, plan)
     return model, plan
@@ -245,18 +245,18 @@ class _Names:
         }
 
 
-def _architecture(bundle: Bundle, names: _Names) -> dict[str, set[str]]:
+def _architecture(bundle: Architecture, groups: ParameterGroups, names: _Names) -> dict[str, set[str]]:
     """What never learns: the architecture's own patterns, and what it was built without gradient."""
-    result = {f"the architecture: {pattern}": names.matching([pattern]) for pattern in bundle.frozen}
+    result = {f"the architecture: {pattern}": names.matching([pattern]) for pattern in groups.frozen}
     built = {name for name, parameter in bundle.model.named_parameters() if not parameter.requires_grad}
-    if rest := built - names.matching(bundle.frozen):
+    if rest := built - names.matching(groups.frozen):
         result["the architecture"] = rest
     return result
 
 
-def _chosen(entry: str, bundle: Bundle, names: _Names) -> set[str]:
+def _chosen(entry: str, known: ParameterGroups, names: _Names) -> set[str]:
     """Parameters of one entry of ``training.freeze``: a group's name or a pattern."""
-    groups = {name: patterns for name, patterns in bundle.groups.items() if name not in MODULE_GROUPS}
+    groups = {name: patterns for name, patterns in known.patterns.items() if name not in MODULE_GROUPS}
     found = names.matching(groups.get(entry, (entry,)))
     if not found:
         near = difflib.get_close_matches(entry, names.first_of, n=3, cutoff=0.0)
@@ -267,10 +267,10 @@ def _chosen(entry: str, bundle: Bundle, names: _Names) -> set[str]:
     return found
 
 
-def _group(bundle: Bundle, names: _Names, group: str, key: str) -> set[str]:
-    found = names.matching(bundle.groups.get(group, ()))
+def _group(groups: ParameterGroups, names: _Names, group: str, key: str) -> set[str]:
+    found = names.matching(groups.patterns.get(group, ()))
     if not found:
-        have = ", ".join(sorted(name for name in bundle.groups if name not in MODULE_GROUPS))
+        have = ", ".join(sorted(name for name in groups.patterns if name not in MODULE_GROUPS))
         raise UserError(f"{key}: this architecture has no {group} group of parameters (it has: {have})")
     return found
 
@@ -289,15 +289,20 @@ def _by_reason(
 
 
 def _switched(
-    bundle: Bundle, names: _Names, mode: Mode, frozen: set[str], lora: LoraOptions | None
+    bundle: Architecture,
+    groups: ParameterGroups,
+    names: _Names,
+    mode: Mode,
+    frozen: set[str],
+    lora: LoraOptions | None,
 ) -> PreTrainedModel:
     """The model to train, with ``requires_grad`` where something learns."""
     if mode == "lora":
-        return _with_adapters(bundle, frozen, lora or LoraDefaults())
+        return _with_adapters(bundle, groups, frozen, lora or LoraDefaults())
     learning = names.all - frozen
     if mode in ("lna", "blocks"):
-        partly = names.matching(bundle.rows) if mode == "blocks" else set()
-        learning &= _group(bundle, names, mode, f"training.trainable: {mode}") | partly
+        partly = names.matching(groups.rows) if mode == "blocks" else set()
+        learning &= _group(groups, names, mode, f"training.trainable: {mode}") | partly
     for name, parameter in bundle.model.named_parameters():
         parameter.requires_grad_(name in learning)
     return bundle.model
@@ -324,7 +329,9 @@ class _OnlyRows:
         return torch.zeros_like(gradient).index_copy_(0, index, gradient[index])
 
 
-def _with_adapters(bundle: Bundle, frozen: set[str], options: LoraOptions) -> PreTrainedModel:
+def _with_adapters(
+    bundle: Architecture, groups: ParameterGroups, frozen: set[str], options: LoraOptions
+) -> PreTrainedModel:
     """A PEFT model around the bundle's; adapters only where the weight is not frozen by name."""
     try:
         from peft import LoraConfig, get_peft_model
@@ -333,8 +340,8 @@ def _with_adapters(bundle: Bundle, frozen: set[str], options: LoraOptions) -> Pr
             f"training.trainable: lora needs peft ({error}); pip install -e '.[lora]' in Polyvox's folder, "
             "or choose trainable: lna"
         ) from error
-    within = bundle.groups.get("lora_within", ("*",))
-    targets = _modules(bundle.model, bundle.groups.get("lora", ()), frozen, within)
+    within = groups.patterns.get("lora_within", ("*",))
+    targets = _modules(bundle.model, groups.patterns.get("lora", ()), frozen, within)
     if not targets:
         raise UserError(
             "training.trainable: lora: this architecture has no module for adapters that is not frozen"
@@ -344,8 +351,8 @@ def _with_adapters(bundle: Bundle, frozen: set[str], options: LoraOptions) -> Pr
         lora_alpha=cast(int, options.alpha),
         lora_dropout=options.dropout,
         target_modules=targets,
-        modules_to_save=_modules(bundle.model, bundle.groups.get("lora_save", ()), frozen) or None,
-        trainable_token_indices=_tokens(bundle.rows, frozen) or None,
+        modules_to_save=_modules(bundle.model, groups.patterns.get("lora_save", ()), frozen) or None,
+        trainable_token_indices=_tokens(groups.rows, frozen) or None,
         task_type=None,  # the sequence-to-sequence type puts input_ids into the forward of speech models
     )
     return cast("PreTrainedModel", get_peft_model(bundle.model, config))

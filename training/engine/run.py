@@ -31,7 +31,8 @@ from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
 from training.errors import UserError
 from training.folders import missing_parts, remove_empty, writable
-from training.models.architecture import PRETRAINED, BuildContext, Bundle, load
+from training.models.architecture import Architecture, BuildContext
+from training.models.lookup import load
 
 RESULTS = "train_results.json"
 OF_VALUE = ("checkpoint-*", "metrics/*.json", "*.safetensors", RESULTS)
@@ -47,7 +48,7 @@ class Run:
     """Everything that `fit` needs; made by `build`."""
 
     config: Config
-    bundle: Bundle
+    bundle: Architecture
     train: SpeechDataset
     dev: SpeechDataset | None
     dropped: dict[str, DropLedger]
@@ -176,14 +177,14 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
     if "dev" in datasets:
-        timed = bundle.align is not None
+        timed = bundle.aligner is not None
         check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks, timed=timed)
     return Run(
         config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
     )
 
 
-def check_sample_rate(config: Config, bundle: Bundle) -> None:
+def check_sample_rate(config: Config, bundle: Architecture) -> None:
     """`UserError` where the sound would not be what the model hears."""
     if config.audio.sample_rate != bundle.sample_rate:
         raise UserError(
@@ -191,18 +192,18 @@ def check_sample_rate(config: Config, bundle: Bundle) -> None:
         )
 
 
-def augment_for(config: Config, bundle: Bundle) -> Augment | None:
+def augment_for(config: Config, bundle: Architecture) -> Augment | None:
     """The changes of the training clips; `UserError` for those that cannot be with this model or without a folder."""
     return make_augment(
         config.augmentation,
         sample_rate=bundle.sample_rate,
         seed=config.training.seed,
         spectrogram=bundle.spectrogram,
-        joinable=bundle.ctc is not None,
+        joinable=bundle.frames is not None,
     )
 
 
-def learning_part(config: Config, bundle: Bundle) -> tuple[Any, Any]:
+def learning_part(config: Config, bundle: Architecture) -> tuple[Any, Any]:
     """The model to train and the plan of what of it learns. What thaws later is not frozen here."""
     from training.engine import freezing as trainable
 
@@ -218,18 +219,17 @@ def learning_part(config: Config, bundle: Bundle) -> tuple[Any, Any]:
     )
 
 
-def build_bundle(config: Config, context: BuildContext) -> Bundle:
+def build_bundle(config: Config, context: BuildContext) -> Architecture:
     """The architecture that ``model.type`` names, seeded."""
     from transformers import set_seed
 
     assert config.model is not None
     set_seed(context.seed)
-    module = load(config.model.type)  # type: ignore[attr-defined]
-    return module.build(config.model, context)
+    return load(config.model.type).build(config.model, context)  # type: ignore[attr-defined]
 
 
 def usable(
-    config: Config, bundle: Bundle, manifest: Any, name: str, report: Report
+    config: Config, bundle: Architecture, manifest: Any, name: str, report: Report
 ) -> tuple[SpeechDataset, DropLedger]:
     """The dataset of a split less what cannot be trained on, and the ledger of what that was."""
     encode = bundle.train_encode if name == "train" else None
@@ -333,9 +333,8 @@ def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
 def check_origin(config: Config) -> None:
     """`UserError` where ``--fresh`` would remove the very model that the run begins with."""
     folder = config.output.dir.resolve()
-    for key in PRETRAINED:
-        value = getattr(config.model, key, None)
-        if isinstance(value, str) and value and Path(value).resolve().is_relative_to(folder):
+    for key, value in (config.model.weights if config.model is not None else {}).items():
+        if Path(value).resolve().is_relative_to(folder):
             raise UserError(
                 f"--fresh: {config.output.dir} holds model.{key} ({value}) and is left alone; choose another output.dir"
             )

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised
+from training.data.sampler import BatchPolicy, DurationBatchSampler, EpochBatches, Joining, Supervised
 from training.data.workers import leave_signals_to_the_run
 from training.decoding.predict import Prediction, predict
 from training.engine import checkpoint, tracking
@@ -24,7 +24,7 @@ from training.engine.averaging import MovingAverage, MovingAverageCallback, save
 from training.engine.freezing import short_name
 from training.engine.provenance import Provenance
 from training.errors import UserError
-from training.models.architecture import Bundle, model_inputs
+from training.models.architecture import Architecture, DecodeOptions, supervised_positions
 
 
 class NotFiniteError(UserError):
@@ -45,7 +45,7 @@ class OneCycle(torch.optim.lr_scheduler.OneCycleLR):
 
 
 class SpeechTrainer(Seq2SeqTrainer):
-    """``Seq2SeqTrainer`` over a `Bundle`.
+    """``Seq2SeqTrainer`` over an `Architecture`.
 
     - batches come from `DurationBatchSampler` or what ``make_batches`` makes, the same list on every rank;
     - the loss is normalised by the supervised tokens of the whole accumulated batch over all ranks;
@@ -57,16 +57,13 @@ class SpeechTrainer(Seq2SeqTrainer):
     def __init__(
         self,
         *,
-        bundle: Bundle,
+        bundle: Architecture,
         args: Seq2SeqTrainingArguments,
         train_dataset: Any,
         eval_dataset: Any,
-        batch_size: int | None,
-        max_batch_seconds: float | None,
-        eval_batch_seconds: float,
-        eval_batch_size: int | None = None,
+        policy: BatchPolicy,
         score: Any,
-        generation: dict[str, Any] | None = None,
+        options: DecodeOptions | None = None,
         label_smoothing: float = 0.0,
         one_cycle: bool = False,
         joining: Joining | None = None,
@@ -86,11 +83,10 @@ class SpeechTrainer(Seq2SeqTrainer):
             callbacks=list(callbacks),
         )
         self.bundle = bundle
-        self.batch_size, self.max_batch_seconds = batch_size, max_batch_seconds
-        self.eval_batch_seconds, self.eval_batch_size = eval_batch_seconds, eval_batch_size
+        self.policy = policy
         self.make_batches = make_batches
         self.score = score
-        self.generation = generation or {}
+        self.options = options or DecodeOptions()
         self.audio_seconds = 0.0
         self._heard = (time.perf_counter(), 0.0)
         self._loader: DataLoader[Any] | None = None
@@ -108,6 +104,11 @@ class SpeechTrainer(Seq2SeqTrainer):
         if ema_decay is not None:
             self.average = MovingAverage(self.bare_model, ema_decay)
             self.add_callback(MovingAverageCallback(self.average, lambda: self.bare_model))
+
+    @property
+    def given_text(self) -> bool:
+        """Whether the times of given words are scored, and no text is generated."""
+        return self.bundle.aligner is not None and self.bundle.aligner.given_text
 
     @property
     def bare_model(self) -> torch.nn.Module:
@@ -168,8 +169,8 @@ class SpeechTrainer(Seq2SeqTrainer):
         """One loader over this rank's share; accelerate would shard it again, so it never sees it."""
         make = self.make_batches or partial(DurationBatchSampler, self.train_dataset.durations)  # type: ignore[union-attr]
         sampler = make(
-            max_seconds=self.max_batch_seconds,
-            batch_size=self.batch_size,
+            max_seconds=self.policy.max_seconds,
+            batch_size=self.policy.batch_size,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             rank=self.args.process_index,
             world=self.args.world_size,
@@ -198,6 +199,15 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.audio_seconds += sum(batch["seconds"] for batch in batches)
         return batches, items
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Supervised positions of the accumulated batch over all ranks; the base class counts labels alone."""
+        if not batch_samples:
+            return None
+        items = torch.tensor(sum(map(supervised_positions, batch_samples)))
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            items = self.accelerator.gather(items.to(device)).sum()
+        return items.to(device)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the machine does, before the reporters see it: the speed since the last log, in hours of this rank's
         audio per second, and the use of the GPU."""
@@ -218,7 +228,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The model's own loss, already divided by the tokens of the accumulated batch over all ranks."""
-        outputs = model(**model_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        outputs = self.bundle.loss(inputs, items=num_items_in_batch, model=model)
         loss = outputs.loss
         if num_items_in_batch is not None and self.args.world_size > 1:
             # DDP averages gradients over ranks, while the items were summed over them.
@@ -255,10 +265,10 @@ class SpeechTrainer(Seq2SeqTrainer):
                 self.bundle,
                 dataset,
                 model=self.bare_model,
-                batch_seconds=self.eval_batch_seconds,
-                batch_size=self.eval_batch_size,
-                generation=self.generation,
-                given_text=self.bundle.given_text,
+                batch_seconds=self.policy.eval_seconds,
+                batch_size=self.policy.eval_batch_size,
+                options=self.options,
+                given_text=self.given_text,
                 rank=self.args.process_index,
                 world=self.args.world_size,
                 workers=self.args.dataloader_num_workers,
@@ -266,7 +276,7 @@ class SpeechTrainer(Seq2SeqTrainer):
                 autocast=self.compute_loss_context_manager,
             )
         result = result.gathered(self.args.world_size)
-        self.last_predictions = [] if self.bundle.given_text else result.predictions
+        self.last_predictions = [] if self.given_text else result.predictions
         metrics = {
             "loss": result.loss,
             **self.score([row.example for row in result.predictions], result.hypotheses),
@@ -293,7 +303,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             self.bare_model.save_pretrained(folder, state_dict=state_dict)  # type: ignore[operator]
         if raw:
             save_raw(raw, folder)
-        save_processor(self.bundle.processor, folder)
+        self.bundle.save_processor(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As the base class; the moving average and the weights that it averages go each to its place."""
@@ -357,9 +367,3 @@ class SpeechTrainer(Seq2SeqTrainer):
     def _load_rng_state(self, folder: str | None) -> None:
         if folder is not None:
             checkpoint.load_rng(Path(folder), self.args.process_index)
-
-
-def save_processor(processor: Any, folder: Path) -> None:
-    """The processor, and its feature extractor once more under the file name that older readers look for."""
-    processor.save_pretrained(folder)
-    processor.feature_extractor.save_pretrained(folder)

@@ -1,21 +1,21 @@
-"""What the trainer, the evaluation and the export know of an architecture: its `Bundle`, nothing else.
+"""The contract: all that the rest of the library knows of a model is its `Architecture`.
 
-The file name of a module in this folder is the value of ``model.type``. Each such module exposes
-``Options`` (a frozen pydantic model: the schema of the ``model:`` block) and
-``build(options, context) -> Bundle``. Bricks that architectures share live in ``training/nn``.
+An architecture is one folder of ``training/models`` (or a class of another package, see `training.models.lookup`):
+``config.py`` has its ``Options``, ``build.py`` its subclass of `Architecture`, ``collator.py`` how an utterance becomes
+features and features a batch, ``model.py`` the network. What only some models can do is a typed object that is there
+or None: `CtcFrames`, `Domains`, `Aligner`, `CrossAttention`.
 """
 
 from __future__ import annotations
 
-import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from training.data.example import Example, SpokenWord
-from training.errors import UserError
+from training.data.example import TRANSCRIBE, Example, SpokenWord
+from training.models.options import ModelOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,129 +23,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 Features = dict[str, Any]
-"""One encoded example. Always: ``id`` (str), ``seconds`` (float, of audio), ``labels`` ({task: token ids that
-follow the decoder's start token: the prompt, the text, EOS; the prompt alone where the example has no text for
+"""One encoded utterance. Always: ``id`` (str), ``seconds`` (float, of audio), ``labels`` ({task: token ids that
+follow the decoder's start token: the prompt, the text, EOS; the prompt alone where the utterance has no text for
 the task}) and ``prompt`` ({task: how many leading ids of its labels are prompt}). The rest is the architecture's own input."""
 
 Batch = dict[str, Any]
 """Tensors for the model's ``forward``: the architecture's input, ``decoder_input_ids`` and ``labels``
-``[batch, task, length]`` (see `training.models.common.targets.collate_targets`). Beside them what the trainer takes
-out before the forward pass: ``ids`` (list of str), ``seconds`` (float: real audio in the batch) and
-``prompt_length`` (int: leading columns of ``decoder_input_ids`` that ``generate`` is given)."""
+``[batch, task, length]`` (see `training.models.common.targets`). Beside them what the trainer takes
+out before the forward pass: ``ids`` (list of str), ``seconds`` (float: real audio in the batch), ``prompt_length`` (int:
+leading columns of ``decoder_input_ids`` that ``generate`` is given) and, where the supervised positions are not those of
+``labels``, ``supervised`` (int64 ``[batch]``: how many there are in each row)."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class BuildContext:
-    """What a ``build`` may look at beside its own options.
-
-    ``texts`` iterates over the training split's texts as ``(task, language, text)`` (for tokenizers and
-    trimmed vocabularies); it may be called more than once. ``meta=True`` asks for a model without weights
-    on the meta device (the dry run, when weights cannot be had). ``source`` is a checkpoint folder to
-    restore instead of what the options name.
-    """
-
-    texts: Callable[[], Iterable[tuple[str, str | None, str]]] | None = None
-    meta: bool = False
-    source: Path | None = None
-    seed: int = 42
-
-
-@dataclass(frozen=True, kw_only=True)
-class CtcFrames:
-    """What a decoder of frames (`training.decoding.ctc_decoding`) takes from a model with a CTC output.
-
-    tokens: text of each id of the vocabulary; a word starts at ``▁…`` where there is such a token, else words are
-        parted by ``" "`` or ``"|"``. blank: id of the blank, whose text does not count.
-    seconds_per_frame: audio that one frame stands for. edge_seconds: silence before the clip (and after it) that the
-        first (and last) frames stand for.
-    log_probs: ``(model, batch) -> list of float32 [real frames, vocabulary]``, one per row, padding cut off.
-    """
-
-    tokens: tuple[str, ...]
-    blank: int
-    seconds_per_frame: float
-    edge_seconds: float = 0.0
-    log_probs: Callable[[Any, Batch], list[np.ndarray]]
-
-
-class Heard(NamedTuple):
-    """What `Bundle.listen` gives."""
-
-    batch: Batch
-    states: torch.Tensor | None
-    domains: list[str | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """All that one architecture contributes to a run.
-
-    model: its ``forward(**batch, num_items_in_batch=None)`` returns an output with ``loss``: the sum of the
-        token losses over all tasks divided by ``num_items_in_batch`` (supervised tokens of the whole
-        accumulated batch), or by its own supervised tokens when that is None.
-    processor: what stock transformers calls the processor; ``save_pretrained`` writes it beside the weights.
-    languages: of the speech and of its translation, where an utterance names none (ISO 639 codes).
-    encode: ``(example, waveform) -> Features``; picklable (it travels to spawned workers). The waveform is
-        float32 mono at ``sample_rate``. Raises ``ValueError`` with the reason when the example cannot be
-        used (too many label tokens, say); the caller writes it into the drop ledger.
-    collate: ``list[Features] -> Batch``; picklable.
-    train_encode, train_collate: the same for training, where they differ (CTC's silence around clips; Whisper's share
-        of full batches).
-    generate: ``(model, batch, *, states=None, **generation) -> {task: token ids [batch, length]}``, the prompt
-        left out; the encoder runs once for all tasks, not at all where ``states`` (the
-        ``encoder_last_hidden_state`` of a forward pass over the batch) are given; the prompt of each row is the
-        one that it was trained with.
-    decode: ``(token ids of one row) -> text``, special tokens removed. Never sees -100.
-    groups: parameter-name patterns (``fnmatch``) by the name that a configuration uses for them: ``encoder``,
-        ``feature_encoder``, ``decoder``, ``lna`` (layer norms and attention), ``lora`` (module-name suffixes
-        that adapters go to), ``lora_save`` (suffixes of modules trained in full beside them), ``lora_within`` (modules
-        that have adapters at all; absent: all), ``blocks`` (last blocks). An absent group cannot be asked for.
-    domains: populations that the model can be told of, by name (``encode`` then has the fields ``domain`` and ``asked``).
-    rows: parameters of which only these rows learn where ``blocks`` or adapters do: new tokens.
-    listen: ``(model, batch, states=None) -> Heard`` for a model that may complete the prompts itself: the batch with
-        complete prompts, the encoder states, and the domain that each utterance was taken for (None: it was told).
-    frozen: patterns that never get a gradient, whatever the configuration says.
-    notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
-    ctc: the frames of a model that is decoded from CTC; None for all others. Its ``generate`` is the best path.
-    align: ``(model, batch, texts, states=None) -> list of tuples of SpokenWord``: times and confidence of the
-        whitespace-separated words of one given text per row, for a model that can tell them; ``()`` where it finds no
-        place for them. ``states`` as for ``generate``.
-    given_text: what training scores are the times of the reference's words; nothing is generated for it.
-    spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
-        SpecAugment in the data workers may mask.
-    """
-
-    model: PreTrainedModel
-    processor: ProcessorMixin | Any
-    tasks: tuple[str, ...]
-    languages: tuple[str, str]
-    sample_rate: int
-    encode: Callable[[Example, np.ndarray], Features]
-    collate: Callable[[list[Features]], Batch]
-    generate: Callable[..., Mapping[str, torch.Tensor]]
-    decode: Callable[[Sequence[int]], str]
-    groups: Mapping[str, tuple[str, ...]]
-    domains: tuple[str, ...] = ()
-    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    listen: Callable[..., Heard] | None = None
-    train_encode: Callable[[Example, np.ndarray], Features] | None = None
-    train_collate: Callable[[list[Features]], Batch] | None = None
-    frozen: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    ctc: CtcFrames | None = None
-    align: Callable[..., list[tuple[SpokenWord, ...]]] | None = None
-    given_text: bool = False
-    spectrogram: bool = False
-
-
-PRETRAINED = ("name", "encoder", "decoder", "pretrained", "audio_encoder", "llm")
-"""Keys of a ``model:`` block that may name weights: a hub id or a folder."""
+TOKENS_PER_SECOND = 10
+"""Label tokens in a second of fast Vietnamese or English speech, where no tokenizer can count them: five
+syllables of two byte-level tokens each."""
 _NOT_INPUTS = ("ids", "seconds", "clip_seconds", "prompt_length", "prompt_lengths")
+
+AS_IT_IS, AUTO, NONE, SWAP = "as_it_is", "auto", "none", "swap"
+"""Which domain stands in the prompt: the utterance's own; the one that the model predicts; none; another than its own
+(the next in the list)."""
+ASKED = (AS_IT_IS, AUTO, NONE, SWAP)
 
 
 def model_inputs(batch: Batch) -> Batch:
     """The part of a batch that the model's forward takes."""
     return {key: value for key, value in batch.items() if key not in _NOT_INPUTS}
+
+
+def supervised_positions(batch: Batch) -> int:
+    """Positions that the loss of a batch is summed over: what it is divided by."""
+    if "supervised" in batch:
+        return int(batch["supervised"].sum())
+    return int((batch["labels"] != -100).sum())
 
 
 def new_tokens(wanted: int | None, positions: int, prompt: int) -> int:
@@ -154,16 +63,384 @@ def new_tokens(wanted: int | None, positions: int, prompt: int) -> int:
     return min(wanted or room, room)
 
 
-def available() -> tuple[str, ...]:
-    """The values that ``model.type`` may take: the modules of this folder, sorted."""
-    folder = Path(__file__).parent
-    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """What `Architecture.build` may look at beside its own options.
+
+    texts: iterates over the training split's texts as ``(task, language, text)`` (for tokenizers and trimmed
+        vocabularies); it may be called more than once.
+    meta: a model without weights on the meta device is wanted (the dry run, when weights cannot be had).
+    source: a checkpoint folder to restore instead of what the options name.
+    seed: of the first weights.
+    """
+
+    texts: Callable[[], Iterable[tuple[str, str | None, str]]] | None = None
+    meta: bool = False
+    source: Path | None = None
+    seed: int = 42
 
 
-def load(model_type: str) -> ModuleType:
-    """Import the architecture's module (``Options``, ``build``); `UserError` names the choices otherwise."""
-    if model_type not in available():
-        raise UserError(
-            f"model.type: unknown architecture {model_type!r}; choose one of {', '.join(available())}"
+class UtteranceEncoder(ABC):
+    """From an utterance to features. Picklable: it travels to spawned workers. Subclasses are frozen dataclasses.
+
+    tasks: those that labels are made for.
+    """
+
+    tasks: tuple[str, ...]
+
+    @abstractmethod
+    def __call__(self, example: Example, waveform: np.ndarray) -> Features:
+        """Features of an utterance.
+
+        Args:
+            example: its texts may be missing (an utterance that is only transcribed).
+            waveform: float32 ``[time]``, mono, at the architecture's sample rate.
+
+        Raises:
+            ValueError: with the reason, when the utterance cannot be used (too many label tokens, say); the caller
+                writes it into the drop ledger.
+        """
+
+    @abstractmethod
+    def check(self, example: Example, seconds: float) -> None:
+        """Raise what encoding ``seconds`` of sound with these texts would raise, without any sound."""
+
+    @property
+    def needs_own_sound(self) -> bool:
+        """Whether labels can be encoded with the clip's own sound alone: CTC's must fit its frames."""
+        return False
+
+    def unwritable(self, example: Example) -> int:
+        """Characters or pieces of the texts that the vocabulary has no id for; 0 for a vocabulary of bytes."""
+        return 0
+
+    def most_labels(self, seconds: float) -> int | None:
+        """The longest label sequence that a clip of that length may have, EOS included; None: no bound."""
+        return None
+
+    def with_tasks(self, tasks: tuple[str, ...]) -> Self:
+        """The same for these tasks alone."""
+        return replace(self, tasks=tasks)  # type: ignore[type-var]
+
+
+class BatchCollator(ABC):
+    """From features to a batch. Picklable, as `UtteranceEncoder`. Subclasses are frozen dataclasses.
+
+    tasks: the second axis of the labels, in this order.
+    """
+
+    tasks: tuple[str, ...]
+
+    @abstractmethod
+    def __call__(self, features: Sequence[Features]) -> Batch:
+        """The batch, every tensor padded to its longest row."""
+
+    @property
+    def padding(self) -> Literal["longest", "some_full", "full"]:
+        """To what the sound is padded: the longest clip; in some batches the model's whole context; always that."""
+        return "longest"
+
+    def in_full_context(self) -> Self:
+        """The same, every batch padded to the model's whole context; itself where there is no such context."""
+        return self
+
+    def with_tasks(self, tasks: tuple[str, ...]) -> Self:
+        """The same for these tasks alone."""
+        return replace(self, tasks=tasks)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroups:
+    """Which parameters a configuration can name.
+
+    patterns: parameter-name patterns (``fnmatch``) by name: ``encoder``, ``feature_encoder``, ``decoder``, ``lna``
+        (layer norms and attention), ``blocks`` (last blocks); and of module names ``lora`` (suffixes that adapters go
+        to), ``lora_save`` (suffixes of modules trained in full beside them), ``lora_within`` (modules that have adapters
+        at all; absent: all). An absent group cannot be asked for.
+    rows: parameters of which only these rows are trained where ``blocks`` or adapters are: new tokens.
+    frozen: patterns that never get a gradient, whatever the configuration says.
+    """
+
+    patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtcFrames:
+    """The frames of a model with a CTC output, as `training.decoding` reads them.
+
+    tokens: text of each id of the vocabulary; a word starts at ``▁…`` where there is such a token, else words are
+        parted by ``" "`` or ``"|"``. blank: id of the blank, whose text does not count.
+    seconds_per_frame: audio that one frame stands for. edge_seconds: silence before the clip (and after it) that the
+        first (and last) frames stand for.
+    log_probs: ``(model, batch, states=None) -> list of float32 [real frames, vocabulary]``, one per row, padding cut
+        off; ``states`` of a forward pass are read instead of a second one.
+    speller: what spells a text in these tokens: ``encode(text) -> ids`` and ``unknown(text) -> characters``.
+    """
+
+    tokens: tuple[str, ...]
+    blank: int
+    seconds_per_frame: float
+    edge_seconds: float = 0.0
+    log_probs: Callable[..., list[np.ndarray]]
+    speller: Any = None
+
+
+class DomainPrediction(NamedTuple):
+    """What `Domains.predict` gives: the batch with complete prompts, the encoder's states, and for each utterance the
+    domain that it was taken for (None: it was told)."""
+
+    batch: Batch
+    states: torch.Tensor | None
+    domains: list[str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domains:
+    """Populations that a model can be told of.
+
+    names: in the order of the configuration. default: of utterances that name none; None: they are refused.
+    predictable: whether the model learnt to predict the domain itself.
+    predict: ``(model, batch, states=None) -> DomainPrediction``; completes prompts that leave the domain open.
+    """
+
+    names: tuple[str, ...]
+    default: str | None = None
+    predictable: bool = False
+    predict: Callable[..., DomainPrediction]
+
+
+class Aligner(Protocol):
+    """Times and confidence of given words.
+
+    given_text: training scores the times of the reference's words; no text is generated for it.
+    """
+
+    @property
+    def given_text(self) -> bool: ...
+
+    def __call__(
+        self, model: Any, batch: Batch, texts: Sequence[str], states: torch.Tensor | None = None
+    ) -> list[tuple[SpokenWord, ...]]:
+        """The whitespace-separated words of one text per row, in seconds of the clip; ``()`` where there is no place
+        for them. ``states`` are the encoder's, where they are known already."""
+        ...
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """A decoder whose attention to the sound can place given words (Whisper's published word timestamps).
+
+    head: frames of a CTC head beside it, which places them better in a small model from scratch; None without.
+    """
+
+    head: CtcFrames | None = None
+
+
+class FrameDecoder(Protocol):
+    """``log_probs float32 [frames, vocabulary]`` of one utterance to its text and words."""
+
+    def __call__(self, log_probs: np.ndarray) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
+    """How a model is asked: the same in training, evaluation and transcription.
+
+    beam_width: 1 is greedy. max_new_tokens: bound of a decoder that writes token after token; None: by the length of
+    the clip. frames: what reads the frames of a model with a CTC output; it must be there for such a model.
+    """
+
+    beam_width: int = 1
+    max_new_tokens: int | None = None
+    frames: FrameDecoder | None = None
+
+    def generation(self) -> dict[str, Any]:
+        """What ``generate`` takes."""
+        bound = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
+        return {"num_beams": self.beam_width, "do_sample": False, **bound}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a model said about one utterance for one task. ``confidence`` from 0 to 1, and ``words``, where they are
+    known; ``alternatives``: other beams, the best first."""
+
+    text: str
+    words: tuple[SpokenWord, ...] = ()
+    confidence: float | None = None
+    ids: tuple[int, ...] = ()
+    alternatives: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(ABC):
+    """A model and all that one architecture contributes to a run.
+
+    model: its ``forward(**batch, num_items_in_batch=None)`` returns an output with ``loss``: the sum of the
+        token losses over all tasks divided by ``num_items_in_batch`` (supervised tokens of the whole
+        accumulated batch), or by its own supervised tokens when that is None.
+    processor: what stock transformers calls the processor; ``save_pretrained`` writes it beside the weights.
+    tasks: what the model can be asked for.
+    languages: of the speech and of its translation, where an utterance names none (ISO 639 codes).
+    sample_rate: of the waveforms that the model takes, in Hz.
+    encode, collate: from an utterance to a batch. train_encode, train_collate: the same for training, where they
+        differ (CTC's silence around clips; Whisper's share of batches in full context).
+    spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
+        SpecAugment in the data workers may mask.
+    notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
+    frames, domains, aligner, attention: abilities; None where the model has them not.
+    """
+
+    Options: ClassVar[type[ModelOptions]]
+
+    model: PreTrainedModel
+    processor: ProcessorMixin | Any
+    tasks: tuple[str, ...]
+    languages: tuple[str, str]
+    sample_rate: int
+    encode: UtteranceEncoder
+    collate: BatchCollator
+    train_encode: UtteranceEncoder | None = None
+    train_collate: BatchCollator | None = None
+    spectrogram: bool = False
+    notes: tuple[str, ...] = ()
+    frames: CtcFrames | None = None
+    domains: Domains | None = None
+    aligner: Aligner | None = None
+    attention: CrossAttention | None = None
+
+    @classmethod
+    @abstractmethod
+    def build(cls, options: Any, context: BuildContext) -> Self:
+        """The architecture of ``options`` (of the class `Options`), with weights unless ``context.meta``.
+
+        Raises `training.errors.UserError` for options that cannot be, `training.errors.NotInReach` for weights that
+        are not to be had here.
+        """
+
+    @abstractmethod
+    def parameter_groups(self) -> ParameterGroups:
+        """Which parameters a configuration can freeze, adapt or train alone."""
+
+    @abstractmethod
+    def generate(
+        self,
+        batch: Batch,
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+        **generation: Any,
+    ) -> Mapping[str, torch.Tensor]:
+        """Token ids that follow the prompt of each row: ``{task: int64 [batch, length]}``.
+
+        Args:
+            batch: on the model's device.
+            model: in the place of ``self.model`` (the trainer's, with adapters).
+            states: the ``encoder_last_hidden_state`` of a forward pass over the batch: the encoder is not run again.
+            generation: ``max_new_tokens``, ``num_beams``, … as transformers' ``generate`` takes them.
+        """
+
+    @abstractmethod
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of the token ids of one row, special tokens left out. Never sees -100."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> int | None:
+        """Positions of the decoder; None for a model that writes no token after another."""
+
+    def loss(self, batch: Batch, *, items: Any = None, model: Any = None) -> Any:
+        """Output of the forward pass with its ``loss``, divided by ``items`` (None: by its own supervised tokens)."""
+        chosen = self.model if model is None else model
+        return chosen(**model_inputs(batch), num_items_in_batch=items)
+
+    def decode(
+        self,
+        batch: Batch,
+        options: DecodeOptions,
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+    ) -> dict[str, list[Decoded]]:
+        """What the model says of each row, by task; with words and their times where it can tell them.
+
+        The one way from a batch to hypotheses: checkpoints are chosen, test sets scored and recordings transcribed by
+        it. ``model`` and ``states`` as for `generate`.
+        """
+        chosen = self.model if model is None else model
+        if self.frames is not None:
+            assert options.frames is not None
+            rows = self.frames.log_probs(chosen, batch, states)
+            return {TRANSCRIBE: [options.frames(log_probs) for log_probs in rows]}
+        sequences = self.generate(batch, model=chosen, states=states, **options.generation())
+        texts = {task: [self.text(row) for row in ids.tolist()] for task, ids in sequences.items()}
+        said = {task: [Decoded(text) for text in found] for task, found in texts.items()}
+        if self.aligner is not None and TRANSCRIBE in texts:
+            said[TRANSCRIBE] = self.align(batch, texts[TRANSCRIBE], model=chosen, states=states)
+        return said
+
+    def align(
+        self,
+        batch: Batch,
+        texts: Sequence[str],
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+    ) -> list[Decoded]:
+        """The given texts, one per row, with the times of their words. For a model with an `aligner` alone."""
+        assert self.aligner is not None
+        found = self.aligner(self.model if model is None else model, batch, texts, states=states)
+        return [
+            Decoded(text, words, mean_confidence(words)) for text, words in zip(texts, found, strict=True)
+        ]
+
+    def heaviest_inputs(self, example: Example, waveform: np.ndarray, tokens: int) -> Features:
+        """Features as heavy as a clip of that length can be: ``tokens`` labels a task, prompt and EOS included.
+
+        Args:
+            example: with a text of one word for each task.
+            waveform: float32 ``[time]``; its content does not matter.
+            tokens: labels that speech of that length may need.
+        """
+        features = self.encode(example, waveform)
+        features["labels"] = {
+            task: stretched(ids, features["prompt"][task], tokens) for task, ids in features["labels"].items()
+        }
+        return features
+
+    def with_tasks(self, tasks: tuple[str, ...]) -> Self:
+        """The same model, asked for these of its tasks alone."""
+        return replace(
+            self, tasks=tasks, encode=self.encode.with_tasks(tasks), collate=self.collate.with_tasks(tasks)
         )
-    return importlib.import_module(f"training.models.{model_type}")
+
+    def with_domain(self, asked: str) -> Self:
+        """The same model, its prompts with the domain ``asked`` (one of `ASKED` or a name); for one with `domains`."""
+        assert self.domains is not None
+        return replace(self, encode=replace(self.encode, asked=asked))  # type: ignore[type-var]
+
+    def save(self, folder: Path, model: PreTrainedModel) -> None:
+        """Write ``model`` (this one, adapters merged) and the processor as stock transformers loads them."""
+        model.save_pretrained(folder)
+        self.save_processor(folder)
+
+    def save_processor(self, folder: Path) -> None:
+        """The processor, and its feature extractor once more under the file name that older readers look for."""
+        self.processor.save_pretrained(folder)
+        self.processor.feature_extractor.save_pretrained(folder)
+
+
+def mean_confidence(words: Sequence[SpokenWord]) -> float | None:
+    """Geometric mean of the words' confidences; None where there are no words."""
+    import math
+
+    if not words:
+        return None
+    return math.exp(sum(math.log(max(word.confidence, 1e-30)) for word in words) / len(words))
+
+
+def stretched(ids: Sequence[int], prompt: int, length: int) -> list[int]:
+    """Labels of one word as labels of ``length`` tokens: its first token as often as needed."""
+    return [*ids[:prompt], *[ids[prompt]] * max(1, length - prompt - 1), ids[-1]]

@@ -30,7 +30,7 @@ from training.data.system_files import is_empty
 from training.data.tasks import check_tasks
 from training.engine import run as runs
 from training.errors import NotInReach, UserError
-from training.models.architecture import Batch, BuildContext, Bundle, Features
+from training.models.architecture import Architecture, Batch, BuildContext, Features
 from training.planning import memory, trial, worst_case
 from training.planning.fake_step import NotCountable
 
@@ -73,7 +73,7 @@ class _Report:
         self.config, self.say = config, report
         self.data = _Data()
         self.unchecked: list[str] = []
-        self.built: dict[str, Bundle] = {}
+        self.built: dict[str, Architecture] = {}
 
     def run(self) -> int:
         self.settings()
@@ -157,10 +157,10 @@ class _Report:
         if self.data.train is not None:
             keep = self.config.data.keep_text_markers
             yield from runs.trained_texts(self.data.train, keep)
-        elif getattr(self.config.model, "sizes", None) is not None:
+        elif self.config.model is not None and self.config.model.learns_vocabulary:
             yield from stand_in_texts(self.config)
 
-    def check_data(self, bundle: Bundle, real: bool) -> None:
+    def check_data(self, bundle: Architecture, real: bool) -> None:
         """Read the sound and count what a run would drop; `UserError` above ``data.max_dropped_share``."""
         for split in ("train", "dev"):
             manifest = getattr(self.data, split)
@@ -186,7 +186,7 @@ class _Report:
                 self.row("", f"first: {first.id}: {first.reason}: {first.detail}")
             self.data.checked[split] = dataset
 
-    def lengths(self, bundle: Bundle, real: bool) -> worst_case.Known:
+    def lengths(self, bundle: Architecture, real: bool) -> worst_case.Known:
         """Durations of the data, or those that the limits allow; label lengths where a tokenizer is there."""
         guess = worst_case.assumed(self.config)
         if self.data.train is None:
@@ -203,7 +203,7 @@ class _Report:
 
     # Model
 
-    def build(self) -> tuple[Bundle, bool]:
+    def build(self) -> tuple[Architecture, bool]:
         """The bundle with weights and tokenizer where they can be had, else by its public sizes alone."""
         try:
             bundle, real = runs.build_bundle(self.config, self.context(meta=False)), True
@@ -216,7 +216,7 @@ class _Report:
     def context(self, *, meta: bool) -> BuildContext:
         return BuildContext(texts=self.texts, meta=meta, seed=self.config.training.seed)
 
-    def parameters(self, bundle: Bundle, model: Any, plan: Any) -> None:
+    def parameters(self, bundle: Architecture, model: Any, plan: Any) -> None:
         """How many parameters there are, train, and are frozen by which pattern."""
         from training.engine import freezing as trainable
 
@@ -229,7 +229,7 @@ class _Report:
 
     # Batches
 
-    def batches(self, bundle: Bundle, worst: Batch) -> None:
+    def batches(self, bundle: Architecture, worst: Batch) -> None:
         """Shapes of the heaviest batch, what one optimiser step sees, and how many there are."""
         known, training = self.data.known, self.config.training
         assert known is not None
@@ -267,7 +267,7 @@ class _Report:
         fitting = rows.select(np.flatnonzero(rows.durations <= limit))
         return runs.make_batches(self.config, fitting)(**worst_case.bounds(self.config))
 
-    def labels(self, bundle: Bundle) -> None:
+    def labels(self, bundle: Architecture) -> None:
         """What the decoder is taught on one example, exactly."""
         train = self.data.checked.get("train")
         if train is not None and len(train):
@@ -275,9 +275,9 @@ class _Report:
         else:
             what, one = "a made-up text", worst_case.encoded(bundle, SAMPLE_TEXT)
         self.title(f"labels of {what}, special tokens included")
-        if bundle.ctc is not None:
+        if bundle.frames is not None:
             for task, ids in one["labels"].items():
-                self.row(task, f"{bundle.decode(ids)!r}, {len(ids)} labels")
+                self.row(task, f"{bundle.text(ids)!r}, {len(ids)} labels")
             return
         inputs = bundle.collate([one]).get("decoder_input_ids")
         start = [] if inputs is None else inputs[0, 0, :1].tolist()
@@ -289,7 +289,7 @@ class _Report:
 
     # Trial
 
-    def try_step(self, bundle: Bundle, model: Any) -> None:
+    def try_step(self, bundle: Architecture, model: Any) -> None:
         """One optimiser step and one hypothesis here, in float32, if that is affordable."""
         self.title("trial on this machine: CPU, fp32")
         clips = self.heaviest_clips(bundle)
@@ -308,7 +308,7 @@ class _Report:
         self.unchecked.append("one training step")
         return None
 
-    def heaviest_clips(self, bundle: Bundle) -> list[Features]:
+    def heaviest_clips(self, bundle: Architecture) -> list[Features]:
         """The sampler's largest batch, longest clip first: of the clips that were read, else one of noise."""
         train = self.data.checked.get("train")
         if train is None or not len(train):
@@ -332,7 +332,7 @@ class _Report:
 
     # Memory
 
-    def check_memory(self, bundle: Bundle, model: Any, load: memory.Load) -> bool:
+    def check_memory(self, bundle: Architecture, model: Any, load: memory.Load) -> bool:
         """The plan for the profile's device, and what would make it fit."""
         self.title(f"memory on the profile's device ({memory.device(self.config)}, {precision(self.config)})")
         try:
@@ -355,8 +355,8 @@ class _Report:
         assert self.data.known is not None
         return memory.make_plan(config, bundle, model, worst_case.load(config, bundle, self.data.known))
 
-    def pristine(self, config: Config) -> Bundle:
-        """A bundle whose model nothing is frozen in yet: on the meta device where that is possible, built once."""
+    def pristine(self, config: Config) -> Architecture:
+        """An architecture whose model nothing is frozen in yet: on the meta device where that is possible, built once."""
         assert config.model is not None
         key = config.model.model_dump_json()
         if key not in self.built:
@@ -433,7 +433,7 @@ def schedule(config: Config, sampler: DurationBatchSampler | None, world: int) -
     return f"{per_epoch:,} steps per epoch, {total:,} in all ({total / per_epoch:.1f} epochs)"
 
 
-def longest_labels(bundle: Bundle, dataset: Any) -> int:
+def longest_labels(bundle: Architecture, dataset: Any) -> int:
     """Label ids of the longest texts, counted with the run's own tokenizer on a second of silence."""
     silence = np.zeros(bundle.sample_rate, dtype=np.float32)
     rows = range(len(dataset))
@@ -443,9 +443,7 @@ def longest_labels(bundle: Bundle, dataset: Any) -> int:
     lengths = [1]
     for i in longest[:LONGEST]:
         features = (
-            dataset[i]
-            if getattr(bundle.encode, "ctc", False)
-            else bundle.encode(dataset.manifest[i], silence)
+            dataset[i] if bundle.encode.needs_own_sound else bundle.encode(dataset.manifest[i], silence)
         )
         lengths += [len(ids) for ids in features["labels"].values()]
     return max(lengths)

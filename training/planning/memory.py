@@ -20,7 +20,7 @@ from training.config.arguments import DEFAULT_BATCH
 from training.config.load import config_from
 from training.config.schema import Config
 from training.errors import UserError
-from training.models.architecture import Batch, Bundle
+from training.models.architecture import Architecture, Batch
 from training.planning.fake_step import Phantom, Trace
 
 GIB = 2**30
@@ -40,8 +40,6 @@ HEAP = 0.35
 benchmarks/memory.py measures it (less with ``MALLOC_MMAP_THRESHOLD_=65536``)."""
 WORKER = int(0.25 * GIB)
 """A data worker's own memory beyond what it shares with the process that started it."""
-EVALUATION_SECONDS = 60.0
-"""Audio in an evaluation batch where the configuration sets none."""
 EIGHT_BIT_FROM = 4096
 """bitsandbytes keeps the states of smaller parameters in 32 bits."""
 
@@ -100,7 +98,7 @@ class Plan:
         return "\n".join(f"{name:<{width}}  {size / GIB:8.3f} GiB" for name, size in rows)
 
 
-def make_plan(config: Config, bundle: Bundle, model: Any, load: Load) -> Plan:
+def make_plan(config: Config, bundle: Architecture, model: Any, load: Load) -> Plan:
     """The plan of training ``model`` (what `trainable.apply` made of the bundle's) with this configuration.
 
     The model may lie on any device; it is neither moved nor changed. Raises `training.planning.fake_step.NotCountable`.
@@ -294,7 +292,9 @@ def remedies(config: Config, plan: Plan, replan: Replan) -> list[Remedy]:
 
     Changes are tried in the order of their price, each by planning anew.
     """
-    if plan.items["weights"] > plan.budget and not _may_trim(config):
+    if plan.items["weights"] > plan.budget and not (
+        config.model is not None and config.model.can_shrink_weights
+    ):
         return []
     search = _Search(config, plan, replan)
     return search.singles() or search.together()
@@ -373,7 +373,7 @@ def _apply(config: Config, change: Change) -> Config:
 
 def candidates(config: Config) -> Iterator[Sequence[Change]]:
     """Changes that can save memory, the least costly first; within one entry ever further ones."""
-    training, model = config.training, config.model
+    training = config.training
     if device(config) == "cuda" and precision(config) == "fp32":
         yield [Change(("training.bf16=true",), "half precision")]
     if not training.gradient_checkpointing:
@@ -382,18 +382,9 @@ def candidates(config: Config) -> Iterator[Sequence[Change]]:
     yield list(_smaller_evaluation(config))
     if device(config) == "cuda" and "8bit" not in optimiser(config) and training.trainable != "lora":
         yield [Change(("training.optim=adamw_bnb_8bit",), "needs bitsandbytes")]
-    if _may_trim(config):
-        yield [Change(("model.trim_vocabulary=true",), "unseen pieces of the vocabulary are gone")]
-    if getattr(model, "full_context_share", 0) and getattr(model, "encoder_context", "") == "trimmed":
-        yield [
-            Change(("model.full_context_share=0",), "stock pipelines, which pad to 30 s, are not practised")
-        ]
+    if config.model is not None:
+        yield from ([Change((override,), cost)] for override, cost in config.model.memory_savings())
     yield from _fewer_parameters(config)
-
-
-def _may_trim(config: Config) -> bool:
-    model = config.model
-    return getattr(model, "trim_vocabulary", None) is False and getattr(model, "sizes", None) is None
 
 
 def _fewer_parameters(config: Config) -> Iterator[Sequence[Change]]:
@@ -429,7 +420,7 @@ def _smaller_batches(config: Config) -> Iterator[Change]:
 
 
 def _smaller_evaluation(config: Config) -> Iterator[Change]:
-    seconds, least = config.evaluation.batch_seconds or EVALUATION_SECONDS, config.audio.max_length_seconds
+    seconds, least = config.evaluation.batch_seconds, config.audio.max_length_seconds
     while seconds > least:
         seconds = max(least, seconds / 2)
         yield Change((f"evaluation.batch_seconds={seconds:g}",), "slower evaluation")

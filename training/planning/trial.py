@@ -11,8 +11,9 @@ import torch
 
 from training.config.load import config_from
 from training.config.schema import Config
+from training.decoding.ctc_decoding import with_frame_decoder
 from training.decoding.predict import EXTRA_TOKENS, TOKENS_PER_SECOND
-from training.models.architecture import Batch, Bundle, Features, model_inputs
+from training.models.architecture import Architecture, Batch, DecodeOptions, Features
 from training.planning.memory import GIB, PROCESS, Load, Plan, make_plan
 
 MOST_SECONDS = 60.0
@@ -53,7 +54,7 @@ class Result:
     generation_seconds: float
 
 
-def estimate(config: Config, bundle: Bundle, model: Any, batch: Batch) -> Estimate:
+def estimate(config: Config, bundle: Architecture, model: Any, batch: Batch) -> Estimate:
     """Memory from a plan for the CPU in float32, time from its FLOPs and this machine's speed."""
     import psutil
 
@@ -65,7 +66,7 @@ def estimate(config: Config, bundle: Bundle, model: Any, batch: Batch) -> Estima
     return Estimate(plan.total - ours, seconds, int(psutil.virtual_memory().available))
 
 
-def cpu_plan(config: Config, bundle: Bundle, model: Any, batch: Batch) -> Plan:
+def cpu_plan(config: Config, bundle: Architecture, model: Any, batch: Batch) -> Plan:
     """The plan of one step on this machine's CPU in float32."""
     overrides = ["profile.device=cpu", "profile.precision=fp32", "training.fp16=null", "training.bf16=null"]
     here = config_from(config.as_dict(), overrides, name=config.output.experiment_name)
@@ -83,7 +84,7 @@ def flops_per_second(width: int = 768) -> float:
     return 2 * width**3 / best
 
 
-def run(config: Config, bundle: Bundle, model: Any, batch: Batch, one: Features) -> Result:
+def run(config: Config, bundle: Architecture, model: Any, batch: Batch, one: Features) -> Result:
     """Train ``model`` on the batch for one step of AdamW and let it transcribe ``one``; the weights change."""
     training = config.training
     setattr(bundle.model, "label_smoothing", training.label_smoothing_factor)  # noqa: B010
@@ -93,7 +94,7 @@ def run(config: Config, bundle: Bundle, model: Any, batch: Batch, one: Features)
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        loss = model(**model_inputs(batch)).loss
+        loss = bundle.loss(batch, model=model).loss
         loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm or float("inf"))
     optimiser.step()
@@ -105,11 +106,11 @@ def run(config: Config, bundle: Bundle, model: Any, batch: Batch, one: Features)
     return Result(float(loss.detach()), float(norm), seconds, hypotheses, time.perf_counter() - started)
 
 
-def hypothesis(bundle: Bundle, one: Features) -> dict[str, str]:
+def hypothesis(bundle: Architecture, one: Features) -> dict[str, str]:
     """What the model says about one clip, for each task, in at most `NEW_TOKENS` tokens."""
     tokens = min(NEW_TOKENS, EXTRA_TOKENS + int(TOKENS_PER_SECOND * one["seconds"]))
     with torch.no_grad():
-        ids = bundle.generate(
-            bundle.model, bundle.collate([one]), max_new_tokens=tokens, num_beams=1, do_sample=False
+        said = bundle.decode(
+            bundle.collate([one]), with_frame_decoder(bundle, DecodeOptions(max_new_tokens=tokens))
         )
-    return {task: bundle.decode(rows[0].tolist()) for task, rows in ids.items()}
+    return {task: rows[0].text for task, rows in said.items()}

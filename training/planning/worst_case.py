@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from training.config.arguments import DEFAULT_BATCH
+from training.config.arguments import batch_policy, decode_options
 from training.config.schema import Config
 from training.data.example import AudioRef, Example, Word
 from training.data.sampler import DurationBatchSampler, longest_first
 from training.decoding.predict import longest_hypothesis
-from training.models.architecture import Batch, Bundle, Features, new_tokens
-from training.planning.memory import EVALUATION_SECONDS, Load
+from training.models.architecture import (
+    TOKENS_PER_SECOND,
+    Architecture,
+    Batch,
+    BatchCollator,
+    Features,
+    new_tokens,
+)
+from training.planning.memory import Load
 
-TOKENS_PER_SECOND = 10
-"""Label tokens in a second of fast Vietnamese or English speech, where no tokenizer can count them: five
-syllables of two byte-level tokens each."""
 EXTRA_TOKENS = 8
-TOKENS_PER_WORD = 2
 SHORTEST = 1.0
 """Seconds of the shortest clip that is assumed where there is no data."""
 
@@ -45,36 +46,27 @@ def assumed(config: Config) -> Known:
     return Known(train=lengths, dev=lengths if config.training.eval_strategy != "no" else None)
 
 
-def load(config: Config, bundle: Bundle, known: Known) -> Load:
+def load(config: Config, bundle: Architecture, known: Known) -> Load:
     """The heaviest training batch that the sampler can draw and the heaviest of evaluation, with made-up content."""
-    # A share of Whisper's trimmed batches is padded to 30 s in training: then the one of most clips is heaviest.
-    always = getattr(bundle.collate, "context", "") == "full"
-    sometimes = always or bool(getattr(bundle.train_collate, "full_share", 0))
-    full: Any = dataclasses.replace(bundle.collate, context="full") if sometimes else bundle.collate  # type: ignore[type-var]
+    # Where some batches of training are padded to the whole context, the one of most clips is heaviest.
+    training = bundle.train_collate or bundle.collate
+    padded, always = training.padding != "longest", bundle.collate.padding == "full"
 
-    def batch(collate: Any, rows: int, seconds: float) -> Batch:
+    def batch(collate: BatchCollator, rows: int, seconds: float) -> Batch:
         return collate([synthetic_features(bundle, seconds, known.longest_labels)] * rows)
 
-    train = batch(full, *heaviest(config, known.train, padded=sometimes))
+    full = bundle.collate.in_full_context() if padded else bundle.collate
+    train = batch(full, *heaviest(config, known.train, padded=padded))
     if known.dev is None or not len(known.dev):
         return Load(train=train)
     rows, seconds = evaluation_batch(config, known.dev, padded=always)
     evaluation = batch(bundle.collate, rows, seconds)
-    if bundle.ctc is not None:  # nothing is generated: the frames of the forward pass are read
+    if bundle.positions is None:  # nothing is generated: the frames of the forward pass are read
         return Load(train=train, evaluation=evaluation)
-    settings = config.evaluation
-    tokens = new_tokens(
-        settings.max_new_tokens or longest_hypothesis(seconds),
-        _positions(bundle),
-        evaluation["prompt_length"],
-    )
-    return Load(train=train, evaluation=evaluation, new_tokens=tokens, beams=settings.num_beams)
-
-
-def _positions(bundle: Bundle) -> int:
-    """Positions of the decoder, over all architectures' names for them."""
-    decoder: Any = bundle.model.config.get_text_config(decoder=True)
-    return int(getattr(decoder, "max_target_positions", None) or decoder.max_position_embeddings)
+    options = decode_options(config)
+    wanted = options.max_new_tokens or longest_hypothesis(seconds)
+    tokens = new_tokens(wanted, bundle.positions, evaluation["prompt_length"])
+    return Load(train=train, evaluation=evaluation, new_tokens=tokens, beams=options.beam_width)
 
 
 def heaviest(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:
@@ -109,7 +101,7 @@ def _joined(config: Config, rows: int, seconds: float, shortest: float) -> list[
 
 def evaluation_batch(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:
     """Clips of the heaviest evaluation batch, and seconds of the longest of them."""
-    batches = longest_first(durations, config.evaluation.batch_seconds or EVALUATION_SECONDS)
+    batches = longest_first(durations, batch_policy(config).eval_seconds)
     pairs = [(len(rows), float(durations[rows[0]])) for rows in batches]
     return max(pairs, key=lambda pair: _weight(pair[0], pair[1], padded))
 
@@ -125,66 +117,40 @@ def make_sampler(config: Config, durations: np.ndarray) -> DurationBatchSampler:
 
 def bounds(config: Config) -> dict[str, Any]:
     """What a sampler is told of its batches."""
-    training = config.training
+    policy = batch_policy(config)
     return {
-        "max_seconds": training.max_batch_seconds,
-        "batch_size": training.batch_size or (None if training.max_batch_seconds else DEFAULT_BATCH),
-        "seed": training.seed,
+        "max_seconds": policy.max_seconds,
+        "batch_size": policy.batch_size,
+        "seed": config.training.seed,
     }
 
 
-def synthetic_features(bundle: Bundle, seconds: float, longest_labels: int | None = None) -> Features:
+def synthetic_features(bundle: Architecture, seconds: float, longest_labels: int | None = None) -> Features:
     """Noise of that length, encoded, with labels of made-up ids as long as speech of that length may need."""
-    features = encoded(bundle, "a", seconds)
-    features["labels"] = {
-        task: _stretched(ids, features["prompt"][task], label_length(bundle, seconds, longest_labels))
-        for task, ids in features["labels"].items()
-    }
-    if "ctc_labels" in features:
-        # Twice as many frames as labels: alignable whatever repeats.
-        features["ctc_labels"] = (features["ctc_labels"] or [0])[:1] * max(
-            1, int(seconds * TOKENS_PER_SECOND)
-        )
-    if "token_words" in features:
-        features |= _timed(features, seconds)
-    return features
+    return bundle.heaviest_inputs(*noise(bundle, "a", seconds), label_length(bundle, seconds, longest_labels))
 
 
-def _timed(features: Features, seconds: float) -> Features:
-    """Word times for the labels of an encoder that takes them."""
-    ((task, ids),) = features["labels"].items()
-    prompt = features["prompt"][task]
-    tokens = len(ids) - prompt - 1
-    words = max(1, tokens // TOKENS_PER_WORD)
-    owners = [min(i // TOKENS_PER_WORD, words - 1) for i in range(tokens)]
-    found = {"token_words": [*[-1] * prompt, *owners, -1], "words": words}
-    if "starts" in features:
-        borders = np.linspace(0.0, seconds, words + 1).tolist()
-        found |= {"starts": borders[:-1], "ends": borders[1:]}
-    return found
-
-
-def encoded(bundle: Bundle, text: str, seconds: float = 1.0) -> Features:
+def encoded(bundle: Architecture, text: str, seconds: float = 1.0) -> Features:
     """Noise of that length with this text for every task, as the run would encode it."""
+    return bundle.encode(*noise(bundle, text, seconds))
+
+
+def noise(bundle: Architecture, text: str, seconds: float) -> tuple[Example, np.ndarray]:
+    """An utterance of noise with this text for every task, and its waveform."""
     clip = Example(
         id="noise",
         audio=AudioRef(path="-"),
         duration=seconds,
         texts=dict.fromkeys(bundle.tasks, text),
-        domain=next(iter(bundle.domains), None),
+        domain=bundle.domains.names[0] if bundle.domains is not None else None,
         words=tuple(Word(text=word, start=0.0, end=seconds) for word in text.split()),
     )
-    noise = np.random.default_rng(0).standard_normal(math.ceil(seconds * bundle.sample_rate))
-    return bundle.encode(clip, (0.1 * noise).astype(np.float32))
+    samples = np.random.default_rng(0).standard_normal(math.ceil(seconds * bundle.sample_rate))
+    return clip, (0.1 * samples).astype(np.float32)
 
 
-def label_length(bundle: Bundle, seconds: float, longest: int | None) -> int:
+def label_length(bundle: Architecture, seconds: float, longest: int | None) -> int:
     """Label ids of a clip: counted ones where they are known, else as many as speech needs, within the limit."""
     wanted = longest or EXTRA_TOKENS + math.ceil(seconds * TOKENS_PER_SECOND)
-    room = getattr(bundle.encode, "room", None)  # CTC cannot align more labels than frames
-    wanted = min(wanted, room(seconds) - 1) if room is not None else wanted
-    return min(wanted, getattr(bundle.encode, "max_label_tokens", wanted) - 1)
-
-
-def _stretched(ids: Sequence[int], prompt: int, length: int) -> list[int]:
-    return [*ids[:prompt], *[ids[prompt]] * max(1, length - prompt - 1), ids[-1]]
+    most = bundle.encode.most_labels(seconds)
+    return wanted if most is None else min(wanted, most - 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from training.evaluation.metrics import NAMES
-from training.models.domain_whisper.collator import NONE, SWAP
+from training.models.architecture import NONE, SWAP
 from training.publishing.facts import Facts
 from training.publishing.sections import SECTIONS
 

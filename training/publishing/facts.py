@@ -10,7 +10,7 @@ from typing import Any
 
 from training.config.schema import Config
 from training.data.example import TRANSLATE
-from training.models.architecture import PRETRAINED
+from training.models.lookup import options_class
 from training.publishing.evidence import Evidence
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -68,7 +68,7 @@ class Facts:
 
 def bases(model: Mapping[str, Any]) -> list[str]:
     """Names of pretrained weights in a ``model:`` block; an encoder that is built by its kind's name is none."""
-    named = [model.get(key) for key in PRETRAINED]
+    named = [model.get(key) for key in options_class(str(model["type"])).weight_keys]
     return list(dict.fromkeys(name for name in named if name and "/" in name))
 
 

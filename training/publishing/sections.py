@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from training.config.arguments import DEFAULT_BATCH
 from training.engine.freezing import LoraDefaults
 from training.engine.provenance import told
-from training.models.architecture import load
+from training.models.lookup import load
 from training.publishing.scores import comparisons, scores, table
 
 if TYPE_CHECKING:

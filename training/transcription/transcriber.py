@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +14,11 @@ from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, Spo
 from training.data.lengths import is_too_long
 from training.data.sound.downmix import CANCELLED
 from training.decoding.calibrated import usable
-from training.decoding.ctc_decoding import mean_confidence
 from training.decoding.ctc_setup import DecoderOptions
 from training.decoding.loading import Trained, load_trained, with_domain, with_tasks
 from training.decoding.predict import predict
 from training.errors import UserError
-from training.models.domain_whisper.collator import AS_IT_IS, SWAP
+from training.models.architecture import AS_IT_IS, SWAP, mean_confidence
 from training.transcription.speech_regions import Detector, make_detector, regions_of, track_of
 from training.transcription.stitching import TIMED_TOLERANCE, join
 from training.transcription.transcript import Segment, Transcript, spread
@@ -85,9 +84,9 @@ class Transcriber:
         self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
         self.channel, self.warnings = channel, list[str]()
         self.options = options or DecoderOptions()
-        self.decoder = self.options.decoder(self.bundle)
+        self.asked = self.options.resolved(self.bundle)
         self.timed = TRANSCRIBE in self.bundle.tasks and (
-            self.decoder is not None or self.bundle.align is not None
+            self.asked.frames is not None or self.bundle.aligner is not None
         )
         self.calibration, self.note = usable(
             trained.calibration, trained.folder, self.options.identity(self.bundle)
@@ -154,8 +153,7 @@ class Transcriber:
                 self.bundle,
                 dataset,
                 batch_seconds=self.batch_seconds,
-                generation={"num_beams": self.options.width, "do_sample": False},
-                decoder=self.decoder,
+                options=self.asked,
                 with_loss=False,
                 progress=progress,
             )
@@ -197,11 +195,11 @@ class Transcriber:
 
 def _require_domain(trained: Trained, domain: str | None) -> None:
     """A recording names none of its own, so somebody must."""
-    known, encode = trained.bundle.domains, cast(Any, trained.bundle.encode)
-    if domain in (None, AS_IT_IS, SWAP) and known and encode.domain is None:
+    domains = trained.bundle.domains
+    if domain in (None, AS_IT_IS, SWAP) and domains is not None and domains.default is None:
         given = "" if domain is None else f"--domain {domain}: a recording has no domain of its own; "
         raise UserError(
-            f"{given}{trained.folder} is told which population speaks: --domain {', '.join(known)}, or auto, where it "
+            f"{given}{trained.folder} is told which population speaks: --domain {', '.join(domains.names)}, or auto, where it "
             "says itself"
         )
 

@@ -1,32 +1,40 @@
-"""From token ids to text, for every architecture with a tokenizer of transformers."""
+"""What architectures with a tokenizer of transformers share: ids to text, made-up targets of a CTC head."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from training.data.control_marks import TIME
+from training.models.architecture import TOKENS_PER_SECOND, Features
 
 
-@dataclass(frozen=True)
-class Decode:
+def decode_text(tokenizer: Any, ids: Sequence[int]) -> str:
     """Token ids of one row to text, control tokens left out: special ones, and timestamps that are not called so.
 
     Text that is only written like one (``<|0.00|>``) stays.
     """
+    times = _timestamp_ids(tokenizer)
+    kept = [i for i in ids if i not in times]
+    # Not the tokenizer's own decode: Whisper's takes out what is written like a timestamp as well.
+    return str(PreTrainedTokenizerBase.decode(tokenizer, kept, skip_special_tokens=True)).strip()
 
-    tokenizer: Any
 
-    def __call__(self, ids: Sequence[int]) -> str:
-        kept = [i for i in ids if i not in self._times]
-        # Not the tokenizer's own decode: Whisper's takes out what is written like a timestamp as well.
-        return str(PreTrainedTokenizerBase.decode(self.tokenizer, kept, skip_special_tokens=True)).strip()
+@lru_cache(maxsize=8)
+def _timestamp_ids(tokenizer: Any) -> frozenset[int]:
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(i for i, token in added if TIME.fullmatch(token.content))
 
-    @cached_property
-    def _times(self) -> frozenset[int]:
-        added = self.tokenizer.added_tokens_decoder.items()
-        return frozenset(i for i, token in added if TIME.fullmatch(token.content))
+
+def with_ctc_labels(features: Features) -> Features:
+    """Targets of a CTC head as many as speech of that length needs, where the features have such targets.
+
+    Encoders give twice as many frames as there are labels: they can be aligned, whatever repeats.
+    """
+    if "ctc_labels" not in features:
+        return features
+    label = (features["ctc_labels"] or [0])[:1]
+    return {**features, "ctc_labels": label * max(1, int(features["seconds"] * TOKENS_PER_SECOND))}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -70,6 +70,17 @@ class Context:
     context: str = "trimmed"
     margin: float = 1.0
     full_share: float = 0.0
+
+    @property
+    def padding(self) -> Literal["longest", "some_full", "full"]:
+        """See `training.models.architecture.BatchCollator`."""
+        if self.context == "full":
+            return "full"
+        return "some_full" if self.full_share else "longest"
+
+    def in_full_context(self) -> Self:
+        """The same, every batch of 30 s."""
+        return replace(self, context="full")
 
     def frames(self, features: Sequence[dict[str, Any]]) -> int:
         """Log-mel frames of the batch; even, because the encoder halves them."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from training.data.example import TRANSCRIBE
 from training.errors import UserError
-from training.models.architecture import Batch, BuildContext, Bundle, CtcFrames, model_inputs
+from training.models.architecture import Architecture, Batch, BuildContext, CtcFrames, ParameterGroups
+from training.models.ctc import config
 from training.models.ctc.collator import CtcCollator, CtcEncode, FrameCount, MelFrames
 from training.models.ctc.config import Options
 from training.models.ctc.model import BLANK_ID
@@ -21,6 +22,7 @@ from training.models.ctc.parts import Sizes, Sound, pretrained, restore, scratch
 from training.models.ctc.processor import CtcProcessor, edge_silence
 from training.models.ctc.tokenizer import CtcTokenizer
 from training.models.e2e.collator import Frames
+from training.models.options import ModelOptions
 
 GROUPS = {
     "encoder": ("encoder.*", "wav2vec2.*"),
@@ -33,19 +35,83 @@ GROUPS = {
 }  # fmt: skip
 
 
-def build(options: Options, context: BuildContext) -> Bundle:
-    """Model, processor and data functions of a CTC run."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.seed)
-        if context.source is not None:
-            return _bundle(options, *restore(options.encoder, context.source))
-        tokenizer, notes = _vocabulary(options, context)
-        sizes = _sizes(options)
-        if options.pretrained is not None:
-            made = pretrained(sizes, options.pretrained, tokenizer, _said(options), meta=context.meta)
-            return _bundle(options, made.model, made.processor, (*notes, *made.notes))
-        model, processor = scratch(sizes, tokenizer, meta=context.meta)
-        return _bundle(options, model, processor, notes)
+@dataclass(frozen=True, kw_only=True)
+class Ctc(Architecture):
+    """Speech recognition with CTC, from scratch or fine-tuned: FastConformer, plain Transformer or wav2vec2."""
+
+    Options: ClassVar[type[ModelOptions]] = config.Options
+
+    @classmethod
+    def build(cls, options: Any, context: BuildContext) -> Self:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            if context.source is not None:
+                return cls._of(options, *restore(options.encoder, context.source))
+            tokenizer, notes = _vocabulary(options, context)
+            sizes = _sizes(options)
+            if options.pretrained is not None:
+                made = pretrained(sizes, options.pretrained, tokenizer, _said(options), meta=context.meta)
+                return cls._of(options, made.model, made.processor, (*notes, *made.notes))
+            model, processor = scratch(sizes, tokenizer, meta=context.meta)
+            return cls._of(options, model, processor, notes)
+
+    @classmethod
+    def _of(
+        cls, options: config.Options, model: Any, processor: CtcProcessor, notes: tuple[str, ...] = ()
+    ) -> Self:
+        extractor, tokenizer = processor.feature_extractor, processor.tokenizer
+        frames, shift = _frames(options, model, extractor)
+        model.middle_weight = options.middle_weight
+        spoken = options.languages[0] if options.languages else "und"
+        spans = getattr(model.config, "mask_time_length", 0) if options.encoder == "wav2vec2" else 0
+        read = CtcFrames(
+            tokens=("", *tokenizer.tokens[1:]),
+            blank=BLANK_ID,
+            seconds_per_frame=shift / extractor.sampling_rate,
+            edge_seconds=edge_silence(extractor),
+            log_probs=log_probs,
+            speller=tokenizer,
+        )
+        return cls(
+            model=model,
+            processor=processor,
+            tasks=options.tasks,
+            languages=(spoken, spoken),
+            sample_rate=extractor.sampling_rate,
+            encode=CtcEncode(extractor, tokenizer, frames),
+            train_encode=_without_edges(extractor, tokenizer, frames),
+            collate=CtcCollator(shortest=frames.samples(spans + 1) if spans else 1),
+            notes=notes,
+            frames=read,
+            spectrogram=options.encoder != "wav2vec2",
+        )
+
+    def parameter_groups(self) -> ParameterGroups:
+        return ParameterGroups(patterns=_groups(self.model))
+
+    @property
+    def positions(self) -> None:
+        return None
+
+    def generate(
+        self,
+        batch: Batch,
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+        **generation: Any,
+    ) -> Mapping[str, torch.Tensor]:
+        """The best path: labels, repetitions merged, filled up with the blank. ``generation`` means nothing here."""
+        assert self.frames is not None
+        rows = self.frames.log_probs(self.model if model is None else model, batch, states)
+        paths = [collapsed(torch.from_numpy(row).argmax(dim=-1)) for row in rows]
+        return {TRANSCRIBE: torch.nn.utils.rnn.pad_sequence(paths, batch_first=True, padding_value=BLANK_ID)}
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.processor.tokenizer.decode(ids)
+
+
+ARCHITECTURE = Ctc
 
 
 def _vocabulary(options: Options, context: BuildContext) -> tuple[CtcTokenizer, tuple[str, ...]]:
@@ -93,36 +159,6 @@ def _said(options: Options) -> frozenset[str]:
     return frozenset(options.model_fields_set)
 
 
-def _bundle(options: Options, model: Any, processor: CtcProcessor, notes: tuple[str, ...] = ()) -> Bundle:
-    extractor, tokenizer = processor.feature_extractor, processor.tokenizer
-    frames, shift = _frames(options, model, extractor)
-    model.middle_weight = options.middle_weight
-    spoken = options.languages[0] if options.languages else "und"
-    spans = getattr(model.config, "mask_time_length", 0) if options.encoder == "wav2vec2" else 0
-    return Bundle(
-        model=model,
-        processor=processor,
-        tasks=options.tasks,
-        languages=(spoken, spoken),
-        sample_rate=extractor.sampling_rate,
-        encode=CtcEncode(extractor, tokenizer, frames),
-        train_encode=_without_edges(extractor, tokenizer, frames),
-        collate=CtcCollator(shortest=frames.samples(spans + 1) if spans else 1),
-        generate=Generate(),
-        decode=tokenizer.decode,
-        groups=_groups(model),
-        notes=notes,
-        ctc=CtcFrames(
-            tokens=("", *tokenizer.tokens[1:]),
-            blank=BLANK_ID,
-            seconds_per_frame=shift / extractor.sampling_rate,
-            edge_seconds=edge_silence(extractor),
-            log_probs=LogProbs(),
-        ),
-        spectrogram=options.encoder != "wav2vec2",
-    )
-
-
 def _without_edges(extractor: Any, tokenizer: CtcTokenizer, frames: Any) -> CtcEncode | None:
     """The encoder of the training clips where it differs: a silence of always one length would be learnt as a sign."""
     if not edge_silence(extractor):
@@ -161,39 +197,16 @@ def _groups(model: Any) -> Mapping[str, tuple[str, ...]]:
     return {group: tuple(p for p in patterns if there(group, p)) for group, patterns in GROUPS.items()}
 
 
-@dataclass(frozen=True)
-class LogProbs:
-    """``(model, batch) -> float32 [real frames, vocabulary]`` of each row."""
-
-    def __call__(self, model: Any, batch: Batch) -> list[np.ndarray]:
-        with torch.no_grad():
-            inputs = {name: value for name, value in model_inputs(batch).items() if name != "labels"}
-            output = model(**inputs)
-            rows = output.logits.float().log_softmax(dim=-1).cpu().numpy()
-        return [row[:length] for row, length in zip(rows, output.lengths.tolist(), strict=True)]
-
-
-@dataclass(frozen=True)
-class Generate:
-    """The best path: ``{transcribe: labels [batch, length]}``, repetitions merged, filled up with the blank.
-
-    ``states`` of a forward pass are read instead of a second one. Options of decoders that write token after
-    token (``max_new_tokens``, ``num_beams``, …) mean nothing here: a path has one label per frame.
-    """
-
-    tasks: tuple[str, ...] = (TRANSCRIBE,)
-
-    def __call__(
-        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
-    ) -> Mapping[str, torch.Tensor]:
+def log_probs(model: Any, batch: Batch, states: torch.Tensor | None = None) -> list[np.ndarray]:
+    """float32 ``[real frames, vocabulary]`` of each row; ``states`` of a forward pass are read instead of a second one."""
+    with torch.no_grad():
         if states is None:
             sound = batch["input_features"] if "input_features" in batch else batch["input_values"]
             states, lengths = model.states(sound, batch["attention_mask"])
         else:
             lengths = model.lengths(batch["attention_mask"], states)
-        paths = model.to_logits(states).argmax(dim=-1)
-        rows = [collapsed(path[:n]) for path, n in zip(paths, lengths.tolist(), strict=True)]
-        return {TRANSCRIBE: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=BLANK_ID)}
+        rows = model.to_logits(states).float().log_softmax(dim=-1).cpu().numpy()
+    return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
 
 
 def collapsed(path: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from training.data.example import TRANSCRIBE, Example
+from training.models.architecture import BatchCollator, UtteranceEncoder
 from training.models.common.ctc import check_feasible
 from training.models.common.targets import IGNORED
 from training.models.ctc.tokenizer import CtcTokenizer
@@ -43,7 +44,7 @@ class MelFrames:
 
 
 @dataclass(frozen=True)
-class CtcEncode:
+class CtcEncode(UtteranceEncoder):
     """One utterance to ``sound`` (log-mels ``[frames, mels]`` as ``input_features``, or samples as
     ``input_values``) and the ids of its transcript.
 
@@ -55,7 +56,6 @@ class CtcEncode:
     tokenizer: CtcTokenizer
     frames: FrameCount
     tasks: tuple[str, ...] = (TRANSCRIBE,)
-    ctc: bool = True
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
         labels = self.labels(example, len(waveform))
@@ -93,13 +93,17 @@ class CtcEncode:
         """Characters of the transcript that this vocabulary has no token for."""
         return len(self.tokenizer.unknown(example.texts.get(TRANSCRIBE, "")))
 
-    def room(self, seconds: float) -> int:
-        """Labels that fit a clip of that length whatever repeats."""
+    @property
+    def needs_own_sound(self) -> bool:
+        return True
+
+    def most_labels(self, seconds: float) -> int:
+        """Labels that fit a clip of that length, whatever repeats."""
         return max(1, self.frames.of(int(seconds * self.feature_extractor.sampling_rate)) // 2)
 
 
 @dataclass(frozen=True)
-class CtcCollator:
+class CtcCollator(BatchCollator):
     """Batch of clips: ``input_features`` ``[batch, frames, mels]`` or ``input_values`` ``[batch, samples]``,
     ``attention_mask`` over frames or samples, ``labels`` ``[batch, length]`` filled up with `IGNORED`.
 

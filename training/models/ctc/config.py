@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from training.data.example import TRANSCRIBE
+from training.models.options import ModelOptions
 
 
-class Options(BaseModel):
+class Options(ModelOptions):
     """The ``model:`` block of ``model.type: ctc``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    weight_keys: ClassVar[tuple[str, ...]] = ("pretrained",)
 
     type: Literal["ctc"] = "ctc"
     """The architecture."""
@@ -97,6 +97,5 @@ class Options(BaseModel):
         return self
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """What the model can be asked for."""
-        return (TRANSCRIBE,)
+    def learns_vocabulary(self) -> bool:
+        return True

@@ -9,13 +9,10 @@ from typing import Any
 import torch
 
 from training.data.example import Example
+from training.models.architecture import AS_IT_IS, AUTO, NONE, SWAP
 from training.models.common.targets import IGNORED
 from training.models.whisper.collator import WhisperCollator, WhisperEncode
 
-AS_IT_IS, AUTO, NONE, SWAP = "as_it_is", "auto", "none", "swap"
-"""What stands in the prompt: the utterance's own domain; the one that the model hears; no token; another domain
-than its own (the next in the list)."""
-ASKED = (AS_IT_IS, AUTO, NONE, SWAP)
 PLACE = 2
 """Place of the domain token among the labels: after language and task."""
 

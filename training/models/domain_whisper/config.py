@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from training.models.domain_whisper.collator import (
-    ASKED,
-)
+from training.data.options import Block
+from training.models.architecture import ASKED
 from training.models.whisper import config as whisper
 
 
-class Unfreeze(BaseModel):
+class Unfreeze(Block):
     """What learns with ``training.trainable: blocks`` (and has adapters with ``lora``), beside the domains' tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     encoder_blocks: Annotated[int, Field(ge=0)] = 4
     """So many last blocks of the encoder."""
@@ -25,6 +22,8 @@ class Unfreeze(BaseModel):
 
 class Options(whisper.Options):
     """The ``model:`` block of ``model.type: domain_whisper``: that of ``whisper``, and the domains."""
+
+    stock_types: ClassVar[tuple[str, ...]] = ()
 
     type: Literal["domain_whisper"] = "domain_whisper"  # type: ignore[assignment]
     """The architecture."""

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from transformers import (
     GenerationConfig,
@@ -17,12 +18,21 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
+from training.data.example import Example
 from training.errors import UserError
-from training.models.architecture import Batch, BuildContext, Bundle, new_tokens
+from training.models.architecture import (
+    Architecture,
+    Batch,
+    BuildContext,
+    Features,
+    ParameterGroups,
+    new_tokens,
+)
 from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters, head_characters
-from training.models.common.decode import Decode
+from training.models.common.decode import decode_text, with_ctc_labels
 from training.models.common.weights import load_whole
+from training.models.e2e import config
 from training.models.e2e.collator import E2ECollator, E2EEncode, Frames
 from training.models.e2e.config import Options
 from training.models.e2e.model import SpeechTranslationModel
@@ -44,6 +54,7 @@ from training.models.e2e.tokenizer import (
     train_mbart_tokenizer,
     trim_tokenizer,
 )
+from training.models.options import ModelOptions
 
 STAND_IN_TEXTS = 20_000
 STAND_IN_PIECES = 8_000
@@ -71,69 +82,82 @@ class _Parts:
     notes: tuple[str, ...] = ()
 
 
-def build(options: Options, context: BuildContext) -> Bundle:
-    """Model, processor and data functions of a run with a speech encoder and an mBART decoder."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.seed)
-        if context.source is not None:
-            return _bundle(options, *_restore(options, context, context.source))
-        parts = (
-            _from_scratch(options, context) if options.sizes is not None else _pretrained(options, context)
+@dataclass(frozen=True, kw_only=True)
+class E2E(Architecture):
+    """Speech encoder and mBART decoder: direct speech recognition and translation, pretrained or from scratch."""
+
+    Options: ClassVar[type[ModelOptions]] = config.Options
+
+    @classmethod
+    def build(cls, options: Any, context: BuildContext) -> Self:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            if context.source is not None:
+                return cls._of(options, *_restore(options, context, context.source))
+            scratch = options.sizes is not None
+            parts = _from_scratch(options, context) if scratch else _pretrained(options, context)
+            characters = head_characters(options.ctc_weight, None, context.texts)
+            processor = SpeechProcessor(parts.extractor, parts.tokenizer, parts.vocabulary_map)
+            return cls._of(options, _assemble(options, parts, characters), processor, parts.notes)
+
+    @classmethod
+    def _of(
+        cls,
+        options: config.Options,
+        model: SpeechTranslationModel,
+        processor: SpeechProcessor,
+        notes: tuple[str, ...] = (),
+    ) -> Self:
+        _check(options, model)
+        encoder, tokenizer = model.config.encoder, processor.tokenizer
+        frames = Frames(_convolutions(encoder))
+        ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
+        return cls(
+            model=model,
+            processor=processor,
+            tasks=options.tasks,
+            sample_rate=processor.feature_extractor.sampling_rate,
+            languages=options.languages,
+            encode=E2EEncode(
+                processor.feature_extractor,
+                tokenizer,
+                options.tasks,
+                _languages(options, tokenizer),
+                frames,
+                options.max_label_tokens,
+                ctc=ctc,
+            ),
+            collate=E2ECollator(
+                options.tasks,
+                start_id=tokenizer.eos_token_id,
+                pad_id=tokenizer.pad_token_id,
+                min_samples=frames.samples(getattr(encoder, "mask_time_length", 0) + 1),
+                ctc=ctc is not None,
+            ),
+            notes=notes,
         )
-        characters = head_characters(options.ctc_weight, None, context.texts)
-        processor = SpeechProcessor(parts.extractor, parts.tokenizer, parts.vocabulary_map)
-        return _bundle(options, _assemble(options, parts, characters), processor, parts.notes)
 
+    def parameter_groups(self) -> ParameterGroups:
+        return ParameterGroups(patterns=GROUPS)
 
-def _bundle(
-    options: Options, model: SpeechTranslationModel, processor: SpeechProcessor, notes: tuple[str, ...] = ()
-) -> Bundle:
-    _check(options, model)
-    encoder, tokenizer = model.config.encoder, processor.tokenizer
-    frames = Frames(_convolutions(encoder))
-    ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
-    return Bundle(
-        model=model,
-        processor=processor,
-        tasks=options.tasks,
-        sample_rate=processor.feature_extractor.sampling_rate,
-        languages=options.languages,
-        encode=E2EEncode(
-            processor.feature_extractor,
-            tokenizer,
-            options.tasks,
-            _languages(options, tokenizer),
-            frames,
-            options.max_label_tokens,
-            ctc=ctc,
-        ),
-        collate=E2ECollator(
-            options.tasks,
-            start_id=tokenizer.eos_token_id,
-            pad_id=tokenizer.pad_token_id,
-            min_samples=frames.samples(getattr(encoder, "mask_time_length", 0) + 1),
-            ctc=ctc is not None,
-        ),
-        generate=Generate(options.tasks),
-        decode=Decode(tokenizer),
-        groups=GROUPS,
-        notes=notes,
-    )
+    @property
+    def positions(self) -> int:
+        return int(self.model.config.decoder.max_position_embeddings)
 
-
-@dataclass(frozen=True)
-class Generate:
-    """``(model, batch, **generation) -> {task: ids [batch, length]}``; one encoding for all tasks."""
-
-    tasks: tuple[str, ...]
-
-    def __call__(
-        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+    def generate(
+        self,
+        batch: Batch,
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+        **generation: Any,
     ) -> Mapping[str, torch.Tensor]:
+        """One encoding for all tasks."""
+        chosen: Any = self.model if model is None else model
         prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
-        wanted, positions = generation.get("max_new_tokens"), model.config.decoder.max_position_embeddings
-        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[-1])
-        ids = model.generate_tasks(
+        wanted = generation.get("max_new_tokens")
+        generation["max_new_tokens"] = new_tokens(wanted, self.positions, prompts.shape[-1])
+        ids = chosen.generate_tasks(
             batch["input_values"],
             prompts,
             attention_mask=batch["attention_mask"],
@@ -141,6 +165,15 @@ class Generate:
             **generation,
         )
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
+
+    def text(self, ids: Sequence[int]) -> str:
+        return decode_text(self.processor.tokenizer, ids)
+
+    def heaviest_inputs(self, example: Example, waveform: np.ndarray, tokens: int) -> Features:
+        return with_ctc_labels(super().heaviest_inputs(example, waveform, tokens))
+
+
+ARCHITECTURE = E2E
 
 
 def _from_scratch(options: Options, context: BuildContext) -> _Parts:

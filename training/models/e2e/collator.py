@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import MBart50Tokenizer, Wav2Vec2FeatureExtractor
 
 from training.data.example import TRANSCRIBE, Example
+from training.models.architecture import BatchCollator, UtteranceEncoder
 from training.models.common.ctc import CtcCharacters, check_feasible
 from training.models.common.targets import IGNORED, collate_targets
 from training.models.e2e.tokenizer import TASK_TOKENS, language_codes, text_ids, token_id
@@ -37,7 +38,7 @@ class Frames:
 
 
 @dataclass(frozen=True)
-class E2EEncode:
+class E2EEncode(UtteranceEncoder):
     """One utterance to ``input_values`` float32 ``[samples]``, labels and prompt per task.
 
     The waveform is normalised on its own, so that a clip's values do not depend on its batch. The decoder's
@@ -96,6 +97,13 @@ class E2EEncode:
         """Characters and pieces of the texts that this vocabulary, trimmed perhaps, has no id for."""
         return sum(ids.count(self.tokenizer.unk_token_id) for ids in self.texts(example).values())
 
+    @property
+    def needs_own_sound(self) -> bool:
+        return self.ctc is not None
+
+    def most_labels(self, seconds: float) -> int:
+        return self.max_label_tokens
+
     def values(self, waveform: np.ndarray) -> np.ndarray:
         """What the feature extractor makes of the clip: float32 ``[samples]``."""
         extractor = self.feature_extractor
@@ -124,7 +132,7 @@ class E2EEncode:
 
 
 @dataclass(frozen=True)
-class E2ECollator:
+class E2ECollator(BatchCollator):
     """Batch of clips: ``input_values`` and ``attention_mask`` ``[batch, samples]``, targets of `collate_targets`.
 
     Clips are filled up with zeros to the longest, and to ``min_samples`` (SpecAugment refuses inputs that are

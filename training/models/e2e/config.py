@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from training.data.example import TASKS
+from training.data.options import Block
+from training.models.options import ModelOptions
 
 
-class Sizes(BaseModel):
+class Sizes(Block):
     """A model from scratch."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     vocab_size: int = Field(1000, ge=1)
     """Text pieces of the tokenizer that is trained on the training split."""
@@ -22,10 +23,11 @@ class Sizes(BaseModel):
     """Any field of ``MBartConfig``; only the decoder's count."""
 
 
-class Options(BaseModel):
+class Options(ModelOptions):
     """The ``model:`` block of ``model.type: e2e``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    stock_types: ClassVar[tuple[str, ...]] = ("speech-encoder-decoder",)
+    weight_keys: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
 
     type: Literal["e2e"] = "e2e"
     """The architecture."""
@@ -66,9 +68,20 @@ class Options(BaseModel):
         return self
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks in the order of the labels' second axis."""
-        return TASKS if self.task == "both" else (self.task,)
+    def learns_vocabulary(self) -> bool:
+        return self.sizes is not None
+
+    @property
+    def can_shrink_weights(self) -> bool:
+        return not self.trim_vocabulary and self.sizes is None
+
+    def memory_savings(self) -> Iterator[tuple[str, str]]:
+        if self.can_shrink_weights:
+            yield "model.trim_vocabulary=true", "unseen pieces of the vocabulary are gone"
+
+    @classmethod
+    def stock_options(cls, folder: Path) -> dict[str, Any]:
+        return {"encoder": str(folder), "decoder": str(folder)}
 
     @property
     def languages(self) -> tuple[str, str]:

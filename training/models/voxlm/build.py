@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
@@ -21,20 +22,29 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from training.data.example import TRANSCRIBE
+from training.data.example import TRANSCRIBE, Example
 from training.errors import NotInReach, UserError
-from training.models.architecture import Batch, BuildContext, Bundle, new_tokens
+from training.models.architecture import (
+    Architecture,
+    Batch,
+    BuildContext,
+    Features,
+    ParameterGroups,
+    new_tokens,
+)
 from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters
-from training.models.common.decode import Decode
+from training.models.common.decode import decode_text, with_ctc_labels
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
+from training.models.options import ModelOptions
+from training.models.voxlm import config
 from training.models.voxlm.causal_lm import CHAT_TEMPLATE, train_tokenizer
 from training.models.voxlm.collator import VoxLMCollator, VoxLMEncode
 from training.models.voxlm.config import Options
 from training.models.voxlm.model import SCALED_HEADS, VoxLM
 from training.models.voxlm.stored_config import AUDIO, VoxLMConfig, VoxLMProcessor
-from training.models.voxlm.words import Align
+from training.models.voxlm.words import PointedWords
 
 GROUPS = {
     "encoder": ("audio_encoder.*",),
@@ -49,72 +59,80 @@ GROUPS = {
 PHASE_1 = ("audio_encoder.*", "projector.*", "language_model.*")
 
 
-def build(options: Options, context: BuildContext) -> Bundle:
-    """Model, processor and data functions of a VoxLM run."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.seed)
-        source = str(context.source or options.name or "")
-        if context.meta and not Path(source or "?").is_dir():
-            processor, model = _public(options, context)
-        else:
-            processor, model = _restored(source, options, context) if source else _new(options, context)
-    return _bundle(options, processor, model)
+@dataclass(frozen=True, kw_only=True)
+class VoxLMArchitecture(Architecture):
+    """Whisper encoder and language model: transcripts (phase 1), then a start and an end for each word (phase 2)."""
 
+    Options: ClassVar[type[ModelOptions]] = config.Options
 
-def _bundle(options: Options, processor: VoxLMProcessor, model: VoxLM) -> Bundle:
-    before, after = processor.prompt(options.instruction)
-    align = model.aligner is not None
-    encode = VoxLMEncode(
-        processor.feature_extractor,
-        processor.tokenizer,
-        tuple(after),
-        processor.end(),
-        max_label_tokens=options.max_label_tokens,
-        align=align,
-        ctc=CtcCharacters(_settings(model)["ctc_characters"]) if align else None,
-    )
-    collate = VoxLMCollator(
-        context=options.encoder_context,
-        margin=options.context_margin_seconds,
-        before=tuple(before),
-        audio_id=model.config.audio_token_id,  # type: ignore[arg-type]
-        pad_id=_pad_id(processor),
-        stack=options.stack,
-        align=align,
-    )
-    model.alignment_weight, model.ctc_weight = options.alignment_weight, options.aligner.ctc_weight
-    return Bundle(
-        model=model,
-        processor=processor,
-        tasks=options.tasks,
-        languages=(options.language, options.language),
-        sample_rate=processor.feature_extractor.sampling_rate,
-        encode=encode,
-        collate=collate,
-        generate=Generate(_pad_id(processor)),
-        decode=Decode(processor.tokenizer),
-        groups=GROUPS,
-        frozen=PHASE_1 if align else ("audio_encoder.*",),
-        align=Align(encode, collate) if align else None,
-        given_text=align,
-    )
+    @classmethod
+    def build(cls, options: Any, context: BuildContext) -> Self:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            source = str(context.source or options.name or "")
+            if context.meta and not Path(source or "?").is_dir():
+                processor, model = _public(options, context)
+            else:
+                processor, model = _restored(source, options, context) if source else _new(options, context)
+        return cls._of(options, processor, model)
 
+    @classmethod
+    def _of(cls, options: config.Options, processor: VoxLMProcessor, model: VoxLM) -> Self:
+        before, after = processor.prompt(options.instruction)
+        align = model.aligner is not None
+        encode = VoxLMEncode(
+            processor.feature_extractor,
+            processor.tokenizer,
+            tuple(after),
+            processor.end(),
+            max_label_tokens=options.max_label_tokens,
+            align=align,
+            ctc=CtcCharacters(_settings(model)["ctc_characters"]) if align else None,
+        )
+        collate = VoxLMCollator(
+            context=options.encoder_context,
+            margin=options.context_margin_seconds,
+            before=tuple(before),
+            audio_id=model.config.audio_token_id,  # type: ignore[arg-type]
+            pad_id=_pad_id(processor),
+            stack=options.stack,
+            align=align,
+        )
+        model.alignment_weight, model.ctc_weight = options.alignment_weight, options.aligner.ctc_weight
+        return cls(
+            model=model,
+            processor=processor,
+            tasks=options.tasks,
+            languages=(options.language, options.language),
+            sample_rate=processor.feature_extractor.sampling_rate,
+            encode=encode,
+            collate=collate,
+            aligner=PointedWords(encode, collate) if align else None,
+        )
 
-@dataclass(frozen=True)
-class Generate:
-    """``(model, batch, **generation) -> {task: ids [batch, length]}`` behind each row's own prompt."""
+    def parameter_groups(self) -> ParameterGroups:
+        frozen = PHASE_1 if self.aligner is not None else ("audio_encoder.*",)
+        return ParameterGroups(patterns=GROUPS, frozen=frozen)
 
-    pad_id: int
-    tasks: tuple[str, ...] = (TRANSCRIBE,)
+    @property
+    def positions(self) -> int:
+        return int(self.model.config.text_config.max_position_embeddings)
 
-    def __call__(
-        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+    def generate(
+        self,
+        batch: Batch,
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+        **generation: Any,
     ) -> Mapping[str, torch.Tensor]:
-        prompts, mask = left_padded(batch["input_ids"], batch["prompt_lengths"], self.pad_id)
-        wanted, positions = generation.get("max_new_tokens"), model.config.text_config.max_position_embeddings
-        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[1])
+        """Behind each row's own prompt."""
+        chosen: Any = self.model if model is None else model
+        prompts, mask = left_padded(batch["input_ids"], batch["prompt_lengths"], _pad_id(self.processor))  # type: ignore[arg-type]
+        wanted = generation.get("max_new_tokens")
+        generation["max_new_tokens"] = new_tokens(wanted, self.positions, prompts.shape[1])
         sound = {"input_features": batch["input_features"]} if states is None else {"states": states}
-        ids = model.generate(
+        ids = chosen.generate(
             input_ids=prompts,
             attention_mask=mask,
             frames=batch["frames"],
@@ -123,6 +141,32 @@ class Generate:
             **generation,
         )
         return {TRANSCRIBE: ids[:, prompts.shape[1] :]}
+
+    def text(self, ids: Sequence[int]) -> str:
+        return decode_text(self.processor.tokenizer, ids)
+
+    def heaviest_inputs(self, example: Example, waveform: np.ndarray, tokens: int) -> Features:
+        features = with_ctc_labels(super().heaviest_inputs(example, waveform, tokens))
+        return {**features, **made_up_words(features)}
+
+
+ARCHITECTURE = VoxLMArchitecture
+
+TOKENS_PER_WORD = 2
+"""Of made-up words, where memory is planned."""
+
+
+def made_up_words(features: Features) -> dict[str, Any]:
+    """Words of `TOKENS_PER_WORD` tokens for the labels, with times where the encoder takes them."""
+    ids, prompt = features["labels"][TRANSCRIBE], features["prompt"][TRANSCRIBE]
+    tokens = len(ids) - prompt - 1
+    words = max(1, tokens // TOKENS_PER_WORD)
+    owners = [min(i // TOKENS_PER_WORD, words - 1) for i in range(tokens)]
+    found: dict[str, Any] = {"token_words": [*[-1] * prompt, *owners, -1], "words": words}
+    if "starts" in features:
+        borders = np.linspace(0.0, features["seconds"], words + 1).tolist()
+        found |= {"starts": borders[:-1], "ends": borders[1:]}
+    return found
 
 
 def left_padded(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from training.data.example import TRANSCRIBE, Example
+from training.models.architecture import BatchCollator, UtteranceEncoder
 from training.models.common.ctc import CtcCharacters, check_feasible
 from training.models.common.log_mels import (
     Context,
@@ -37,7 +38,7 @@ def word_of_tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
 
 
 @dataclass(frozen=True)
-class VoxLMEncode:
+class VoxLMEncode(UtteranceEncoder):
     """One utterance to ``input_features`` float32 ``[mels, frames]`` and the ids that follow its sound.
 
     labels: the template's words after the sound (``after``, the prompt), the transcript, ``end``. With ``align``
@@ -72,8 +73,8 @@ class VoxLMEncode:
         """Labels, prompt and, with ``align``, what says when each word is spoken."""
         check_length(self.feature_extractor, samples)
         if TRANSCRIBE not in example.texts:
-            return {**self.heard(""), "labels": {TRANSCRIBE: list(self.after)}}
-        found = self.heard(example.texts[TRANSCRIBE])
+            return {**self.spoken(""), "labels": {TRANSCRIBE: list(self.after)}}
+        found = self.spoken(example.texts[TRANSCRIBE])
         if len(found["labels"][TRANSCRIBE]) > self.max_label_tokens:
             raise ValueError(
                 f"{len(found['labels'][TRANSCRIBE])} label tokens, at most {self.max_label_tokens}"
@@ -82,7 +83,14 @@ class VoxLMEncode:
             found |= self._times(example, found["words"], samples)
         return found
 
-    def heard(self, text: str) -> dict[str, Any]:
+    @property
+    def needs_own_sound(self) -> bool:
+        return self.ctc is not None
+
+    def most_labels(self, seconds: float) -> int:
+        return self.max_label_tokens
+
+    def spoken(self, text: str) -> dict[str, Any]:
         """Labels and the words that they belong to, of a text that is taken as what was said."""
         text = " ".join(text.split())
         ids, words = word_of_tokens(self.tokenizer, text)
@@ -112,7 +120,7 @@ class VoxLMEncode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VoxLMCollator(Context):
+class VoxLMCollator(Context, BatchCollator):
     """Batch of clips and token ids: prompt with one ``audio_id`` for each group of ``stack`` frames, response, EOS.
 
     ``input_ids``, ``attention_mask`` ``[batch, length]``, right padded; ``labels`` ``[batch, 1, length]``, `IGNORED`
@@ -120,7 +128,7 @@ class VoxLMCollator(Context):
     ``longest`` of them; ``clip_seconds``, a list;
     ``prompt_lengths`` ``[batch]`` and the longest of them, ``prompt_length``. Padding is told by length: its id may be
     that of EOS. With ``align`` ``token_words``, ``words``, ``starts``, ``ends``, ``ctc_labels`` (see `VoxLM.forward`),
-    and the labels are ``[batch, 1, 2 · words]``: one for each pointer, for the sums that losses are divided by.
+    and ``supervised`` ``[batch]``, two pointers for each word, which losses are divided by.
     """
 
     before: tuple[int, ...]
@@ -169,7 +177,6 @@ class VoxLMCollator(Context):
         if any("starts" in row for row in features):
             times = {name: [row.get(name, []) for row in features] for name in ("starts", "ends")}
             batch |= {name: rectangle(rows, 0.0) for name, rows in times.items()}
-            counted = [[1] * 2 * len(row) for row in times["starts"]]
-            batch["labels"] = rectangle(counted, IGNORED)[:, None]
+            batch["supervised"] = torch.tensor([2 * len(row) for row in times["starts"]])
             batch["ctc_labels"] = rectangle([row.get("ctc_labels", []) for row in features], IGNORED)
         return batch

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from training.data.example import TRANSCRIBE
+from training.data.options import Block
+from training.models.options import Contradiction, ModelOptions
 
 
-class Aligner(BaseModel):
+class AlignerSizes(Block):
     """Size of the aligner that phase 2 trains."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     width: int = Field(default=256, ge=8)
     """Width of its layers."""
@@ -26,18 +25,16 @@ class Aligner(BaseModel):
     """Weight of the second loss, CTC of the characters on the frames."""
 
     @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Aligner:
+    def _heads_share_the_width(self) -> AlignerSizes:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads})")
         return self
 
 
-class Options(BaseModel):
+class Options(ModelOptions):
     """The ``model:`` block of ``model.type: voxlm``."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
-    )
+    weight_keys: ClassVar[tuple[str, ...]] = ("name", "audio_encoder", "llm")
 
     type: Literal["voxlm"] = "voxlm"
     """The architecture."""
@@ -67,7 +64,7 @@ class Options(BaseModel):
     the aligner are kept in fp32 whatever it is."""
     max_label_tokens: int = Field(448, ge=8)
     """Longest response, template and EOS included; longer examples are dropped and listed."""
-    aligner: Aligner = Aligner()
+    aligner: AlignerSizes = AlignerSizes()
     """What phase 2 adds."""
     alignment_weight: float = Field(1.0, ge=0)
     """Weight of the pointers' loss in phase 2, beside the second loss's `aligner.ctc_weight`."""
@@ -84,5 +81,12 @@ class Options(BaseModel):
         return self
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        return (TRANSCRIBE,)
+    def scored_by_word_times(self) -> bool:
+        return self.phase == 2
+
+    def check_config(self, config: Any) -> list[Contradiction]:
+        if self.phase != 2 or not config.augmentation.enabled:
+            return []
+        moving = [name for name in ("speed", "shift", "join") if getattr(config.augmentation, name).prob]
+        message = "moves the words, whose times training.phase 2 learns; set it to 0, or augmentation.enabled to false"
+        return [(("augmentation", name, "prob"), message, (("model", "phase"),)) for name in moving]

@@ -166,6 +166,7 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         starts: torch.Tensor | None = None,
         ends: torch.Tensor | None = None,
         ctc_labels: torch.Tensor | None = None,
+        supervised: torch.Tensor | None = None,
         longest: int | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **stock: Any,
@@ -176,8 +177,9 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         ``[batch, mels, log-mel frames]`` and frames ``[batch]``, log-mel frames of each clip; states: the encoder's,
         where they are known; longest: of ``frames``, so that nothing is computed behind it. labels ``[batch, 1, length]``, `IGNORED` but for response and EOS.
         Phase 2: token_words ``[batch, length]``, the word that a token belongs to, -1 for none; words ``[batch]``, how
-        many there are; starts and ends ``[batch, words]`` in seconds; ctc_labels ``[batch, characters]``.
-        The loss is divided by ``num_items_in_batch``, or by this batch's labels when it is None.
+        many there are; starts and ends ``[batch, words]`` in seconds; ctc_labels ``[batch, characters]``; supervised
+        ``[batch]``, pointers of each row.
+        The loss is divided by ``num_items_in_batch``; when it is None by ``supervised``, or by the labels.
         """
         # What is frozen keeps nothing for a backward pass, even where checkpointing asks for gradients of its input.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.aligner is None):
@@ -193,9 +195,8 @@ class VoxLM(PreTrainedModel, GenerationMixin):
                     inputs_embeds=inputs_embeds, attention_mask=attention_mask, **stock
                 )
             hidden = self.hidden(inputs_embeds, attention_mask)
-        items = (
-            num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum().clamp(min=1)
-        )
+        own = (labels != IGNORED).sum() if supervised is None else supervised.sum()
+        items = num_items_in_batch if num_items_in_batch is not None else own.clamp(min=1)
         if self.aligner is None:
             loss = self._text_loss(hidden, labels)
         else:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Align:
+class PointedWords:
     """``(model, batch, texts, states=None) -> the words of each text with times and raw confidence``.
 
     A word's confidence is the probability of all its tokens, each after those before it; nothing alters the scores.
@@ -26,12 +26,13 @@ class Align:
 
     encode: VoxLMEncode
     collate: VoxLMCollator
+    given_text: bool = True
 
     @torch.no_grad()
     def __call__(
         self, model: Any, batch: Batch, texts: Sequence[str], states: torch.Tensor | None = None
     ) -> list[tuple[SpokenWord, ...]]:
-        features = [self.encode.heard(text) for text in texts]
+        features = [self.encode.spoken(text) for text in texts]
         said = self.collate.texts(features, batch["frames"].cpu())
         said = {
             key: value.to(batch["frames"].device) for key, value in said.items() if torch.is_tensor(value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from huggingface_hub.errors import HFValidationError
 from transformers import (
@@ -16,14 +17,26 @@ from transformers import (
     WhisperProcessor,
 )
 
-from training.data.example import TASKS
+from training.data.example import TASKS, Example
 from training.errors import UserError
-from training.models.architecture import Batch, BuildContext, Bundle, new_tokens
+from training.models.architecture import (
+    Architecture,
+    Batch,
+    BuildContext,
+    CrossAttention,
+    CtcFrames,
+    Features,
+    ParameterGroups,
+    new_tokens,
+)
 from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters, head_characters
-from training.models.common.decode import Decode
+from training.models.common.decode import decode_text, with_ctc_labels
+from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
+from training.models.options import ModelOptions
+from training.models.whisper import config
 from training.models.whisper.collator import WhisperCollator, WhisperEncode
 from training.models.whisper.config import Options
 from training.models.whisper.model import MultitaskWhisper
@@ -40,54 +53,102 @@ GROUPS = {
 }
 
 
-def build(options: Options, context: BuildContext) -> Bundle:
-    """Model, processor and data functions of a Whisper run."""
-    if context.source is not None:
-        processor, model = _load(str(context.source), options, context)
-    elif options.sizes is not None:
-        processor = _scratch_processor(options, context)
-        model = _scratch_model(options, processor, context)
-    else:
-        processor, model = _pretrained(options, context)
-    ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
-    collate = WhisperCollator(
-        tasks=options.tasks,
-        start_id=model.config.decoder_start_token_id,
-        pad_id=processor.tokenizer.eos_token_id,
-        context=options.encoder_context,
-        margin=options.context_margin_seconds,
-        ctc=ctc is not None,
-    )
-    return Bundle(
-        model=model,
-        processor=processor,
-        tasks=options.tasks,
-        sample_rate=processor.feature_extractor.sampling_rate,
-        languages=(options.language, options.target_language or options.language),
-        encode=WhisperEncode(processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc),
-        collate=collate,
-        train_collate=replace(collate, full_share=options.full_context_share),
-        generate=Generate(options.tasks),
-        decode=Decode(processor.tokenizer),
-        groups=GROUPS,
-        frozen=("model.encoder.embed_positions.weight",),
-    )
+@dataclass(frozen=True, kw_only=True)
+class Whisper(Architecture):
+    """Whisper for transcription and translation of the same clip, pretrained or from scratch."""
 
+    Options: ClassVar[type[ModelOptions]] = config.Options
 
-@dataclass(frozen=True)
-class Generate:
-    """``(model, batch, **generation) -> {task: ids [batch, length]}``; one encoding for all tasks."""
+    @classmethod
+    def build(cls, options: Any, context: BuildContext) -> Self:
+        processor, model = _built(options, context)
+        return cls(**cls.parts(options, processor, model))
 
-    tasks: tuple[str, ...]
+    @classmethod
+    def parts(
+        cls, options: config.Options, processor: WhisperProcessor, model: MultitaskWhisper
+    ) -> dict[str, Any]:
+        """The fields of the architecture."""
+        ctc = CtcCharacters(getattr(model.config, SETTINGS)["ctc_characters"]) if options.ctc_weight else None
+        collate = WhisperCollator(
+            tasks=options.tasks,
+            start_id=model.config.decoder_start_token_id,
+            pad_id=processor.tokenizer.eos_token_id,
+            context=options.encoder_context,
+            margin=options.context_margin_seconds,
+            ctc=ctc is not None,
+        )
+        return {
+            "model": model,
+            "processor": processor,
+            "tasks": options.tasks,
+            "sample_rate": processor.feature_extractor.sampling_rate,
+            "languages": (options.language, options.target_language or options.language),
+            "encode": WhisperEncode(
+                processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc
+            ),
+            "collate": collate,
+            "train_collate": replace(collate, full_share=options.full_context_share),
+            "attention": CrossAttention(head_frames(ctc) if ctc is not None else None),
+        }
 
-    def __call__(
-        self, model: Any, batch: Batch, *, states: torch.Tensor | None = None, **generation: Any
+    def parameter_groups(self) -> ParameterGroups:
+        return ParameterGroups(patterns=GROUPS, frozen=("model.encoder.embed_positions.weight",))
+
+    @property
+    def positions(self) -> int:
+        return int(self.model.config.max_target_positions)
+
+    def generate(
+        self,
+        batch: Batch,
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+        **generation: Any,
     ) -> Mapping[str, torch.Tensor]:
+        """One encoding for all tasks; the prompt of each row is the one that it was trained with."""
+        chosen: Any = self.model if model is None else model
         prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
-        wanted, positions = generation.get("max_new_tokens"), model.config.max_target_positions
-        generation["max_new_tokens"] = new_tokens(wanted, positions, prompts.shape[-1])
-        ids = model.generate_tasks(batch["input_features"], prompts, states=states, **generation)
+        wanted = generation.get("max_new_tokens")
+        generation["max_new_tokens"] = new_tokens(wanted, self.positions, prompts.shape[-1])
+        ids = chosen.generate_tasks(batch["input_features"], prompts, states=states, **generation)
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
+
+    def text(self, ids: Sequence[int]) -> str:
+        return decode_text(self.processor.tokenizer, ids)
+
+    def heaviest_inputs(self, example: Example, waveform: np.ndarray, tokens: int) -> Features:
+        return with_ctc_labels(super().heaviest_inputs(example, waveform, tokens))
+
+
+ARCHITECTURE = Whisper
+
+
+def head_frames(characters: CtcCharacters) -> CtcFrames:
+    """The frames of the CTC head on the encoder."""
+    return CtcFrames(
+        tokens=("", *characters.characters),
+        blank=0,
+        seconds_per_frame=1 / ENCODER_FRAMES_PER_SECOND,
+        log_probs=head_log_probs,
+        speller=characters,
+    )
+
+
+def head_log_probs(model: Any, batch: Batch, states: torch.Tensor | None = None) -> list[np.ndarray]:
+    """Log probabilities of the head, float32 ``[frames, characters and blank]`` of each row, padding with them."""
+    logits = model.ctc_head(model.encode(batch["input_features"]) if states is None else states)
+    return list(logits.float().log_softmax(dim=-1).cpu().numpy())
+
+
+def _built(options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
+    if context.source is not None:
+        return _load(str(context.source), options, context)
+    if options.sizes is not None:
+        processor = _scratch_processor(options, context)
+        return processor, _scratch_model(options, processor, context)
+    return _pretrained(options, context)
 
 
 def _settings(

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperProcessor
 
 from training.data.example import TRANSCRIBE, Example
+from training.models.architecture import BatchCollator, UtteranceEncoder
 from training.models.common.ctc import CtcCharacters, check_feasible
 from training.models.common.log_mels import Context, check_length, count_frames, log_mel
 from training.models.common.plain_text import text_ids
@@ -20,7 +21,7 @@ from training.models.whisper.tokenizer import language_token, names_language
 
 
 @dataclass(frozen=True)
-class WhisperEncode:
+class WhisperEncode(UtteranceEncoder):
     """One utterance to features: ``input_features`` float32 ``[mels, frames]``, labels and prompt per task.
 
     The decoder prompt of a row is its language token, its task token and ``<|notimestamps|>``; the text
@@ -59,6 +60,13 @@ class WhisperEncode:
             found["ctc_labels"] = spelled
         return found
 
+    @property
+    def needs_own_sound(self) -> bool:
+        return self.ctc is not None
+
+    def most_labels(self, seconds: float) -> int:
+        return self.max_label_tokens
+
     def labels(self, example: Example, task: str) -> list[int]:
         """Ids after the start token: prompt, text, EOS; the prompt alone where the example has no text."""
         tokenizer = self.processor.tokenizer
@@ -84,7 +92,7 @@ class WhisperEncode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhisperCollator(Context):
+class WhisperCollator(Context, BatchCollator):
     """Batch of clips: ``input_features`` ``[batch, mels, frames]`` and the targets of `collate_targets`.
 
     A ``full_share`` of the training batches is padded to 30 s although the context is trimmed, so that the model

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from training.data.example import TASKS
+from training.models.options import ModelOptions
 
 
-class Options(BaseModel):
+class Options(ModelOptions):
     """The ``model:`` block of ``model.type: whisper``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    stock_types: ClassVar[tuple[str, ...]] = ("whisper",)
+    weight_keys: ClassVar[tuple[str, ...]] = ("name",)
 
     type: Literal["whisper"] = "whisper"
     """The architecture."""
@@ -46,6 +49,13 @@ class Options(BaseModel):
         return self
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks in the order of the labels' second axis."""
-        return TASKS if self.task == "both" else (self.task,)
+    def learns_vocabulary(self) -> bool:
+        return self.sizes is not None
+
+    def memory_savings(self) -> Iterator[tuple[str, str]]:
+        if self.full_context_share and self.encoder_context == "trimmed":
+            yield "model.full_context_share=0", "stock pipelines, which pad to 30 s, are not practised"
+
+    @classmethod
+    def stock_options(cls, folder: Path) -> dict[str, Any]:
+        return {"name": str(folder), "encoder_context": "full"}
