@@ -138,7 +138,8 @@ def measure(case: dict[str, Any]) -> common.Figures:
 
     from training.config.load import load_config
     from training.engine.run import learning_part
-    from training.models.architecture import BuildContext, load
+    from training.models.architecture import BuildContext
+    from training.models.lookup import load
     from training.planning import memory, worst_case
     from training.planning.dry_run import stand_in_texts
     from training.planning.fake_step import Phantom
@@ -233,7 +234,8 @@ def largest(search: Search) -> common.Figures:
     """The largest batch that trains, its peaks in bytes and the plan's; in this process."""
     import torch
 
-    from training.models.architecture import BuildContext, load
+    from training.models.architecture import BuildContext
+    from training.models.lookup import load
     from training.planning import worst_case
 
     config = search.config()
@@ -319,7 +321,8 @@ def cpu_peak(step: Callable[[], None], model: Any, optimiser: Any) -> dict[str, 
 def planned(search: Search, rows: int) -> dict[str, int]:
     """The dry run's plan of this batch: bytes of tensors, and of all that the allocator takes for them."""
     from training.engine.run import learning_part
-    from training.models.architecture import BuildContext, load
+    from training.models.architecture import BuildContext
+    from training.models.lookup import load
     from training.planning import memory, worst_case
 
     config = search.config(rows)

@@ -33,8 +33,9 @@ from transformers.utils import logging
 from training.data.example import TASKS, AudioRef, Example
 from training.data.sampler import DurationBatchSampler, longest_first
 from training.engine.versions import versions
-from training.models.architecture import BuildContext, Bundle, load, model_inputs
+from training.models.architecture import Architecture, BuildContext, model_inputs
 from training.models.common.sizes import SIZES
+from training.models.lookup import load
 
 CLIPS, TOKENS_PER_SECOND, MARGIN = 4, 4, 1.0
 
@@ -67,7 +68,7 @@ def shipped_share() -> float:
     return load("whisper").Options(name="openai/whisper-tiny").full_context_share
 
 
-def tiny_bundle(context: str) -> Bundle:
+def tiny_bundle(context: str) -> Architecture:
     """whisper-tiny's shape with random weights; text ids are drawn from its real range."""
     module = load("whisper")
     config = {k: v for k, v in SIZES["openai/whisper-tiny"]["config"].items() if not k.endswith("token_id")}
@@ -83,7 +84,7 @@ def tiny_bundle(context: str) -> Bundle:
     return bundle
 
 
-def stock_of(bundle: Bundle) -> Any:
+def stock_of(bundle: Architecture) -> Any:
     """Stock Whisper with the bundle's weights."""
     stock = WhisperForConditionalGeneration(bundle.model.config)
     stock.load_state_dict(bundle.model.state_dict())
@@ -102,7 +103,7 @@ def clips(batch: int) -> list[tuple[float, np.ndarray, list[list[int]]]]:
     return rows
 
 
-def collate(bundle: Bundle, batch: int) -> dict[str, Any]:
+def collate(bundle: Architecture, batch: int) -> dict[str, Any]:
     """The bundle's own collator over the batch's clips, with the drawn tokens as texts."""
     rows = []
     for i, (seconds, sound, tokens) in enumerate(clips(batch)):
@@ -136,7 +137,7 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def check(full: Bundle, stock: Any) -> dict[str, float]:
+def check(full: Architecture, stock: Any) -> dict[str, float]:
     """Relative differences of loss and gradients between the doubled rows and one encoding at 30 s."""
     batch = collate(full, 0)
     theirs, ours = doubled_step(stock, batch), our_step(full.model, batch)
@@ -164,7 +165,7 @@ def timing(repeats: int, batches: int) -> dict[str, Any]:
     )
     if max(difference.values()) > 1e-5:
         raise SystemExit("loss or gradients differ by more than 1e-5: no ratio is worth printing")
-    arms: dict[str, tuple[Any, Callable[..., torch.Tensor], Bundle]] = {
+    arms: dict[str, tuple[Any, Callable[..., torch.Tensor], Architecture]] = {
         "doubled": (stock, doubled_step, full),
         "full": (full.model, our_step, full),
         "trimmed": (trimmed.model, our_step, trimmed),
@@ -233,7 +234,7 @@ def digit_strings(count: int, seed: int) -> list[tuple[str, str, np.ndarray]]:
     return rows
 
 
-def small_bundle(context: str, seed: int, rows: list[tuple[str, str, np.ndarray]]) -> Bundle:
+def small_bundle(context: str, seed: int, rows: list[tuple[str, str, np.ndarray]]) -> Architecture:
     """A Whisper of some 400,000 weights from scratch."""
     module = load("whisper")
     sizes = {
@@ -257,7 +258,7 @@ def small_bundle(context: str, seed: int, rows: list[tuple[str, str, np.ndarray]
     return module.build(options, BuildContext(texts=lambda: iter(texts), seed=seed))
 
 
-def train(bundle: Bundle, rows: list[tuple[str, str, np.ndarray]], steps: int, seed: int) -> None:
+def train(bundle: Architecture, rows: list[tuple[str, str, np.ndarray]], steps: int, seed: int) -> None:
     """AdamW, one-cycle, batches of 8 by duration: the same batches for the same seed."""
     torch.manual_seed(seed)
     collate = bundle.train_collate or bundle.collate  # with the share of full batches
@@ -300,7 +301,7 @@ def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
     return 100 * jiwer.wer(references, hypotheses)
 
 
-def our_hypotheses(bundle: Bundle, rows: list[tuple[str, str, np.ndarray]]) -> list[str]:
+def our_hypotheses(bundle: Architecture, rows: list[tuple[str, str, np.ndarray]]) -> list[str]:
     """Transcripts by the bundle's own generation."""
     said: list[str] = [""] * len(rows)
     for indices in longest_first([len(row[2]) / 16_000 for row in rows], 60.0):
@@ -308,15 +309,13 @@ def our_hypotheses(bundle: Bundle, rows: list[tuple[str, str, np.ndarray]]) -> l
             bundle.encode(Example(id=str(i), audio=AudioRef(path=""), duration=1, texts={}), rows[i][2])
             for i in indices
         ]
-        ids = bundle.generate(bundle.model, bundle.collate(features), max_new_tokens=60, do_sample=False)[
-            "transcribe"
-        ]
+        ids = bundle.generate(bundle.collate(features), max_new_tokens=60, do_sample=False)["transcribe"]
         for i, row in zip(indices, ids.tolist(), strict=True):
-            said[i] = bundle.decode(row)
+            said[i] = bundle.text(row)
     return said
 
 
-def stock_hypotheses(bundle: Bundle, rows: list[tuple[str, str, np.ndarray]]) -> list[str]:
+def stock_hypotheses(bundle: Architecture, rows: list[tuple[str, str, np.ndarray]]) -> list[str]:
     """Transcripts by stock transformers at 30 s, from the saved folder."""
     with tempfile.TemporaryDirectory() as folder:
         bundle.model.save_pretrained(folder)

@@ -190,7 +190,8 @@ def measured(found: common.Figures, name: str) -> Iterator[None]:
 
 def small_bundle(manifest: Any) -> Any:
     """A CTC model of some thousand weights, its vocabulary the characters of the manifest."""
-    from training.models.architecture import BuildContext, load
+    from training.models.architecture import BuildContext
+    from training.models.lookup import load
 
     module = load("ctc")
     sizes = {"d_model": 16, "num_encoder_layers": 1, "num_heads": 2, "d_ff": 16, "subsampling_channels": 4}

@@ -214,7 +214,7 @@ def scores(run: Run, paths: np.ndarray) -> dict[str, float]:
     """What our trainer reports of the same hypotheses; paths ``[rows, frames]`` filled up with `IGNORED`."""
     dev = examples(run, "dev")
     filled = torch.from_numpy(np.where(paths == IGNORED, BLANK_ID, paths))
-    said = [run.bundle.decode(collapsed(path).tolist()) for path in filled]
+    said = [run.bundle.text(collapsed(path).tolist()) for path in filled]
     return corpus_scores(
         dev, [Hypothesis(id=one.id, task=TRANSCRIBE, text=text) for one, text in zip(dev, said, strict=True)]
     )

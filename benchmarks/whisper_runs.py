@@ -134,7 +134,8 @@ def make_model(folder: Path, clips: Clips, sizes: Mapping[str, Any], seed: int =
     import torch
     from transformers import WhisperForConditionalGeneration
 
-    from training.models.architecture import BuildContext, load
+    from training.models.architecture import BuildContext
+    from training.models.lookup import load
 
     if (folder / "config.json").is_file():
         return folder

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from training.data.example import TRANSCRIBE, AudioRef, Example
-from training.models.architecture import BuildContext, Bundle
-from training.models.ctc import build as ctc
+from training.models.architecture import Architecture, BuildContext
+from training.models.ctc.build import Ctc
+from training.models.ctc.config import Options
 
 TEXTS = ("Xin chào các bạn", "hôm nay chúng ta meeting nhé", "Deadline là thứ hai")
 WAV2VEC2 = {
@@ -29,17 +30,17 @@ def context(texts: tuple[str, ...] = TEXTS, **more: Any) -> BuildContext:
     return BuildContext(texts=lambda: [(TRANSCRIBE, "vi", text) for text in texts], **more)
 
 
-def options(encoder: str = "fastconformer", **changed: Any) -> ctc.Options:
+def options(encoder: str = "fastconformer", **changed: Any) -> Options:
     """Two layers of width 16; 10 or 20 ms frames, so that short clips hold long texts."""
     sizes = {"sizes": WAV2VEC2} if encoder == "wav2vec2" else {"subsampling": 2, "subsampling_channels": 8}
     if encoder == CONVOLUTIONS:
         encoder, sizes = "transformer", {**sizes, "conv_kernel": 5, "feature_norm": "clip"}
     small = {"d_model": 16, "num_encoder_layers": 2, "num_heads": 2, "d_ff": 32, "n_mels": 16, "dropout": 0.0}
-    return ctc.Options(**{"encoder": encoder, **small, **sizes, **changed})
+    return Options(**{"encoder": encoder, **small, **sizes, **changed})
 
 
-def tiny(encoder: str = "fastconformer", texts: tuple[str, ...] = TEXTS, **changed: Any) -> Bundle:
-    return ctc.build(options(encoder, **changed), context(texts))
+def tiny(encoder: str = "fastconformer", texts: tuple[str, ...] = TEXTS, **changed: Any) -> Architecture:
+    return Ctc.build(options(encoder, **changed), context(texts))
 
 
 def example(name: str = "u", seconds: float = 1.0, text: str | None = TEXTS[0]) -> Example:
@@ -51,14 +52,14 @@ def noise(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.float32)
 
 
-def rows(bundle: Bundle, lengths: tuple[float, ...] = (0.8, 1.33, 1.0)) -> list[dict[str, Any]]:
+def rows(bundle: Architecture, lengths: tuple[float, ...] = (0.8, 1.33, 1.0)) -> list[dict[str, Any]]:
     """Encoded clips of these lengths, with the texts in turn."""
     return [
         bundle.encode(example(f"u{i}", n, TEXTS[i % len(TEXTS)]), noise(n, i)) for i, n in enumerate(lengths)
     ]
 
 
-def saved(bundle: Bundle, folder: Path) -> Path:
+def saved(bundle: Architecture, folder: Path) -> Path:
     bundle.model.save_pretrained(folder)
     bundle.processor.save_pretrained(folder)
     return folder

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from training.data.example import AudioRef, Example
-from training.models.architecture import BuildContext, Bundle
-from training.models.e2e.build import build
+from training.models.architecture import Architecture, BuildContext
+from training.models.e2e.build import E2E
 from training.models.e2e.config import Options
 
 torch.set_num_threads(1)
@@ -59,9 +59,9 @@ def options(encoder: dict[str, Any] | None = None, **changes: Any) -> Options:
     return Options(**{"sizes": sizes, "max_label_tokens": 64, **changes})
 
 
-def tiny(encoder: dict[str, Any] | None = None, **changes: Any) -> Bundle:
+def tiny(encoder: dict[str, Any] | None = None, **changes: Any) -> Architecture:
     """The tiny model; ``encoder``: changed encoder sizes; the rest: changed options."""
-    return build(options(encoder, **changes), BuildContext(texts=texts))
+    return E2E.build(options(encoder, **changes), BuildContext(texts=texts))
 
 
 def example(i: int = 0, **changes: Any) -> Example:
@@ -77,7 +77,7 @@ def clip(i: int = 0, seconds: float = 1.0) -> np.ndarray:
     return (0.1 * wave).astype(np.float32)
 
 
-def batch(bundle: Bundle, seconds: tuple[float, ...] = (1.5, 0.9)) -> dict[str, Any]:
+def batch(bundle: Architecture, seconds: tuple[float, ...] = (1.5, 0.9)) -> dict[str, Any]:
     """Utterances 0, 1, … of these lengths, collated."""
     return bundle.collate([bundle.encode(example(i), clip(i, s)) for i, s in enumerate(seconds)])
 

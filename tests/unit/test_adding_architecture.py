@@ -101,6 +101,6 @@ def test_its_folder_is_scored_and_transcribes(project: tuple[Path, str]) -> None
 
 
 def test_it_is_not_in_the_house(project: tuple[Path, str]) -> None:
-    from training.models.architecture import available
+    from training.models.lookup import available
 
     assert "moonshine" not in available(), "then the document needs another example"

@@ -12,12 +12,12 @@ from trainer_assets import losses, make_trainer, weights
 
 from training.engine.averaging import RAW, MovingAverage, mean_weights, settle
 from training.models.architecture import BuildContext
-from training.models.ctc import build as ctc
+from training.models.ctc.build import Ctc
 
 
 def make(folder, *, dropout: float = 0.1, **changes):
     words = "Xin chào các bạn hôm nay chúng ta meeting nhé"
-    built = ctc.build(
+    built = Ctc.build(
         options("transformer", dropout=dropout),
         BuildContext(texts=lambda: [("transcribe", "vi", text) for text in (*TEXTS, words)]),
     )

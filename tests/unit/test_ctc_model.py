@@ -18,7 +18,8 @@ from training.decoding.loading import load_trained
 from training.errors import UserError
 from training.models.architecture import model_inputs
 from training.models.common.targets import IGNORED
-from training.models.ctc import build as ctc
+from training.models.ctc.build import Ctc, collapsed
+from training.models.ctc.config import Options
 from training.models.ctc.parts import DROPOUTS
 from training.models.ctc.processor import log_mel_extractor
 
@@ -67,12 +68,12 @@ def test_trap_07_accumulated_losses_are_those_of_the_whole_batch(encoder):
 def test_a_clip_gives_the_same_in_any_batch_and_as_many_frames_as_were_counted(encoder):
     bundle = tiny(encoder)
     features = rows(bundle)
-    together = bundle.ctc.log_probs(bundle.model.eval(), bundle.collate(features))
+    together = bundle.frames.log_probs(bundle.model.eval(), bundle.collate(features))
     for row, frames, seconds in zip(features, together, (0.8, 1.33, 1.0), strict=True):
-        (alone,) = bundle.ctc.log_probs(bundle.model, bundle.collate([row]))
+        (alone,) = bundle.frames.log_probs(bundle.model, bundle.collate([row]))
         assert len(alone) == len(frames) == bundle.encode.frames.of(round(seconds * 16000))
         np.testing.assert_allclose(alone, frames, atol=1e-5)
-        assert len(frames) * bundle.ctc.seconds_per_frame == pytest.approx(seconds, abs=0.05)
+        assert len(frames) * bundle.frames.seconds_per_frame == pytest.approx(seconds, abs=0.05)
         np.testing.assert_allclose(np.exp(frames).sum(axis=-1), 1.0, atol=1e-5)
 
 
@@ -89,7 +90,7 @@ def test_silence_at_the_edges_is_that_of_a_clip_that_has_it(encoder, tmp_path):
     padded = bare.encode(example(), np.concatenate([quiet, clip, quiet]))
     np.testing.assert_array_equal(features["input_features"], padded["input_features"])
     assert features["seconds"] == 0.8
-    (frames,) = bundle.ctc.log_probs(bundle.model.eval(), bundle.collate([features]))
+    (frames,) = bundle.frames.log_probs(bundle.model.eval(), bundle.collate([features]))
     assert len(frames) == bundle.encode.frames.of(len(clip)) == 60
     again = load_trained(saved(bundle, tmp_path)).bundle
     for width in (1, 5):
@@ -98,7 +99,7 @@ def test_silence_at_the_edges_is_that_of_a_clip_that_has_it(encoder, tmp_path):
         assert decoder.edge_seconds == 0.2 and all(
             0 <= word.start <= word.end <= 0.8 + 1e-6 for word in words
         )
-    assert again.ctc.edge_seconds == 0.2 and again.encode.frames.of(len(clip)) == 60
+    assert again.frames.edge_seconds == 0.2 and again.encode.frames.of(len(clip)) == 60
     np.testing.assert_array_equal(again.encode(example(), clip)["input_features"], features["input_features"])
 
 
@@ -137,16 +138,18 @@ def test_generating_is_the_best_path_of_the_frames(encoder):
     batch = bundle.collate(rows(bundle))
     with torch.no_grad():
         states = bundle.model.eval()(**model_inputs(batch)).encoder_last_hidden_state
-        ids = bundle.generate(bundle.model, batch, states=states, max_new_tokens=3)[TRANSCRIBE]
-        assert torch.equal(ids, bundle.generate(bundle.model, batch)[TRANSCRIBE])
-    decoder = CtcDecoder(CtcVocabulary(bundle.ctc.tokens, bundle.ctc.blank), bundle.ctc.seconds_per_frame)
-    frames = bundle.ctc.log_probs(bundle.model, batch)
-    assert [bundle.decode(row) for row in ids.tolist()] == [decoder(one).text for one in frames]
+        ids = bundle.generate(batch, states=states, max_new_tokens=3)[TRANSCRIBE]
+        assert torch.equal(ids, bundle.generate(batch)[TRANSCRIBE])
+    decoder = CtcDecoder(
+        CtcVocabulary(bundle.frames.tokens, bundle.frames.blank), bundle.frames.seconds_per_frame
+    )
+    frames = bundle.frames.log_probs(bundle.model, batch)
+    assert [bundle.text(row) for row in ids.tolist()] == [decoder(one).text for one in frames]
 
 
 def test_a_path_is_merged_before_its_blanks_go():
     path = torch.tensor([0, 3, 3, 0, 3, 5, 5, 0])
-    assert ctc.collapsed(path).tolist() == [3, 3, 5]
+    assert collapsed(path).tolist() == [3, 3, 5]
 
 
 @every_encoder
@@ -253,8 +256,8 @@ def test_a_few_steps_on_one_clip_learn_it(encoder):
         optimiser.step()
         if loss < 0.05:
             break
-    ids = bundle.generate(bundle.model.eval(), bundle.collate([row]))[TRANSCRIBE]
-    assert bundle.decode(ids[0].tolist()) == "ha no"
+    ids = bundle.generate(bundle.collate([row]))[TRANSCRIBE]
+    assert bundle.text(ids[0].tolist()) == "ha no"
 
 
 @pytest.mark.parametrize("encoder", [*ENCODERS, "batch"])
@@ -263,7 +266,7 @@ def test_a_folder_gives_the_model_back_and_stock_transformers_takes_it(encoder, 
     encoder = "fastconformer" if encoder == "batch" else encoder
     bundle = tiny(encoder, **changed)
     wanted = output(bundle, rows(bundle)).logits
-    again = ctc.build(options(encoder, **changed), context((), source=saved(bundle, tmp_path)))
+    again = Ctc.build(options(encoder, **changed), context((), source=saved(bundle, tmp_path)))
     assert again.encode.tokenizer.tokens == bundle.encode.tokenizer.tokens
     assert torch.equal(output(again, rows(again)).logits, wanted)
     if encoder == "wav2vec2" or changed:
@@ -287,13 +290,13 @@ def test_a_damaged_folder_is_named(tmp_path, damaged, cut):
 def test_a_folder_of_another_encoder_is_refused(tmp_path):
     saved(tiny("fastconformer"), tmp_path)
     with pytest.raises(UserError, match=r"model.encoder: wav2vec2, but .* holds a fastconformer"):
-        ctc.build(options("wav2vec2"), context(source=tmp_path))
+        Ctc.build(options("wav2vec2"), context(source=tmp_path))
 
 
 @every_encoder
 def test_fine_tuning_with_the_same_vocabulary_keeps_the_head(encoder, tmp_path):
     before = tiny(encoder)
-    tuned = ctc.build(options(encoder, pretrained=str(saved(before, tmp_path))), context())
+    tuned = Ctc.build(options(encoder, pretrained=str(saved(before, tmp_path))), context())
     assert "the output layer is kept" in tuned.notes[-1]
     for name, value in before.model.state_dict().items():
         assert torch.equal(tuned.model.state_dict()[name], value), name
@@ -302,7 +305,7 @@ def test_fine_tuning_with_the_same_vocabulary_keeps_the_head(encoder, tmp_path):
 @every_encoder
 def test_fine_tuning_with_another_vocabulary_makes_the_head_anew_and_says_so(encoder, tmp_path):
     before = tiny(encoder, languages=())
-    tuned = ctc.build(options(encoder, pretrained=str(saved(before, tmp_path))), context())
+    tuned = Ctc.build(options(encoder, pretrained=str(saved(before, tmp_path))), context())
     old, new = before.encode.tokenizer.tokens, tuned.encode.tokenizer.tokens
     assert set(old) < set(new)
     note = tuned.notes[-1]
@@ -322,17 +325,17 @@ def test_fine_tuning_with_another_vocabulary_makes_the_head_anew_and_says_so(enc
 def test_sizes_that_contradict_the_checkpoint_are_refused_by_key(tmp_path):
     saved(tiny(), tmp_path)
     with pytest.raises(UserError, match=r"model.d_model: 32, but .* has 16"):
-        ctc.build(options(pretrained=str(tmp_path), d_model=32), context())
-    named_nothing = ctc.Options(pretrained=str(tmp_path), n_mels=16)
-    assert ctc.build(named_nothing, context()).model.config.encoder_config.hidden_size == 16
+        Ctc.build(options(pretrained=str(tmp_path), d_model=32), context())
+    named_nothing = Options(pretrained=str(tmp_path), n_mels=16)
+    assert Ctc.build(named_nothing, context()).model.config.encoder_config.hidden_size == 16
 
 
 def test_convolutions_and_the_norm_of_the_checkpoint_are_not_contradicted(tmp_path):
     saved(tiny(CONVOLUTIONS), tmp_path)
     with pytest.raises(UserError, match=r"model.conv_kernel: 7, but .* has 5"):
-        ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), conv_kernel=7), context())
+        Ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), conv_kernel=7), context())
     with pytest.raises(UserError, match=r"model.feature_norm: bands, but .* hears clip"):
-        ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), feature_norm="bands"), context())
+        Ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), feature_norm="bands"), context())
 
 
 def test_log_mels_normalised_by_clip_are_the_stock_ones_but_for_the_norm():
@@ -375,7 +378,7 @@ def test_log_mels_normalised_by_the_peak_do_not_hear_the_silence_around_nor_the_
 
 def test_the_norm_is_saved_with_the_model(tmp_path):
     before = tiny(CONVOLUTIONS, feature_norm="peak")
-    again = ctc.build(options(CONVOLUTIONS), context((), source=saved(before, tmp_path)))
+    again = Ctc.build(options(CONVOLUTIONS), context((), source=saved(before, tmp_path)))
     assert again.processor.feature_extractor.feature_norm == "peak"
     assert torch.equal(output(again, rows(again)).logits, output(before, rows(before)).logits)
 
@@ -384,13 +387,13 @@ def test_fine_tuning_refuses_sizes_of_the_sound_that_are_others(tmp_path):
     saved(tiny(CONVOLUTIONS), tmp_path)
     for key, value in {"n_mels": 20, "hop_length": 80, "subsampling_channels": 4}.items():
         with pytest.raises(UserError, match=rf"model.{key}: {value}, but .* leave it out"):
-            ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), **{key: value}), context())
+            Ctc.build(options(CONVOLUTIONS, pretrained=str(tmp_path), **{key: value}), context())
 
 
 @every_encoder
 def test_fine_tuning_takes_the_dropout_that_is_named(encoder, tmp_path):
     saved(tiny(encoder), tmp_path)
-    tuned = ctc.build(options(encoder, pretrained=str(tmp_path), dropout=0.25), context())
+    tuned = Ctc.build(options(encoder, pretrained=str(tmp_path), dropout=0.25), context())
     inner = getattr(tuned.model.config, "encoder_config", tuned.model.config)
     found = {getattr(inner, name) for name in DROPOUTS if hasattr(inner, name)}
     assert found == {0.25}

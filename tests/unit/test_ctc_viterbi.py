@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from training.alignment.ctc import CtcTeacher
 from training.alignment.teacher import Clip
-from training.decoding.ctc_alignment import AFTER_SECONDS, BEFORE_SECONDS, CtcAlign, align_words
+from training.decoding.ctc_alignment import AFTER_SECONDS, BEFORE_SECONDS, CtcAligner, align_words
 from training.decoding.ctc_vocabulary import collapse
 from training.decoding.viterbi import Aligned, align
 from training.models.architecture import CtcFrames
@@ -89,7 +89,8 @@ def frames_of(tokenizer: CtcTokenizer, edge: float = 0.0) -> CtcFrames:
         blank=0,
         seconds_per_frame=SECOND,
         edge_seconds=edge,
-        log_probs=lambda model, batch: [],
+        log_probs=lambda model, batch, states=None: [],
+        speller=tokenizer,
     )
 
 
@@ -104,7 +105,7 @@ def spelled(tokenizer: CtcTokenizer, count: int, fires: dict[int, str], sure: fl
 def test_words_reach_over_blanks_towards_their_neighbours_and_not_over_pauses() -> None:
     tokenizer = CtcTokenizer.characters(["ab c d"])
     log_probs = spelled(tokenizer, 60, {10: "a", 12: "b", 14: "▁", 16: "c", 17: "▁", 50: "d"})
-    words = align_words(log_probs, "ab c d", frames_of(tokenizer), tokenizer)
+    words = align_words(log_probs, "ab c d", frames_of(tokenizer))
     assert [word.text for word in words] == ["ab", "c", "d"]
     gap = (16 - 13) * SECOND  # between the first two words, shared in the proportion of their reaches
     share = BEFORE_SECONDS / (BEFORE_SECONDS + AFTER_SECONDS)
@@ -120,7 +121,7 @@ def test_words_reach_over_blanks_towards_their_neighbours_and_not_over_pauses() 
 def test_times_count_from_the_clip_and_stay_in_it() -> None:
     tokenizer = CtcTokenizer.characters(["a b"])
     log_probs = spelled(tokenizer, 40, {10: "a", 20: "▁", 29: "b"})
-    words = align_words(log_probs, "a b", frames_of(tokenizer, edge=0.2), tokenizer)
+    words = align_words(log_probs, "a b", frames_of(tokenizer, edge=0.2))
     assert words[0].start == 0.0 and words[-1].end == pytest.approx(0.4)
     assert words[0].end == pytest.approx(11 * SECOND - 0.2 + AFTER_SECONDS)
 
@@ -129,7 +130,7 @@ def test_the_references_words_are_kept_as_they_are_written() -> None:
     """``l'eau`` is heard as two words, capitals and commas are not heard at all."""
     tokenizer = CtcTokenizer.characters(["l eau est"])
     fires = dict(zip(range(5, 40, 3), ["l", "▁", "e", "a", "u", "▁", "e", "s", "t"], strict=False))
-    words = align_words(spelled(tokenizer, 50, fires), "L'eau, est!", frames_of(tokenizer), tokenizer)
+    words = align_words(spelled(tokenizer, 50, fires), "L'eau, est!", frames_of(tokenizer))
     assert [word.text for word in words] == ["L'eau,", "est!"]
     share = BEFORE_SECONDS / (BEFORE_SECONDS + AFTER_SECONDS)
     gap = (23 - 18) * SECOND  # the mark between the words is no part of either
@@ -140,7 +141,7 @@ def test_pieces_that_begin_words() -> None:
     tokenizer = CtcTokenizer.bpe(["xin chào xin chào các bạn"] * 3, 40)
     ids = tokenizer.encode("xin chào")
     fires = {5 + 4 * n: tokenizer.tokens[i] for n, i in enumerate(ids)}
-    words = align_words(spelled(tokenizer, 60, fires), "Xin chào", frames_of(tokenizer), tokenizer)
+    words = align_words(spelled(tokenizer, 60, fires), "Xin chào", frames_of(tokenizer))
     first = tokenizer.encode("xin")
     assert [word.text for word in words] == ["Xin", "chào"]
     assert words[0].start == pytest.approx(5 * SECOND - BEFORE_SECONDS)
@@ -158,7 +159,7 @@ def test_pieces_that_begin_words() -> None:
 def test_what_cannot_be_aligned_is_named(text: str, reason: str) -> None:
     tokenizer = CtcTokenizer.characters(["ab c"])
     with pytest.raises(ValueError, match=reason):
-        align_words(random_frames(60, len(tokenizer), 0), text, frames_of(tokenizer), tokenizer)
+        align_words(random_frames(60, len(tokenizer), 0), text, frames_of(tokenizer))
 
 
 def test_the_teacher_hears_and_aligns_from_the_same_frames() -> None:
@@ -180,10 +181,10 @@ def test_the_teacher_hears_and_aligns_from_the_same_frames() -> None:
         assert all(0 <= word.start < word.end <= clip.example.duration + 0.02 for word in timed.words)
         assert all(0 < word.confidence <= 1 for word in timed.words)
         assert not math.isnan(sum(word.confidence for word in timed.words))
-    assert bundle.ctc is not None
+    assert bundle.frames is not None
     rows = [bundle.encode(clip.example, clip.waveform) for clip in clips[:2]]
-    decoder = CtcDecoder(CtcVocabulary(bundle.ctc.tokens), bundle.ctc.seconds_per_frame)
-    heard = [decoder(frames).text for frames in bundle.ctc.log_probs(bundle.model, bundle.collate(rows))]
+    decoder = CtcDecoder(CtcVocabulary(bundle.frames.tokens), bundle.frames.seconds_per_frame)
+    heard = [decoder(frames).text for frames in bundle.frames.log_probs(bundle.model, bundle.collate(rows))]
     assert [timed.heard for timed in found[:2]] == heard
 
 
@@ -191,12 +192,11 @@ def test_a_loaded_models_align_gives_the_same_times_and_none_for_what_cannot_be_
     from ctc_assets import example, noise
 
     bundle = tiny("fastconformer")
-    assert bundle.ctc is not None
-    tokenizer = bundle.processor.tokenizer
+    assert bundle.frames is not None
     rows = [bundle.encode(example(f"u{i}", 1.0 + i), noise(1.0 + i, i)) for i in range(2)]
     batch = bundle.collate(rows)
     text = example("u", 1.0).texts["transcribe"]
-    found = CtcAlign(bundle.ctc, tokenizer)(bundle.model, batch, [text, "漢字"])
-    frames = bundle.ctc.log_probs(bundle.model, batch)[0]
-    assert found == [align_words(frames, text, bundle.ctc, tokenizer), ()]
+    found = CtcAligner(bundle.frames)(bundle.model, batch, [text, "漢字"])
+    frames = bundle.frames.log_probs(bundle.model, batch)[0]
+    assert found == [align_words(frames, text, bundle.frames), ()]
     assert [word.text for word in found[0]] == text.split()

@@ -17,14 +17,15 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, Seq2SeqTraini
 from whisper_assets import SIZES, TEXTS, TRANSCRIPT, example, noise
 
 from training.cli import evaluate as run_evaluation
+from training.data.sampler import BatchPolicy
 from training.decoding.loading import Trained, load_trained, with_domain
 from training.decoding.predict import predict
 from training.engine import freezing as trainable
 from training.engine.trainer import SpeechTrainer
 from training.errors import UserError
-from training.models.architecture import BuildContext, Bundle, model_inputs
+from training.models.architecture import Architecture, BuildContext, model_inputs
 from training.models.common.targets import IGNORED
-from training.models.domain_whisper import build as domain_whisper
+from training.models.domain_whisper.build import DomainWhisper
 from training.models.domain_whisper.collator import (
     AS_IT_IS,
     AUTO,
@@ -32,18 +33,20 @@ from training.models.domain_whisper.collator import (
     SWAP,
     DataCollatorSpeechSeq2SeqDomain,
 )
+from training.models.domain_whisper.config import Options
+from training.models.domain_whisper.tokens import add_domains
 from training.transcription.transcriber import Transcriber
 
 ROOT = Path(__file__).parents[2]
 DOMAINS = ("normal", "dyslexic")
 
 
-def tiny(source: Any = None, **options: Any) -> Bundle:
+def tiny(source: Any = None, **options: Any) -> Architecture:
     chosen = {"sizes": SIZES, "max_label_tokens": 64, "language": "vi", "domain": "normal", **options}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return domain_whisper.build(
-            domain_whisper.Options(unfreeze={"encoder_blocks": 1, "decoder_blocks": 1}, **chosen),
+        return DomainWhisper.build(
+            Options(unfreeze={"encoder_blocks": 1, "decoder_blocks": 1}, **chosen),
             BuildContext(texts=lambda: iter(TEXTS), source=source),
         )
 
@@ -53,19 +56,19 @@ def spoken(name: str, domain: str | None, seconds: float = 1.0, text: str | None
     return replace(example(name, seconds, **texts), domain=domain)
 
 
-def features(bundle: Bundle, *domains: str | None) -> list[dict[str, Any]]:
+def features(bundle: Architecture, *domains: str | None) -> list[dict[str, Any]]:
     return [bundle.encode(spoken(f"u{i}", domain), noise(1.0, i)) for i, domain in enumerate(domains)]
 
 
-def ids(bundle: Bundle, *tokens: str) -> list[int]:
+def ids(bundle: Architecture, *tokens: str) -> list[int]:
     return bundle.processor.tokenizer.convert_tokens_to_ids(list(tokens))
 
 
-def prompt(bundle: Bundle, domain: str) -> list[int]:
+def prompt(bundle: Architecture, domain: str) -> list[int]:
     return ids(bundle, "<|vi|>", "<|transcribe|>", f"<|domain:{domain}|>", "<|notimestamps|>")
 
 
-def text_ids(bundle: Bundle) -> list[int]:
+def text_ids(bundle: Architecture) -> list[int]:
     return bundle.processor.tokenizer(f" {TRANSCRIPT}", add_special_tokens=False).input_ids
 
 
@@ -113,13 +116,13 @@ def test_utterances_of_no_domain_or_an_unknown_one_are_refused_by_name():
 )
 def test_domains_that_contradict_each_other_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        domain_whisper.Options(sizes=SIZES, **options)
+        Options(sizes=SIZES, **options)
 
 
 def test_more_blocks_than_there_are_is_said():
-    chosen = domain_whisper.Options(sizes=SIZES, unfreeze={"encoder_blocks": 3})
+    chosen = Options(sizes=SIZES, unfreeze={"encoder_blocks": 3})
     with pytest.raises(UserError, match=r"model.unfreeze.encoder_blocks: 3, but the encoder has 2"):
-        domain_whisper.build(chosen, BuildContext(texts=lambda: iter(TEXTS)))
+        DomainWhisper.build(chosen, BuildContext(texts=lambda: iter(TEXTS)))
 
 
 # Tokens
@@ -147,7 +150,7 @@ def test_trap_05_a_padded_embedding_never_shrinks():
     model = bundle.model
     model.resize_token_embeddings(model.config.vocab_size + 40)
     before = model.proj_out.weight.clone()
-    tokens = domain_whisper.add_domains(model, bundle.processor, (*DOMAINS, "child"), "name")
+    tokens = add_domains(model, bundle.processor, (*DOMAINS, "child"), "name")
     assert len(model.proj_out.weight) == len(before)
     assert tokens[2] == len(bundle.processor.tokenizer) - 1
     others = [row for row in range(len(before)) if row != tokens[2]]
@@ -226,12 +229,15 @@ def test_auto_is_the_domain_that_the_model_finds_likeliest_row_by_row():
             encoder_outputs=(states,), decoder_input_ids=batch["decoder_input_ids"][:, 0, :3]
         ).logits[:, -1]
     wanted = [DOMAINS[int(row[tokens].argmax())] for row in logits]
-    heard = asked.listen(model, batch)
+    heard = asked.domains.predict(model, batch)
     assert heard.domains == wanted
     for row, domain in enumerate(wanted):
         assert heard.batch["decoder_input_ids"][row, 0, 1:5].tolist() == prompt(bundle, domain)
     told = bundle.collate(features(bundle, "normal"))
-    assert bundle.listen(model, told).domains == [None] and bundle.listen(model, told).batch is told
+    assert (
+        bundle.domains.predict(model, told).domains == [None]
+        and bundle.domains.predict(model, told).batch is told
+    )
 
 
 def sound(domain: str | None) -> np.ndarray:
@@ -241,7 +247,7 @@ def sound(domain: str | None) -> np.ndarray:
 
 
 class Utterances(torch.utils.data.Dataset[Any]):
-    def __init__(self, bundle: Bundle, domains: tuple[str, ...]) -> None:
+    def __init__(self, bundle: Architecture, domains: tuple[str, ...]) -> None:
         self.manifest = [spoken(f"u{i}", domain) for i, domain in enumerate(domains)]
         self.rows = [bundle.encode(row, sound(row.domain)) for row in self.manifest]
         self.durations = np.ones(len(self.rows), np.float32)
@@ -254,7 +260,7 @@ class Utterances(torch.utils.data.Dataset[Any]):
 
 
 def fit(
-    bundle: Bundle, folder: Any, steps: int, mode: str = "all", rate: float = 3e-3, **more: Any
+    bundle: Architecture, folder: Any, steps: int, mode: str = "all", rate: float = 3e-3, **more: Any
 ) -> SpeechTrainer:
     set_seed(1)
     model, plan = trainable.apply(bundle, mode=mode)
@@ -267,9 +273,7 @@ def fit(
         ),
         train_dataset=more.pop("data", None) or Utterances(bundle, ("normal", "dyslexic") * 2),
         eval_dataset=None,
-        batch_size=4,
-        max_batch_seconds=None,
-        eval_batch_seconds=8.0,
+        policy=BatchPolicy(batch_size=4, eval_seconds=8.0),
         score=None,
         no_decay=plan.rows,
     )  # fmt: skip
@@ -280,7 +284,7 @@ def fit(
 class Conventions(Utterances):
     """The same sound twice, in two domains with two texts: the token alone can tell which is wanted."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Architecture) -> None:
         super().__init__(bundle, ())
         for domain, text in (("normal", "Xin chào"), ("dyslexic", "meeting nhé")):
             self.manifest.append(spoken(domain, domain, text=text))
@@ -332,7 +336,7 @@ def test_weights_of_domains_multiply_their_losses():
 # What learns
 
 
-def parameters(bundle: Bundle) -> dict[str, torch.Tensor]:
+def parameters(bundle: Architecture) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in bundle.model.named_parameters()}
 
 
@@ -411,7 +415,7 @@ def test_the_folder_is_stock_whispers_and_ours(tmp_path):
     said = stock.generate(sound, decoder_input_ids=torch.tensor([start]), max_new_tokens=6, num_beams=1)
     full = DataCollatorSpeechSeq2SeqDomain(tasks=("transcribe",), start_id=start[0], pad_id=0, context="full")
     batch = full([bundle.encode(row, noise(1.0))])
-    ours = bundle.generate(bundle.model.eval(), batch, max_new_tokens=6, num_beams=1)["transcribe"][0]
+    ours = bundle.generate(batch, max_new_tokens=6, num_beams=1)["transcribe"][0]
     tail = said[0].tolist()[-len(ours) :]
     assert tail == ours.tolist()
     assert not set(tail) & set(ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS)))
@@ -440,5 +444,5 @@ def test_the_snippets_of_the_docs_transcribe_without_us(tmp_path):
     assert done.returncode == 0, done.stderr
     row = bundle.encode(spoken("u", "dyslexic"), noise(1.0))
     batch = replace(bundle.collate, context="full")([row])
-    ours = bundle.generate(bundle.model.eval(), batch, num_beams=1)["transcribe"][0]
-    assert done.stdout == f"{bundle.decode(ours)}\n"
+    ours = bundle.generate(batch, num_beams=1)["transcribe"][0]
+    assert done.stdout == f"{bundle.text(ours)}\n"

@@ -17,7 +17,7 @@ from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
 from training.engine import run as runs
 from training.errors import UserError
-from training.models.architecture import BuildContext, Bundle
+from training.models.architecture import Architecture, BuildContext
 from training.planning import memory, trial
 from training.planning.dry_run import DOES_NOT_FIT, VALID, dry_run, stand_in_texts
 
@@ -169,7 +169,7 @@ def test_a_mistake_is_not_taken_for_weights_that_are_not_here(
     values["model"] = {"type": "whisper", "name": "openai/whisper-tiny"}
     build = runs.build_bundle
 
-    def refused(settings: Config, context: BuildContext) -> Bundle:
+    def refused(settings: Config, context: BuildContext) -> Architecture:
         if not context.meta:
             raise UserError("model.language: no such language")
         return build(settings, context)

@@ -31,12 +31,13 @@ from transformers import (
 )
 
 from training.errors import UserError
-from training.models.architecture import BuildContext, Bundle, available, load
+from training.models.architecture import Architecture, BuildContext
 from training.models.common.sizes import SIZES
-from training.models.e2e.build import build
+from training.models.e2e.build import E2E
 from training.models.e2e.config import Options
 from training.models.e2e.processor import SpeechProcessor
 from training.models.e2e.tokenizer import text_ids, token_id, train_mbart_tokenizer
+from training.models.lookup import available
 
 CONTEXT = BuildContext(texts=texts)
 DEV = {"encoder": "facebook/wav2vec2-base", "decoder": "facebook/mbart-large-50"}
@@ -59,11 +60,11 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"encoder": str(encoder), "decoder": str(decoder)}
 
 
-def from_public(public: dict[str, str], **changes: Any) -> Bundle:
-    return build(Options(**{**public, "max_label_tokens": 64, **changes}), CONTEXT)
+def from_public(public: dict[str, str], **changes: Any) -> Architecture:
+    return E2E.build(Options(**{**public, "max_label_tokens": 64, **changes}), CONTEXT)
 
 
-def decode_logits(bundle: Bundle, ids: list[int], states: torch.Tensor) -> torch.Tensor:
+def decode_logits(bundle: Architecture, ids: list[int], states: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         decoder = bundle.model.eval().decoder
         return decoder(input_ids=torch.tensor([ids]), encoder_hidden_states=states).logits[0]
@@ -71,7 +72,7 @@ def decode_logits(bundle: Bundle, ids: list[int], states: torch.Tensor) -> torch
 
 def test_the_architecture_is_found_by_its_file() -> None:
     assert "e2e" in available()
-    assert load("e2e").Options is Options
+    assert E2E.Options is Options
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_what_cannot_be_built_is_refused_by_its_key(changes: dict[str, Any], mes
 
 def test_a_tokenizer_from_scratch_needs_texts() -> None:
     with pytest.raises(UserError, match="needs training texts"):
-        build(options(), BuildContext())
+        E2E.build(options(), BuildContext())
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator_alone() -> None:
@@ -156,7 +157,7 @@ def test_trap_30_the_encoders_mask_follows_its_feature_extractor(
     assert bundle.model.mask_encoder is False
     bundle.model.save_pretrained(tmp_path / "run")
     bundle.processor.save_pretrained(tmp_path / "run")
-    again = build(Options(**public, max_label_tokens=64), BuildContext(source=tmp_path / "run"))
+    again = E2E.build(Options(**public, max_label_tokens=64), BuildContext(source=tmp_path / "run"))
     assert again.model.mask_encoder is False
 
 
@@ -182,7 +183,7 @@ def test_trap_05_new_tokens_come_last_and_a_padded_matrix_is_not_shrunk(
 def test_what_is_not_there_is_named_by_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"model.encoder: .*cannot be loaded"):
-        build(Options(encoder=str(tmp_path), decoder=str(tmp_path)), CONTEXT)
+        E2E.build(Options(encoder=str(tmp_path), decoder=str(tmp_path)), CONTEXT)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(public: dict[str, str], tmp_path: Path) -> None:
@@ -233,7 +234,9 @@ def test_the_vocabulary_map_is_saved_and_restored_with_the_checkpoint(
     saved = json.loads((tmp_path / "vocabulary_map.json").read_text())
     assert list(saved.values()) == bundle.processor.vocabulary_map
     assert list(map(int, saved)) == list(range(len(saved)))
-    again = build(Options(**public, trim_vocabulary=True, max_label_tokens=64), BuildContext(source=tmp_path))
+    again = E2E.build(
+        Options(**public, trim_vocabulary=True, max_label_tokens=64), BuildContext(source=tmp_path)
+    )
     assert again.processor.vocabulary_map == bundle.processor.vocabulary_map
     made = batch(bundle)
     assert torch.equal(batch(again)["labels"], made["labels"])
@@ -246,19 +249,19 @@ def test_a_checkpoint_needs_no_texts_and_no_named_models(tmp_path: Path) -> None
     bundle = tiny(ctc_weight=0.3)
     bundle.model.save_pretrained(tmp_path)
     bundle.processor.save_pretrained(tmp_path)
-    again = build(options(ctc_weight=0.3), BuildContext(source=tmp_path))
+    again = E2E.build(options(ctc_weight=0.3), BuildContext(source=tmp_path))
     made = batch(bundle)
     torch.testing.assert_close(
         again.model.eval()(**inputs(made)).loss, bundle.model.eval()(**inputs(made)).loss
     )
     assert SpeechProcessor.from_pretrained(tmp_path).vocabulary_map is None
     with pytest.raises(UserError, match="no token 'mdw_XX'"):
-        build(options(language="mdw"), BuildContext(source=tmp_path))
+        E2E.build(options(language="mdw"), BuildContext(source=tmp_path))
 
 
 def test_labels_longer_than_the_decoder_are_refused() -> None:
     with pytest.raises(UserError, match=r"model.max_label_tokens: 2000, but the decoder has 1024 positions"):
-        build(Options(**DEV, max_label_tokens=2000), BuildContext(texts=texts, meta=True))
+        E2E.build(Options(**DEV, max_label_tokens=2000), BuildContext(texts=texts, meta=True))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +274,7 @@ def test_labels_longer_than_the_decoder_are_refused() -> None:
 )
 def test_public_shapes_are_known_without_weights(encoder: str, millions: float, masked: bool) -> None:
     """Published sizes: 94.4 M and 315 M; mBART-50's decoder: 250,054 × 1024 embeddings and 12 layers, 459 M."""
-    bundle = build(Options(**{**DEV, "encoder": encoder}), BuildContext(texts=texts, meta=True))
+    bundle = E2E.build(Options(**{**DEV, "encoder": encoder}), BuildContext(texts=texts, meta=True))
     assert {p.device.type for p in bundle.model.parameters()} == {"meta"}
     assert sum(p.numel() for p in bundle.model.encoder.parameters()) / 1e6 == pytest.approx(
         millions, rel=2e-3
@@ -285,7 +288,7 @@ def test_public_shapes_are_known_without_weights(encoder: str, millions: float, 
 
 
 def test_a_trimmed_vocabulary_that_cannot_be_known_is_assumed_and_said_so() -> None:
-    bundle = build(Options(**DEV, trim_vocabulary=True), BuildContext(meta=True))
+    bundle = E2E.build(Options(**DEV, trim_vocabulary=True), BuildContext(meta=True))
     assert bundle.model.decoder.config.vocab_size == 20_002
     assert any(
         "not checked: the trimmed vocabulary; 20,000 of 250,054 ids assumed" in n for n in bundle.notes
@@ -294,12 +297,12 @@ def test_a_trimmed_vocabulary_that_cannot_be_known_is_assumed_and_said_so() -> N
 
 def test_trimming_needs_texts(public: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"model.trim_vocabulary: needs training texts"):
-        build(Options(**public, trim_vocabulary=True, max_label_tokens=64), BuildContext())
+        E2E.build(Options(**public, trim_vocabulary=True, max_label_tokens=64), BuildContext())
 
 
 def test_an_unknown_public_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"model.encoder: 'nobody/knows'.*facebook/wav2vec2-base"):
-        build(Options(**{**DEV, "encoder": "nobody/knows"}), BuildContext(meta=True))
+        E2E.build(Options(**{**DEV, "encoder": "nobody/knows"}), BuildContext(meta=True))
 
 
 def test_sizes_are_fields_of_their_configurations() -> None:
@@ -310,7 +313,7 @@ def test_sizes_are_fields_of_their_configurations() -> None:
 
 
 def test_a_dry_run_from_scratch_needs_no_memory() -> None:
-    bundle = build(options(), BuildContext(texts=texts, meta=True))
+    bundle = E2E.build(options(), BuildContext(texts=texts, meta=True))
     assert {p.device.type for p in bundle.model.parameters()} == {"meta"}
 
 
@@ -319,11 +322,15 @@ def test_every_group_names_parameters() -> None:
     names = [name for name, _ in bundle.model.named_parameters()]
     modules = [name for name, _ in bundle.model.named_modules()]
     for group in ("encoder", "feature_encoder", "decoder", "lna"):
-        for pattern in bundle.groups[group]:
+        for pattern in bundle.parameter_groups().patterns[group]:
             assert any(fnmatch(name, pattern) for name in names), pattern
-    for suffix in bundle.groups["lora"]:
+    for suffix in bundle.parameter_groups().patterns["lora"]:
         assert any(name.endswith(f".{suffix}") for name in modules), suffix
-    lna = {name for name in names if any(fnmatch(name, pattern) for pattern in bundle.groups["lna"])}
+    lna = {
+        name
+        for name in names
+        if any(fnmatch(name, pattern) for pattern in bundle.parameter_groups().patterns["lna"])
+    }
     assert "decoder.model.decoder.layers.0.encoder_attn.k_proj.weight" in lna
     assert "encoder.encoder.layers.0.attention.q_proj.weight" in lna
     assert not any("fc1" in name or "feed_forward" in name or "embed_tokens" in name for name in lna)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from training.models.architecture import Bundle
+from training.models.architecture import Architecture
 from training.models.common.ctc import check_feasible, ctc_loss, frames_needed
 from training.models.common.targets import IGNORED
 from training.models.e2e.collator import E2EEncode, Frames
@@ -20,15 +20,15 @@ from training.models.e2e.tokenizer import text_ids, token_id
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
+def bundle() -> Architecture:
     return tiny(ctc_weight=0.3)
 
 
-def ids(bundle: Bundle, *tokens: str) -> list[int]:
+def ids(bundle: Architecture, *tokens: str) -> list[int]:
     return [token_id(bundle.processor.tokenizer, token) for token in tokens]
 
 
-def test_trap_03_and_04_whole_label_and_input_tensors(bundle: Bundle) -> None:
+def test_trap_03_and_04_whole_label_and_input_tensors(bundle: Architecture) -> None:
     """Prompt in the input, never in the labels; the first text token supervised; EOS supervised."""
     made = batch(bundle, (1.0, 1.0))
     eos, pad = ids(bundle, "</s>", "<pad>")
@@ -47,13 +47,13 @@ def test_trap_03_and_04_whole_label_and_input_tensors(bundle: Bundle) -> None:
     assert made["prompt_length"] == 3
 
 
-def test_each_row_is_prompted_in_its_own_languages(bundle: Bundle) -> None:
+def test_each_row_is_prompted_in_its_own_languages(bundle: Architecture) -> None:
     encoded = bundle.encode(example(0, language="en", target_language="fr_XX"), clip())
     assert encoded["labels"]["transcribe"][:2] == ids(bundle, "en_XX", "<2transcribe>")
     assert encoded["labels"]["translate"][:2] == ids(bundle, "fr_XX", "<2translate>")
 
 
-def test_a_row_without_texts_can_still_be_generated(bundle: Bundle) -> None:
+def test_a_row_without_texts_can_still_be_generated(bundle: Architecture) -> None:
     made = bundle.collate([bundle.encode(example(0, texts={}), clip())])
     eos, *prompt = ids(bundle, "</s>", "vi_VN", "<2translate>")
     assert made["decoder_input_ids"][0, 1, : made["prompt_length"]].tolist() == [eos, *prompt]
@@ -61,7 +61,7 @@ def test_a_row_without_texts_can_still_be_generated(bundle: Bundle) -> None:
     assert made["ctc_labels"].shape == (1, 0)
 
 
-def test_waveforms_are_padded_with_zeros_and_their_lengths_kept(bundle: Bundle) -> None:
+def test_waveforms_are_padded_with_zeros_and_their_lengths_kept(bundle: Architecture) -> None:
     made = batch(bundle, (0.75, 1.0))
     assert made["input_values"].shape == made["attention_mask"].shape == (2, 16_000)
     assert made["attention_mask"].sum(dim=1).tolist() == [12_000, 16_000]
@@ -81,29 +81,29 @@ def test_a_clip_is_normalised_on_its_own(norm: str) -> None:
     assert values.std() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_trap_09_a_transcript_that_ctc_cannot_align_is_refused(bundle: Bundle) -> None:
+def test_trap_09_a_transcript_that_ctc_cannot_align_is_refused(bundle: Architecture) -> None:
     with pytest.raises(ValueError, match="CTC cannot align"):
         bundle.encode(example(2), clip(2, 0.2))
     assert tiny().encode(example(2), clip(2, 0.2))["labels"]
 
 
-def test_trap_06_too_many_label_tokens_are_refused_with_the_count(bundle: Bundle) -> None:
+def test_trap_06_too_many_label_tokens_are_refused_with_the_count(bundle: Architecture) -> None:
     long = example(texts={"transcribe": "em " * 80})
     with pytest.raises(ValueError, match=r"transcribe: \d+ label tokens, at most 64"):
         bundle.encode(long, clip(0, 9.0))
 
 
-def test_a_clip_shorter_than_a_frame_is_refused(bundle: Bundle) -> None:
+def test_a_clip_shorter_than_a_frame_is_refused(bundle: Architecture) -> None:
     with pytest.raises(ValueError, match="100 samples of audio, one frame takes"):
         bundle.encode(example(), np.zeros(100, dtype=np.float32))
 
 
-def test_a_language_without_a_token_is_refused(bundle: Bundle) -> None:
+def test_a_language_without_a_token_is_refused(bundle: Architecture) -> None:
     with pytest.raises(ValueError, match="'xyz' has no token"):
         bundle.encode(example(language="xyz"), clip())
 
 
-def test_what_the_tokenizer_cannot_write_is_counted(bundle: Bundle) -> None:
+def test_what_the_tokenizer_cannot_write_is_counted(bundle: Architecture) -> None:
     assert bundle.encode(example(), clip())["unknown"] == 0
     unknown = example(texts={"transcribe": "em 火 em 你", "translate": "em"})
     assert bundle.encode(unknown, clip())["unknown"] == 2
@@ -111,7 +111,7 @@ def test_what_the_tokenizer_cannot_write_is_counted(bundle: Bundle) -> None:
 
 
 def test_the_check_before_training_refuses_what_encoding_refuses(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    bundle: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = example(texts={"transcribe": "em " * 80})
     cases = [(example(), 1.0), (example(), 0.005), (example(language="xyz"), 1.0), (long, 1.0)]
@@ -130,11 +130,11 @@ def problem_of(act: Callable[..., Any], *arguments: Any) -> str | None:
     return None
 
 
-def test_encode_and_collate_travel_to_spawned_workers(bundle: Bundle) -> None:
-    encode, collate, decode = pickle.loads(pickle.dumps((bundle.encode, bundle.collate, bundle.decode)))
+def test_encode_and_collate_travel_to_spawned_workers(bundle: Architecture) -> None:
+    encode, collate = pickle.loads(pickle.dumps((bundle.encode, bundle.collate)))
     row = encode(example(), clip())
     assert torch.equal(collate([row])["labels"], batch(bundle, (1.0,))["labels"])
-    assert decode(row["labels"]["transcribe"]) == TRANSCRIPTS[0]
+    assert bundle.text(row["labels"]["transcribe"]) == TRANSCRIPTS[0]
 
 
 LAYERS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=5)

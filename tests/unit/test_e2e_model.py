@@ -9,7 +9,7 @@ import torch
 from e2e_tiny import RATE, TRANSCRIPTS, TRANSLATIONS, batch, clip, example, inputs, tiny
 from transformers import AutoFeatureExtractor, AutoProcessor, MBart50Tokenizer, SpeechEncoderDecoderModel
 
-from training.models.architecture import Bundle
+from training.models.architecture import Architecture
 from training.models.common.ctc import ctc_loss
 from training.models.common.targets import IGNORED
 
@@ -17,14 +17,14 @@ SECONDS = (1.1, 1.3, 1.5, 1.2)
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
+def bundle() -> Architecture:
     made = tiny()
     made.model.eval()
     return made
 
 
 @pytest.fixture(scope="module")
-def trained() -> Bundle:
+def trained() -> Architecture:
     """A model that knows four clips by heart, so that what it generates depends on what it hears."""
     bundle = tiny()
     made = inputs(batch(bundle, SECONDS))
@@ -40,7 +40,7 @@ def trained() -> Bundle:
     return bundle
 
 
-def stock_of(bundle: Bundle, folder: Path) -> SpeechEncoderDecoderModel:
+def stock_of(bundle: Architecture, folder: Path) -> SpeechEncoderDecoderModel:
     bundle.model.save_pretrained(folder)
     bundle.processor.save_pretrained(folder)
     return SpeechEncoderDecoderModel.from_pretrained(folder)
@@ -91,7 +91,7 @@ def test_trap_07_the_trainer_is_told_how_the_loss_is_normalised() -> None:
     assert tiny().model.accepts_loss_kwargs is True
 
 
-def test_a_clip_has_the_same_loss_alone_and_beside_a_longer_one(bundle: Bundle) -> None:
+def test_a_clip_has_the_same_loss_alone_and_beside_a_longer_one(bundle: Architecture) -> None:
     short = bundle.encode(example(0), clip(0, 1.0))
     long = bundle.encode(example(1), clip(1, 2.5))
     alone = inputs(bundle.collate([short]))
@@ -130,18 +130,18 @@ def test_cross_attention_never_looks_at_padding(norm: str, monkeypatch: pytest.M
     torch.testing.assert_close(bundle.model(**made).loss, clean, rtol=1e-6, atol=0)
 
 
-def test_trap_27_the_encoder_runs_once_for_both_tasks(bundle: Bundle) -> None:
+def test_trap_27_the_encoder_runs_once_for_both_tasks(bundle: Architecture) -> None:
     calls: list[int] = []
     handle = bundle.model.encoder.register_forward_hook(lambda *a: calls.append(1))
     made = batch(bundle)
     bundle.model(**inputs(made))
     assert len(calls) == 1
-    bundle.generate(bundle.model, made, max_new_tokens=4)
+    bundle.generate(made, max_new_tokens=4)
     handle.remove()
     assert len(calls) == 2
 
 
-def test_keys_of_a_clip_are_computed_once_for_both_tasks(bundle: Bundle) -> None:
+def test_keys_of_a_clip_are_computed_once_for_both_tasks(bundle: Architecture) -> None:
     seen: list[int] = []
     attention = bundle.model.decoder.base_model.decoder.layers[0].encoder_attn
     hook = attention.k_proj.register_forward_hook(lambda module, given, made: seen.append(len(made)))
@@ -182,7 +182,7 @@ def test_stock_transformers_loads_the_folder_and_computes_the_same(tmp_path: Pat
     torch.testing.assert_close(bundle.model(**call).logits, stock(**call).logits)
 
 
-def test_stock_processors_load_from_the_folder(bundle: Bundle, tmp_path: Path) -> None:
+def test_stock_processors_load_from_the_folder(bundle: Architecture, tmp_path: Path) -> None:
     bundle.processor.save_pretrained(tmp_path)
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
     processor = AutoProcessor.from_pretrained(tmp_path)
@@ -193,12 +193,14 @@ def test_stock_processors_load_from_the_folder(bundle: Bundle, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_generation_equals_stock_generation_one_by_one(beams: int, trained: Bundle, tmp_path: Path) -> None:
+def test_generation_equals_stock_generation_one_by_one(
+    beams: int, trained: Architecture, tmp_path: Path
+) -> None:
     bundle = trained
     stock = stock_of(bundle, tmp_path).eval()
     made = batch(bundle, SECONDS)
     settings = {"max_new_tokens": 40, "num_beams": beams}
-    ours = bundle.generate(bundle.model, made, **settings)
+    ours = bundle.generate(made, **settings)
     prompts = made["decoder_input_ids"][:, :, : made["prompt_length"]]
     for i, samples in enumerate(made["attention_mask"].sum(dim=1).tolist()):
         for j, task in enumerate(bundle.tasks):
@@ -208,22 +210,22 @@ def test_generation_equals_stock_generation_one_by_one(beams: int, trained: Bund
                 decoder_input_ids=prompts[i, j : j + 1],
                 **settings,
             )[0, made["prompt_length"] :]
-            assert bundle.decode(ours[task][i].tolist()) == bundle.decode(alone.tolist())
+            assert bundle.text(ours[task][i].tolist()) == bundle.text(alone.tolist())
             assert ours[task][i, : len(alone)].tolist() == alone.tolist()
 
 
-def test_generation_takes_the_states_of_a_forward_pass(bundle: Bundle) -> None:
+def test_generation_takes_the_states_of_a_forward_pass(bundle: Architecture) -> None:
     made = batch(bundle)
-    fresh = bundle.generate(bundle.model, made, max_new_tokens=6)
+    fresh = bundle.generate(made, max_new_tokens=6)
     with torch.no_grad():
         states = bundle.model(**inputs(made)).encoder_last_hidden_state
-    again = bundle.generate(bundle.model, made, states=states, max_new_tokens=6)
+    again = bundle.generate(made, states=states, max_new_tokens=6)
     assert all(torch.equal(fresh[task], again[task]) for task in bundle.tasks)
 
 
-def test_decoding_survives_ids_beyond_the_vocabulary(bundle: Bundle) -> None:
+def test_decoding_survives_ids_beyond_the_vocabulary(bundle: Architecture) -> None:
     ids = bundle.encode(example(1), clip())["labels"]["transcribe"]
-    assert bundle.decode([*ids, 1, 1, 999_999]) == TRANSCRIPTS[1]
+    assert bundle.text([*ids, 1, 1, 999_999]) == TRANSCRIPTS[1]
 
 
 def test_a_frozen_feature_encoder_keeps_no_graph() -> None:
@@ -280,7 +282,7 @@ def test_label_smoothing_reaches_the_loss() -> None:
     assert bundle.model(**made).loss != plain
 
 
-def test_rows_without_a_translation_add_nothing(bundle: Bundle) -> None:
+def test_rows_without_a_translation_add_nothing(bundle: Architecture) -> None:
     partial = example(1, texts={"transcribe": TRANSCRIPTS[1]})
     made = bundle.collate([bundle.encode(example(0), clip(0)), bundle.encode(partial, clip(1))])
     only = {**inputs(made), "labels": made["labels"].clone()}
@@ -289,9 +291,9 @@ def test_rows_without_a_translation_add_nothing(bundle: Bundle) -> None:
     torch.testing.assert_close(bundle.model(**only).loss, bundle.model(**first).loss, rtol=1e-5, atol=0)
 
 
-def test_it_learns_both_tasks_of_four_clips(trained: Bundle) -> None:
+def test_it_learns_both_tasks_of_four_clips(trained: Architecture) -> None:
     made = batch(trained, SECONDS)
     assert trained.model(**inputs(made)).loss < 0.05
-    spoken = trained.generate(trained.model, made, max_new_tokens=40)
+    spoken = trained.generate(made, max_new_tokens=40)
     assert [trained.decode(row) for row in spoken["transcribe"].tolist()] == list(TRANSCRIPTS)
     assert [trained.decode(row) for row in spoken["translate"].tolist()] == list(TRANSLATIONS)

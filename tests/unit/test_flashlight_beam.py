@@ -59,15 +59,18 @@ def test_both_searches_hear_the_same_where_words_are_known(tmp_path: Path) -> No
 @needs_extra
 def test_words_have_times_and_confidence(tmp_path: Path) -> None:
     write_arpa(estimate(sentences(50, 0), 2).model, tmp_path / "lm.arpa")
-    frames = CtcFrames(
-        tokens=VOCABULARY.tokens, blank=0, seconds_per_frame=0.02, log_probs=lambda model, batch: []
+    made = CtcFrames(
+        tokens=VOCABULARY.tokens,
+        blank=0,
+        seconds_per_frame=0.02,
+        log_probs=lambda model, batch, states=None: [],
     )
 
-    class Bundle:
-        ctc = frames
+    class Model:
+        frames = made
 
     options = DecoderOptions(lm=tmp_path / "lm.arpa", search="flashlight")
-    decoder = options.decoder(Bundle())  # type: ignore[arg-type]
+    decoder = options.decoder(Model())  # type: ignore[arg-type]
     assert decoder is not None
     said = decoder(noisy("cab dad", 0, noise=0.2))
     assert [word.text for word in said.words] == ["cab", "dad"]
@@ -75,7 +78,7 @@ def test_words_have_times_and_confidence(tmp_path: Path) -> None:
     assert 0.5 < said.words[0].confidence <= 1.0
     assert decoder(np.zeros((0, 7), dtype=np.float32)).text == ""
     with pytest.raises(UserError, match="--lm"):
-        DecoderOptions(search="flashlight", beam_width=5).decoder(Bundle())  # type: ignore[arg-type]
+        DecoderOptions(search="flashlight", beam_width=5).decoder(Model())  # type: ignore[arg-type]
 
 
 def test_what_it_cannot_serve_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

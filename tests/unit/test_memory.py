@@ -16,7 +16,8 @@ from training.config.load import config_from, load_config
 from training.data.sampler import Joining
 from training.decoding.predict import longest_hypothesis
 from training.engine import freezing as trainable
-from training.models.architecture import BuildContext, Bundle, load, model_inputs
+from training.models.architecture import Architecture, BuildContext, model_inputs
+from training.models.lookup import load
 from training.planning import memory, worst_case
 from training.planning.fake_step import NotCountable, Phantom
 
@@ -24,13 +25,13 @@ torch.set_num_threads(1)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def tiny_whisper(**options: Any) -> Bundle:
+def tiny_whisper(**options: Any) -> Architecture:
     return whisper_assets.tiny(
         sizes={"d_model": 64, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256}, **options
     )
 
 
-def tiny_e2e(**options: Any) -> Bundle:
+def tiny_e2e(**options: Any) -> Architecture:
     """With wav2vec2's own convolutions: what kernels use inside, which no plan sees, grows with their length."""
     convolutions = {
         "conv_dim": [32] * 7,
@@ -49,11 +50,11 @@ BUNDLES = {
 }
 
 
-def batch_of(bundle: Bundle, rows: int = 3, seconds: float = 4.0) -> dict[str, Any]:
+def batch_of(bundle: Architecture, rows: int = 3, seconds: float = 4.0) -> dict[str, Any]:
     return bundle.collate([worst_case.synthetic_features(bundle, seconds, 40)] * rows)
 
 
-def phantom_of(bundle: Bundle, **changes: Any) -> Phantom:
+def phantom_of(bundle: Architecture, **changes: Any) -> Phantom:
     return Phantom(bundle.model, **{"cuda": False, "precision": "fp32", "checkpointing": False, **changes})
 
 
@@ -62,7 +63,7 @@ def size_of(batch: dict[str, Any]) -> int:
     return sum(t.numel() * t.element_size() for t in model_inputs(batch).values() if torch.is_tensor(t))
 
 
-def real_peak(bundle: Bundle, batch: dict[str, Any]) -> int:
+def real_peak(bundle: Architecture, batch: dict[str, Any]) -> int:
     """The most bytes that torch's CPU allocator had given out at once during a real step."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -80,7 +81,7 @@ def real_peak(bundle: Bundle, batch: dict[str, Any]) -> int:
     return peak
 
 
-def really_saved(bundle: Bundle, batch: dict[str, Any]) -> int:
+def really_saved(bundle: Architecture, batch: dict[str, Any]) -> int:
     """Bytes that autograd saves in a real forward pass, each storage once, without the weights; and the batch."""
     inputs = [t for t in model_inputs(batch).values() if torch.is_tensor(t)]
     left_out = {t.untyped_storage().data_ptr() for t in [*bundle.model.parameters(), *inputs]}

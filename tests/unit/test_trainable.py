@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,13 +17,24 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from training.engine import freezing as trainable
 from training.errors import UserError
-from training.models.architecture import BuildContext, Bundle, load, model_inputs
+from training.models.architecture import Architecture, BuildContext, ParameterGroups, model_inputs
+from training.models.lookup import load
 
 Names = set[str]
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
 # Not used in a forward pass without SpecAugment; a key's bias shifts all scores alike.
 WITHOUT_GRADIENT = ("encoder.masked_spec_embed", "*k_proj.bias")
+
+
+def with_groups(bundle: Architecture, groups: ParameterGroups) -> Architecture:
+    """The same architecture with other parameter groups."""
+
+    class Changed(type(bundle)):
+        def parameter_groups(self):
+            return groups
+
+    return Changed(**{one.name: getattr(bundle, one.name) for one in fields(bundle)})
 
 
 @pytest.fixture(autouse=True)
@@ -35,12 +46,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def whisper() -> tuple[Bundle, dict[str, Any]]:
+def whisper() -> tuple[Architecture, dict[str, Any]]:
     bundle = whisper_assets.tiny()
     return bundle, model_inputs(bundle.collate(whisper_assets.features(bundle, (0.5, 0.8))))
 
 
-def e2e() -> tuple[Bundle, dict[str, Any]]:
+def e2e() -> tuple[Architecture, dict[str, Any]]:
     bundle = e2e_tiny.tiny()
     return bundle, model_inputs(e2e_tiny.batch(bundle, (0.6, 0.5)))
 
@@ -67,7 +78,7 @@ def matching(names: Names, *patterns: str) -> Names:
 
 
 def assert_learns(
-    bundle: Bundle, batch: dict[str, Any], expected: Callable[[Names], Names], **how: Any
+    bundle: Architecture, batch: dict[str, Any], expected: Callable[[Names], Names], **how: Any
 ) -> None:
     """Exactly the expected parameters change; those that get no gradient in any case are left out."""
     model, plan = trainable.apply(bundle, **how)
@@ -83,13 +94,15 @@ def assert_learns(
 @BOTH
 def test_all_learns_everything_but_what_the_architecture_keeps(make):
     bundle, batch = make()
-    assert_learns(bundle, batch, lambda names: names - matching(names, *bundle.frozen))
+    assert_learns(bundle, batch, lambda names: names - matching(names, *bundle.parameter_groups().frozen))
 
 
 @BOTH
 def test_lna_learns_layer_norms_and_attention_only(make):
     bundle, batch = make()
-    assert_learns(bundle, batch, lambda names: matching(names, *bundle.groups["lna"]), mode="lna")
+    assert_learns(
+        bundle, batch, lambda names: matching(names, *bundle.parameter_groups().patterns["lna"]), mode="lna"
+    )
     model = bundle.model
     assert not any(
         p.requires_grad for n, p in model.named_parameters() if ".fc1." in n or "embed_tokens" in n
@@ -122,20 +135,20 @@ def test_a_new_ctc_head_learns_whatever_is_frozen(architecture, mode):
 @BOTH
 def test_frozen_encoder(make):
     bundle, batch = make()
-    encoder = bundle.groups["encoder"]
+    encoder = bundle.parameter_groups().patterns["encoder"]
     assert_learns(bundle, batch, lambda names: names - matching(names, *encoder), freeze_encoder=True)
 
 
 @BOTH
 def test_frozen_feature_encoder(make):
     bundle, batch = make()
-    front = (*bundle.groups["feature_encoder"], *bundle.frozen)
+    front = (*bundle.parameter_groups().patterns["feature_encoder"], *bundle.parameter_groups().frozen)
     assert_learns(bundle, batch, lambda names: names - matching(names, *front), freeze_feature_encoder=True)
 
 
 def test_freeze_takes_patterns_and_groups():
     bundle, batch = whisper()
-    frozen = ("model.encoder.layers.0.*", "model.decoder.*", *bundle.frozen)
+    frozen = ("model.encoder.layers.0.*", "model.decoder.*", *bundle.parameter_groups().frozen)
     freeze = ("model.encoder.layers.0.*", "decoder")
     assert_learns(bundle, batch, lambda names: names - matching(names, *frozen), freeze=freeze)
 
@@ -185,7 +198,9 @@ def test_a_pattern_that_matches_nothing_is_the_users_mistake(pattern):
 )
 def test_a_group_that_the_architecture_has_not(how, group, key):
     bundle, _ = whisper()
-    bundle = replace(bundle, groups={k: v for k, v in bundle.groups.items() if k != group})
+    groups = bundle.parameter_groups()
+    known = {k: v for k, v in groups.patterns.items() if k != group}
+    bundle = with_groups(bundle, replace(groups, patterns=known))
     with pytest.raises(UserError, match=f"{key}: this architecture has no {group} group"):
         trainable.apply(bundle, **how)
 
@@ -223,7 +238,9 @@ class Record(TrainerCallback):
         self.steps.append((changed, counts))
 
 
-def train(bundle: Bundle, model: Any, plan: trainable.TrainablePlan, folder: Any, thaw_at: int) -> Record:
+def train(
+    bundle: Architecture, model: Any, plan: trainable.TrainablePlan, folder: Any, thaw_at: int
+) -> Record:
     record = Record(plan, thaw_at)
     args = TrainingArguments(
         output_dir=str(folder),
@@ -268,7 +285,11 @@ def test_the_encoder_thaws_and_its_optimiser_state_starts_then(mode, tmp_path):
 def test_what_is_frozen_for_good_does_not_thaw():
     bundle, _ = whisper()
     model, plan = trainable.apply(bundle, freeze_feature_encoder=True, freeze_encoder_epochs=1)
-    assert plan.thaw and not matching(set(plan.thaw), *bundle.groups["feature_encoder"], *bundle.frozen)
+    assert plan.thaw and not matching(
+        set(plan.thaw),
+        *bundle.parameter_groups().patterns["feature_encoder"],
+        *bundle.parameter_groups().frozen,
+    )
     trainable.freeze_for_now(model, plan)
     trainable.thaw(model, plan)
     conv = dict(model.named_parameters())["model.encoder.conv1.weight"]
@@ -342,9 +363,10 @@ def test_trap_27_no_task_type_puts_arguments_into_the_forward():
 @needs_peft
 def test_modules_without_pretrained_weights_can_learn_beside_adapters():
     bundle, batch = e2e()
-    group = {**bundle.groups, "lora_save": ("enc_to_dec_proj",)}
+    groups = bundle.parameter_groups()
+    saved = replace(groups, patterns={**groups.patterns, "lora_save": ("enc_to_dec_proj",)})
     assert "enc_to_dec_proj.weight" in dict(bundle.model.named_parameters())
-    model, _ = trainable.apply(replace(bundle, groups=group), mode="lora")
+    model, _ = trainable.apply(with_groups(bundle, saved), mode="lora")
     changed, _ = changed_by_two_steps(model, batch)
     learned = {name for name in changed if ".lora_" not in name}
     assert {trainable.plain_name(name) for name in learned} == {

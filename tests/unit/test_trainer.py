@@ -26,6 +26,7 @@ from training.engine import freezing as trainable
 from training.engine.trainer import NotFiniteError
 from training.errors import UserError
 from training.evaluation.evaluate import evaluate
+from training.models.architecture import DecodeOptions
 
 durations = st.lists(st.floats(0.1, 30), min_size=4, max_size=80)
 
@@ -248,8 +249,8 @@ def test_evaluation_is_keyed_by_id_and_leaves_the_random_draws_alone(tmp_path):
 def test_hypotheses_do_not_depend_on_the_batch_in_full_context(tmp_path):
     bundle = tiny(encoder_context="full")
     dataset = InMemory(bundle)
-    together = predict(bundle, dataset, batch_seconds=60.0, generation={"max_new_tokens": 8})
-    alone = predict(bundle, dataset, batch_seconds=0.1, generation={"max_new_tokens": 8})
+    together = predict(bundle, dataset, batch_seconds=60.0, options=DecodeOptions(max_new_tokens=8))
+    alone = predict(bundle, dataset, batch_seconds=0.1, options=DecodeOptions(max_new_tokens=8))
     texts = [[(h.id, h.task, h.text) for h in result.hypotheses] for result in (together, alone)]
     assert texts[0] == texts[1]
     assert together.loss == pytest.approx(alone.loss, rel=1e-5)
@@ -262,17 +263,18 @@ def test_trap_19_ignored_labels_never_reach_decode():
     generated: list[list[int]] = []
     decoded: list[list[int]] = []
 
-    def generate(*args, **options):
-        said = bundle.generate(*args, **options)
-        generated.extend(row for ids in said.values() for row in ids.tolist())
-        return said
+    class Watched(type(bundle)):
+        def generate(self, *args, **options):
+            said = super().generate(*args, **options)
+            generated.extend(row for ids in said.values() for row in ids.tolist())
+            return said
 
-    def decode(ids):
-        decoded.append(list(ids))
-        return bundle.decode(ids)
+        def text(self, ids):
+            decoded.append(list(ids))
+            return super().text(ids)
 
-    listening = dataclasses.replace(bundle, generate=generate, decode=decode)
-    result = predict(listening, dataset, generation={"max_new_tokens": 6}, batch_seconds=4.0)
+    watched = Watched(**{one.name: getattr(bundle, one.name) for one in dataclasses.fields(bundle)})
+    result = predict(watched, dataset, options=DecodeOptions(max_new_tokens=6), batch_seconds=4.0)
     assert min(min(ids) for ids in decoded) >= 0
     assert decoded == generated
     assert [row.id for row in result.examples] == [row.id for row in dataset.manifest]
@@ -289,7 +291,7 @@ def test_rows_without_a_language_are_scored_in_the_models():
     whole = {"transcribe": TRANSCRIPT, "translate": TRANSLATION}
     dataset.manifest[0] = dataclasses.replace(dataset.manifest[0], texts=whole)
     dataset.manifest[1] = dataclasses.replace(dataset.manifest[1], language="en")
-    result = predict(bundle, dataset, generation={"max_new_tokens": 4})
+    result = predict(bundle, dataset, options=DecodeOptions(max_new_tokens=4))
     spoken = [(row.language, row.target_language) for row in result.examples]
     assert spoken == [("en", "vi") if i == 1 else ("vi", "vi") for i in range(len(LENGTHS))]
     report = evaluate(result.examples, result.hypotheses, meta={}, resamples=50).report
@@ -301,9 +303,11 @@ def test_rows_without_a_language_are_scored_in_the_models():
 def test_two_ranks_see_what_one_sees():
     bundle = tiny(encoder_context="full")
     dataset = InMemory(bundle)
-    whole = predict(bundle, dataset, generation={"max_new_tokens": 4}, batch_seconds=2.0)
+    whole = predict(bundle, dataset, options=DecodeOptions(max_new_tokens=4), batch_seconds=2.0)
     parts = [
-        predict(bundle, dataset, generation={"max_new_tokens": 4}, batch_seconds=2.0, rank=rank, world=2)
+        predict(
+            bundle, dataset, options=DecodeOptions(max_new_tokens=4), batch_seconds=2.0, rank=rank, world=2
+        )
         for rank in range(2)
     ]
     rows = sorted((row for part in parts for row in part.predictions), key=lambda row: row.row)

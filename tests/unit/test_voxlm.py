@@ -105,7 +105,7 @@ def test_trap_03_generation_goes_on_from_the_prompt_of_training(bundle):
     """Left padded, in a batch, over the cache: the tokens that the unpadded row alone foretells one by one."""
     rows = assets.features(bundle)
     model = bundle.model.eval()
-    together = bundle.generate(model, bundle.collate(rows), max_new_tokens=6, do_sample=False)["transcribe"]
+    together = bundle.generate(bundle.collate(rows), max_new_tokens=6, do_sample=False)["transcribe"]
     for i, row in enumerate(rows):
         batch = bundle.collate([row])
         # The context of the batch decides what the encoder hears behind a clip: the same for both.
@@ -123,12 +123,12 @@ def test_trap_03_generation_goes_on_from_the_prompt_of_training(bundle):
 def test_states_that_are_known_are_not_computed_again(bundle, monkeypatch):
     batch = bundle.collate(assets.features(bundle))
     model = bundle.model.eval()
-    fresh = bundle.generate(model, batch, max_new_tokens=4, do_sample=False)["transcribe"]
+    fresh = bundle.generate(batch, max_new_tokens=4, do_sample=False)["transcribe"]
     states = model(**model_inputs(batch)).encoder_last_hidden_state
     monkeypatch.setattr(model, "encode", lambda features: pytest.fail("encoded twice"))
-    again = bundle.generate(model, batch, states=states, max_new_tokens=4, do_sample=False, num_beams=1)
+    again = bundle.generate(batch, states=states, max_new_tokens=4, do_sample=False, num_beams=1)
     assert torch.equal(again["transcribe"], fresh)
-    bundle.generate(model, batch, states=states, max_new_tokens=4, do_sample=False, num_beams=3)
+    bundle.generate(batch, states=states, max_new_tokens=4, do_sample=False, num_beams=3)
 
 
 def test_sound_and_placeholders_must_agree(bundle):
@@ -194,8 +194,7 @@ def test_phase_2_trains_the_aligner_alone_and_its_loss_reaches_all_of_it(aligned
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     model.train()
     batch = aligned.collate(assets.features(aligned))
-    assert batch["labels"].shape == (2, 1, 12)  # a start and an end for each of six and four words
-    assert (batch["labels"] != -100).sum() == 20
+    assert batch["supervised"].tolist() == [12, 8]  # a start and an end for each of six and four words
     model(**model_inputs(batch)).loss.backward()
     optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
@@ -214,7 +213,7 @@ def test_phase_2_learns_when_words_are_spoken(folder, phase1):
         model(**model_inputs(batch)).loss.backward()
         optimizer.step()
     model.eval()
-    found = bundle.align(model, batch, list(assets.TEXTS[:2]))
+    found = bundle.aligner(model, batch, list(assets.TEXTS[:2]))
     for words, row in zip(found, rows, strict=True):
         assert [word.text for word in words] == assets.TEXTS[int(row["id"][1])].split()
         for word, start, end in zip(words, row["starts"], row["ends"], strict=True):
@@ -225,20 +224,20 @@ def test_aligning_gives_every_row_the_same_alone_and_in_a_batch(aligned):
     rows = assets.features(aligned, (2.5, 2.5))
     model = aligned.model.eval()
     texts = ["a cat", "we met at noon again"]
-    together = aligned.align(model, aligned.collate(rows), texts)
+    together = aligned.aligner(model, aligned.collate(rows), texts)
     for row, text, words in zip(rows, texts, together, strict=True):
-        (alone,) = aligned.align(model, aligned.collate([row]), [text])
+        (alone,) = aligned.aligner(model, aligned.collate([row]), [text])
         assert [(w.text, round(w.start, 3), round(w.end, 3), round(w.confidence, 4)) for w in words] == [
             (w.text, round(w.start, 3), round(w.end, 3), round(w.confidence, 4)) for w in alone
         ]
-    assert aligned.align(model, aligned.collate(rows), ["", "noon"])[0] == ()
+    assert aligned.aligner(model, aligned.collate(rows), ["", "noon"])[0] == ()
 
 
 def test_a_words_confidence_is_the_probability_of_its_tokens(aligned):
     model = aligned.model.eval()
     batch = aligned.collate(assets.features(aligned, (1.0,)))
-    (words,) = aligned.align(model, batch, ["a cat sat"])
-    said = aligned.collate.texts([aligned.encode.heard("a cat sat")], batch["frames"])
+    (words,) = aligned.aligner(model, batch, ["a cat sat"])
+    said = aligned.collate.texts([aligned.encode.spoken("a cat sat")], batch["frames"])
     with torch.no_grad():
         logits = model(
             input_ids=said["input_ids"], input_features=batch["input_features"], frames=batch["frames"]
@@ -282,8 +281,8 @@ def test_the_folder_loads_through_the_auto_classes(folder, aligned):
     assert not any("decoder" in name for name in model.state_dict())  # Whisper's is not kept
     batch = aligned.collate(assets.features(aligned))
     assert torch.equal(
-        aligned.generate(model, batch, max_new_tokens=4, do_sample=False)["transcribe"],
-        aligned.generate(aligned.model.eval(), batch, max_new_tokens=4, do_sample=False)["transcribe"],
+        aligned.generate(batch, max_new_tokens=4, do_sample=False)["transcribe"],
+        aligned.generate(batch, model=aligned.model.eval(), max_new_tokens=4, do_sample=False)["transcribe"],
     )
 
 
@@ -376,7 +375,7 @@ def test_words_end_with_the_clip(aligned, monkeypatch):
         return dataclasses.replace(found, end_logits=late)
 
     monkeypatch.setattr(model, "point", last)
-    (words,) = aligned.align(model, batch, ["a cat"])
+    (words,) = aligned.aligner(model, batch, ["a cat"])
     assert words[-1].end == 1.0
 
 
@@ -384,7 +383,7 @@ def test_trap_07_of_the_aligner_too(aligned):
     rows = assets.features(aligned, (1.0, 1.0))
     model = aligned.model.eval()
     whole = aligned.collate(rows)
-    items = (whole["labels"] != -100).sum()
+    items = whole["supervised"].sum()
     parts = [model(**model_inputs(aligned.collate([row])), num_items_in_batch=items).loss for row in rows]
     torch.testing.assert_close(sum(parts), model(**model_inputs(whole)).loss)
 

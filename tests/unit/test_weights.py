@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model, WhisperConfig
 
 from training.errors import UserError
-from training.models.architecture import BuildContext, load
+from training.models.architecture import BuildContext
 from training.models.common.weights import load_whole
 from training.models.e2e.parts import fetch
+from training.models.lookup import load
 from training.models.whisper.model import MultitaskWhisper
 
 ENCODER = Wav2Vec2Config(

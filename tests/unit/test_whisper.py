@@ -83,7 +83,7 @@ def test_trap_03_the_prompt_that_generate_is_given_is_the_trained_one(full, monk
             seen.update(prompts=prompts) or torch.zeros(2, 2, 1, dtype=torch.long)
         ),
     )
-    full.generate(full.model, batch)
+    full.generate(batch)
     assert torch.equal(seen["prompts"], batch["decoder_input_ids"][:, :, :4])
     assert not torch.equal(seen["prompts"][:, 0], seen["prompts"][:, 1])
 
@@ -209,7 +209,7 @@ def test_trap_27_the_encoder_runs_once_for_both_tasks(full, monkeypatch):
     )
     batch = full.collate(features(full))
     full.model(**model_inputs(batch))
-    full.generate(full.model, batch, max_new_tokens=2)
+    full.generate(batch, max_new_tokens=2)
     assert calls == [2, 2]
 
 
@@ -242,7 +242,7 @@ def test_keys_of_a_clip_are_computed_once_for_both_tasks(full):
     hook = attention.k_proj.register_forward_hook(lambda module, given, made: seen.append(len(made)))
     batch = full.collate(features(full))
     full.model(**model_inputs(batch))
-    full.generate(full.model, batch, max_new_tokens=3)
+    full.generate(batch, max_new_tokens=3)
     hook.remove()
     assert seen == [2, 2]
 
@@ -261,7 +261,7 @@ def test_a_row_without_a_translation_teaches_none_and_can_be_translated(full):
     assert batch["decoder_input_ids"][0, 1, :4].tolist() == ids_of(
         full, "<|startoftranscript|>", "<|vi|>", "<|translate|>", "<|notimestamps|>"
     )
-    assert full.generate(full.model, batch, max_new_tokens=3)["translate"].shape == (1, 3)
+    assert full.generate(batch, max_new_tokens=3)["translate"].shape == (1, 3)
 
 
 def test_saved_folder_is_a_stock_whisper(full, tmp_path):
@@ -279,7 +279,7 @@ def test_saved_folder_is_a_stock_whisper(full, tmp_path):
         0
     ].tolist()
     batch = full.collate([full.encode(example("a", 2.0), waveform)])
-    ours = full.generate(full.model, batch, max_new_tokens=12, do_sample=False)["transcribe"][0].tolist()
+    ours = full.generate(batch, max_new_tokens=12, do_sample=False)["transcribe"][0].tolist()
     assert ours[: len(theirs)] == theirs
     texts = [TRANSCRIPT, TRANSLATION]
     assert processor.tokenizer(texts).input_ids == full.processor.tokenizer(texts).input_ids
@@ -304,6 +304,6 @@ def test_overfits_a_handful_of_clips_and_says_them_back():
         optimizer.step()
     assert loss.item() < 0.05
     bundle.model.eval()
-    said = bundle.generate(bundle.model, batch, max_new_tokens=40, do_sample=False)
-    assert {bundle.decode(row) for row in said["transcribe"].tolist()} == {TRANSCRIPT}
-    assert {bundle.decode(row) for row in said["translate"].tolist()} == {TRANSLATION}
+    said = bundle.generate(batch, max_new_tokens=40, do_sample=False)
+    assert {bundle.text(row) for row in said["transcribe"].tolist()} == {TRANSCRIPT}
+    assert {bundle.text(row) for row in said["translate"].tolist()} == {TRANSLATION}

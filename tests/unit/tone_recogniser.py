@@ -15,7 +15,14 @@ import torch
 
 from training.data.example import TRANSCRIBE, Example
 from training.decoding.loading import Trained
-from training.models.architecture import Bundle, CtcFrames
+from training.models.architecture import (
+    Architecture,
+    BatchCollator,
+    BuildContext,
+    CtcFrames,
+    ParameterGroups,
+    UtteranceEncoder,
+)
 
 RATE = 16_000
 WORD, GAP, FRAME = 0.3, 0.04, 0.01
@@ -68,25 +75,53 @@ def log_probs(waveform: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Encode:
+class Encode(UtteranceEncoder):
     tasks: tuple[str, ...] = (TRANSCRIBE,)
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
         return {"id": example.id, "seconds": len(waveform) / RATE, "waveform": waveform}
 
-
-def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"waveforms": [row["waveform"] for row in rows], "seconds": sum(row["seconds"] for row in rows)}
-
-
-def generate(model: Any, batch: dict[str, Any], **generation: Any) -> dict[str, torch.Tensor]:
-    rows = [[k for k, _, _ in hear(waveform)] for waveform in batch["waveforms"]]
-    width = max(map(len, rows))
-    return {TRANSCRIBE: torch.tensor([row + [BLANK] * (width - len(row)) for row in rows], dtype=torch.long)}
+    def check(self, example: Example, seconds: float) -> None:
+        return None
 
 
-def decode(ids: Any) -> str:
-    return " ".join(TOKENS[i].removeprefix("▁") for i in ids if i != BLANK)
+@dataclass(frozen=True)
+class Collate(BatchCollator):
+    tasks: tuple[str, ...] = (TRANSCRIBE,)
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        return {
+            "waveforms": [row["waveform"] for row in features],
+            "seconds": sum(row["seconds"] for row in features),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToneWords(Architecture):
+    """A word for each tone."""
+
+    @classmethod
+    def build(cls, options: Any, context: BuildContext) -> Any:
+        raise NotImplementedError
+
+    def parameter_groups(self) -> ParameterGroups:
+        return ParameterGroups()
+
+    @property
+    def positions(self) -> int:
+        return 1000
+
+    def generate(
+        self, batch: Any, *, model: Any = None, states: Any = None, **generation: Any
+    ) -> dict[str, torch.Tensor]:
+        rows = [[k for k, _, _ in hear(waveform)] for waveform in batch["waveforms"]]
+        width = max(map(len, rows))
+        return {
+            TRANSCRIBE: torch.tensor([row + [BLANK] * (width - len(row)) for row in rows], dtype=torch.long)
+        }
+
+    def text(self, ids: Any) -> str:
+        return " ".join(TOKENS[i].removeprefix("▁") for i in ids if i != BLANK)
 
 
 def recogniser(*, ctc: bool) -> Trained:
@@ -95,21 +130,18 @@ def recogniser(*, ctc: bool) -> Trained:
         tokens=TOKENS,
         blank=BLANK,
         seconds_per_frame=FRAME,
-        log_probs=lambda model, batch: [log_probs(waveform) for waveform in batch["waveforms"]],
+        log_probs=lambda model, batch, states=None: [log_probs(waveform) for waveform in batch["waveforms"]],
     )
     model: Any = torch.nn.Linear(1, 1)
-    bundle = Bundle(
+    bundle = ToneWords(
         languages=("en", "en"),
         model=model,
         processor=None,
         tasks=(TRANSCRIBE,),
         sample_rate=RATE,
         encode=Encode(),
-        collate=collate,
-        generate=generate,
-        decode=decode,
-        groups={},
-        ctc=frames if ctc else None,
+        collate=Collate(),
+        frames=frames if ctc else None,
     )
     return Trained(bundle, Path("tones"), "tones", None)
 

@@ -11,6 +11,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments, set_seed
 from whisper_assets import TRANSCRIPT, TRANSLATION, example, noise, tiny
 
+from training.data.sampler import BatchPolicy
 from training.engine.trainer import SpeechTrainer
 from training.evaluation.quick_scores import corpus_scores
 
@@ -78,9 +79,7 @@ def make_trainer(
         args=args,
         train_dataset=dataset,
         eval_dataset=dataset,
-        batch_size=batch_size,
-        max_batch_seconds=None,
-        eval_batch_seconds=4.0,
+        policy=BatchPolicy(batch_size=batch_size, eval_seconds=4.0),
         score=corpus_scores,
         callbacks=callbacks,
         **(options or {}),

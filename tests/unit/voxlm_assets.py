@@ -8,7 +8,8 @@ from typing import Any
 import whisper_assets
 
 from training.data.example import AudioRef, Example, Word
-from training.models.architecture import BuildContext, Bundle, load
+from training.models.architecture import Architecture, BuildContext
+from training.models.lookup import load
 from training.models.voxlm import causal_lm as causal
 
 TEXTS = ("a cat sat on the mat", "the dog ran home", "we met at noon", "she sells sea shells")
@@ -32,7 +33,7 @@ def context() -> BuildContext:
     return BuildContext(texts=lambda: (("transcribe", "en", text) for text in TEXTS))
 
 
-def tiny(folder: Path, **options: Any) -> Bundle:
+def tiny(folder: Path, **options: Any) -> Architecture:
     """A new one of the two folders in ``folder`` (see `parts`), or what ``name`` says."""
     module = load("voxlm")
     known = {"encoder_context": "trimmed", "context_margin_seconds": 0.5, "max_label_tokens": 64}
@@ -41,7 +42,7 @@ def tiny(folder: Path, **options: Any) -> Bundle:
     return module.build(module.Options(**{**known, **options}), context())
 
 
-def saved(bundle: Bundle, folder: Path) -> Path:
+def saved(bundle: Architecture, folder: Path) -> Path:
     """The bundle's folder, as a run writes it."""
     bundle.model.save_pretrained(folder)
     bundle.processor.save_pretrained(folder)
@@ -61,7 +62,7 @@ def example(name: str, seconds: float, text: str | None = None) -> Example:
 
 
 def features(
-    bundle: Bundle, lengths: tuple[float, ...] = (1.0, 2.5), texts: tuple[str, ...] = TEXTS
+    bundle: Architecture, lengths: tuple[float, ...] = (1.0, 2.5), texts: tuple[str, ...] = TEXTS
 ) -> list[Any]:
     """Encoded noise of the given lengths in seconds, with these texts."""
     return [

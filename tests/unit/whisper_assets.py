@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from training.data.example import AudioRef, Example
-from training.models.architecture import BuildContext, Bundle, load
+from training.models.architecture import Architecture, BuildContext
+from training.models.lookup import load
 
 TRANSCRIPT = "Xin chào các bạn hôm nay chúng ta meeting nhé"
 TRANSLATION = "Xin chào các bạn hôm nay chúng ta họp nhé"
@@ -27,7 +28,7 @@ SIZES = {
 }
 
 
-def tiny(**options: Any) -> Bundle:
+def tiny(**options: Any) -> Architecture:
     """A Whisper of some 40,000 weights."""
     module = load("whisper")
     sizes = {**SIZES, **options.pop("sizes", {})}
@@ -45,7 +46,7 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(round(seconds * 16000)).astype(np.float32) * 0.1
 
 
-def features(bundle: Bundle, lengths: tuple[float, ...] = (1.0, 2.5)) -> list[dict[str, Any]]:
+def features(bundle: Architecture, lengths: tuple[float, ...] = (1.0, 2.5)) -> list[dict[str, Any]]:
     """Encoded utterances of the given lengths in seconds, with both texts."""
     return [
         bundle.encode(example(f"u{i}", n, transcribe=TRANSCRIPT, translate=TRANSLATION), noise(n, i))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import WhisperProcessor
 
 from training.errors import UserError
-from training.models.architecture import Batch, DomainPrediction, Domains, ParameterGroups
+from training.models.architecture import Batch, BuildContext, DomainPrediction, Domains, ParameterGroups
 from training.models.common import SETTINGS
 from training.models.domain_whisper import config
 from training.models.domain_whisper.collator import (
@@ -37,6 +37,12 @@ class DomainWhisper(Whisper):
 
     token_ids: tuple[int, ...]
     unfreeze: Unfreeze
+
+    @classmethod
+    def build(cls, options: Any, context: BuildContext) -> Self:
+        made = super().build(options, context)
+        made.parameter_groups()  # refuses more blocks than there are
+        return made
 
     @classmethod
     def parts(cls, options: Any, processor: WhisperProcessor, model: MultitaskWhisper) -> dict[str, Any]:
