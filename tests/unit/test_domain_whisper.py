@@ -17,7 +17,7 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, Seq2SeqTraini
 from whisper_assets import SIZES, TEXTS, TRANSCRIPT, example, noise
 
 from training.cli import evaluate as run_evaluation
-from training.data.sampler import BatchPolicy
+from training.data.batch_policy import BatchPolicy
 from training.decoding.loading import Trained, load_trained, with_domain
 from training.decoding.predict import predict
 from training.engine import freezing as trainable

@@ -295,5 +295,5 @@ def test_it_learns_both_tasks_of_four_clips(trained: Architecture) -> None:
     made = batch(trained, SECONDS)
     assert trained.model(**inputs(made)).loss < 0.05
     spoken = trained.generate(made, max_new_tokens=40)
-    assert [trained.decode(row) for row in spoken["transcribe"].tolist()] == list(TRANSCRIPTS)
-    assert [trained.decode(row) for row in spoken["translate"].tolist()] == list(TRANSLATIONS)
+    assert [trained.text(row) for row in spoken["transcribe"].tolist()] == list(TRANSCRIPTS)
+    assert [trained.text(row) for row in spoken["translate"].tolist()] == list(TRANSLATIONS)

@@ -11,7 +11,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments, set_seed
 from whisper_assets import TRANSCRIPT, TRANSLATION, example, noise, tiny
 
-from training.data.sampler import BatchPolicy
+from training.data.batch_policy import BatchPolicy
 from training.engine.trainer import SpeechTrainer
 from training.evaluation.quick_scores import corpus_scores
 

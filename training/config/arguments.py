@@ -18,7 +18,7 @@ from training.config.agreement import (
 )
 from training.config.blocks import Training
 from training.config.schema import Config
-from training.data.sampler import BatchPolicy
+from training.data.batch_policy import BatchPolicy
 from training.models.architecture import DecodeOptions
 
 DEFAULT_BATCH = 8

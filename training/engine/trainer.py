@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from training.data.sampler import BatchPolicy, DurationBatchSampler, EpochBatches, Joining, Supervised
+from training.data.batch_policy import BatchPolicy
+from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised
 from training.data.workers import leave_signals_to_the_run
 from training.decoding.predict import Prediction, predict
 from training.engine import checkpoint, tracking
