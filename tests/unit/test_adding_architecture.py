@@ -6,15 +6,19 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from safetensors.torch import load_file
+
+from training.errors import UserError
+from training.models import lookup
+from training.models.lookup import available, load
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "adding-an-architecture.md"
@@ -45,13 +49,13 @@ def block(language: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A copy of the package with the module added, four clips of noise, and what the commands printed."""
+    """A folder with a module of its own, four clips of noise, and what the commands printed."""
     folder = tmp_path_factory.mktemp("adding")
-    shutil.copytree(ROOT / "training", folder / "training", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "training" / "models" / "moonshine.py").write_text(block("python"), encoding="utf-8")
+    (folder / "polyvox_moonshine.py").write_text(block("python"), encoding="utf-8")
     (folder / "moonshine.yaml").write_text(block("yaml"), encoding="utf-8")
     write_clips(folder)
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],
         cwd=folder,
@@ -94,13 +98,34 @@ def test_two_steps_change_encoder_and_decoder(project: tuple[Path, str]) -> None
 def test_its_folder_is_scored_and_transcribes(project: tuple[Path, str]) -> None:
     folder, printed = project
     report = json.loads((folder / "results" / "run_metrics.json").read_text("utf-8"))
-    assert report["meta"]["model_type"] == "moonshine"
+    assert report["meta"]["model_type"] == "polyvox_moonshine:Moonshine"
     assert report["rows"] == {"transcribe": 2, "translate": 2}
     line = json.loads(printed.strip().splitlines()[-1])
     assert line["audio"] == "clip0.wav" and "translate" in line and "transcribe" not in line
 
 
-def test_it_is_not_in_the_house(project: tuple[Path, str]) -> None:
-    from training.models.lookup import available
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("polyvox_moonshine:Moonlight", "cannot be imported"),
+        ("no_such_package:Model", "cannot be imported"),
+        ("collections:OrderedDict", "is no subclass of training.Architecture"),
+        ("moonshine", "unknown architecture 'moonshine'; choose one of ctc,"),
+    ],
+)
+def test_a_name_that_is_no_architecture_is_the_users_mistake(
+    project: tuple[Path, str], name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(project[0]))
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(name)
 
-    assert "moonshine" not in available(), "then the document needs another example"
+
+def test_an_installed_package_is_found_by_its_entry_point(
+    project: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("moonshine", "polyvox_moonshine:Moonshine", lookup.GROUP)
+    monkeypatch.syspath_prepend(str(project[0]))
+    monkeypatch.setattr(lookup, "entry_points", lambda group: [point] if group == lookup.GROUP else [])
+    assert "moonshine" in available()
+    assert load("moonshine").__name__ == "Moonshine"
