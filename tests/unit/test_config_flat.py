@@ -47,7 +47,7 @@ def look(value, path):
 def test_the_printed_block_loads_as_it_stands_and_means_what_it_says(tmp_path):
     found = config(tmp_path)
     model = found.model
-    assert type(model).__module__ == "training.models.ctc.build"
+    assert type(model).__module__ == "training.models.ctc.config"
     assert (model.d_model, model.num_encoder_layers, model.num_heads) == (256, 6, 4)
     assert (model.d_ff, model.dropout) == (1024, 0.1)
     assert (model.sample_rate, found.audio.sample_rate) == (16000, 16000)

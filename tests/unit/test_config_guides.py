@@ -39,7 +39,7 @@ Effect = tuple[Callable[[Config], Any], Any, str, Any]
 
 MODEL: dict[str, Effect] = {
     "model.name": (resolved("model.name"), "openai/whisper-tiny", "a/b", "a/b"),
-    "model.type": (lambda c: type(c.model).__module__, "training.models.whisper.build", "e2e", None),
+    "model.type": (lambda c: type(c.model).__module__, "training.models.whisper.config", "e2e", None),
     "model.language": (resolved("model.language"), "vi", "ko", "ko"),
     "model.task": (resolved("model.tasks"), ("transcribe", "translate"), "translate", ("translate",)),
 }
@@ -87,7 +87,7 @@ EFFECTS: dict[tuple[str, str], Effect] = {
     ("guide_004_dev_whisper", "output.experiment_name"): (argument("run_name"), "whisper_tiny_dev", "n", "n"),
     ("guide_004_dev_e2e", "model.type"): (
         lambda c: type(c.model).__module__,
-        "training.models.e2e.build",
+        "training.models.e2e.config",
         "whisper",
         None,
     ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 TRANSCRIBE = "transcribe"
@@ -85,3 +86,10 @@ class Hypothesis:
     confidence: float | None = None
     words: tuple[SpokenWord, ...] = ()
     domain: str | None = None
+
+
+def mean_confidence(words: Sequence[SpokenWord]) -> float | None:
+    """Geometric mean of the words' confidences; None where there are no words."""
+    if not words:
+        return None
+    return math.exp(sum(math.log(max(word.confidence, 1e-30)) for word in words) / len(words))

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from training.data.example import Hypothesis
+from training.data.example import Hypothesis, mean_confidence
 from training.data.system_files import listed
-from training.decoding.ctc_decoding import mean_confidence
 from training.errors import UserError
 from training.files import atomic_text
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.data.example import SpokenWord
+from training.data.example import SpokenWord, mean_confidence
 from training.decoding.ctc_vocabulary import CtcVocabulary, collapse
 from training.decoding.prefix_beam import Beam, Pruning, WordScorer, prefix_beam_search
 from training.decoding.viterbi import Aligned, align, confidence
-from training.models.architecture import Architecture, CtcFrames, Decoded, DecodeOptions, mean_confidence
+from training.models.architecture import Architecture, CtcFrames, Decoded, DecodeOptions
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from training.data.example import TRANSCRIBE, Example, SpokenWord
+from training.data.example import TRANSCRIBE, Example, SpokenWord, mean_confidence
 from training.models.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -430,15 +430,6 @@ class Architecture(ABC):
         """The processor, and its feature extractor once more under the file name that older readers look for."""
         self.processor.save_pretrained(folder)
         self.processor.feature_extractor.save_pretrained(folder)
-
-
-def mean_confidence(words: Sequence[SpokenWord]) -> float | None:
-    """Geometric mean of the words' confidences; None where there are no words."""
-    import math
-
-    if not words:
-        return None
-    return math.exp(sum(math.log(max(word.confidence, 1e-30)) for word in words) / len(words))
 
 
 def stretched(ids: Sequence[int], prompt: int, length: int) -> list[int]:
