@@ -25,7 +25,7 @@ from training.data.sources.shards.source import load_shards
 from training.data.sources.shards.write import write_shards
 from training.data.system_files import is_empty, is_litter, listed, told
 from training.engine.averaging import mean_weights
-from training.engine.run import check_folder
+from training.engine.folder import check_folder
 from training.errors import UserError
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "

@@ -8,9 +8,8 @@ import pytest
 
 from training.config.load import config_from, save_resolved
 from training.decoding.loading import load_trained
-from training.engine.run import OF_VALUE, check_folder, check_model, check_origin
+from training.engine.folder import OF_VALUE, check_folder, check_model, check_origin, vain_start_removed
 from training.errors import UserError
-from training.folders import vain_start_removed
 
 
 def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:

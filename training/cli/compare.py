@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
-from training.folders import writable
+from training.files import writable
 
 MARGIN = 1.0
 

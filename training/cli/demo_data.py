@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.errors import exit_on_user_error
-from training.folders import writable
+from training.files import writable
 from training.synthetic.demo import CORPORA, DEFAULT_CORPUS, make_demo
 
 

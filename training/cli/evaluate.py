@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from training.cli.options import add_domain, add_model, add_options, to_arguments
 from training.cli.predicting import Decoding, add_columns, decoding, open_rows, readable, setting
 from training.errors import UserError, exit_on_user_error
-from training.folders import writable
+from training.files import writable
 
 if TYPE_CHECKING:
     from training.config.blocks import Evaluation

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from training.errors import UserError, exit_on_user_error
-from training.folders import writable
+from training.files import writable
 
 SIZES = {
     "vocab_size": "tokens of the tokenizer that is trained with it (default: 600)",

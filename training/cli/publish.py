@@ -134,7 +134,7 @@ def new_card(args: argparse.Namespace, config: Config, evidence: Evidence) -> st
     """The card, written from the run and its evaluations without this machine's paths."""
     from dataclasses import replace
 
-    from training.engine.run import RESULTS
+    from training.engine.folder import RESULTS
     from training.evaluation.stored import read_json
     from training.publishing.card import write_card
     from training.publishing.facts import Facts, hub_bases

@@ -16,7 +16,7 @@ from typing import Any
 
 from training.cli.options import count
 from training.errors import UserError, exit_on_user_error
-from training.folders import writable
+from training.files import writable
 
 
 def share(text: str) -> float:

@@ -92,7 +92,7 @@ def check_reporters(named: str | Sequence[str]) -> None:
 
 def say(text: str) -> None:
     """Print at once, also into a file or a pipe: somebody is watching a long run. Of several ranks the first speaks."""
-    from training.engine.run import first_rank
+    from training.engine.folder import first_rank
 
     if first_rank():
         print(text, flush=True)
@@ -130,7 +130,8 @@ def _train(config: object, args: argparse.Namespace) -> int:
     from training.config.schema import Config
     from training.engine import checkpoint
     from training.engine.fit import Stopped, fit
-    from training.engine.run import build, check_folder, check_model, check_origin
+    from training.engine.folder import check_folder, check_model, check_origin
+    from training.engine.run import build
 
     assert isinstance(config, Config)
     quiet()

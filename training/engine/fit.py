@@ -22,21 +22,21 @@ from training.data.sampler import Joining
 from training.engine import averaging, callbacks, checkpoint, provenance, schedule, tracking
 from training.engine import freezing as trainable
 from training.engine import run as runs
-from training.engine.provenance import Provenance
-from training.engine.run import (
+from training.engine.folder import (
     OF_VALUE,
-    Report,
-    Run,
     check_folder,
     claim_folder,
     dropped_file,
     first_rank,
     own_files,
+    vain_start_removed,
+    write_results,
 )
+from training.engine.provenance import Provenance
+from training.engine.run import Report, Run
 from training.engine.trainer import SpeechTrainer
 from training.engine.versions import commit, versions
 from training.evaluation.quick_scores import corpus_scores, given_scores
-from training.folders import vain_start_removed
 
 if TYPE_CHECKING:
     from training.engine.run import Report, Run
@@ -159,12 +159,12 @@ def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool, report:
     trainer, plan = make_trainer(run, report)
     signals = add_callbacks(trainer, run, plan, report)
     schedule.check(trainer, report)
-    trainer.provenance = provenance.on_devices(found, trainer, resume)
+    trainer.provenance = provenance.on_devices(found, trainer.args, resume)
     return Ready(trainer, plan, signals, trainer.provenance)
 
 
 def train(run: Run, ready: Ready, *, resume: Path | None, report: Report) -> dict[str, Any]:
-    """Train to the end of the schedule; write the final model and `runs.RESULTS`."""
+    """Train to the end of the schedule; write the final model and `training.engine.folder.RESULTS`."""
     with tracking.closed_at_the_end(run.config):
         return _train(run, ready, resume, report)
 
@@ -207,7 +207,7 @@ def _train(run: Run, ready: Ready, resume: Path | None, report: Report) -> dict[
         "versions": versions(),
     }
     if trainer.args.should_save:
-        runs.write_results(run.folder, results)
+        write_results(run.folder, results)
     return results
 
 

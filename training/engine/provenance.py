@@ -18,7 +18,6 @@ from training.errors import UserError
 
 if TYPE_CHECKING:
     from training.engine.run import Report, Run
-    from training.engine.trainer import SpeechTrainer
 
 NAME = "provenance.json"
 NOT_RECORDED = "not recorded"
@@ -142,11 +141,10 @@ def step_of(resume: Path) -> int:
 # Devices
 
 
-def on_devices(found: Provenance, trainer: SpeechTrainer, resume: Path | None) -> Provenance:
+def on_devices(found: Provenance, arguments: Any, resume: Path | None) -> Provenance:
     """The provenance with the devices of this start, of all processes; nothing is added where they are as before."""
     from accelerate.utils import gather_object
 
-    arguments = trainer.args
     name, count = _own_device(arguments)
     counts: Counter[str] = Counter()
     for other, number in gather_object([(name, count)]):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from training.config.arguments import best_metric, logging_folder, training_arguments
+from training.config.arguments import best_metric, training_arguments
 from training.config.blocks import Data
-from training.config.load import RESOLVED_NAME, differences, read_file
 from training.config.schema import Config
 from training.data.amounts import cells
 from training.data.augment import Augment, make_augment
@@ -24,19 +21,13 @@ from training.data.missing import checked, is_marker
 from training.data.sampler import DurationBatchSampler
 from training.data.sound.channel import parse_channel
 from training.data.sources.dataset import load_source
-from training.data.system_files import is_empty
 from training.data.tasks import check_tasks
-from training.engine import checkpoint
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
 from training.errors import UserError
-from training.folders import missing_parts, remove_empty, writable
 from training.models.architecture import Architecture, BuildContext
 from training.models.lookup import load
 
-RESULTS = "train_results.json"
-OF_VALUE = ("checkpoint-*", "metrics/*.json", "*.safetensors", RESULTS)
-"""What of a run's folder is never removed when a start fails: checkpoints, logged steps, models, results."""
 SPLIT_SEED = 42
 """Draws the dev rows of a manifest that names none: the same in every run, so that seeds can be compared."""
 Split = Literal["train", "dev", "test"]
@@ -264,95 +255,6 @@ def usable(
     return chosen, ledger
 
 
-def own_files(run: Run) -> list[Path]:
-    """What a run writes into its folder before its first checkpoint and its first logged step."""
-    names = [RESOLVED_NAME, *map(dropped_file, run.dropped)]
-    log = run.config.output.log_file
-    inside = [log] if log is not None and log.resolve().is_relative_to(run.folder.resolve()) else []
-    return [*(run.folder / name for name in names), logging_folder(run.config), *inside]
-
-
-def dropped_file(split: str) -> str:
-    """Name of a split's ledger in the run's folder."""
-    return f"dropped_{split}.tsv"
-
-
-def check_model(config: Config, folder: Path) -> None:
-    """`UserError` where the run that is gone on with was begun with another ``model:`` block: its weights are there."""
-    target = folder / RESOLVED_NAME
-    if not target.is_file():
-        return
-    before, now = read_file(target).data.get("model") or {}, config.as_dict().get("model") or {}
-    before = {**_defaults(config.model), **before}  # keys that are younger than the run
-    changed = [key for key in differences(before, now) if key.partition(".")[0] in before]
-    if changed:
-        raise UserError(
-            f"model.{changed[0]}: not what {target} says, and --resume goes on with that model; leave it as it was, or "
-            "begin another run (another output.experiment_name, or --fresh)"
-        )
-
-
-def _defaults(options: Any) -> dict[str, Any]:
-    """What the keys of a ``model:`` block are when nobody sets them, as a file would say it."""
-    from pydantic_core import to_jsonable_python
-
-    fields = type(options).model_fields.items()
-    return {
-        name: to_jsonable_python(field.get_default(call_default_factory=True))
-        for name, field in fields
-        if not field.is_required()
-    }
-
-
-def check_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
-    """`UserError` where writing into the run's folder is impossible, or not what the user asked for."""
-    if not first_rank():
-        return
-    if missing := missing_parts(folder):
-        writable(folder, "output.dir")
-        remove_empty(missing)  # made again when there is something to write
-        return
-    writable(folder, "output.dir")
-    if resume is not None or is_empty(folder):
-        return
-    if not fresh:
-        raise UserError(
-            f"{folder} already holds files; go on with --resume, start over with --fresh (which removes a run), "
-            "or choose another output.dir"
-        )
-    if not (folder / "config.yaml").is_file():
-        raise UserError(
-            f"--fresh: {folder} was not written by a run and is left alone; choose another output.dir"
-        )
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"--fresh: {folder} holds the working directory and is left alone; choose another output.dir"
-        )
-
-
-def check_origin(config: Config) -> None:
-    """`UserError` where ``--fresh`` would remove the very model that the run begins with."""
-    folder = config.output.dir.resolve()
-    for key, value in (config.model.weights if config.model is not None else {}).items():
-        if Path(value).resolve().is_relative_to(folder):
-            raise UserError(
-                f"--fresh: {config.output.dir} holds model.{key} ({value}) and is left alone; choose another output.dir"
-            )
-
-
-def claim_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
-    """`check_folder`, then make it; with ``fresh`` the run that it holds is removed."""
-    check_folder(folder, resume=resume, fresh=fresh)
-    if fresh and first_rank() and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def first_rank() -> bool:
-    """Whether this process is the one that writes (the launcher sets ``RANK``)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def arguments(run: Run) -> Any:
     """`Seq2SeqTrainingArguments` of the run on this machine."""
     import torch
@@ -386,11 +288,6 @@ def _check_bf16(values: Mapping[str, Any]) -> None:
             "profile.precision: bf16 (or training.bf16), but this machine shows no GPU that computes in it; use "
             "profile.precision=fp32, fp16 on an older GPU, or profile.device=cpu, where bf16 works but is slow"
         )
-
-
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """``train_results.json``: its presence says that the run is finished."""
-    checkpoint.write_json(folder / RESULTS, results)
 
 
 def trained_texts(manifest: Any, keep: Collection[str]) -> Iterator[tuple[str, str | None, str]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from training.config.load import differences
 from training.data.system_files import listed
 from training.errors import UserError
-from training.folders import writable
+from training.files import writable
 from training.tuning.space import Dimension, holding
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from training.data.download.unpack import unpack
 from training.data.sources.librispeech import TRANSCRIPTS, corpus_folder, marker
 from training.data.system_files import listed, told
 from training.errors import UserError
-from training.folders import writable
+from training.files import writable
 
 MIRRORS = (
     "https://www.openslr.org/resources/12",

@@ -34,8 +34,7 @@ from training.data.sound_checks import DECODE_BELOW, channel_note, decoded_drop
 from training.data.tables import row_writer
 from training.data.text import clean_transcript
 from training.errors import UserError
-from training.files import DerivedFiles, rebase
-from training.folders import writable
+from training.files import DerivedFiles, rebase, writable
 
 _BLOCK = 2048
 _KOREAN = re.compile(r"ko(r|rean)?([-_].*)?", re.IGNORECASE)

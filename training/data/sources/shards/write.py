@@ -24,7 +24,7 @@ from training.data.sound_checks import DECODE_BELOW, error_drop
 from training.data.sources.shards.index import INDEX, METADATA
 from training.data.system_files import listed
 from training.errors import UserError
-from training.folders import writable
+from training.files import writable
 
 DROPPED = "dropped.tsv"
 COPIED = frozenset({".wav", ".mp3", ".flac", ".m4a"})
