@@ -32,7 +32,7 @@ from training.models.ctc.model import BLANK_ID
 from training.models.ctc.processor import log_mel_extractor
 
 if TYPE_CHECKING:
-    from train_ctc_arm import Clock
+    from evaluation_clock import EvaluationClock
 
 OURS_TOO = (
     "learning_rate",
@@ -83,7 +83,7 @@ class InOrder(Trainer):
         return SequentialSampler(eval_dataset)
 
 
-def train(run: Run, recipe: Recipe, clock: Clock, *, stock_log_mels: bool = False) -> None:
+def train(run: Run, recipe: Recipe, clock: EvaluationClock, *, stock_log_mels: bool = False) -> None:
     """From the list of audio files to the end of the schedule, or to what stops ``clock``; writes into `Run.folder`.
 
     ``stock_log_mels``: normalised by band, as transformers' extractor has them, in the place of the configuration's.

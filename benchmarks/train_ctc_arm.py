@@ -6,7 +6,6 @@ python benchmarks/train_ctc_arm.py C --config configs/digits_ctc.yaml --target 5
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -15,74 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from evaluation_clock import EvaluationClock
 
 from training.errors import exit_on_user_error
 
 
-class Clock(TrainerCallback):
-    """Seconds since `start` without those of evaluation, and the CER at each evaluation; ends the run at ``target``.
-
-    The clock stands from the end of a step that is evaluated to the end of its evaluation, in every arm alike.
-    """
-
-    def __init__(self, target: float) -> None:
-        self.target = target
-        self.abandoned = False
-        """Whether the target is reached; our trainer then writes no final model."""
-        self.prepared = 0.0
-        """Seconds before the first step."""
-        self.curve: list[dict[str, float]] = []
-        self.weights = ""
-        """Digest of those that training begins with."""
-        self._counted, self._since = 0.0, 0.0
-
-    def start(self) -> None:
-        """Go, or go on."""
-        self._since = time.perf_counter()
-
-    def stop(self) -> float:
-        """Stand still; the seconds so far."""
-        self._counted += time.perf_counter() - self._since
-        return self._counted
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.prepared = self.stop()
-        self.weights = digest(kwargs["model"])
-        self.start()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if control.should_evaluate:
-            self.stop()
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        cer = metrics["eval_cer"]
-        self.curve.append({"step": state.global_step, "seconds": self._counted, "cer": cer})
-        self.abandoned = cer <= self.target
-        control.should_training_stop |= self.abandoned
-        self.start()
-
-
-def digest(model: Any) -> str:
-    """Of all weights, in order."""
-    found = hashlib.sha256()
-    for value in model.state_dict().values():
-        found.update(value.numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
-def ours(config: Any, clock: Clock) -> int:
+def ours(config: Any, clock: EvaluationClock) -> int:
     """What ``polyvox train`` does with the configuration; the utterances it trains on."""
     import training.models.ctc.build  # noqa: F401  # imports are on nobody's clock
     from training.engine.fit import Abandoned, fit
@@ -95,7 +32,7 @@ def ours(config: Any, clock: Clock) -> int:
     return len(run.train)
 
 
-def stock(config: Any, clock: Clock, arm: str, *, stock_log_mels: bool) -> int:
+def stock(config: Any, clock: EvaluationClock, arm: str, *, stock_log_mels: bool) -> int:
     """The same model in stock transformers; the utterances it trains on. Choosing them is not on the clock."""
     import stock_ctc
     import torch
@@ -129,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.config.load import load_config
 
     quiet()
-    config, clock = load_config(args.config, args.overrides), Clock(args.target)
+    config, clock = load_config(args.config, args.overrides), EvaluationClock(args.target)
     begun = time.perf_counter()
     if args.arm == "C":
         utterances = ours(config, clock)

@@ -113,9 +113,9 @@ def test_our_run_ends_at_its_target_in_a_process_of_its_own(manifest):
 
 
 def test_the_clock_stands_while_a_model_is_evaluated():
-    import train_ctc_arm
+    import evaluation_clock
 
-    clock = train_ctc_arm.Clock(target=5)
+    clock = evaluation_clock.EvaluationClock(target=5)
     state, control = SimpleNamespace(global_step=3), SimpleNamespace(should_evaluate=True)
     control.should_training_stop = False
     clock.start()
@@ -181,7 +181,7 @@ def test_no_way_is_asked_for_that_is_not_gone():
 
 def test_stock_has_no_loss_half_way_up(manifest, tmp_path):
     import stock_ctc
-    from train_ctc_arm import Clock
+    from evaluation_clock import EvaluationClock
 
     from training.config.load import load_config
     from training.engine.run import build
@@ -191,7 +191,7 @@ def test_stock_has_no_loss_half_way_up(manifest, tmp_path):
     )
     run = build(config, report=lambda text: None)
     assert run.bundle.model.middle_weight == 0.3
-    stock_ctc.train(run, stock_ctc.TUTORIAL, Clock(1000))
+    stock_ctc.train(run, stock_ctc.TUTORIAL, EvaluationClock(1000))
     assert run.bundle.model.middle_weight == 0.0
 
 
