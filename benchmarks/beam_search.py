@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from common import new_file
 
-from training.cli.quiet import quiet
 from training.data.dataset import SpeechDataset
 from training.data.example import TRANSCRIBE, Example
 from training.decoding.ctc_setup import DecoderOptions
 from training.decoding.flashlight_beam import installed
 from training.decoding.loading import Trained, load_trained
 from training.decoding.predict import PromptsOnly
+from training.decoding.quiet import quiet
 from training.engine.run import open_split
 from training.evaluation.intervals import paired, units_of
 from training.evaluation.metrics import transcript_statistics

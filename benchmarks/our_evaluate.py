@@ -17,8 +17,8 @@ def main() -> None:
     args = parser().parse_args()
     from training.cli import evaluate as run_evaluation
     from training.cli.predicting import decoding, open_rows, readable
-    from training.cli.quiet import quiet
     from training.decoding.loading import load_trained
+    from training.decoding.quiet import quiet
     from training.evaluation.evaluate import evaluate
 
     quiet()

@@ -48,9 +48,9 @@ def main() -> None:
     """Train, look at the held-out clips, write the clock."""
     args = parser().parse_args()
     clock = Clock([args.work], marks=args.marks)
-    from training.cli.quiet import quiet
     from training.cli.train import share_the_cores
     from training.config.load import load_config
+    from training.decoding.quiet import quiet
     from training.engine.fit import fit
     from training.engine.run import build
 

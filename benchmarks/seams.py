@@ -25,11 +25,11 @@ import soundfile
 from common import new_file
 
 from training.cli.options import add_options, from_arguments
-from training.cli.quiet import quiet
 from training.data.audio import load_audio
 from training.data.example import TRANSCRIBE
 from training.data.manifest import load_manifest
 from training.decoding.loading import load_trained
+from training.decoding.quiet import quiet
 from training.evaluation.normalize import normalizer
 from training.evaluation.word_alignment import align_words
 from training.transcription.transcriber import Transcriber

@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args(argv)
-    from training.cli.quiet import quiet
     from training.config.load import load_config
+    from training.decoding.quiet import quiet
 
     quiet()
     config, clock = load_config(args.config, args.overrides), EvaluationClock(args.target)

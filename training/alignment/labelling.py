@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from training.alignment.parts import Record
 from training.alignment.teacher import Clip, NoTimes, Teacher, Timed
 from training.alignment.teachers import load_teacher
-from training.cli.quiet import quiet
 from training.data.checks import Rows
 from training.data.example import TRANSCRIBE, Example, SpokenWord
 from training.data.lengths import length_problem
+from training.decoding.quiet import quiet
 from training.evaluation.normalize import normalizer
 from training.evaluation.word_alignment import align_words
 

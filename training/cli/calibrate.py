@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Decode, fit both maps, keep the better one, say what it does."""
     args = parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from training.cli.quiet import quiet
     from training.data.columns import column_names
     from training.decoding.calibrated import weights_of
     from training.decoding.loading import load_trained
+    from training.decoding.quiet import quiet
     from training.evaluation.calibration import fit, judge_words
 
     quiet()

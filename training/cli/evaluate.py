@@ -82,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.audio_file:
         return _transcribe(args)
     writable(args.output, "--output")
-    from training.cli.quiet import quiet
     from training.data.amounts import cells
     from training.data.columns import column_names
     from training.decoding.loading import load_trained, with_domain
+    from training.decoding.quiet import quiet
     from training.evaluation.evaluate import evaluate, left_out
     from training.evaluation.stored import SWAP_SUFFIX
 

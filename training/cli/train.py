@@ -126,8 +126,8 @@ class Reporter:
 
 
 def _train(config: object, args: argparse.Namespace) -> int:
-    from training.cli.quiet import quiet
     from training.config.schema import Config
+    from training.decoding.quiet import quiet
     from training.engine import checkpoint
     from training.engine.fit import Stopped, fit
     from training.engine.folder import check_folder, check_model, check_origin

@@ -157,8 +157,8 @@ def _outputs(args: argparse.Namespace, files: Sequence[Path]) -> dict[Path, Path
 
 
 def _transcriber(args: argparse.Namespace) -> Transcriber:
-    from training.cli.quiet import quiet
     from training.data.example import TASKS
+    from training.decoding.quiet import quiet
     from training.transcription.transcriber import Transcriber
 
     quiet()

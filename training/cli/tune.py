@@ -110,7 +110,7 @@ def make_setup(
 
 def tune(study: optuna.Study, setup: Setup, args: argparse.Namespace) -> int:
     """Trials until there are as many as wanted; then, or when it is stopped, the summary."""
-    from training.cli.quiet import quiet
+    from training.decoding.quiet import quiet
     from training.engine.fit import Stopped
 
     quiet()
