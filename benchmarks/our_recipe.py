@@ -57,8 +57,8 @@ def main() -> None:
     share_the_cores()
     quiet()
     config = load_config(ROOT / "configs" / "dev_whisper.yaml", overrides(args))
-    run = build(config, report=lambda text: None)
-    results = fit(replace(run, callbacks=(clock,)), report=lambda text: None)
+    run = build(config)
+    results = fit(replace(run, callbacks=(clock,)))
     audio = results["audio_seconds_per_second"] * results["train_seconds"]
     loss = held_out_loss(run) if args.held_out else None
     if args.keep:

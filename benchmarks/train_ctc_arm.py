@@ -26,9 +26,9 @@ def ours(config: Any, clock: EvaluationClock) -> int:
     from training.engine.run import build
 
     clock.start()
-    run = replace(build(config, report=_silent), callbacks=(clock,))
+    run = replace(build(config), callbacks=(clock,))
     with suppress(Abandoned):  # at the target
-        fit(run, report=_silent)
+        fit(run)
     return len(run.train)
 
 
@@ -41,13 +41,9 @@ def stock(config: Any, clock: EvaluationClock, arm: str, *, stock_log_mels: bool
 
     recipe = stock_ctc.TUTORIAL if arm == "A" else stock_ctc.BEST_FLAGS
     torch.set_num_threads(recipe.threads)
-    run = build(config, report=_silent)
+    run = build(config)
     stock_ctc.train(run, recipe, clock, stock_log_mels=stock_log_mels)
     return len(run.train)
-
-
-def _silent(text: str) -> None:
-    """No line for anybody."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

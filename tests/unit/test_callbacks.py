@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainer_assets import make_trainer
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from training.console import Lines, handled
 from training.engine.callbacks import (
     ConvergenceMonitorCallback,
     HarderClipsCallback,
@@ -24,18 +26,30 @@ def arguments(folder: Path, **others: Any) -> TrainingArguments:
     return TrainingArguments(output_dir=str(folder), use_cpu=True, **{"report_to": [], **others})
 
 
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The lines that the library logs."""
+    lines: list[str] = []
+    with handled(Lines(lambda record, text: lines.append(text))):
+        yield lines
+
+
 def watch(folder: Path, losses: list[float], history: list[dict[str, float]] | None = None) -> list[str]:
     """What the monitor says of losses that are logged every ten steps."""
     said: list[str] = []
-    monitor = ConvergenceMonitorCallback(patience=500, report=said.append)
-    before = history or []
+    with handled(Lines(lambda record, text: said.append(text))):
+        _watch(folder, losses, history or [])
+    return said
+
+
+def _watch(folder: Path, losses: list[float], before: list[dict[str, float]]) -> None:
+    monitor = ConvergenceMonitorCallback(patience=500)
     first = int(before[-1]["step"]) if before else 0
     state = TrainerState(log_history=before)
     monitor.on_train_begin(arguments(folder), state, TrainerControl())
     for number, loss in enumerate(losses, 1):
         state.global_step = first + 10 * number
         monitor.on_log(arguments(folder), state, TrainerControl(), logs={"loss": loss})
-    return said
 
 
 def test_500_steps_without_improvement_are_said_once_per_stretch(tmp_path: Path) -> None:
@@ -47,7 +61,7 @@ def test_500_steps_without_improvement_are_said_once_per_stretch(tmp_path: Path)
 
 def test_a_signal_while_the_ranks_agree_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All ranks stop at one step: this rank's signal, too late for this step's exchange, is in the next one's."""
-    told = StopSignalCallback(report=lambda text: None)
+    told = StopSignalCallback()
     told.ranks = object()
     sent: list[int] = []
 
@@ -65,10 +79,11 @@ def test_a_signal_while_the_ranks_agree_is_not_lost(tmp_path: Path, monkeypatch:
     assert sent == [0, signal.SIGTERM] and stops == [(False, False), (True, True)]
 
 
-def test_harder_clips_are_announced_and_the_monitor_starts_anew_with_them(tmp_path: Path) -> None:
-    said: list[str] = []
-    told = HarderClipsCallback("after_epochs", 2, said.append)
-    monitor = ConvergenceMonitorCallback(patience=100, report=said.append, anew=(2,))
+def test_harder_clips_are_announced_and_the_monitor_starts_anew_with_them(
+    tmp_path: Path, said: list[str]
+) -> None:
+    told = HarderClipsCallback("after_epochs", 2)
+    monitor = ConvergenceMonitorCallback(patience=100, anew=(2,))
     state, control = TrainerState(num_train_epochs=4), TrainerControl()
     told.on_train_begin(arguments(tmp_path), state, control)
     for step in range(10, 410, 10):
@@ -100,13 +115,15 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     assert watch(tmp_path, [1.0] * 10, history) == []
 
 
-def test_hypotheses_stand_beside_their_references_in_the_log_and_on_tensorboard(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_hypotheses_stand_beside_their_references_in_the_log_and_on_tensorboard(
+    tmp_path: Path, said: list[str]
+) -> None:
     trainer = make_trainer(tmp_path, steps=1)
     trainer.args.report_to = ["tensorboard"]
-    trainer.add_callback(HypothesisCallback(lambda: trainer.last_predictions, rows=2, report=said.append))
+    trainer.add_callback(HypothesisCallback(lambda: trainer.last_predictions, rows=2))
     trainer.train()
     trainer.evaluate()
+    said = [line for line in said if line.startswith("  ")]
     first = trainer.last_predictions[0]
     assert said == [
         f"  {task}: {first.example.texts[task]!r} → {first.hypotheses[task].text!r}"

@@ -189,7 +189,7 @@ def test_stock_has_no_loss_half_way_up(manifest, tmp_path):
     config = load_config(
         DIGITS, [*overrides(manifest), f"output.dir={tmp_path / 'run'}", "training.max_steps=2"]
     )
-    run = build(config, report=lambda text: None)
+    run = build(config)
     assert run.bundle.model.middle_weight == 0.3
     stock_ctc.train(run, stock_ctc.TUTORIAL, EvaluationClock(1000))
     assert run.bundle.model.middle_weight == 0.0

@@ -29,10 +29,11 @@ def fake_training(
     score: Callable[[Any, int], float], steps: int = 30, every: int = 10
 ) -> Callable[..., None]:
     """As `training.tuning.trials.train`, with ``score(config, step)`` for the metric and a file for the weights."""
+    from training.console import LOGGER
     from training.engine.fit import Abandoned
 
-    def train(config: Any, watch: Any, report: Callable[[str], None]) -> None:
-        report("a line of the run")
+    def train(config: Any, watch: Any) -> None:
+        LOGGER.info("a line of the run")
         config.output.dir.mkdir(parents=True)
         (config.output.dir / "checkpoint-10").mkdir()
         (config.output.dir / "model.safetensors").write_bytes(b"weights")

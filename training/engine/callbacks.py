@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.console import progress_bar, watched
 from training.engine import checkpoint
 
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 class LoggingCallback(TrainerCallback):
-    """A line per logged step and evaluation, and on a terminal a progress bar: loss, audio per second, time left."""
+    """A line per logged step and evaluation, and where somebody looks a progress bar: loss, audio per second, time left."""
 
-    def __init__(self, report: Report = print) -> None:
-        self.report = report
+    def __init__(self) -> None:
         self.started = 0.0
         self.first_step = 0
-        self.bar: tqdm[Any] | None = None
+        self.bar: Any = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.started = time.perf_counter()
         self.first_step = state.global_step
-        if state.is_world_process_zero and sys.stderr.isatty():
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+        if state.is_world_process_zero and watched():
+            self.bar = progress_bar(
+                total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -60,7 +63,9 @@ class LoggingCallback(TrainerCallback):
         if "loss" in logs:
             self._say(self._step_line(state, logs))
             if self.bar is not None:
-                self.bar.set_postfix_str(f"audio {logs['audio_hours_per_second'] * 3600:.0f} s/s")
+                self.bar.set_postfix_str(
+                    f"loss {logs['loss']:.4f}, audio {logs['audio_hours_per_second'] * 3600:.0f} s/s"
+                )
         elif any(key.startswith("eval_") for key in logs):
             scores = "  ".join(
                 f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("eval_")
@@ -69,10 +74,10 @@ class LoggingCallback(TrainerCallback):
 
     def _say(self, line: str) -> None:
         if self.bar is None:
-            self.report(line)
+            logger.info(line)
         else:
             with self.bar.external_write_mode():
-                self.report(line)
+                logger.info(line)
 
     def _step_line(self, state: TrainerState, logs: dict[str, float]) -> str:
         done = state.global_step - self.first_step
@@ -95,10 +100,8 @@ class EncoderUnfreezeCallback(TrainerCallback):
     their states begin when their gradients do.
     """
 
-    def __init__(
-        self, epochs: float, freeze: Callable[[], int], thaw: Callable[[], int], report: Report = print
-    ) -> None:
-        self.epochs, self.freeze, self.thaw, self.report = epochs, freeze, thaw, report
+    def __init__(self, epochs: float, freeze: Callable[[], int], thaw: Callable[[], int]) -> None:
+        self.epochs, self.freeze, self.thaw = epochs, freeze, thaw
         self.done = False
 
     def on_train_begin(
@@ -112,7 +115,7 @@ class EncoderUnfreezeCallback(TrainerCallback):
     ) -> None:
         if not self.done and (state.epoch or 0.0) >= self.epochs:
             self.done = True
-            self.report(
+            logger.info(
                 f"step {state.global_step}: {self.thaw()} parameters thaw after {self.epochs:g} epochs"
             )
 
@@ -138,14 +141,14 @@ class HarderClipsCallback(TrainerCallback):
     """Says when the training clips become harder, ``after`` so many epochs as ``augmentation.<key>`` has it, and where a run
     ends before that."""
 
-    def __init__(self, key: str, after: int, report: Report = print) -> None:
-        self.key, self.after, self.report = key, after, report
+    def __init__(self, key: str, after: int) -> None:
+        self.key, self.after = key, after
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.num_train_epochs <= self.after:
-            self.report(
+            logger.warning(
                 f"warning: augmentation.{self.key} is {self.after}, and the run ends in epoch {state.num_train_epochs:g}: it "
                 "comes to nothing; lower it or train longer"
             )
@@ -154,7 +157,7 @@ class HarderClipsCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if round(state.epoch or 0.0, 6) == self.after:
-            self.report(
+            logger.info(
                 f"epoch {self.after}: the clips are harder from here on (augmentation.{self.key}), and so is the loss"
             )
 
@@ -165,10 +168,8 @@ class ConvergenceMonitorCallback(TrainerCallback):
     ``anew``: epochs at which the clips become harder, so that no loss before is one to improve on.
     """
 
-    def __init__(
-        self, patience: int = 500, minimum: float = 1e-3, report: Report = print, anew: Sequence[float] = ()
-    ) -> None:
-        self.patience, self.minimum, self.report = patience, minimum, report
+    def __init__(self, patience: int = 500, minimum: float = 1e-3, anew: Sequence[float] = ()) -> None:
+        self.patience, self.minimum = patience, minimum
         self.anew = sorted(anew)
         self.best = float("inf")
         self.best_step = 0
@@ -194,7 +195,7 @@ class ConvergenceMonitorCallback(TrainerCallback):
         stalled = self._look(logs["loss"], state.global_step, state.epoch) if logs and "loss" in logs else 0
         if stalled:
             self.warnings += 1
-            self.report(
+            logger.warning(
                 f"warning: the training loss has not improved on {self.best:.4f} for {stalled} steps; look at the "
                 "learning rate and at the data"
             )
@@ -218,8 +219,8 @@ class ConvergenceMonitorCallback(TrainerCallback):
 class HypothesisCallback(TrainerCallback):
     """Some hypotheses beside their references: one utterance in the log, ``rows`` on TensorBoard's text page."""
 
-    def __init__(self, predictions: Callable[[], list[Any]], rows: int = 5, report: Report = print) -> None:
-        self.predictions, self.rows, self.report = predictions, rows, report
+    def __init__(self, predictions: Callable[[], list[Any]], rows: int = 5) -> None:
+        self.predictions, self.rows = predictions, rows
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -228,7 +229,7 @@ class HypothesisCallback(TrainerCallback):
         if not predictions or not state.is_world_process_zero:
             return
         for _, task, reference, hypothesis in _beside(predictions[:1]):
-            self.report(f"  {task}: {reference!r} → {hypothesis!r}")
+            logger.info(f"  {task}: {reference!r} → {hypothesis!r}")
         if "tensorboard" in (args.report_to or ()):
             self._show(Path(str(args.output_dir)) / "logs", _beside(predictions), state.global_step)
 
@@ -254,11 +255,11 @@ class StopSignalCallback(TrainerCallback):
     """SIGTERM and Ctrl-C finish the step, or the evaluation, save and stop; a second one stops at once.
 
     Several ranks agree on it, over a group of their own on the CPU (the GPU is not waited for): a rank that stopped
-    by itself would leave the others in their next exchange for ever.
+    by itself would leave the others in their next exchange for ever. Python handles signals in the main thread alone:
+    a training in another thread is not stopped by them.
     """
 
-    def __init__(self, report: Report = print) -> None:
-        self.report = report
+    def __init__(self) -> None:
         self.received: int | None = None
         self.previous: dict[int, Any] = {}
         self.ranks: Any = None
@@ -268,14 +269,18 @@ class StopSignalCallback(TrainerCallback):
     ) -> None:
         if args.world_size > 1:
             self.ranks = torch.distributed.new_group(backend="gloo")
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGTERM, signal.SIGINT):
             self.previous[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: Any) -> None:
         if self.received is not None:
-            sys.exit(128 + number)
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(128 + number)  # the process itself is to end
         self.received = number
-        self.report(f"{signal.Signals(number).name}: saving after this step, then stopping")
+        logger.info(f"{signal.Signals(number).name}: saving after this step, then stopping")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -306,4 +311,5 @@ class StopSignalCallback(TrainerCallback):
     def restore(self) -> None:
         """Signals do what they did before; also after a run that ended by an error."""
         while self.previous:
-            signal.signal(*self.previous.popitem())
+            number, handler = self.previous.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from training.data.system_files import listed
 from training.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MARKER = "complete.json"
 OPTIMIZER, SCHEDULER, SCALER, RNG = "optimizer", "scheduler.json", "scaler.json", "rng"
@@ -56,17 +58,17 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: -int(path.name.split("-")[-1]))
 
 
-def latest(run_dir: Path, report: Callable[[str], None]) -> Path | None:
-    """The newest whole checkpoint; those passed over are reported with the reason."""
+def latest(run_dir: Path) -> Path | None:
+    """The newest whole checkpoint; those passed over are logged with the reason."""
     for folder in checkpoints(run_dir):
         reason = why_incomplete(folder)
         if reason is None:
             return folder
-        report(f"{folder} is passed over: {reason}")
+        logger.warning(f"{folder} is passed over: {reason}")
     return None
 
 
-def find(run_dir: Path, wanted: str | None, report: Callable[[str], None]) -> Path:
+def find(run_dir: Path, wanted: str | None) -> Path:
     """The checkpoint that ``--resume [CHECKPOINT]`` means; `UserError` when there is none to go on from."""
     if wanted:
         folder = Path(wanted)
@@ -77,7 +79,7 @@ def find(run_dir: Path, wanted: str | None, report: Callable[[str], None]) -> Pa
                 f"--resume {wanted}: not a whole checkpoint ({reason}); the run has {_names(run_dir)}"
             )
         return folder
-    folder_or_none = latest(run_dir, report)
+    folder_or_none = latest(run_dir)
     if folder_or_none is None:
         raise UserError(
             f"--resume: {run_dir} has no whole checkpoint to go on from; start it without --resume"

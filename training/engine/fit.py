@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -33,13 +34,15 @@ from training.engine.folder import (
     write_results,
 )
 from training.engine.provenance import Provenance
-from training.engine.run import Report, Run
+from training.engine.run import Run
 from training.engine.trainer import SpeechTrainer
 from training.engine.versions import commit, versions
 from training.evaluation.quick_scores import corpus_scores, given_scores
 
 if TYPE_CHECKING:
-    from training.engine.run import Report, Run
+    from training.engine.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
@@ -54,14 +57,14 @@ class Abandoned(Exception):
     """One of `Run.callbacks` has ended the run before its time (its ``abandoned`` is true): no model is written."""
 
 
-def make_trainer(run: Run, report: Report) -> tuple[SpeechTrainer, Any]:
+def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
     """The trainer of a run and the plan of what it trains."""
     config = run.config
     settings = config.training
     model, plan = runs.learning_part(config, run.bundle)
     arguments = runs.arguments(run)
     if settings.fp16 and not arguments.fp16:
-        report("training.fp16: there is no GPU here, training goes on in fp32")
+        logger.warning("training.fp16: there is no GPU here, training goes on in fp32")
     given = run.bundle.aligner is not None and run.bundle.aligner.given_text
     trainer = SpeechTrainer(
         bundle=run.bundle,
@@ -96,29 +99,27 @@ def joining(config: Config) -> Joining | None:
     )
 
 
-def add_callbacks(
-    trainer: SpeechTrainer, run: Run, plan: Any, report: Report
-) -> callbacks.StopSignalCallback:
+def add_callbacks(trainer: SpeechTrainer, run: Run, plan: Any) -> callbacks.StopSignalCallback:
     """The callbacks of every run, in the order in which they see the logs."""
     settings = run.config.training
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
-    signals = callbacks.StopSignalCallback(report)
+    signals = callbacks.StopSignalCallback()
     harder = run.config.augmentation.harder_after
     metrics = run.folder / "metrics" / f"{run.config.output.experiment_name}_metrics.json"
     chosen: list[Any] = [
-        callbacks.LoggingCallback(report),
+        callbacks.LoggingCallback(),
         callbacks.MetricsSaveCallback(metrics, run.config.output.experiment_name),
-        callbacks.ConvergenceMonitorCallback(report=report, anew=tuple(harder.values())),
-        callbacks.HypothesisCallback(lambda: trainer.last_predictions, report=report),
+        callbacks.ConvergenceMonitorCallback(anew=tuple(harder.values())),
+        callbacks.HypothesisCallback(lambda: trainer.last_predictions),
         signals,
         tracking.TrackingCallback(run.config, trainable.table(trainer.bare_model, plan)),
     ]
     if run.config.data.registry is not None:
         from training.registry.recorder import RegistryCallback
 
-        chosen.append(RegistryCallback(run.config, lambda: signals.received is not None, report))
-    chosen += [callbacks.HarderClipsCallback(key, epochs, report) for key, epochs in harder.items()]
+        chosen.append(RegistryCallback(run.config, lambda: signals.received is not None))
+    chosen += [callbacks.HarderClipsCallback(key, epochs) for key, epochs in harder.items()]
     if plan.thaw:
         model = trainer.bare_model
         chosen.append(
@@ -126,7 +127,6 @@ def add_callbacks(
                 plan.thaw_epochs,
                 freeze=lambda: trainable.freeze_for_now(model, plan),
                 thaw=lambda: trainable.thaw(model, plan),
-                report=report,
             )
         )
     if settings.early_stopping_patience and run.dev is not None:
@@ -147,7 +147,7 @@ class Ready:
     provenance: Provenance
 
 
-def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool, report: Report) -> Ready:
+def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool) -> Ready:
     """All that can go wrong before the first step, tried; writes nothing.
 
     Raises `UserError` for settings that this machine or this data cannot be trained with, and for data that are not
@@ -155,21 +155,21 @@ def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool, report:
     """
     if run.config.training.cpu_threads:
         torch.set_num_threads(run.config.training.cpu_threads)
-    found = provenance.continued(run, resume, accept_changed_data=accept_changed_data, report=report)
-    trainer, plan = make_trainer(run, report)
-    signals = add_callbacks(trainer, run, plan, report)
-    schedule.check(trainer, report)
+    found = provenance.continued(run, resume, accept_changed_data=accept_changed_data)
+    trainer, plan = make_trainer(run)
+    signals = add_callbacks(trainer, run, plan)
+    schedule.check(trainer)
     trainer.provenance = provenance.on_devices(found, trainer.args, resume)
     return Ready(trainer, plan, signals, trainer.provenance)
 
 
-def train(run: Run, ready: Ready, *, resume: Path | None, report: Report) -> dict[str, Any]:
+def train(run: Run, ready: Ready, *, resume: Path | None) -> dict[str, Any]:
     """Train to the end of the schedule; write the final model and `training.engine.folder.RESULTS`."""
     with tracking.closed_at_the_end(run.config):
-        return _train(run, ready, resume, report)
+        return _train(run, ready, resume)
 
 
-def _train(run: Run, ready: Ready, resume: Path | None, report: Report) -> dict[str, Any]:
+def _train(run: Run, ready: Ready, resume: Path | None) -> dict[str, Any]:
     trainer, plan, signals = ready.trainer, ready.plan, ready.signals
     started = time.perf_counter()
     try:
@@ -181,7 +181,7 @@ def _train(run: Run, ready: Ready, resume: Path | None, report: Report) -> dict[
     if any(getattr(callback, "abandoned", False) for callback in run.callbacks):
         raise Abandoned
     seconds = time.perf_counter() - started
-    average_last(run, trainer, report)
+    average_last(run, trainer)
     _, learning = trainable.counts(trainable.table(trainer.bare_model, plan))
     export(run, trainer)
     results = {
@@ -217,7 +217,7 @@ def amounts_of(run: Run) -> dict[str, dict[str, Any]]:
     return {name: amounts(rows.manifest) for name, rows in splits.items() if rows is not None}
 
 
-def average_last(run: Run, trainer: SpeechTrainer, report: Report) -> None:
+def average_last(run: Run, trainer: SpeechTrainer) -> None:
     """The mean of the newest checkpoints instead of the best one, where the dev split says that it is no worse."""
     wanted, best = run.config.training.average_checkpoints, trainer.state.best_metric
     folders = [path for path in checkpoint.checkpoints(run.folder) if not checkpoint.why_incomplete(path)]
@@ -231,7 +231,7 @@ def average_last(run: Run, trainer: SpeechTrainer, report: Report) -> None:
         best,
         greater_is_better=bool(trainer.args.greater_is_better),
     )
-    report(
+    logger.info(
         f"the mean of the last {len(folders[:wanted])} checkpoints has {metric} {found:.4f}, the best one {best:.4f}: "
         f"{'the mean' if stays else 'the best one'} is kept"
     )
@@ -251,7 +251,6 @@ def fit(
     fresh: bool = False,
     accept_changed_data: bool = False,
     claimed: Callable[[], None] = lambda: None,
-    report: Report = print,
 ) -> dict[str, Any]:
     """Train, keep the best model, write the run's folder; returns what `RESULTS` holds.
 
@@ -260,13 +259,12 @@ def fit(
     folder is claimed (``claimed`` is called then) when device, optimiser and schedule are known to work; a start that
     fails behind that, before there is a checkpoint or a logged step, takes what it has written with it.
     """
-    from training.engine import fit as fitting
 
     check_folder(run.folder, resume=resume, fresh=fresh)
     os.environ.update(environment(run.config))
     own = own_files(run) if resume is None and first_rank() else []
     with vain_start_removed(run.folder, own, of_value=OF_VALUE) as start:
-        ready = fitting.prepare(run, resume=resume, accept_changed_data=accept_changed_data, report=report)
+        ready = prepare(run, resume=resume, accept_changed_data=accept_changed_data)
         claim_folder(run.folder, resume=resume, fresh=fresh)
         start.claimed = True
         claimed()
@@ -274,4 +272,4 @@ def fit(
             save_resolved(run.config, run.folder, replace=resume is not None)
             for name, ledger in run.dropped.items():
                 ledger.write(run.folder / dropped_file(name))
-        return fitting.train(run, ready, resume=resume, report=report)
+        return train(run, ready, resume=resume)

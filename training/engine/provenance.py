@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from training.engine import checkpoint
 from training.errors import UserError
 
 if TYPE_CHECKING:
-    from training.engine.run import Report, Run
+    from training.engine.run import Run
+
+logger = logging.getLogger(__name__)
 
 NAME = "provenance.json"
 NOT_RECORDED = "not recorded"
@@ -68,7 +71,7 @@ def rows_of(run: Run) -> dict[str, pa.Table]:
     return {split: row_record.record(rows) for split, rows in manifests.items()}
 
 
-def continued(run: Run, resume: Path | None, *, accept_changed_data: bool, report: Report) -> Provenance:
+def continued(run: Run, resume: Path | None, *, accept_changed_data: bool) -> Provenance:
     """The provenance of a run that starts, or goes on from the checkpoint ``resume``; the device is added by `on_devices`.
 
     Raises `UserError` where the run goes on with other utterances and ``accept_changed_data`` is not set.
@@ -79,7 +82,7 @@ def continued(run: Run, resume: Path | None, *, accept_changed_data: bool, repor
     before = load(resume)
     now.devices, now.data_changes = before.devices, before.data_changes
     if "train" not in before.rows:
-        report(
+        logger.warning(
             f"{resume} does not say which utterances it was trained on (an older version wrote it): whether the data have "
             "changed cannot be checked"
         )
@@ -90,15 +93,13 @@ def continued(run: Run, resume: Path | None, *, accept_changed_data: bool, repor
         if split in now.rows and (found := row_record.compare(table, now.rows[split]))
     }
     if changes:
-        _refuse_or_note(run, resume, changes, accept_changed_data, report)
+        _refuse_or_note(run, resume, changes, accept_changed_data)
         counts = {split: found.counts() for split, found in changes.items()}
         now.data_changes = [*now.data_changes, {"from_step": step_of(resume), **counts}]
     return now
 
 
-def _refuse_or_note(
-    run: Run, resume: Path, changes: Mapping[str, Changes], accepted: bool, report: Report
-) -> None:
+def _refuse_or_note(run: Run, resume: Path, changes: Mapping[str, Changes], accepted: bool) -> None:
     named = [f"{split}: {told}" for split, told in changes.items()]
     lines = "\n".join(f"  {line}" for line in (*named, *_changed_keys(run)))
     if not accepted:
@@ -107,7 +108,7 @@ def _refuse_or_note(
             "(another output.experiment_name, or --fresh), or go on with the data as they are: --accept_changed_data (the "
             "rest of the epoch is drawn from them: some utterances can come twice in it, others not at all)"
         )
-    report(f"--accept_changed_data: goes on from {resume} with other data:\n{lines}")
+    logger.warning(f"--accept_changed_data: goes on from {resume} with other data:\n{lines}")
 
 
 def _changed_keys(run: Run) -> list[str]:

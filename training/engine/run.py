@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ from training.models.lookup import load
 SPLIT_SEED = 42
 """Draws the dev rows of a manifest that names none: the same in every run, so that seeds can be compared."""
 Split = Literal["train", "dev", "test"]
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def make_batches(config: Config, rows: Any) -> Callable[..., DurationBatchSample
     return partial(ShardBatchSampler.of, rows, balance=shards.balance, shuffle_buffer=shards.shuffle_buffer)
 
 
-def build(config: Config, *, source: Path | None = None, report: Report = print) -> Run:
+def build(config: Config, *, source: Path | None = None) -> Run:
     """Read the data, build the model, drop what cannot be used and say what that was.
 
     Raises `UserError` when more than ``data.max_dropped_share`` of a split cannot be used.
@@ -157,12 +158,12 @@ def build(config: Config, *, source: Path | None = None, report: Report = print)
     check_sample_rate(config, bundle)
     augment = augment_for(config, bundle)
     for note in bundle.notes:
-        report(note)
+        logger.info(note)
     datasets, dropped = {}, {}
     for name, manifest in (("train", train), ("dev", dev)):
         if manifest is not None:
             check_tasks(manifest, bundle.tasks, f"data.{name}", every=name == "train")
-            datasets[name], dropped[name] = usable(config, bundle, manifest, name, report)
+            datasets[name], dropped[name] = usable(config, bundle, manifest, name)
     datasets["train"].augment = augment
     limit = config.evaluation.max_utterances
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
@@ -220,7 +221,7 @@ def build_bundle(config: Config, context: BuildContext) -> Architecture:
 
 
 def usable(
-    config: Config, bundle: Architecture, manifest: Any, name: str, report: Report
+    config: Config, bundle: Architecture, manifest: Any, name: str
 ) -> tuple[SpeechDataset, DropLedger]:
     """The dataset of a split less what cannot be trained on, and the ledger of what that was."""
     encode = bundle.train_encode if name == "train" else None
@@ -233,12 +234,12 @@ def usable(
         keep_markers=checked(config.data.keep_text_markers, "data.keep_text_markers"),
     )
     for note in getattr(manifest, "notes", ()):
-        report(f"{name}: {note}")
+        logger.info(f"{name}: {note}")
     kept, found = validate(dataset, workers=config.dataloader.num_workers)
     ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
     total = len(manifest) + len(ledger) - len(found)
     if ledger.drops:
-        report(f"{name}: {len(ledger)} of {total} utterances cannot be used\n{ledger.summary()}")
+        logger.warning(f"{name}: {len(ledger)} of {total} utterances cannot be used\n{ledger.summary()}")
     ledger.check_share(total, config.data.max_dropped_share)
     if not len(kept):
         raise UserError(f"data.{name}: none of {len(manifest)} utterances can be used; see the list above")
@@ -247,11 +248,11 @@ def usable(
     )  # a selection is a copy of the table
     pieces, rows = unwritable(chosen)
     if pieces:
-        report(
+        logger.warning(
             f"{name}: {pieces} pieces of text in {rows} utterances are not in the model's vocabulary; they read as "
             "unknown, and no hypothesis can contain them"
         )
-    warn((text for _, _, text in manifest.texts()), lambda line: report(f"{name}: {line}"))
+    warn((text for _, _, text in manifest.texts()), lambda line: logger.warning(f"{name}: {line}"))
     return chosen, ledger
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,18 +13,19 @@ import torch
 from training.errors import UserError
 
 if TYPE_CHECKING:
-    from training.engine.run import Report
     from training.engine.trainer import SpeechTrainer
+
+logger = logging.getLogger(__name__)
 
 WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 
 
-def check(trainer: SpeechTrainer, report: Report) -> None:
+def check(trainer: SpeechTrainer) -> None:
     """`UserError` where training could not begin; says where the warm-up is longer than the run. Changes nothing."""
     with _refused("training: no batches can be made", "give more data, or fewer processes"):
         batches = len(trainer.get_train_dataloader())
     steps = steps_of(trainer, batches)
-    _check_warmup(trainer, steps, report)
+    _check_warmup(trainer, steps)
     what = f"training.lr_scheduler_type: {_scheduler(trainer)} cannot be made for {steps} steps"
     with _refused(what, "training.lr_scheduler_kwargs gives it what it needs"):
         nothing = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=trainer.args.learning_rate)
@@ -44,7 +46,7 @@ def steps_of(trainer: SpeechTrainer, batches: int) -> int:
     return math.ceil(arguments.num_train_epochs * each)
 
 
-def _check_warmup(trainer: SpeechTrainer, steps: int, report: Report) -> None:
+def _check_warmup(trainer: SpeechTrainer, steps: int) -> None:
     warmup = trainer.args.get_warmup_steps(steps)
     if warmup < steps or (not trainer.one_cycle and trainer.args.lr_scheduler_type in WITHOUT_WARMUP):
         return
@@ -53,7 +55,7 @@ def _check_warmup(trainer: SpeechTrainer, steps: int, report: Report) -> None:
             f"training.warmup_steps: {warmup}, but the run has {steps} steps, and one cycle goes up and down in them; "
             "lower it, or set training.warmup_ratio"
         )
-    report(
+    logger.warning(
         f"training.warmup_steps: {warmup}, but the run has {steps} steps: the run ends in the warm-up, and the "
         f"learning rate reaches {steps / warmup:.0%} of training.learning_rate"
     )

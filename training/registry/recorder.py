@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from training.registry.store import Registry, open_registry
 if TYPE_CHECKING:
     from training.config.schema import Config
 
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 class RegistryCallback(TrainerCallback):
@@ -23,8 +24,8 @@ class RegistryCallback(TrainerCallback):
     Nothing is lost then: the figures are in the run's folder too, and ``polyvox data record`` stores them later.
     """
 
-    def __init__(self, config: Config, stopped: Callable[[], bool], report: Report = print) -> None:
-        self.config, self.stopped, self.report = config, stopped, report
+    def __init__(self, config: Config, stopped: Callable[[], bool]) -> None:
+        self.config, self.stopped = config, stopped
         self.run_id: int | None = None
         self.complained = False
 
@@ -87,7 +88,7 @@ class RegistryCallback(TrainerCallback):
         except UserError as error:
             if not self.complained:
                 self.complained = True
-                self.report(
+                logger.warning(
                     f"warning: the registry does not take this run's figures: {error}; they are in the run's folder, and "
                     f"polyvox data record {self.config.output.dir} stores them later"
                 )

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from training.config.agreement import keeps_best
 from training.config.load import load_config
+from training.console import handled, to_file
 from training.engine.fit import Abandoned, Stopped, fit
 from training.engine.run import build
 from training.engine.trainer import NotFiniteError
@@ -108,9 +109,10 @@ def attempt(setup: Setup, overrides: Sequence[str], watch: Watch, log: Path) -> 
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with log.open("w", encoding="utf8") as file:
+        log.write_text("", encoding="utf8")
+        with handled(to_file(log)):
             config = load_config(setup.path, [*setup.overrides, *overrides])
-            train(config, watch, lambda text: print(text, file=file, flush=True))
+            train(config, watch)
         return Outcome(COMPLETE, watch.kept(config, setup.greater_is_better))
     except Stopped:
         raise
@@ -125,10 +127,10 @@ def attempt(setup: Setup, overrides: Sequence[str], watch: Watch, log: Path) -> 
         free_memory()
 
 
-def train(config: Config, watch: Watch, report: Report) -> None:
+def train(config: Config, watch: Watch) -> None:
     """The run of a trial."""
-    run = build(config, report=report)
-    fit(replace(run, callbacks=(watch,)), report=report)
+    run = build(config)
+    fit(replace(run, callbacks=(watch,)))
 
 
 def outcome_of(error: Exception) -> Outcome:
