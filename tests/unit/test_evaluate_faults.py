@@ -21,19 +21,19 @@ from training.cli import evaluate as run_evaluation
 from training.data.dataset import DataError, SpeechDataset
 from training.data.manifest import load_manifest
 from training.errors import UserError, status_of
-from training.models.architecture import Bundle
+from training.models.architecture import Architecture
 from training.registry.checks import Rules
 from training.registry.prepare import Settings, prepare
 from training.registry.source import load_version
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
+def bundle() -> Architecture:
     return ctc_assets.tiny()
 
 
 @pytest.fixture(scope="module")
-def model(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(bundle: Architecture, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ctc_assets.saved(bundle, tmp_path_factory.mktemp("model"))
 
 
@@ -151,7 +151,7 @@ def failure(data: SpeechDataset, index: int, workers: int = 0) -> str:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_training_names_the_row_the_fault_and_a_command_that_mends_it(
-    bundle: Bundle,
+    bundle: Architecture,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     workers: int,
@@ -174,7 +174,7 @@ def test_training_names_the_row_the_fault_and_a_command_that_mends_it(
     assert f"then name {folder / 'm_decoded.tsv'} in place of {table}" in said
 
 
-def test_the_command_keeps_the_columns_and_texts_of_the_run(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_command_keeps_the_columns_and_texts_of_the_run(bundle: Architecture, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.wav", noise(), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan), RATE, subtype="FLOAT")
     cells = {"duration": 0.5, "sentence": "xin", "translation": ""}
@@ -191,7 +191,7 @@ def test_the_command_keeps_the_columns_and_texts_of_the_run(bundle: Bundle, tmp_
     assert load_manifest(root / "m_decoded.csv").ids == ["good"]
 
 
-def test_other_sources_say_what_there_is_to_do(bundle: Bundle, tmp_path: Path) -> None:
+def test_other_sources_say_what_there_is_to_do(bundle: Architecture, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.wav", noise(), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan), RATE, subtype="FLOAT")
     rows = [

@@ -21,7 +21,7 @@ from training.data.levels import Level
 from training.data.manifest import load_manifest
 from training.data.prepare.clean import preprocess
 from training.errors import UserError
-from training.models.architecture import Bundle, model_inputs
+from training.models.architecture import Architecture, model_inputs
 from training.models.common.log_mels import count_frames, log_mel
 from training.registry.checks import Rules
 from training.registry.prepare import Settings, prepare
@@ -52,7 +52,7 @@ ALL = [*FITS, *TOO_LONG, *LONG_ENOUGH, *TOO_SHORT]
 
 
 @pytest.fixture(scope="module")
-def whisper() -> Bundle:
+def whisper() -> Architecture:
     return whisper_assets.tiny()
 
 
@@ -70,7 +70,7 @@ def test_prepare_data_lets_10_ms_pass(tmp_path: Path) -> None:
     assert {Path(drop.id).stem: drop.reason for drop in done.ledger} == EXPECTED
 
 
-def test_training_lets_10_ms_pass_and_trims_what_whisper_hears(tmp_path: Path, whisper: Bundle) -> None:
+def test_training_lets_10_ms_pass_and_trims_what_whisper_hears(tmp_path: Path, whisper: Architecture) -> None:
     rows = load_manifest(clips(tmp_path, ALL))
     data = SpeechDataset(rows, whisper.encode, RATE, min_seconds=0.1, max_seconds=30.0)
     kept, ledger = validate(data, decode=True)
@@ -84,7 +84,7 @@ def test_training_lets_10_ms_pass_and_trims_what_whisper_hears(tmp_path: Path, w
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000])
 def test_what_passes_the_bound_at_its_own_rate_can_be_encoded_after_resampling(
-    tmp_path: Path, whisper: Bundle, rate: int
+    tmp_path: Path, whisper: Architecture, rate: int
 ) -> None:
     sizes = [30 * rate + round(share * LENGTH_TOLERANCE * rate) for share in (0.0, 0.5, 1.0)]
     rows = load_manifest(clips(tmp_path, sizes, rate))
@@ -95,7 +95,7 @@ def test_what_passes_the_bound_at_its_own_rate_can_be_encoded_after_resampling(
 
 
 @pytest.mark.parametrize("samples", FITS)
-def test_the_frames_that_are_counted_are_those_that_are_made(whisper: Bundle, samples: int) -> None:
+def test_the_frames_that_are_counted_are_those_that_are_made(whisper: Architecture, samples: int) -> None:
     extractor = whisper.processor.feature_extractor
     clip = np.zeros(samples, np.float32)
     assert count_frames(extractor, samples) == log_mel(extractor, clip).shape[-1] == 3000
@@ -116,7 +116,7 @@ def test_no_message_says_that_a_length_is_the_bound_that_it_breaks(
         assert said > limit if found[2] == "most" else said < limit, drop.detail
 
 
-def test_a_refusal_of_whisper_names_more_than_it_takes(whisper: Bundle) -> None:
+def test_a_refusal_of_whisper_names_more_than_it_takes(whisper: Architecture) -> None:
     example = whisper_assets.example("a", 30.0, transcribe="x")
     with pytest.raises(ValueError, match=r"30\.013 s of audio, at most 30 s"):
         whisper.encode(example, np.zeros(480_201, np.float32))

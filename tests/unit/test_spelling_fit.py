@@ -41,11 +41,11 @@ def unigrams(**shares: float) -> NgramModel:
     return NgramModel([{**table, ("<s>",): (-99.0, 0.0), ("</s>",): (-0.3, 0.0), (UNK,): (-0.1, 0.0)}])
 
 
-class Bundle:
+class Model:
     """What `DecoderOptions` looks at."""
 
     def __init__(self, vocabulary: CtcVocabulary) -> None:
-        self.ctc = CtcFrames(
+        self.frames = CtcFrames(
             tokens=vocabulary.tokens, blank=0, seconds_per_frame=0.02, log_probs=lambda model, batch: []
         )
 
@@ -203,13 +203,13 @@ def test_both_searches_measure_on_loading(
         write_arpa(estimate(written(change), 2).model, tmp_path / f"{name}.arpa")
     said = {}
     for name in ("lower", "upper"):
-        decoder = DecoderOptions(lm=tmp_path / f"{name}.arpa", search=search).decoder(Bundle(LOWER))  # type: ignore[arg-type]
+        decoder = DecoderOptions(lm=tmp_path / f"{name}.arpa", search=search).decoder(Model(LOWER))  # type: ignore[arg-type]
         assert decoder is not None
         said[name] = [decoder(frames(text, LOWER)).text for text in ("the cat ran", "dog and cat")]
         assert ("lower case" in capsys.readouterr().err) == (name == "upper")
     assert said["upper"] == said["lower"] == ["the cat ran", "dog and cat"]
     with pytest.raises(UserError, match=r"other\.arpa: the model can spell 0\.0 %"):
-        DecoderOptions(lm=tmp_path / "other.arpa", search=search).decoder(Bundle(LOWER))  # type: ignore[arg-type]
+        DecoderOptions(lm=tmp_path / "other.arpa", search=search).decoder(Model(LOWER))  # type: ignore[arg-type]
 
 
 def test_accept_lm_goes_on_and_survives_a_command_line(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_accept_lm_goes_on_and_survives_a_command_line(tmp_path: Path) -> None:
     args = parser.parse_args(["--lm", str(tmp_path / "other.arpa"), "--accept_lm", "--hot_words", "4G"])
     again = from_arguments(parser.parse_args(to_arguments(args)))
     assert again == from_arguments(args) and again.accept_lm
-    decoder = again.decoder(Bundle(LOWER))  # type: ignore[arg-type]
+    decoder = again.decoder(Model(LOWER))  # type: ignore[arg-type]
     assert decoder is not None
     assert decoder(frames("cat", LOWER)).text == "cat"
 

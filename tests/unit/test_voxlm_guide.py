@@ -84,7 +84,7 @@ def test_a_key_has_its_effect_and_another_value_another(key: str, tmp_path: Path
 def test_the_guides_file_is_a_voxlm_in_both_phases() -> None:
     first, second = of_phase(GUIDE, 1), of_phase(GUIDE, 2)
     models: list[Any] = [first.model, second.model]
-    assert [type(model).__module__ for model in models] == ["training.models.voxlm.build"] * 2
+    assert [type(model).__module__ for model in models] == ["training.models.voxlm.config"] * 2
     assert [model.phase for model in models] == [1, 2]
     assert (first.training.trainable, second.training.trainable) == ("lora", "all")
     assert models[1].name == "outputs/voxlm-2b"

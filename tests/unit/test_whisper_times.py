@@ -155,7 +155,7 @@ def test_what_whisper_cannot_hear_is_a_reason_and_stops_nothing() -> None:
     bundle = tiny()
     found = WhisperTeacher(bundle)([clip("long", 31.0), clip("u", 1.0), clip("wordy", 1.0, "hôm " * 100)])
     assert [type(one) for one in found] == [NoTimes, Timed, NoTimes]
-    assert "31.0 s of audio, at most 30 s" in str(found[0])
+    assert "31.000 s of audio, at most 30 s" in str(found[0])
     assert "label tokens, at most 64" in str(found[2])
     assert WhisperTeacher(bundle)([clip("long", 31.0)])[0].args == found[0].args  # type: ignore[union-attr]
 
