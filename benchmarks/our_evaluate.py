@@ -15,8 +15,8 @@ from stock_evaluate import parser
 def main() -> None:
     """Load, then by the clock: rows, hypotheses, scores."""
     args = parser().parse_args()
-    from training.cli import evaluate as run_evaluation
-    from training.cli.predicting import decoding, open_rows, readable
+    from training.api.predicting import decoding, open_rows, readable
+    from training.decoding.ctc_setup import DecoderOptions
     from training.decoding.loading import load_trained
     from training.decoding.quiet import quiet
     from training.evaluation.evaluate import evaluate
@@ -25,8 +25,8 @@ def main() -> None:
     trained = load_trained(args.model)
     collate = replace(trained.bundle.collate, context=args.context)
     trained = replace(trained, bundle=replace(trained.bundle, collate=collate))
-    how = decoding(trained, run_evaluation.parser().parse_args(["--model_dir", str(args.model)]))
-    how.generation["max_new_tokens"] = args.max_new_tokens
+    how = decoding(trained, DecoderOptions())
+    how = replace(how, asked=replace(how.asked, max_new_tokens=args.max_new_tokens))
     started = time.perf_counter()
     rows, _ = open_rows(trained, args.manifest, "--manifest", "test", args.root)
     dataset = readable(trained, rows).dataset

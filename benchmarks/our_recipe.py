@@ -48,7 +48,7 @@ def main() -> None:
     """Train, look at the held-out clips, write the clock."""
     args = parser().parse_args()
     clock = Clock([args.work], marks=args.marks)
-    from training.cli.train import share_the_cores
+    from training.api.process import share_the_cores
     from training.config.load import load_config
     from training.decoding.quiet import quiet
     from training.engine.fit import fit
@@ -72,7 +72,7 @@ def held_out_loss(run: Any) -> float:
     from training.engine.run import open_split, usable
 
     rows = open_split(run.config, "dev")
-    dataset, _ = usable(run.config, run.bundle, rows, "dev", lambda text: None)
+    dataset, _ = usable(run.config, run.bundle, rows, "dev")
     return float(predict(run.bundle, dataset, generation={"max_new_tokens": 1}).loss)
 
 

@@ -35,7 +35,7 @@ from pathlib import Path
 import common
 import real_speech
 
-from training.cli.train import share_the_cores
+from training.api.process import share_the_cores
 from training.errors import UserError, exit_on_user_error
 
 TARGETS = {"digits": 5.0, "demo": 10.0}

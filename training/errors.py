@@ -1,12 +1,21 @@
-"""What a command shows when it fails: a message where the user can mend it, with exit status 2."""
+"""What a person sees of the work: the message and exit status 2 of a mistake, log lines, progress bars.
+
+The library logs through the standard ``logging``, each module in its own logger below ``training``. A program decides
+what becomes of the lines; the commands print them as they are (`shown`). Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -22,6 +31,9 @@ MENDABLE = frozenset(
 )
 """What the system refuses because of rights, space or what lies there. ENOENT is not among them: a path that the
 user gave is looked for before it is opened, so one that is missing later is a defect."""
+
+LOGGER = logging.getLogger("training")
+"""Parent of the loggers of all modules."""
 
 _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback")
 
@@ -86,3 +98,107 @@ def _refusal(error: OSError) -> str:
     place = " → ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     hint = "check the path, the rights and the space there"
     return f"{place or 'a file'}: {error.strerror}; {hint}, and call again"
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that writes and prints (the launcher of several processes sets ``RANK``)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Lines(logging.Handler):
+    """Hands each message, without level or time, to a function.
+
+    Args:
+        write: takes the record and its text. What it raises (a closed pipe, a full disk) ends the work.
+    """
+
+    def __init__(self, write: Callable[[logging.LogRecord, str], None]) -> None:
+        super().__init__(logging.INFO)
+        self.write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by ``logging``."""
+        self.write(record, self.format(record))
+
+
+class LogFile(Lines):
+    """Appends the lines to a file, whose folder it makes.
+
+    Args:
+        path: the file.
+        held: keep the lines until `release`; for a file in a folder that does not exist yet.
+    """
+
+    def __init__(self, path: Path, *, held: bool = False) -> None:
+        super().__init__(self._keep)
+        self.path, self.held = path, held
+        self.waiting: list[str] = []
+
+    def _keep(self, record: logging.LogRecord, text: str) -> None:
+        self.waiting.append(text)
+        if not self.held:
+            self.release()
+
+    def release(self) -> None:
+        """Write what was held, and every further line at once."""
+        self.held = False
+        lines, self.waiting = self.waiting, []
+        if lines:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf8") as file:
+                file.writelines(f"{line}\n" for line in lines)
+
+
+@contextmanager
+def handled(*handlers: logging.Handler, logger: logging.Logger = LOGGER) -> Iterator[None]:
+    """The lines of the library, or of one ``logger``, go to these handlers inside the ``with`` block, from level INFO on."""
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def shown(*, warnings_apart: bool = False) -> Iterator[None]:
+    """The library's lines are printed at once inside the ``with`` block. Of several ranks the first prints.
+
+    Args:
+        warnings_apart: warnings go to standard error instead of standard output.
+    """
+
+    def out(record: logging.LogRecord, text: str) -> None:
+        if first_rank():
+            apart = warnings_apart and record.levelno >= logging.WARNING
+            print(text, file=sys.stderr if apart else sys.stdout, flush=True)
+
+    with handled(Lines(out)):
+        yield
+
+
+def watched() -> bool:
+    """Whether somebody looks at a progress bar: on a terminal, and in a notebook."""
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def progress_bar(*, total: int, unit: str, desc: str | None = None, **others: Any) -> Any:
+    """A tqdm bar; where nobody is `watched`, one that shows nothing.
+
+    In a notebook it is drawn by ipywidgets where that is installed, else as text.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm advises to install ipywidgets
+        from tqdm.auto import tqdm
+    return tqdm(total=total, unit=unit, desc=desc, disable=not watched(), **others)

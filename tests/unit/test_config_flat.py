@@ -103,11 +103,13 @@ def test_an_unknown_type_of_augmentation_is_named(tmp_path):
 
 
 def test_the_log_file_gets_what_is_printed(tmp_path, capsys):
-    from training.cli.train import Reporter
+    from training.api.runs import log_file
+    from training.errors import LOGGER, shown
 
     found = config(tmp_path, f"log_file: {tmp_path}/logs/training.log")
     for line in ("one", "two"):
-        Reporter(found.output.log_file)(line)
+        with shown(), log_file(found):
+            LOGGER.info(line)
     assert (tmp_path / "logs" / "training.log").read_text(encoding="utf8") == capsys.readouterr().out
     assert config(tmp_path).output.log_file == Path("logs/training.log")
 

@@ -252,7 +252,7 @@ def test_a_split_that_can_all_be_used_is_not_copied(tmp_path: Path) -> None:
     )
     bundle: Any = SimpleNamespace(encode=encode, train_encode=None, sample_rate=RATE)
     whole = load_manifest(manifest(tmp_path / "whole.tsv", rows))
-    assert usable(settings, bundle, whole, "train", print)[0].manifest is whole  # type: ignore[arg-type]
+    assert usable(settings, bundle, whole, "train")[0].manifest is whole  # type: ignore[arg-type]
     part = load_manifest(manifest(tmp_path / "part.tsv", [*rows, row(tmp_path, "c", 1.0, text="")]))
-    chosen, ledger = usable(settings, bundle, part, "train", print)  # type: ignore[arg-type]
+    chosen, ledger = usable(settings, bundle, part, "train")  # type: ignore[arg-type]
     assert chosen.manifest.ids == ["a", "b"] and len(ledger) == 1

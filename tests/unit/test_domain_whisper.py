@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, Seq2SeqTrainingArguments, set_seed
 from whisper_assets import SIZES, TEXTS, TRANSCRIPT, example, noise
 
-from training.cli import evaluate as run_evaluation
+from training.api.swapping import check_swap_test
 from training.data.batch_policy import BatchPolicy
 from training.decoding.loading import Trained, load_trained, with_domain
 from training.decoding.predict import predict
@@ -201,7 +201,7 @@ def test_a_swap_test_needs_transcripts():
     with pytest.raises(
         UserError, match=r"^--swap_test: compares transcripts, and run was trained to translate"
     ):
-        run_evaluation._check_swap_test(translates, None)
+        check_swap_test(translates, None)
 
 
 def test_what_a_model_cannot_be_asked_is_refused():

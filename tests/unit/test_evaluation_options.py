@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from training.api.scoring import rescored
 from training.cli import calibrate, inference, publish, transcribe
 from training.cli import evaluate as run_evaluation
-from training.cli.evaluate import rescored
 from training.config.blocks import Evaluation
 from training.errors import UserError
 from training.evaluation.stored import free_name, of_another

@@ -24,7 +24,7 @@ from training.decoding.predict import predict
 from training.engine import checkpoint
 from training.engine import freezing as trainable
 from training.engine.trainer import NotFiniteError
-from training.errors import UserError
+from training.errors import Lines, UserError, handled
 from training.evaluation.evaluate import evaluate
 from training.models.architecture import DecodeOptions
 
@@ -201,14 +201,16 @@ def test_half_written_checkpoints_are_passed_over_with_the_reason(tmp_path):
     model.write_bytes(model.read_bytes()[:-100])
     (tmp_path / "checkpoint-2" / "optimizer.safetensors").unlink()
     said: list[str] = []
-    assert checkpoint.latest(tmp_path, said.append) == tmp_path / "checkpoint-1"
+    with handled(Lines(lambda record, text: said.append(text))):
+        found = checkpoint.latest(tmp_path)
+    assert found == tmp_path / "checkpoint-1"
     assert "stopped while writing it" in said[0] and "checkpoint-4" in said[0]
     assert "model.safetensors has" in said[1]
     assert "optimizer.safetensors is missing" in said[2]
     with pytest.raises(UserError, match="not a whole checkpoint"):
-        checkpoint.find(tmp_path, str(tmp_path / "checkpoint-3"), said.append)
+        checkpoint.find(tmp_path, str(tmp_path / "checkpoint-3"))
     with pytest.raises(UserError, match="no such folder; the run has checkpoint-1"):
-        checkpoint.find(tmp_path, str(tmp_path / "nowhere"), said.append)
+        checkpoint.find(tmp_path, str(tmp_path / "nowhere"))
 
 
 def test_the_older_checkpoint_is_deleted_only_when_the_new_one_is_whole(tmp_path, monkeypatch):

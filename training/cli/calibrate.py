@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.cli.options import add_model, add_options
-from training.cli.predicting import add_columns, decoding, open_rows, readable
-from training.errors import UserError, exit_on_user_error
+from training.api.predicting import decoding, open_rows, readable
+from training.cli.options import add_columns, add_model, add_options, from_arguments
+from training.errors import UserError, exit_on_user_error, shown
 
 if TYPE_CHECKING:
     from training.evaluation.calibration import Judged
@@ -47,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Decode, fit both maps, keep the better one, say what it does."""
     args = parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with shown(warnings_apart=True):
+        return _calibrate(args)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
     from training.data.columns import column_names
     from training.decoding.calibrated import weights_of
     from training.decoding.loading import load_trained
@@ -63,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     manifest, path = open_rows(trained, args.manifest, "--manifest", "dev", args.audio_root, columns)
     found = readable(trained, manifest, "dev")
     found.require()
-    how = decoding(trained, args)
+    how = decoding(trained, from_arguments(args), args.batch_seconds)
     predictions = how.predict(trained, found.dataset)
     judged = judge_words(predictions.examples, predictions.hypotheses)
     if few := _too_few(judged, path):

@@ -87,6 +87,17 @@ def add_model(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """The option that maps the columns of a manifest."""
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="the manifest's name of one of our columns, such as transcript=text; may be repeated",
+    )
+
+
 def add_domain(parser: argparse.ArgumentParser) -> None:
     """Which population speaks, for models that are told (``model.type: domain_whisper``)."""
     parser.add_argument(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from training.api.process import share_the_cores
+from training.api.runs import check_reporters, train
 from training.config.compat import guide_flags
-from training.errors import UserError, exit_on_user_error
+from training.errors import UserError, exit_on_user_error, first_rank, shown
+
+if TYPE_CHECKING:
+    from training.config.schema import Config
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,98 +73,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _train(config, args)
 
 
-def share_the_cores() -> None:
-    """Between the threads of the libraries and the data workers; before torch is imported, which reading a configuration does."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that spin while they wait take the cores from the workers that they wait for.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def check_reporters(named: str | Sequence[str]) -> None:
-    """`UserError` for a tool that is to draw curves and is not installed (a finished run needs none)."""
-    asked = {named} if isinstance(named, str) else set(named)
-    if not (asked := asked - {"none", "all"}):
-        return
-    from transformers import integrations
-
-    missing = sorted(asked - set(integrations.get_available_reporting_integrations()))
-    if missing:
-        raise UserError(
-            f"training.report_to: {missing[0]} is not installed, or switched off in the environment; "
-            f"pip install {missing[0]}, or leave it out"
-        )
-
-
 def say(text: str) -> None:
     """Print at once, also into a file or a pipe: somebody is watching a long run. Of several ranks the first speaks."""
-    from training.engine.folder import first_rank
-
     if first_rank():
         print(text, flush=True)
 
 
-class Reporter:
-    """`say`, and into the log file where there is one.
+def _train(config: Config, args: argparse.Namespace) -> int:
+    from training.engine.fit import Stopped
 
-    ``held``: lines for the file are kept until `release`; a file inside the run's folder is not there before the run is.
-    """
-
-    def __init__(self, log_file: Path | None, *, held: bool = False) -> None:
-        self.log_file, self.held = log_file, held
-        self.waiting: list[str] = []
-
-    def __call__(self, text: str) -> None:
-        say(text)
-        if self.log_file is not None:
-            self.waiting.append(text)
-            if not self.held:
-                self.release()
-
-    def release(self) -> None:
-        """Write what was held back, and every further line at once."""
-        self.held = False
-        lines, self.waiting = self.waiting, []
-        if self.log_file is not None and lines:
-            self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.log_file.open("a", encoding="utf8") as file:
-                file.writelines(f"{line}\n" for line in lines)
-
-
-def _train(config: object, args: argparse.Namespace) -> int:
-    from training.config.schema import Config
-    from training.decoding.quiet import quiet
-    from training.engine import checkpoint
-    from training.engine.fit import Stopped, fit
-    from training.engine.folder import check_folder, check_model, check_origin
-    from training.engine.run import build
-
-    assert isinstance(config, Config)
-    quiet()
-    folder, log = config.output.dir, config.output.log_file
-    inside = log is not None and log.resolve().is_relative_to(folder.resolve())
-    report = Reporter(log, held=inside and args.resume is None)
-    resume = checkpoint.find(folder, args.resume or None, report) if args.resume is not None else None
-    check_folder(folder, resume=resume, fresh=args.fresh)
-    if args.fresh:
-        check_origin(config)
-    if resume is not None:
-        check_model(config, folder)
-    # Adapters alone are in a LoRA checkpoint: its base is built as the first time.
-    source = None if config.training.trainable == "lora" else resume
-    run = build(config, source=source, report=report)
-    try:
-        results = fit(
-            run,
-            resume=resume,
-            fresh=args.fresh,
-            accept_changed_data=args.accept_changed_data,
-            claimed=report.release,
-            report=report,
-        )
-    except Stopped as stopped:
-        print(f"{stopped}: saved in {folder}; go on with --resume")
-        return 128 + stopped.number
-    print(f"{folder}: {results['steps']} steps in {results['train_seconds'] / 60:.1f} min")
+    resume = False if args.resume is None else args.resume or True
+    with shown():
+        try:
+            run = train(config, resume=resume, fresh=args.fresh, accept_changed_data=args.accept_changed_data)
+        except Stopped as stopped:
+            print(f"{stopped}: saved in {config.output.dir}; go on with --resume")
+            return 128 + stopped.number
+    print(f"{run.folder}: {run.results['steps']} steps in {run.results['train_seconds'] / 60:.1f} min")
     return 0
 
 

@@ -240,9 +240,9 @@ def _write(transcript: Transcript, args: argparse.Namespace, output: Path | None
 
 
 def _bar(total: float) -> Any:
-    from tqdm import tqdm
+    from training.errors import progress_bar
 
-    return tqdm(total=round(total), unit="s", desc="audio", disable=not sys.stderr.isatty())
+    return progress_bar(total=round(total), unit="s", desc="audio")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.cli.train import check_reporters, say, share_the_cores
+from training.api.process import share_the_cores
+from training.api.runs import check_reporters
+from training.cli.train import say
 from training.errors import INTERRUPTED, UserError, exit_on_user_error
 from training.tuning import checks, results, space
 from training.tuning import study as studies

@@ -37,7 +37,9 @@ def architecture_options(model_type: str) -> type[BaseModel]:
     return options_class(model_type)
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), *, options: OptionsOf | None = None) -> Config:
+def load_config(
+    path: Path | str, overrides: Sequence[str] = (), *, options: OptionsOf | None = None
+) -> Config:
     """Read, merge, interpolate and check.
 
     ``overrides`` are ``key=value`` texts, applied last. ``options`` replaces the look-up of the

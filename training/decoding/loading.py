@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,21 @@ class Trained:
         """Name of the run in result files: its folder's, or its parent's for a checkpoint."""
         parent = self.folder.resolve()
         return f"{parent.parent.name}-{parent.name}" if parent.name.startswith("checkpoint-") else parent.name
+
+
+def load_model(folder: os.PathLike[str] | str) -> Trained:
+    """Load a model that was trained before: for `training.evaluate`, `training.Transcriber`, or to look at.
+
+    Args:
+        folder: a finished run, its folder, one of its checkpoints, or any folder that stock transformers wrote.
+
+    Returns:
+        The model without dropout, on the GPU where there is one. ``.bundle.model`` is the torch module.
+
+    Raises:
+        UserError: the folder holds no model, or a damaged one.
+    """
+    return load_trained(Path(folder))
 
 
 def load_trained(folder: Path, model_type: str | None = None) -> Trained:

@@ -28,7 +28,6 @@ from training.engine.folder import (
     check_folder,
     claim_folder,
     dropped_file,
-    first_rank,
     own_files,
     vain_start_removed,
     write_results,
@@ -37,6 +36,7 @@ from training.engine.provenance import Provenance
 from training.engine.run import Run
 from training.engine.trainer import SpeechTrainer
 from training.engine.versions import commit, versions
+from training.errors import first_rank
 from training.evaluation.quick_scores import corpus_scores, given_scores
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from training.config.schema import Config
 from training.data.system_files import is_empty
 from training.engine import checkpoint
 from training.engine.run import Run
-from training.errors import UserError
+from training.errors import UserError, first_rank
 from training.files import writable
 
 RESULTS = "train_results.json"
@@ -106,11 +105,6 @@ def claim_folder(folder: Path, *, resume: Path | None, fresh: bool) -> None:
     if fresh and first_rank() and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def first_rank() -> bool:
-    """Whether this process is the one that writes (the launcher sets ``RANK``)."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

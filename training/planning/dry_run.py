@@ -7,6 +7,7 @@ tokenizer, data, the GPU) is named as not checked. The memory plan is for the pr
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import textwrap
@@ -29,7 +30,7 @@ from training.data.sources.librispeech import corpus_folder
 from training.data.system_files import is_empty
 from training.data.tasks import check_tasks
 from training.engine import run as runs
-from training.errors import NotInReach, UserError
+from training.errors import NotInReach, UserError, handled
 from training.models.architecture import Architecture, Batch, BuildContext, Features
 from training.planning import memory, trial, worst_case
 from training.planning.fake_step import NotCountable
@@ -171,7 +172,8 @@ class _Report:
             sample = manifest if len(rows) == len(manifest) else manifest.select(rows)
             what = f"{len(manifest):,} utterances, {hours:.2f} h"
             check_tasks(manifest, bundle.tasks, f"data.{split}", every=split == "train")
-            dataset, ledger = runs.usable(self.config, bundle, sample, split, lambda text: None)
+            with handled(logging.NullHandler(), logger=runs.logger):  # the rows below say it
+                dataset, ledger = runs.usable(self.config, bundle, sample, split)
             looked = "all read" if sample is manifest else f"{len(sample):,} of them read"
             if sample is not manifest:  # what the source itself refuses is known of all rows
                 refused = DropLedger([*getattr(manifest, "refused", ())])

@@ -70,7 +70,7 @@ def _answer(path: Path, overrides: list[str]) -> tuple[dict[str, Any], str, str 
     config = load_config(path, overrides)
     if config.model is None:
         raise UserError(f"{path}: no model: block")
-    newest = checkpoint.latest(config.output.dir, lambda text: print(text, file=sys.stderr))
+    newest = checkpoint.latest(config.output.dir)
     return config.as_dict(), config.to_yaml(), str(newest) if newest else None
 
 

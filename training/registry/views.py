@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from training.data.prepare.split import PARTS
 from training.data.prepare.split_report import describe_overlap, describe_parts
 from training.data.text import sentence_key
 from training.registry import versions
-from training.registry.store import Registry
+from training.registry.store import DEFAULT, Registry, open_registry
 
 
 def statistics(registry: Registry, version: str) -> dict[str, Any]:
@@ -26,6 +27,29 @@ def statistics(registry: Registry, version: str) -> dict[str, Any]:
         texts=[row.text for row in found],
     )
     return {"version": version, **described}
+
+
+def get_dataset_statistics(version: str, registry: str | Path = DEFAULT) -> dict[str, Any]:
+    """How much a version of the registry holds.
+
+    Args:
+        version: its name, e.g. ``"v1"``.
+        registry: a SQLite file or an SQLAlchemy URL.
+
+    Returns:
+        For each of ``train``, ``val``, ``test`` that the version has: ``{part}_files`` (count), ``{part}_hours`` (of audio);
+        beside them ``parts`` and ``overlap`` as `statistics` describes them. Dev rows are called ``val`` here.
+
+    Raises:
+        UserError: there is no such registry, or it has no such version.
+    """
+    with open_registry(registry) as opened:
+        found = statistics(opened, version)
+    counts: dict[str, Any] = {}
+    for part, figures in found["parts"].items():
+        name = "val" if part == "dev" else part
+        counts |= {f"{name}_files": figures["files"], f"{name}_hours": figures["hours"]}
+    return {**counts, **found}
 
 
 def describe(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +44,7 @@ class Recording:
 class Transcriber:
     """A trained model, ready for recordings.
 
-    model: a folder (a run's, one of its checkpoints, a stock model), or what `load_trained` made of it.
+    model: a folder (a run's, one of its checkpoints, a stock model), a finished run, or what `load_trained` made of it.
     tasks: some of the model's, default all. language: of the speech, default the model's. domain: which population
         speaks, for a model that is told; ``auto``: the one that it hears.
     options: how the frames of a CTC model are read, and the beam width of all others.
@@ -62,7 +64,7 @@ class Transcriber:
 
     def __init__(
         self,
-        model: Path | str | Trained,
+        model: os.PathLike[str] | str | Trained,
         *,
         tasks: tuple[str, ...] | None = None,
         language: str | None = None,
@@ -99,6 +101,40 @@ class Transcriber:
         )
         self.detector: Detector | None = None if isinstance(detector, str) else detector
         self._detector_name = detector if isinstance(detector, str) else ""
+
+    def __call__(self, audio: Path | str) -> Transcript:
+        """Transcribe one file.
+
+        Args:
+            audio: a recording of any length.
+
+        Returns:
+            Its text, segments and, where the model tells them, words with times in seconds and confidence.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        (transcript,) = self.transcribe(audio)
+        return transcript
+
+    def transcribe_batch(self, files: Sequence[Path | str] | Path | str) -> list[dict[str, Any]]:
+        """Transcribe files, windows of all of them in common batches.
+
+        Args:
+            files: recordings of any length.
+
+        Returns:
+            For each file, in order, what JSON holds of its transcript: ``text``, ``confidence`` (0 to 1; NaN where the
+            model tells none), ``audio``, ``seconds``, ``segments`` and the text of each task.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        found = self.transcribe(files)
+        return [
+            {**one.as_dict(), "confidence": math.nan if one.confidence is None else one.confidence}
+            for one in found
+        ]
 
     def transcribe(
         self,
@@ -191,6 +227,25 @@ class Transcriber:
                 segments.append(Segment(start, end, texts, words, mean_confidence(words), domain))
         every = [word for segment in segments for word in segment.words]
         return Transcript(recording.path, recording.seconds, tasks, tuple(segments), mean_confidence(every))
+
+
+def transcribe(
+    files: Sequence[Path | str] | Path | str, model: os.PathLike[str] | str | Trained, **options: Any
+) -> list[Transcript]:
+    """Transcribe recordings of any length.
+
+    Args:
+        files: one file or several.
+        model: a finished run, a model's folder, or what `load_model` returned.
+        options: of the `Transcriber`, e.g. ``language="vi"``.
+
+    Returns:
+        A transcript for each file, in order.
+
+    Raises:
+        UserError: the folder holds no model, it cannot serve an option, or a file cannot be read.
+    """
+    return Transcriber(model, **options).transcribe(files)
 
 
 def _require_domain(trained: Trained, domain: str | None) -> None:

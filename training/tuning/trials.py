@@ -16,11 +16,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from training.config.agreement import keeps_best
 from training.config.load import load_config
-from training.console import handled, to_file
 from training.engine.fit import Abandoned, Stopped, fit
 from training.engine.run import build
 from training.engine.trainer import NotFiniteError
-from training.errors import MENDABLE, UserError
+from training.errors import MENDABLE, LogFile, UserError, handled
 from training.tuning.space import overrides
 from training.tuning.study import (
     COMPLETE,
@@ -110,7 +109,7 @@ def attempt(setup: Setup, overrides: Sequence[str], watch: Watch, log: Path) -> 
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         log.write_text("", encoding="utf8")
-        with handled(to_file(log)):
+        with handled(LogFile(log)):
             config = load_config(setup.path, [*setup.overrides, *overrides])
             train(config, watch)
         return Outcome(COMPLETE, watch.kept(config, setup.greater_is_better))

@@ -1,24 +1,24 @@
-"""What the commands that score a model have in common: whose utterances, which of them, and how they are decoded."""
+"""What all that scores a model has in common: whose utterances, which of them, and how they are decoded."""
 
 from __future__ import annotations
 
-import argparse
+import logging
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.cli.options import from_arguments
 from training.decoding.ctc_setup import DecoderOptions
-from training.errors import UserError
+from training.errors import UserError, progress_bar
 
 if TYPE_CHECKING:
     from training.data.ledger import DropLedger
     from training.decoding.loading import Trained
     from training.decoding.predict import Predictions
     from training.models.architecture import DecodeOptions
+
+logger = logging.getLogger(__name__)
 
 READERS = min(4, os.cpu_count() or 1)
 """Threads that decode the sounds of a split."""
@@ -48,17 +48,25 @@ class Decoding:
             options=self.asked,
             given_text=given_text,
             with_loss=False,
-            progress=_progress(float(rows.durations.sum())),
+            progress=progress_bar(total=round(float(rows.durations.sum())), unit="s", desc="audio").update,
         )
 
 
-def decoding(trained: Trained, args: argparse.Namespace) -> Decoding:
-    """The command line's options; the run's own beam width and bounds where none are given."""
-    options = from_arguments(args)
+def decoding(trained: Trained, options: DecoderOptions, batch_seconds: float | None = None) -> Decoding:
+    """These options; the run's own beam width and bounds where none are given.
+
+    Args:
+        trained: the model.
+        options: how its frames are read, and the beam width.
+        batch_seconds: audio of a batch; None: the run's.
+
+    Raises:
+        UserError: the model cannot serve an option.
+    """
     if options.beam_width is None and not (options.lm or options.hot_words):
         options = replace(options, beam_width=setting(trained, "num_beams") or 1)
     asked = options.resolved(trained.bundle, setting(trained, "max_new_tokens"))
-    return Decoding(options, asked, args.batch_seconds or setting(trained, "batch_seconds") or 60.0)
+    return Decoding(options, asked, batch_seconds or setting(trained, "batch_seconds") or 60.0)
 
 
 def open_rows(
@@ -133,39 +141,20 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
     kept, found = validate(dataset, workers=READERS, decode=True)
     ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
     result = Readable(dataset.select(kept), ledger, len(kept) + len(ledger))
-    print(result.line(), flush=True)  # the first line of all, also where both streams go to one file
+    logger.info(result.line())  # the first line of all, also where both streams go to one file
     if len(ledger):
-        print(ledger.summary(), file=sys.stderr)
+        logger.warning(ledger.summary())
     pieces, rows = unwritable(SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate))
     if pieces:
-        print(
+        logger.warning(
             f"{pieces} pieces of the references, in {rows} utterances, are not in the model's vocabulary: it cannot "
-            "write them, and they count as errors",
-            file=sys.stderr,
+            "write them, and they count as errors"
         )
     texts = (text for _, _, text in manifest.texts())
-    warn(texts, lambda line: print(f"the {split} split: {line}", file=sys.stderr))
+    warn(texts, lambda line: logger.warning(f"the {split} split: {line}"))
     return result
-
-
-def add_columns(parser: argparse.ArgumentParser) -> None:
-    """The option that maps the columns of a manifest."""
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        help="the manifest's name of one of our columns, such as transcript=text; may be repeated",
-    )
 
 
 def setting(trained: Trained, name: str) -> Any:
     """Of the run's ``evaluation:`` block; None for a model without a run."""
     return getattr(trained.config.evaluation, name) if trained.config else None
-
-
-def _progress(total: float) -> Any:
-    from tqdm import tqdm
-
-    bar = tqdm(total=round(total), unit="s", desc="audio", disable=not sys.stderr.isatty())
-    return bar.update

@@ -1,0 +1,402 @@
+"""Score a trained model on utterances with references; ``polyvox evaluate`` does the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from training.decoding.quiet import quietly
+from training.errors import UserError
+from training.files import writable
+
+if TYPE_CHECKING:
+    from training.api.predicting import Decoding, Readable
+    from training.config.blocks import Evaluation
+    from training.data.ledger import DropLedger
+    from training.decoding.ctc_setup import DecoderOptions
+    from training.decoding.loading import Trained
+    from training.evaluation.evaluate import Evaluation as Evaluated
+    from training.evaluation.scores import Scores
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is to be scored and how; see `evaluate`."""
+
+    split: Literal["train", "dev", "test"]
+    manifest: Path | None
+    audio_root: Path | None
+    columns: Mapping[str, str] | None
+    output: Path | None
+    name: str | None
+    domain: str | None
+    options: DecoderOptions | None
+    batch_seconds: float | None
+    teacher: Path | None
+    swap_test: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of the result files, and what their names begin with."""
+
+    folder: Path
+    name: str
+
+
+def evaluate(
+    model: Trained | os.PathLike[str] | str,
+    split: Literal["train", "dev", "test"] = "test",
+    *,
+    manifest: Path | str | None = None,
+    audio_root: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    output: Path | str | None = None,
+    name: str | None = None,
+    domain: str | None = None,
+    options: DecoderOptions | None = None,
+    batch_seconds: float | None = None,
+    overrides: Sequence[str] = (),
+    teacher: Path | str | None = None,
+    swap_test: bool = False,
+    model_type: str | None = None,
+) -> Scores:
+    """Decode a split, compare with its references.
+
+    Args:
+        model: a finished run, a folder (a run's, one of its checkpoints, a stock model), or what `load_model` returned.
+        split: which of the run's own splits.
+        manifest: score the utterances of this manifest instead.
+        audio_root: folder that relative audio paths of ``manifest`` start from.
+        columns: our names of columns → those of ``manifest``, e.g. ``{"transcript": "sentence"}``; they add to those of
+            the run.
+        output: write ``{name}_metrics.json`` and ``{name}_predictions.csv`` into this folder, ``{name}_dropped.tsv`` where
+            utterances are left out, and the predictions into the run's registry where it has one; the logger
+            ``training`` gets the main figures. None: nothing is written, and ``print(scores)`` shows them.
+        name: of the files; default: the run's, and the split unless that is test. Where another run's results have this
+            default name, these get another one.
+        domain: ``domain_whisper`` only: see ``polyvox evaluate --help``.
+        options: beam width, language model and the like; default: the run's own beam width.
+        batch_seconds: audio of a batch, in seconds; default: the run's.
+        overrides: ``key=value`` texts for the run's ``evaluation:`` block, e.g. ``["resamples=200"]``.
+        teacher: ``timestamps_manifest.json`` whose word times are scored beside the model's.
+        swap_test: ``domain_whisper`` only: score with other domains than the utterances' own as well.
+        model_type: refuse a folder with a model of another type.
+
+    Returns:
+        The scores. Utterances that could not be scored are in ``scores.dropped``; ``scores.too_many_dropped`` says whether
+        they are more than ``data.max_dropped_share`` allows, which is logged as an error too.
+
+    Raises:
+        UserError: the folder holds no model, no utterance can be scored, or the model cannot do what is asked.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    asked = Asked(
+        split=split,
+        manifest=_path(manifest),
+        audio_root=_path(audio_root),
+        columns=columns,
+        output=_path(output),
+        name=name,
+        domain=domain,
+        options=options,
+        batch_seconds=batch_seconds,
+        teacher=_path(teacher),
+        swap_test=swap_test,
+    )
+    if name is not None and not re.fullmatch(r"[^/\\]+", name):
+        raise UserError(f"--name {name}: must be a name without / and \\; the folder is --output")
+    if asked.output is not None:
+        writable(asked.output, "--output")
+    with quietly():
+        return _evaluate(model, asked, [overrides] if isinstance(overrides, str) else overrides, model_type)
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _evaluate(model: Any, asked: Asked, overrides: Sequence[str], model_type: str | None) -> Scores:
+    from training.api.predicting import decoding, open_rows, readable
+    from training.api.swapping import check_domains, swap_test
+    from training.decoding.ctc_setup import DecoderOptions
+    from training.evaluation.scores import Scores
+
+    teacher = _teacher(asked.teacher)
+    trained = _loaded(model, asked, overrides, model_type)
+    place = _place(trained, asked)
+    manifest, path = open_rows(
+        trained, asked.manifest, "--test_csv", asked.split, asked.audio_root, asked.columns
+    )
+    if asked.swap_test:
+        check_domains(manifest)
+    found = readable(trained, manifest)
+    written = _write_ledger(found.ledger, place)
+    found.require()
+    how = decoding(trained, asked.options or DecoderOptions(), asked.batch_seconds)
+    meta = _meta(trained, asked, path, manifest, how, len(found.ledger))
+    evaluation, said = _scored(trained, how, found, meta, teacher)
+    scores = Scores(evaluation.report, evaluation.predictions, found.ledger, written=written)
+    if place is not None:
+        scores = replace(scores, written=(*written, *evaluation.write(place.folder, place.name)))
+        logger.info(evaluation.summary())
+    if asked.swap_test:
+        scores = _swapped(scores, swap_test(trained, found.dataset, said, how), place)
+    if place is not None:
+        logger.info(f"written: {', '.join(map(str, scores.written))}")
+        _into_registry(trained, asked, *said)
+    if scores.too_many_dropped:
+        logger.error(_too_many(scores.report["dropped"]))
+    return scores
+
+
+def _loaded(model: Any, asked: Asked, overrides: Sequence[str], model_type: str | None) -> Trained:
+    """The model, with the settings and the domain that are asked for."""
+    from training.api.swapping import check_swap_test
+    from training.decoding.loading import Trained, load_trained, with_domain
+
+    trained = model if isinstance(model, Trained) else load_trained(Path(model), model_type)
+    trained = with_settings(trained, overrides)
+    if asked.swap_test:
+        check_swap_test(trained, asked.domain)
+    return with_domain(trained, asked.domain)
+
+
+def _scored(
+    trained: Trained, how: Decoding, found: Readable, meta: dict[str, Any], teacher: Any
+) -> tuple[Evaluated, tuple[Any, Any]]:
+    """The evaluation, and the examples and hypotheses that it is of."""
+    from training.api.predicting import setting
+    from training.evaluation.evaluate import evaluate as score
+    from training.evaluation.evaluate import left_out
+
+    predictions = how.predict(trained, found.dataset)
+    hypotheses, evidence = _words(trained, how, found.dataset, predictions, teacher)
+    evaluation = score(
+        predictions.examples,
+        hypotheses,
+        meta=meta,
+        dropped=left_out(found.ledger, found.total, _max_dropped(trained)),
+        **_training_split(trained),
+        resamples=setting(trained, "resamples") or 1000,
+        silence=_silence(trained, how) if setting(trained, "silence_probes") is not False else None,
+        words=evidence,
+    )
+    return evaluation, (predictions.examples, hypotheses)
+
+
+def _write_ledger(ledger: DropLedger, place: Place | None) -> tuple[Path, ...]:
+    """The ledger's file where there is something in it; what an earlier evaluation left goes otherwise."""
+    if place is None:
+        return ()
+    path = place.folder / f"{place.name}_dropped.tsv"
+    if not len(ledger):
+        path.unlink(missing_ok=True)
+        return ()
+    ledger.write(path)
+    return (path,)
+
+
+def _max_dropped(trained: Trained) -> float:
+    """``data.max_dropped_share`` of the run; the default for a model without one."""
+    from training.config.blocks import Data
+
+    if trained.config is not None:
+        return trained.config.data.max_dropped_share
+    return float(Data.model_fields["max_dropped_share"].default)
+
+
+def _too_many(dropped: Mapping[str, Any]) -> str:
+    return (
+        f"error: {dropped['utterances']:,} of {dropped['of']:,} utterances were not scored, more than "
+        f"data.max_dropped_share ({dropped['max_share']:g}) allows; the scores are those of the others. Mend the data, or "
+        "raise the key in the run's config.yaml"
+    )
+
+
+def _swapped(scores: Scores, report: dict[str, Any], place: Place | None) -> Scores:
+    """The figures of the swap test, and their file."""
+    from training.evaluation.stored import SWAP_SUFFIX
+
+    scores = replace(scores, swap_test=report)
+    if place is None:
+        return scores
+    path = place.folder / f"{place.name}{SWAP_SUFFIX}"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf8")
+    return replace(scores, written=(*scores.written, path))
+
+
+def _teacher(path: Path | None) -> Any:
+    """Its labels, read before a model is loaded."""
+    from training.evaluation.words import read_teacher
+
+    return None if path is None else read_teacher(path)
+
+
+def _words(trained: Trained, how: Decoding, dataset: Any, predictions: Any, teacher: Any) -> tuple[Any, Any]:
+    """The hypotheses with confidences as they leave, and what else the evaluation is told of their words."""
+    from training.decoding.calibrated import usable
+    from training.evaluation.words import WordEvidence
+
+    own = predictions.hypotheses
+    identity = how.options.identity(trained.bundle)
+    calibration, note = usable(trained.calibration, trained.folder, identity)
+    timed = trained.bundle.aligner is not None and any(example.words for example in predictions.examples)
+    given = how.predict(trained, dataset, given_text=True).hypotheses if timed else None
+    evidence = WordEvidence(given=given, raw=own if calibration else None, note=note, teacher=teacher)
+    return [calibration.apply(one) for one in own] if calibration else own, evidence
+
+
+def _place(trained: Trained, asked: Asked) -> Place | None:
+    """Where the results are written; a name that another run's results have is not taken unasked."""
+    from training.evaluation.stored import free_name, of_another
+
+    if asked.output is None:
+        return None
+    sha256 = _config_sha256(trained)
+    if asked.name:
+        if of_another(asked.output, asked.name, trained.folder, sha256):
+            logger.info(f"--name {asked.name}: replaces the results that another run has under this name")
+        return Place(asked.output, asked.name)
+    wanted = _name(trained, asked)
+    found = free_name(asked.output, wanted, trained.folder, sha256)
+    if found != wanted:
+        logger.info(
+            f"{asked.output}: another run has the name {wanted}; these results get the name {found} (or give --name)"
+        )
+    return Place(asked.output, found)
+
+
+def _config_sha256(trained: Trained) -> str | None:
+    return hashlib.sha256(trained.config.to_yaml().encode()).hexdigest() if trained.config else None
+
+
+def _name(trained: Trained, asked: Asked) -> str:
+    """The run's, with what makes this evaluation another one than that of its test split."""
+    parts = [
+        trained.name,
+        *([asked.split] if asked.split != "test" else []),
+        *([asked.domain] if asked.domain else []),
+    ]
+    return "_".join(parts)
+
+
+def with_settings(trained: Trained, given: Sequence[str]) -> Trained:
+    """The model with other settings of its run's ``evaluation:`` block."""
+    if not given:
+        return trained
+    if trained.config is None:
+        raise UserError(f"--evaluation: {trained.folder} is no run of ours and has no such settings")
+    changed = {"evaluation": rescored(trained.config.evaluation, given)}
+    return replace(trained, config=trained.config.model_copy(update=changed))
+
+
+def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
+    """The run's settings with ``key=value`` ones in their place; `UserError` for one that is not there or wrong."""
+    import yaml
+    from pydantic import ValidationError
+
+    from training.config.explain import suggestion
+
+    values = evaluation.model_dump()
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in values:
+            hint = suggestion(key, values) or f"; the keys are {', '.join(values)}"
+            raise UserError(f"--evaluation {pair}: must be key=value{hint}")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--evaluation {pair}: {text!r} is not a value") from error
+    try:
+        return type(evaluation).model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        raise UserError(f"--evaluation {key}={wrong['input']}: {wrong['msg']}") from error
+
+
+def _into_registry(trained: Trained, asked: Asked, examples: Any, hypotheses: Any) -> None:
+    """What was said about a split of a registry is kept there too; a database that refuses spoils no evaluation."""
+    config = trained.config
+    if asked.manifest is not None or config is None or config.data.registry is None:
+        return
+    from training.registry.recording import store_predictions
+    from training.registry.store import open_registry
+
+    try:
+        with open_registry(config.data.registry) as registry:
+            count = store_predictions(registry, config.output.dir, asked.split, examples, hypotheses)
+    except UserError as error:
+        logger.warning(f"warning: the registry does not take the predictions: {error}")
+        return
+    logger.info(f"{config.data.registry}: {count:,} predictions stored")
+
+
+def _silence(trained: Trained, how: Decoding) -> dict[str, list[str]]:
+    """What the model transcribes on clips without speech, by kind."""
+    from training.decoding.predict import predict
+    from training.evaluation.probes import KINDS, Probes
+
+    domains = trained.bundle.domains
+    domain = domains.names[0] if domains is not None else None
+    probes = Probes(trained.bundle.encode, trained.bundle.sample_rate, domain)
+    task = trained.bundle.tasks[0]
+    said: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    found = predict(trained.bundle, probes, options=how.asked, with_loss=False)
+    for row in found.predictions:
+        said[probes.kind(row.row)].append(row.hypotheses[task].text)
+    return said
+
+
+def _training_split(trained: Trained) -> dict[str, Any]:
+    """The training texts by task, for the baseline that answers with the nearest of them, and who spoke them."""
+    from training.data.amounts import cells
+    from training.engine.run import open_split
+
+    if trained.config is None:
+        return {}
+    try:
+        manifest = open_split(trained.config, "train")
+    except UserError as error:
+        logger.warning(f"no training split to compare with: {error}")
+        return {}
+    texts: dict[str, list[str]] = {task: [] for task in trained.bundle.tasks}
+    for task, _, text in manifest.texts():
+        if task in texts:
+            texts[task].append(text)
+    return {"train_texts": texts, "train_speakers": {name for name in cells(manifest, "speaker") if name}}
+
+
+def _meta(
+    trained: Trained, asked: Asked, path: Path | None, manifest: Any, how: Decoding, dropped: int
+) -> dict[str, Any]:
+    """What the figures depend on: versions, commit, hashes, settings."""
+    from training.engine.versions import commit, versions
+
+    config = trained.config
+    return {
+        "model_dir": str(trained.folder),
+        "model_type": trained.model_type,
+        "tasks": list(trained.bundle.tasks),
+        "parameters": sum(p.numel() for p in trained.bundle.model.parameters()),
+        "split": None if asked.manifest else asked.split,
+        "manifest": str(path) if path else None,
+        "manifest_sha256": manifest.sha256() if path else None,
+        "config_sha256": _config_sha256(trained),
+        "config": config.as_dict() if config else None,
+        "generation": how.settings,
+        "domain": asked.domain,
+        "dropped": dropped,
+        "commit": commit(),
+        "versions": versions(),
+    }
