@@ -14,6 +14,7 @@ from training.config.load import load_config
 from training.config.schema import Config
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
+from training.decoding.quiet import quietly
 from training.errors import UserError
 from training.models import lookup
 from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext
@@ -86,7 +87,8 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
     else:
         options = chosen.Options.from_folder(folder, settings)
     try:
-        architecture: Any = chosen.build(options, BuildContext(source=folder))
+        with quietly():
+            architecture: Any = chosen.build(options, BuildContext(source=folder))
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
