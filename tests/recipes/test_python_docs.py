@@ -93,8 +93,8 @@ def test_the_notebook_trains_a_model_that_recognises(tmp_path: Path) -> None:
     printed = executed("\n\n".join(code) + shown, tmp_path)
     assert "heard: sol mi do do ti" in printed
     assert float(re.search(r"Scores\(wer ([\d.]+)", printed)[1]) < 20  # type: ignore[index]
-    again = executed("\n\n".join(code), tmp_path)  # a notebook is executed more than once
-    assert "step    200/200" in again
+    short = "\n\n".join(code).replace("_steps: 200", "_steps: 20").replace("_steps: 100", "_steps: 10")
+    assert "step     20/20" in executed(short, tmp_path)  # a notebook is executed more than once
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:

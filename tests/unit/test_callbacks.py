@@ -79,6 +79,18 @@ def test_a_signal_while_the_ranks_agree_is_not_lost(tmp_path: Path, monkeypatch:
     assert sent == [0, signal.SIGTERM] and stops == [(False, False), (True, True)]
 
 
+def test_a_second_signal_ends_at_once() -> None:
+    """Ctrl-C as in any program, so that a notebook survives it; SIGTERM is for the process."""
+    told = StopSignalCallback()
+    told._receive(signal.SIGTERM, None)
+    assert told.received == signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        told._receive(signal.SIGINT, None)
+    with pytest.raises(SystemExit) as left:
+        told._receive(signal.SIGTERM, None)
+    assert left.value.code == 128 + signal.SIGTERM
+
+
 def test_harder_clips_are_announced_and_the_monitor_starts_anew_with_them(
     tmp_path: Path, said: list[str]
 ) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from training.cli import data as command
 from training.config.agreement import contradictions
 from training.config.schema import Config
+from training.console import Lines, handled
 from training.data.example import TRANSCRIBE, Hypothesis
 from training.data.manifest import load_manifest
 from training.engine.run import open_split
@@ -23,6 +24,7 @@ from training.registry import recorder, recording
 from training.registry.schema import EpochMetric, Prediction
 from training.registry.source import load_version
 from training.registry.store import open_registry
+from training.registry.views import get_dataset_statistics
 
 HISTORY = [
     {"step": 5, "epoch": 0.5, "loss": 3.0, "grad_norm": float("nan")},
@@ -55,10 +57,11 @@ def figures(source: Path) -> dict[tuple[int, str], float]:
 
 
 def train(folder: Path, said: list[str], stopped: bool = False) -> recorder.RegistryCallback:
-    callback = recorder.RegistryCallback(config(folder), lambda: stopped, said.append)
-    callback.on_train_begin(None, state([]), None)  # type: ignore[arg-type]
-    callback.on_evaluate(None, state(HISTORY[:2]), None)  # type: ignore[arg-type]
-    callback.on_train_end(None, state(HISTORY), None)  # type: ignore[arg-type]
+    callback = recorder.RegistryCallback(config(folder), lambda: stopped)
+    with handled(Lines(lambda record, text: said.append(text))):
+        callback.on_train_begin(None, state([]), None)  # type: ignore[arg-type]
+        callback.on_evaluate(None, state(HISTORY[:2]), None)  # type: ignore[arg-type]
+        callback.on_train_end(None, state(HISTORY), None)  # type: ignore[arg-type]
     return callback
 
 
@@ -188,3 +191,19 @@ def test_views_for_people_and_programs(tmp_path: Path, capsys: pytest.CaptureFix
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["name", "v1", "v2"]
     command.main(["list", *database, "--runs"])
     assert capsys.readouterr().out == "none\n"
+
+
+def test_counts_of_a_version_have_the_names_of_the_guide(tmp_path: Path) -> None:
+    source = corpus(tmp_path, rows=24)
+    imported(source)
+    found = get_dataset_statistics("v1", tmp_path / "registry.db")
+    names = {"train": "train", "dev": "val", "test": "test"}
+    assert {part: found[f"{name}_files"] for part, name in names.items()} == {
+        part: figures["files"] for part, figures in found["parts"].items()
+    }
+    assert sum(found[f"{name}_files"] for name in names.values()) == 24
+    assert sum(found[f"{name}_hours"] for name in names.values()) == pytest.approx(24 / 3600, rel=0.01)
+    with pytest.raises(UserError, match="v2"):
+        get_dataset_statistics("v2", tmp_path / "registry.db")
+    with pytest.raises(UserError, match="none.db"):
+        get_dataset_statistics("v1", tmp_path / "none.db")

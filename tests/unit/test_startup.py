@@ -50,6 +50,19 @@ def test_help_imports_nothing_heavy(command: str | None) -> None:
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+def test_the_package_is_imported_at_once_and_without_torch() -> None:
+    """Each name is imported at its first use. Seconds are the processor's: other processes may be at work."""
+    code = f"""
+import sys, time
+begun = time.process_time()
+import polyvox, training
+print(time.process_time() - begun < 0.5, [name for name in {HEAVY} if name in sys.modules])
+print(callable(training.evaluate), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout.splitlines() == ["True []", "True False"], done.stderr
+
+
 def test_the_benchmark_times_a_command_and_names_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

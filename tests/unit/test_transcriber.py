@@ -350,3 +350,12 @@ def test_models_without_frames_take_long_recordings(tmp_path: Path, architecture
     assert result.words == () and result.confidence is None
     only = Transcriber(ears.trained, tasks=("translate",), detector="energy").transcribe([path])[0]
     assert list(only.texts) == ["translate"]
+
+
+def test_a_batch_is_dictionaries_and_an_unknown_confidence_is_not_a_number(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{k}.wav", speak([k])) for k in range(2)]
+    for ctc in (True, False):
+        found = Transcriber(recogniser(ctc=ctc)).transcribe_batch(files)
+        assert [row["text"] for row in found] == ["w0", "w1"]
+        shown = [f"{row['confidence']:.2f}" for row in found]  # as the guide prints it
+        assert all(float(one) > 0.5 for one in shown) if ctc else shown == ["nan", "nan"]

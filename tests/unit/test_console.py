@@ -1,0 +1,90 @@
+"""What a person sees: lines on the right stream, bars where somebody looks."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from training.console import LOGGER, handled, in_notebook, progress_bar, shown, to_file, watched
+
+MODULE = logging.getLogger("training.engine.fit")
+
+
+def test_lines_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown():
+        MODULE.info("100 % of it")
+        MODULE.warning("warning: look")
+        MODULE.debug("never")
+    MODULE.info("nobody listens any more")
+    assert capsys.readouterr() == ("100 % of it\nwarning: look\n", "")
+    assert LOGGER.handlers == [] and LOGGER.level == logging.NOTSET
+
+
+def test_warnings_may_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown(warnings_apart=True):
+        MODULE.info("a line")
+        MODULE.warning("a warning")
+    assert capsys.readouterr() == ("a line\n", "a warning\n")
+
+
+def test_of_several_ranks_the_first_speaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with shown():
+        MODULE.warning("the same from every rank")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_is_gone_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with shown(), pytest.raises(BrokenPipeError):
+        monkeypatch.setattr(sys, "stdout", Closed())
+        MODULE.info("a line")
+
+
+def test_a_file_gets_the_lines(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "run.log"
+    for line in ("one", "two"):
+        with handled(to_file(path)):
+            MODULE.info(line)
+    assert path.read_text(encoding="utf8") == "one\ntwo\n"
+
+
+def test_a_bar_shows_nothing_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not watched()
+    with progress_bar(total=3, unit="s") as bar:
+        bar.update(3)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("settings", "notebook"), [({"IPKernelApp": {}}, True), ({}, False), (None, False)])
+def test_a_notebook_is_known_by_its_kernel(
+    settings: dict[str, object] | None, notebook: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IPython in a terminal, and IPython that was imported by something else, are none."""
+    shell = None if settings is None else SimpleNamespace(config=settings)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    assert in_notebook() is notebook
+    assert watched() is notebook
+
+
+def test_a_notebook_has_a_bar_without_ipywidgets_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    shell = SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, "tqdm.auto", raising=False)
+    monkeypatch.delitem(sys.modules, "tqdm.autonotebook", raising=False)
+    with progress_bar(total=3, unit="s", desc="audio") as bar:
+        bar.update(3)
+    assert "audio: 100%" in capsys.readouterr().err
+    assert list(recwarn) == []
