@@ -243,9 +243,9 @@ def test_results_are_written_where_a_folder_is_given(run: pv.FinishedRun, tmp_pa
 
 
 def test_what_cannot_be_evaluated_is_an_exception(run: pv.FinishedRun, tmp_path: Path) -> None:
-    with pytest.raises(pv.UserError, match="no config.json, so no model"):
+    with pytest.raises(pv.UserError, match=r"no config.json, so no model"):
         pv.evaluate(tmp_path)
-    with pytest.raises(pv.UserError, match="no config.json, so no model"):
+    with pytest.raises(pv.UserError, match=r"no config.json, so no model"):
         pv.load_model(str(tmp_path))
     with pytest.raises(pv.UserError, match=r"resample=3: must be key=value; did you mean resamples"):
         pv.evaluate(run, overrides=["resample=3"])
@@ -259,5 +259,5 @@ def test_one_file_is_transcribed_by_a_call(run: pv.FinishedRun, project: Path) -
     found = transcriber.transcribe_batch(files)
     assert [row["audio"] for row in found] == list(map(str, files))
     assert [row["text"] for row in found] == [two.text for two in transcriber.transcribe(files)]
-    with pytest.raises(pv.UserError, match="none.wav"):
+    with pytest.raises(pv.UserError, match=r"none\.wav"):
         transcriber("none.wav")

@@ -205,5 +205,5 @@ def test_counts_of_a_version_have_the_names_of_the_guide(tmp_path: Path) -> None
     assert sum(found[f"{name}_hours"] for name in names.values()) == pytest.approx(24 / 3600, rel=0.01)
     with pytest.raises(UserError, match="v2"):
         get_dataset_statistics("v2", tmp_path / "registry.db")
-    with pytest.raises(UserError, match="none.db"):
+    with pytest.raises(UserError, match=r"none\.db"):
         get_dataset_statistics("v1", tmp_path / "none.db")
