@@ -126,7 +126,7 @@ class LogFile(Lines):
 
     Args:
         path: the file.
-        held: keep the lines until `release`; for a file in a folder that does not exist yet.
+        held: keep the lines until `write_waiting`; for a file in a folder that does not exist yet.
     """
 
     def __init__(self, path: Path, *, held: bool = False) -> None:
@@ -137,9 +137,9 @@ class LogFile(Lines):
     def _keep(self, record: logging.LogRecord, text: str) -> None:
         self.waiting.append(text)
         if not self.held:
-            self.release()
+            self.write_waiting()
 
-    def release(self) -> None:
+    def write_waiting(self) -> None:
         """Write what was held, and every further line at once."""
         self.held = False
         lines, self.waiting = self.waiting, []

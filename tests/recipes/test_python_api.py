@@ -20,8 +20,8 @@ from transformers.utils import logging as chatter
 import polyvox
 import training as pv
 from training.cli import evaluate as evaluate_command
-from training.console import Lines, handled
 from training.engine.fit import Stopped
+from training.errors import Lines, handled
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = ["evaluation.resamples=100", "evaluation.silence_probes=false"]
@@ -163,7 +163,7 @@ def test_what_is_left_out_is_a_warning(
             "data.max_dropped_share=0.1",
         )
     )
-    (warning,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    warning, *_ = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert warning.startswith("train: 1 of 241 utterances cannot be used")
 
 
@@ -205,11 +205,12 @@ def test_an_evaluation_finds_what_the_command_writes(
     assert capsys.readouterr().out == ""
     assert evaluate_command.main(["--model_dir", str(run.folder), "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("WER ") and out.splitlines()[-1].startswith("written: ")
+    assert out.startswith("60 of 60 utterances can be scored\nWER ")
+    assert out.splitlines()[-1].startswith("written: ")
     report = json.loads((tmp_path / "run_metrics.json").read_text(encoding="utf8"))
     assert same_figures(scores.report) == same_figures(report)
     # As the command prints them, but for the last line, the speed.
-    assert str(scores).splitlines()[:-1] == out.splitlines()[:-2]
+    assert str(scores).splitlines()[:-1] == out.splitlines()[1:-2]
 
 
 def test_scores_have_values_intervals_and_a_table(run: pv.FinishedRun) -> None:
@@ -240,6 +241,51 @@ def test_results_are_written_where_a_folder_is_given(run: pv.FinishedRun, tmp_pa
     assert all(path.is_file() for path in scores.written)
     with pytest.raises(pv.UserError, match="must be a name"):
         pv.evaluate(run, name="a/b", output=tmp_path)
+
+
+def test_what_is_not_scored_is_listed_and_too_much_of_it_is_an_error_line(
+    run: pv.FinishedRun, project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The command ends with status 1 then; the function returns the scores of the others."""
+    head, *rows = (project / "test.csv").read_text(encoding="utf8").splitlines()
+    lines = [
+        head.replace("transcript", "sentence"),
+        *rows[:4],
+        rows[4].replace(rows[4].split(",")[1], "gone.wav"),
+    ]
+    table = tmp_path / "few.csv"
+    table.write_text("\n".join(lines) + "\n", encoding="utf8")
+    given: dict[str, Any] = {"audio_root": project, "columns": {"transcript": "sentence"}, "output": tmp_path}
+    scores = pv.evaluate(run, manifest=table, **given)
+    assert len(scores.dropped) == 1 and scores.too_many_dropped
+    assert len(scores.table) == 4
+    assert scores.written[0] == tmp_path / "run_dropped.tsv" and all(
+        path.is_file() for path in scores.written
+    )
+    (error,) = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert error.startswith("error: 1 of 5 utterances were not scored, more than data.max_dropped_share")
+    table.write_text("\n".join([*lines[:1], lines[-1]]) + "\n", encoding="utf8")
+    with pytest.raises(pv.UserError, match="no utterance can be scored"):
+        pv.evaluate(run, manifest=table, **given)
+
+
+def test_the_results_of_another_run_stay(run: pv.FinishedRun, project: Path, tmp_path: Path) -> None:
+    other = pv.train(config(project, tmp_path / "b" / "run", "training.max_steps=1"))
+    first = pv.evaluate(run, output=tmp_path / "results")
+    second = pv.evaluate(other, output=tmp_path / "results")
+    assert {path.name for path in first.written} == {"run_metrics.json", "run_predictions.csv"}
+    assert {path.name for path in second.written} == {"run_b_metrics.json", "run_b_predictions.csv"}
+
+
+def test_a_log_file_in_the_folder_of_the_run_is_not_in_its_way(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = pv.train(config(project, folder, "training.max_steps=1", f"output.log_file={folder}/run.log"))
+    assert "vocabulary: " in (run.folder / "run.log").read_text(encoding="utf8")
+
+
+def test_other_data_are_accepted_only_where_a_run_goes_on(run: pv.FinishedRun) -> None:
+    with pytest.raises(pv.UserError, match="accept_changed_data belongs to resume"):
+        pv.train(run.config, accept_changed_data=True)
 
 
 def test_what_cannot_be_evaluated_is_an_exception(run: pv.FinishedRun, tmp_path: Path) -> None:

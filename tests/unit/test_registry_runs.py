@@ -15,11 +15,10 @@ from sqlalchemy import select
 from training.cli import data as command
 from training.config.agreement import contradictions
 from training.config.schema import Config
-from training.console import Lines, handled
 from training.data.example import TRANSCRIBE, Hypothesis
 from training.data.manifest import load_manifest
 from training.engine.run import open_split
-from training.errors import UserError
+from training.errors import Lines, UserError, handled
 from training.registry import recorder, recording
 from training.registry.schema import EpochMetric, Prediction
 from training.registry.source import load_version

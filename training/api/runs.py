@@ -106,7 +106,7 @@ def train(
     share_the_cores()
     check_reporters(config.training.report_to)
     with quietly(), _own_threads(), log_file(config, held=resume is False) as log:
-        results = _train(config, resume, fresh, accept_changed_data, claimed=log.release)
+        results = _train(config, resume, fresh, accept_changed_data, claimed=log.write_waiting)
     return FinishedRun(config.output.dir, results, config)
 
 
@@ -157,7 +157,7 @@ def _own_threads() -> Iterator[None]:
 def log_file(config: Config, *, held: bool = False) -> Iterator[LogFile]:
     """``output.log_file`` gets the lines as well, from one rank.
 
-    ``held``: where the file is inside the run's folder, which is not there yet, its lines wait for `LogFile.release`.
+    ``held``: where the file is inside the run's folder, which is not there yet, its lines wait for `LogFile.write_waiting`.
     """
     path, folder = config.output.log_file, config.output.dir
     inside = path is not None and path.resolve().is_relative_to(folder.resolve())

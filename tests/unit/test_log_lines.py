@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.console import LOGGER, handled, in_notebook, progress_bar, shown, to_file, watched
+from training.errors import LOGGER, LogFile, handled, in_notebook, progress_bar, shown, watched
 
 MODULE = logging.getLogger("training.engine.fit")
 
@@ -54,9 +54,19 @@ def test_a_reader_that_is_gone_ends_the_work(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_file_gets_the_lines(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "run.log"
     for line in ("one", "two"):
-        with handled(to_file(path)):
+        with handled(LogFile(path)):
             MODULE.info(line)
     assert path.read_text(encoding="utf8") == "one\ntwo\n"
+
+
+def test_a_file_that_is_held_back_is_not_there_before_it_may_be(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "run" / "run.log", held=True)
+    with handled(log):
+        MODULE.info("one")
+        assert not log.path.parent.exists()
+        log.write_waiting()
+        MODULE.info("two")
+    assert log.path.read_text(encoding="utf8") == "one\ntwo\n"
 
 
 def test_a_bar_shows_nothing_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
