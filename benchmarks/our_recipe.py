@@ -70,10 +70,11 @@ def held_out_loss(run: Any) -> float:
     """Mean loss of a token, teacher forced, of both tasks, over the dev split."""
     from training.decoding.predict import predict
     from training.engine.run import open_split, usable
+    from training.models.architecture import DecodeOptions
 
     rows = open_split(run.config, "dev")
     dataset, _ = usable(run.config, run.bundle, rows, "dev")
-    return float(predict(run.bundle, dataset, generation={"max_new_tokens": 1}).loss)
+    return float(predict(run.bundle, dataset, options=DecodeOptions(max_new_tokens=1)).loss)
 
 
 if __name__ == "__main__":
