@@ -115,7 +115,7 @@ def test_polyvox_is_installed() -> None:
 
 def test_a_mistake_in_an_override_ends_the_pipeline_before_it_begins(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    command = ("-m", "training.recipes", "--profile", "demo", "--config", "training.max_stepps=3")
+    command = ("-m", "training.cli", "pipeline", "--profile", "demo", "--config", "training.max_stepps=3")
     done = python(*command, cwd=tmp_path, expect=2)
     assert "max_stepps" in done.stderr and "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["configs"]

@@ -16,16 +16,18 @@ from typing import Any
 import pytest
 
 from training.cli import pipeline as command
-from training.cli.pipeline import Pipeline, overrides_for
+from training.cli.pipeline import overrides_for
 from training.errors import UserError
 from training.recipes import machine, plan, tasks, walker
 from training.recipes.attempt import decide
 from training.recipes.machine import Machine, choose, is_demo, weights_in_reach
-from training.recipes.plan import Settings
 from training.recipes.process import Stopped, run
-from training.recipes.resolve import Resolved
-from training.recipes.state import NAME, State
-from training.recipes.tasks import Run
+from training.recipes.recipe import load
+from training.recipes.resolve import Resolved, Run
+from training.recipes.rules import Context
+from training.recipes.state import State, fingerprint
+from training.recipes.walker import Walker
+from training.recipes.weights import of_scores, of_weights
 
 DEMO_HEADER = "id\tvideo_id\taudio_path\ttranscript\tword_languages\tkind\tvoice\tsnr_db\tsplit_hint\n"
 DEMO = DEMO_HEADER + "demo01_0001\tdemo01\ta.wav\txin chào\tvi vi\tvi\tvi+f2\t\t\n"
@@ -38,19 +40,20 @@ with open("calls.txt", "a") as file:
     file.write(json.dumps([name, *args]) + "\n")
 if "-m" in args:  # under a launcher
     name, *args = args[args.index("-m") + 1 :]
+name, *args = args
 def value(flag):
     return pathlib.Path(args[args.index(flag) + 1])
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf8")
-if name == "training.cli.demo_data":
+if name == "demo-data":
     write(value("--output") / "manifest.tsv", pathlib.Path("demo.tsv").read_text(encoding="utf8"))
-elif name == "training.cli.preprocess":
+elif name == "preprocess":
     write(value("--output"), value("--input").read_text(encoding="utf8"))
-elif name == "training.cli.split":
+elif name == "split":
     for part in ("train", "dev", "test", "unheard"):
         write(value("--output_dir") / f"{part}.csv", part + value("--manifest").read_text(encoding="utf8"))
-elif name == "training.cli.train":
+elif name == "train":
     folder = pathlib.Path("outputs", value("--config").stem)
     write(folder / "config.yaml", "resolved")
     if pathlib.Path("fail").exists():
@@ -63,15 +66,17 @@ elif name == "training.cli.train":
         write(folder / "started", "")
         time.sleep(60)
     write(folder / "train_results.json", str(time.time_ns()))
-elif name == "training.cli.evaluate":
+elif name == "evaluate":
     scores = {"scores": {"wer": {"value": 12.5, "low": 11, "high": 14}}}
     write(value("--output") / (str(value("--name")) + "_metrics.json"), json.dumps(scores))
     write(value("--output") / (str(value("--name")) + "_predictions.csv"), "")
-elif name == "training.cli.charts":
+elif name == "charts":
     write(value("--charts") / "report.html", "<html>")
 """
-TRAIN = "training.cli.train"
-EVALUATE = "training.cli.evaluate"
+TRAIN, EVALUATE = "train", "evaluate"
+RECIPES = Path(__file__).parents[2] / "configs/recipes"
+NAME = ".pipeline.json"
+PROD: dict[str, Any] = {"recipe": "prod", "given": {"synthesise": True}}
 
 
 class House:
@@ -101,38 +106,37 @@ class House:
         whole = folder / "checkpoint-7"
         return Resolved(values=values, text="resolved", checkpoint=whole if whole.exists() else None)
 
-    def settings(self, **changes: Any) -> Settings:
-        runs = tuple(
-            Run(
-                architecture=name,
-                config=Path(f"configs/demo_{name}.yaml"),
-                overrides=(),
-                resolved=self.resolved(f"demo_{name}"),
+    def context(self, recipe: str = "demo", **changes: Any) -> Context:
+        runs = {
+            name: Run(
+                config=Path(f"configs/demo_{name}.yaml"), overrides=(), resolved=self.resolved(f"demo_{name}")
             )
             for name in ("whisper", "e2e")
-        )
-        return Settings(**{"runs": runs, "demo": True} | changes)
+        }
+        loaded = load(RECIPES / f"{recipe}.yaml")
+        return Context(**{"recipe": loaded, "runs": runs, "say": self.said.append} | changes)
 
-    def pipeline(self, **changes: Any) -> Pipeline:
-        settings = self.settings(**changes)
-        state = State(settings.path("output_dir") / NAME)
-        if settings.fresh:
-            state.redo_all()
-        return Pipeline(settings, state, self.said.append)
+    def pipeline(self, recipe: str = "demo", **changes: Any) -> Walker:
+        context = self.context(recipe, **changes)
+        if context.fresh:
+            context.state.redo_all()
+        return command.walker_of(context)
 
-    def run(self, **changes: Any) -> list[list[str]]:
+    def run(self, recipe: str = "demo", **changes: Any) -> list[list[str]]:
         """The commands that one call of the pipeline ran."""
         before = len(self.calls())
-        assert self.pipeline(**changes).run() == 0
+        assert self.pipeline(recipe, **changes).run() == 0
         return self.calls()[before:]
 
     def calls(self) -> list[list[str]]:
+        """Each command's name and arguments; under a launcher, the launcher's module first."""
         path = self.folder / "calls.txt"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        calls = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [call[1:] if call[0] == "training.cli" else call for call in calls]
 
 
 def names(calls: list[list[str]]) -> list[str]:
-    return [call[0].rsplit(".", 1)[-1] for call in calls]
+    return [call[0] for call in calls]
 
 
 @pytest.fixture
@@ -151,9 +155,9 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
 def test_first_call_does_everything_in_order(house: House) -> None:
     made = house.run()
     assert names(made) == [
-        *("demo", "preprocess_manifest", "split_data", "train", "train"),
-        *["run_evaluation"] * 4,
-        "export_charts",
+        *("demo-data", "preprocess", "split", "train", "train"),
+        *["evaluate"] * 4,
+        "charts",
     ]
     evaluated = [call[call.index("--name") + 1] for call in made if call[0] == EVALUATE]
     assert evaluated == ["demo_whisper", "demo_whisper_unheard", "demo_e2e", "demo_e2e_unheard"]
@@ -176,9 +180,10 @@ def test_second_call_does_nothing(house: House) -> None:
 def test_closing_names_durations_scores_and_places(house: House) -> None:
     pipeline = house.pipeline()
     assert pipeline.run() == 0
-    pipeline.times["Install dependencies"] = "1:23"
-    text = pipeline.closing(62.0)
+    places = {"report": house.context().scope().text("{charts}/report.html")}
+    text = pipeline.closing(62.0, places, ["  [1/6] Install dependencies         1:23"])
     assert "Done in 1:02" in text and "[1/6] Install dependencies         1:23" in text
+    assert "  [2/6] Prepare data                 0:0" in text
     assert "demo_e2e_unheard: wer 12.5 [11.0, 14.0]" in text
     assert "outputs/charts/report.html" in text.replace("\\", "/")
 
@@ -188,7 +193,7 @@ def test_the_whole_time_holds_the_installation(
 ) -> None:
     (house.folder / "polyvox.json").write_text(json.dumps({"last_seconds": 3600.0}), encoding="utf8")
     monkeypatch.setattr(sys, "prefix", str(house.folder))
-    monkeypatch.setattr(command, "plan", lambda *_: house.settings())
+    monkeypatch.setattr(command, "plan", lambda *_: house.context(say=walker.say))
     assert command.main(["--installed"]) == 0
     said = capsys.readouterr().out
     assert "[1/6] Install dependencies: 1:00:00\n" in said
@@ -198,9 +203,9 @@ def test_the_whole_time_holds_the_installation(
 @pytest.mark.parametrize(
     ("path", "again"),
     [
-        ("data/splits/unheard.csv", ["run_evaluation"] * 2 + ["export_charts"]),
-        ("data/splits/test.csv", ["run_evaluation"] * 2 + ["export_charts"]),
-        ("data/splits/dev.csv", ["train"] * 2 + ["run_evaluation"] * 4 + ["export_charts"]),
+        ("data/splits/unheard.csv", ["evaluate"] * 2 + ["charts"]),
+        ("data/splits/test.csv", ["evaluate"] * 2 + ["charts"]),
+        ("data/splits/dev.csv", ["train"] * 2 + ["evaluate"] * 4 + ["charts"]),
     ],
 )
 def test_what_reads_a_changed_file_is_done_again(house: House, path: str, again: list[str]) -> None:
@@ -208,14 +213,14 @@ def test_what_reads_a_changed_file_is_done_again(house: House, path: str, again:
     (house.folder / path).write_text("changed", encoding="utf8")
     made = names(house.run())
     # The stand-in's scores do not change, so the charts have to be redrawn only where a training changed.
-    assert [name for name in made if name != "export_charts"] == [n for n in again if n != "export_charts"]
-    assert ("export_charts" in made) == ("train" in again)
+    assert [name for name in made if name != "charts"] == [n for n in again if n != "charts"]
+    assert ("charts" in made) == ("train" in again)
 
 
 def test_an_output_that_is_gone_is_made_again(house: House) -> None:
     house.run()
     (house.folder / "outputs/charts/report.html").unlink()
-    assert names(house.run()) == ["export_charts"]
+    assert names(house.run()) == ["charts"]
 
 
 def test_existence_alone_is_not_enough(house: House) -> None:
@@ -223,7 +228,7 @@ def test_existence_alone_is_not_enough(house: House) -> None:
     house.manifest.parent.mkdir(parents=True)
     house.manifest.write_text("id\taudio_path\n1\tx.wav\n", encoding="utf8")
     (house.manifest.parent / "manifest_clean.tsv").write_text("from elsewhere", encoding="utf8")
-    assert "preprocess_manifest" in names(house.run())
+    assert "preprocess" in names(house.run())
 
 
 def test_other_settings_keep_the_old_model(house: House) -> None:
@@ -242,10 +247,10 @@ def test_other_settings_keep_the_old_model(house: House) -> None:
         ({"dataloader": {"num_workers": 4}}, []),
         ({"profile": {"name": "other", "memory_gb": 8}}, []),
         ({"training": {"max_steps": 10, "report_to": "none", "save_total_limit": 1}}, []),
-        ({"evaluation": {"num_beams": 5, "resamples": 10}}, ["run_evaluation"] * 4),
-        ({"training": {"max_steps": 11}}, ["train"] * 2 + ["run_evaluation"] * 4 + ["export_charts"]),
-        ({"evaluation": {"max_utterances": 9}}, ["train"] * 2 + ["run_evaluation"] * 4 + ["export_charts"]),
-        ({"model": {"type": "x"}}, ["train"] * 2 + ["run_evaluation"] * 4 + ["export_charts"]),
+        ({"evaluation": {"num_beams": 5, "resamples": 10}}, ["evaluate"] * 4),
+        ({"training": {"max_steps": 11}}, ["train"] * 2 + ["evaluate"] * 4 + ["charts"]),
+        ({"evaluation": {"max_utterances": 9}}, ["train"] * 2 + ["evaluate"] * 4 + ["charts"]),
+        ({"model": {"type": "x"}}, ["train"] * 2 + ["evaluate"] * 4 + ["charts"]),
     ],
 )
 def test_only_what_changes_the_weights_trains_again(
@@ -290,6 +295,25 @@ def test_fresh_holds_over_an_interruption(house: House) -> None:
     assert len(made) == 2  # the second model too, although its inputs are those of the first call
 
 
+def test_what_was_recorded_before_there_were_recipes_counts(house: House) -> None:
+    """Hashes of what earlier versions have recorded: nothing is synthesised, cleaned, trained or scored again."""
+    house.run()
+    splits, results = Path("data/splits"), Path("outputs/demo_whisper/train_results.json")
+    values = house.resolved("demo_whisper").values
+    expected = {
+        "synthesise": fingerprint({"minutes": None}),
+        "clean": fingerprint(
+            ("--audio_root", ".", "--max_duration", "30"), [Path("data/export/manifest.tsv")]
+        ),
+        "split": fingerprint((), [Path("data/export/manifest_clean.tsv")]),
+        "train demo_whisper": fingerprint(of_weights(values), [splits / "train.csv", splits / "dev.csv"]),
+        "evaluate demo_whisper": fingerprint(of_scores(values), [results, splits / "test.csv"]),
+        "evaluate demo_whisper_unheard": fingerprint(of_scores(values), [results, splits / "unheard.csv"]),
+    }
+    tasks = json.loads(Path("outputs", NAME).read_text(encoding="utf8"))["tasks"]
+    assert {key: tasks[key]["inputs"] for key in expected} == expected
+
+
 def test_a_failed_step_stops_the_pipeline(house: House) -> None:
     (house.folder / "fail").touch()
     assert house.pipeline().run() == 3
@@ -307,7 +331,7 @@ def test_own_manifest_is_never_replaced(house: House) -> None:
     house.manifest.parent.mkdir(parents=True)
     house.manifest.write_text("id\taudio_path\n1\tx.wav\n", encoding="utf8")
     made = house.run(fresh=True)
-    assert "demo" not in names(made)
+    assert "demo-data" not in names(made)
     assert house.manifest.read_text(encoding="utf8").startswith("id\taudio_path\n1")
 
 
@@ -319,7 +343,7 @@ def test_the_demos_clips_without_their_manifest_are_replaced(house: House, clips
     for name in clips:
         (house.manifest.parent / name).mkdir()
     made = house.run()
-    assert names(made)[0] == "demo"
+    assert names(made)[0] == "demo-data"
     assert ("--force" in made[0]) == (clips != [".replaced"])
 
 
@@ -327,21 +351,21 @@ def test_an_edited_demo_manifest_is_kept(house: House) -> None:
     house.run()
     edited = DEMO.replace("xin chào", "chào xin")
     house.manifest.write_text(edited, encoding="utf8")
-    assert "demo" not in names(house.run(fresh=True))
+    assert "demo-data" not in names(house.run(fresh=True))
     assert house.manifest.read_text(encoding="utf8") == edited
 
 
 def test_without_demo_a_manifest_is_asked_for(house: House) -> None:
     with pytest.raises(UserError, match=r"manifest\.tsv is not there.*--profile demo"):
-        house.pipeline(demo=False).run()
+        house.pipeline("dev").run()
 
 
 def test_accelerate_gets_the_other_options(house: House) -> None:
-    settings = house.settings(launcher=("--num_processes", "2"))
-    task = plan.training_task(settings, settings.runs[0], State(Path("outputs") / NAME), print)
+    context = house.context("prod", launcher=("--num_processes", "2"))
+    (task,) = plan.tasks_of(context, 1)
     words = list(task.command[2:])
     assert words[:5] == ["accelerate.commands.accelerate_cli", "launch", "--num_processes", "2", "-m"]
-    assert words[5:] == [TRAIN, "--config", str(settings.runs[0].config)]
+    assert words[5:] == ["training.cli", TRAIN, "--config", str(context.runs["whisper"].config)]
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -372,7 +396,7 @@ def test_a_signal_saves_and_the_next_call_goes_on(house: House, number: signal.S
     (house.folder / "hang").unlink()
     made = house.run()
     assert made[0][0] == TRAIN and made[0][-1] == "--resume"
-    assert names(made).count("train") == 2 and "preprocess_manifest" not in names(made)
+    assert names(made).count("train") == 2 and "preprocess" not in names(made)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of a POSIX system")
@@ -464,9 +488,11 @@ def test_configurations_are_resolved_in_one_other_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
+    recipe = load(RECIPES / "demo.yaml")
     whisper, e2e = command.resolved_runs(
-        "demo", [f"paths.output_dir={tmp_path}", "e2e:training.max_steps=7", "paths.splits_dir=elsewhere"]
-    )
+        recipe,
+        [f"paths.output_dir={tmp_path}", "e2e:training.max_steps=7", "paths.splits_dir=elsewhere"],
+    ).values()
     assert whisper.resolved.folder == tmp_path / "demo_whisper"
     assert whisper.resolved.checkpoint is None
     assert (
@@ -474,7 +500,7 @@ def test_configurations_are_resolved_in_one_other_process(
     )
     assert e2e.resolved.values["data"]["test"] == "elsewhere/test.csv"
     with pytest.raises(UserError, match=r"max_stepps.*max_steps"):
-        command.resolved_runs("demo", ["training.max_stepps=7"])
+        command.resolved_runs(recipe, ["training.max_stepps=7"])
 
 
 # What a training step finds in its folder.
@@ -617,8 +643,9 @@ def test_overrides_for_one_model_or_both() -> None:
         "e2e:model.ctc_weight=0",
         "a.b=whisper:c",
     ]
-    assert overrides_for("whisper", given) == (given[0], "training.batch_size=2", given[3])
-    assert overrides_for("e2e", given) == (given[0], "model.ctc_weight=0", given[3])
+    names = ("whisper", "e2e")
+    assert overrides_for("whisper", given, names) == (given[0], "training.batch_size=2", given[3])
+    assert overrides_for("e2e", given, names) == (given[0], "model.ctc_weight=0", given[3])
 
 
 def test_an_unknown_option_is_a_mistake_in_the_dev_stage() -> None:
@@ -645,7 +672,7 @@ def test_clock(seconds: float, text: str) -> None:
 def test_machines_after_the_first_wait_for_the_data_and_train_as_the_first_does(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.run(launcher=())
+    house.run(**PROD)
     leader = State(Path("outputs") / NAME)
     key = "train demo_whisper"
     leader.record(key).update(inputs="of this call")  # type: ignore[union-attr]
@@ -658,7 +685,7 @@ def test_machines_after_the_first_wait_for_the_data_and_train_as_the_first_does(
         leader.process(os.getpid())
 
     monkeypatch.setattr(walker.time, "sleep", first_machine_starts)
-    made = house.run(launcher=(), rank=1)
+    made = house.run(**PROD, rank=1)
     assert waits == [walker.POLL_SECONDS]
     assert [(call[0], call[-1]) for call in made] == [("accelerate.commands.accelerate_cli", "--resume")]
     assert "waiting for machine 0: train demo_whisper" in house.said
@@ -668,7 +695,7 @@ def test_machines_after_the_first_end_when_it_fails(house: House, monkeypatch: p
     leader = State(Path("outputs") / NAME)
     leader.open_call()
     monkeypatch.setattr(walker.time, "sleep", lambda seconds: leader.close_call(3))
-    assert house.pipeline(launcher=(), rank=1).run() == 3
+    assert house.pipeline(**PROD, rank=1).run() == 3
     assert house.said[-2].startswith("machine 0 ended with status 3 before ")
     assert not house.calls()
 
@@ -677,7 +704,7 @@ def test_machines_after_the_first_do_not_take_an_earlier_call_for_a_fresh_one(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Started before the first machine, which then has yet to void what it finished earlier."""
-    house.run(launcher=())
+    house.run(**PROD)
     leader = State(Path("outputs") / NAME)
     key = "train demo_whisper"
     waits: list[float] = []
@@ -690,15 +717,9 @@ def test_machines_after_the_first_do_not_take_an_earlier_call_for_a_fresh_one(
         leader.process(os.getpid())
 
     monkeypatch.setattr(walker.time, "sleep", first_machine_starts)
-    follower = Pipeline(
-        house.settings(launcher=(), rank=1, fresh=True), State(leader.path), house.said.append
-    )
-    task = next(
-        t
-        for step in plan.steps(follower.settings, follower.state, print)
-        for t in step.tasks()
-        if t.key == key
-    )
+    context = house.context("prod", rank=1, fresh=True)
+    follower = command.walker_of(context)
+    task = next(task for task in plan.tasks_of(context, 1) if task.key == key)
     before = len(house.calls())
     assert follower._follow(task) == (0, None)
     assert waits == [walker.POLL_SECONDS]

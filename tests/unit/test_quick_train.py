@@ -15,10 +15,10 @@ from training.cli import quick_train as quick
 from training.data.timestamps_manifest import FILE
 from training.errors import UserError
 from training.recipes import tasks
-from training.recipes.quick_plan import Quick, check_export, steps
-from training.recipes.resolve import Resolved, addressed
-from training.recipes.state import State
-from training.recipes.tasks import Run
+from training.recipes.plan import steps
+from training.recipes.recipe import load
+from training.recipes.resolve import Resolved, Run, addressed
+from training.recipes.rules import Context
 from training.recipes.walker import Walker
 from training.recipes.word_labels import Label, labels, overrides
 
@@ -26,6 +26,8 @@ from training.recipes.word_labels import Label, labels, overrides
 STAND_IN = r"""
 import json, pathlib, sys, time
 name, *args = sys.argv[1:]
+if name == "training.cli":
+    name, *args = args
 with open("calls.txt", "a") as file:
     file.write(json.dumps([name.rsplit(".", 1)[-1], *args]) + "\n")
 def value(flag):
@@ -33,40 +35,41 @@ def value(flag):
 def write(path, text=str(time.time_ns())):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf8")
-if name == "training.cli.demo_data":
+if name == "demo-data":
     write(value("--output") / "manifest.tsv", "demo")
-elif name == "training.cli.split":
+elif name == "split":
     for part in ("train", "dev", "test", "unheard"):
         row = f"id,audio_path,duration,transcript,words\n{part},a.wav,1,hello,\n"
         write(value("--output_dir") / f"{part}.csv", row)
-elif name == "training.cli.download":
+elif name == "download":
     write(value("--output") / "LibriSpeech" / value("--splits") / "x.flac")
-elif name == "training.cli.lm":
+elif name == "lm":
     write(value("--output") / "config.json", "{}")
     write(value("--output") / "model.safetensors")
-elif name == "training.cli.timestamps":
+elif name == "timestamps":
     write(value("--output") / value("--split") / "timestamps_manifest.json")
-elif name == "training.cli.train":
+elif name == "train":
     if pathlib.Path("fail").exists() and "training.phase=2" in args:
         sys.exit(3)
     run = value("--config").stem + ("_phase2" if "training.phase=2" in args else "")
     for file in ("config.yaml", "config.json", "train_results.json"):
         write(pathlib.Path("outputs", run, file))
-elif name == "training.cli.calibrate":
+elif name == "calibrate":
     if not pathlib.Path("few").exists():
         write(value("--model_dir") / "calibration.json")
-elif name == "training.cli.evaluate":
+elif name == "evaluate":
     for end in ("_metrics.json", "_predictions.csv"):
         write(value("--output") / (str(value("--name")) + end), '{"scores": {"wer": {"value": 12.5}}}')
 elif name == "training.recipes.export":
     for file in ("config.json", "README.txt"):
         write(value("--output") / file)
 """
+RECIPE = Path(__file__).parents[2] / "configs/recipes/quick_voxlm.yaml"
 LIBRI = {"root": "data", "train": ["train-clean-100"], "dev": ["dev-clean"], "test": ["test-clean"]}
 DEMO = [
-    *("demo --corpus english", "split_data", "train demo_voxlm_encoder", "lm", "train demo_voxlm"),
-    *("train demo_voxlm_phase2", "calibrate", "run_evaluation demo_voxlm_phase2"),
-    "run_evaluation demo_voxlm_phase2_unheard",
+    *("demo-data --corpus english", "split", "train demo_voxlm_encoder", "lm", "train demo_voxlm"),
+    *("train demo_voxlm_phase2", "calibrate", "evaluate demo_voxlm_phase2"),
+    "evaluate demo_voxlm_phase2_unheard",
 ]
 
 
@@ -89,7 +92,7 @@ class Project:
                 "splits_dir": "data/english_splits",
                 "output_dir": "outputs",
             },
-            "data": {**splits, "audio_root": None, "columns": {}, **self.data},
+            "data": {**splits, "audio_root": None, "columns": {}, "librispeech": None, **self.data},
             "model": {"type": "voxlm", "instruction": "Transcribe.", **parts, **self.model},
             "training": self.training,
             "output": {"dir": f"outputs/{name}", "experiment_name": name},
@@ -99,27 +102,33 @@ class Project:
         values = self.values(name or config)
         values["data"] |= data
         return Run(
-            architecture="voxlm",
             config=Path(f"configs/{config}.yaml"),
             overrides=given,
             resolved=Resolved(values=values, text="", checkpoint=None),
         )
 
-    def quick(self, **changes: Any) -> Quick:
-        found = labels(self.values("demo_voxlm"))
+    def context(self, *, encoder: bool = True, llm: bool = True, **changes: Any) -> Context:
+        phase1 = self.run_of("demo_voxlm")
+        found = labels(phase1)
         labelled = {one.part: str(one.manifest) for one in found if one.part != "test"}
         if self.data.get("librispeech"):
             labelled |= {"librispeech": None, "test": None}  # type: ignore[dict-item]
         phase2 = self.run_of("demo_voxlm", "training.phase=2", name="demo_voxlm_phase2", **labelled)
-        made = {"encoder": self.run_of("demo_voxlm_encoder"), "llm": Path("outputs/demo_voxlm_llm")}
-        given = {"phase1": self.run_of("demo_voxlm"), "phase2": phase2, **made}
-        return Quick(**{**given, "labels": tuple(found), "options": self.options, **changes})
+        made = {"encoder": self.run_of("demo_voxlm_encoder")} if encoder else {}
+        given = {
+            **quick.data_variables(self.values("demo_voxlm"), found),
+            **{f"{name}_options": words for name, words in self.options.items()},
+            "llm": Path("outputs/demo_voxlm_llm") if llm else None,
+            "export": changes.pop("export", None),
+        }
+        runs = {"phase1": phase1, "phase2": phase2, **made}
+        return Context(recipe=load(RECIPE), runs=runs, say=self.said.append, given=given, **changes)
 
     def run(self, status: int = 0, **changes: Any) -> list[str]:
         """What one call did: each command and what tells it from others of its name."""
         before = len(self.calls())
-        asked, state = self.quick(**changes), State(Path("outputs/.quick_demo_voxlm.json"))
-        walker = Walker(steps(asked, state, self.said.append), state, self.said.append, fresh=asked.fresh)
+        context = self.context(**changes)
+        walker = Walker(steps(context), context.state, self.said.append, fresh=context.fresh)
         assert walker.call() == status
         return [told(call) for call in self.calls()[before:]]
 
@@ -130,10 +139,10 @@ class Project:
 
 def told(call: list[str]) -> str:
     name, *words = call
-    flags = {"run_evaluation": "--name", "download": "--splits", "generate_timestamps": "--split"}
+    flags = {"evaluate": "--name", "download": "--splits", "timestamps": "--split"}
     if name == "train":
         return f"train {Path(words[1]).stem}{'_phase2' if 'training.phase=2' in words else ''}"
-    if name == "demo":
+    if name == "demo-data":
         return " ".join([name, *words[words.index("--corpus") :]])
     return f"{name} {words[words.index(flags[name]) + 1]}" if name in flags else name
 
@@ -192,16 +201,15 @@ def test_a_calibration_that_was_written_and_is_gone_is_made_again(project: Proje
 def test_a_folder_that_the_export_would_refuse_is_said_first(project: Project) -> None:
     """Not after hours of training, and not overwritten by the second call."""
     write("taken/thesis.txt", "a_file")
-    state = State(Path("outputs/.quick_demo_voxlm.json"))
     for export, why in (
         ("taken", "holds files already"),
         ("a_file", "is a file"),
         ("outputs/demo_voxlm_phase2", "is the folder of a training"),
     ):
         with pytest.raises(UserError, match=f"--export {export}: {why}"):
-            check_export(project.quick(export=Path(export)), state)
+            quick.check_export(project.context(export=Path(export)))
     project.run(export=Path("best"))
-    check_export(project.quick(export=Path("best")), State(state.path))
+    quick.check_export(project.context(export=Path("best")))
 
 
 def test_manifests_of_ones_own_are_used_as_they_are(project: Project) -> None:
@@ -212,8 +220,8 @@ def test_manifests_of_ones_own_are_used_as_they_are(project: Project) -> None:
 
 def test_without_data_one_is_asked_for_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = {**project.values("x")["paths"], "manifest_path": "data/export/manifest.tsv"}
-    found = {**project.values("demo_voxlm"), "paths": paths}
-    monkeypatch.setattr(project, "values", lambda name: found)
+    values = project.values
+    monkeypatch.setattr(project, "values", lambda name: {**values(name), "paths": paths})
     with pytest.raises(UserError, match=r"train\.csv is not there, nor is data/export/manifest\.tsv"):
         project.run()
 
@@ -232,7 +240,7 @@ def test_parts_that_others_have_made_are_used(project: Project) -> None:
 
 
 def test_pretrained_parts_need_nothing(project: Project) -> None:
-    assert project.run(encoder=None, llm=None) == [*DEMO[:2], *DEMO[4:]]
+    assert project.run(encoder=False, llm=False) == [*DEMO[:2], *DEMO[4:]]
 
 
 def test_another_language_model_is_another_model(project: Project) -> None:
@@ -254,18 +262,18 @@ def test_fresh_does_everything_again(project: Project) -> None:
 LIBRISPEECH = [
     *("download train-clean-100", "download dev-clean", "download test-clean"),
     *(
-        "generate_timestamps train-clean-100",
-        "generate_timestamps dev-clean",
-        "generate_timestamps test-clean",
+        "timestamps train-clean-100",
+        "timestamps dev-clean",
+        "timestamps test-clean",
     ),
-    *("train demo_voxlm", "train demo_voxlm_phase2", "calibrate", "run_evaluation demo_voxlm"),
-    "run_evaluation demo_voxlm_phase2_labelled_test-clean",
+    *("train demo_voxlm", "train demo_voxlm_phase2", "calibrate", "evaluate demo_voxlm"),
+    "evaluate demo_voxlm_phase2_labelled_test-clean",
 ]
 
 
 def test_librispeech(project: Project) -> None:
     project.data, project.options = {"librispeech": LIBRI}, {"timestamps": ("--model", "small")}
-    assert project.run(encoder=None, llm=None) == LIBRISPEECH
+    assert project.run(encoder=False, llm=False) == LIBRISPEECH
     assert project.calls()[3][1:] == [
         *("--data", "data", "--split", "train-clean-100", "--output", "data/timestamps"),
         *("--model", "small", "--fast"),
@@ -273,24 +281,24 @@ def test_librispeech(project: Project) -> None:
     text, times = project.calls()[-2:]
     assert "--test_csv" not in text  # all of the split, not what the teacher heard well
     assert times[times.index("--test_csv") + 1] == f"data/timestamps/test-clean/{FILE}"
-    assert project.run(encoder=None, llm=None) == []
+    assert project.run(encoder=False, llm=False) == []
 
 
 def test_another_teacher_begins_anew_and_trains_phase_2_again(project: Project) -> None:
     project.data, project.options = {"librispeech": LIBRI}, {"timestamps": ("--model", "small")}
-    project.run(encoder=None, llm=None)
+    project.run(encoder=False, llm=False)
     project.options = {"timestamps": ("--model", "tiny")}
     again = [*LIBRISPEECH[3:6], *LIBRISPEECH[7:9], LIBRISPEECH[10]]
-    assert project.run(encoder=None, llm=None) == again
-    labelling = [call for call in project.calls() if call[0] == "generate_timestamps"][-1]
+    assert project.run(encoder=False, llm=False) == again
+    labelling = [call for call in project.calls() if call[0] == "timestamps"][-1]
     assert labelling[-1] == "--force"
 
 
 def test_word_times_that_others_have_made_are_used(project: Project) -> None:
     project.data = {"librispeech": LIBRI}
     write(f"data/timestamps/dev-clean/{FILE}")
-    made = project.run(encoder=None, llm=None)
-    assert "generate_timestamps dev-clean" not in made and "generate_timestamps train-clean-100" in made
+    made = project.run(encoder=False, llm=False)
+    assert "timestamps dev-clean" not in made and "timestamps train-clean-100" in made
 
 
 def test_labels_of_manifests_without_words(project: Project) -> None:
@@ -299,12 +307,12 @@ def test_labels_of_manifests_without_words(project: Project) -> None:
         "data/english_splits/dev.csv",
     )
     values, folder = project.values("x"), Path("data/english_splits")
-    found = labels(values)
+    found = labels(project.run_of("x"))
     assert found == [Label("train", "train", folder / "train.csv", folder / "timestamps")]
     assert overrides(found, values) == [f'data.train="data/english_splits/timestamps/train/{FILE}"']
-    values["data"]["audio_root"] = "sound"
+    project.data = {"audio_root": "sound"}
     with pytest.raises(UserError, match=r"train\.csv has no column words.*data\.audio_root"):
-        labels(values)
+        labels(project.run_of("x"))
 
 
 @pytest.mark.parametrize(("column", "wanted"), [("", ["train", "dev"]), ("\twords", [])])
@@ -316,7 +324,7 @@ def test_labels_of_splits_that_are_still_to_be_made(project: Project, column: st
     export.write_text(
         f"id\taudio_path\tduration\ttranscript{column}\nu1\ta.wav\t1\thello{cell}\n", encoding="utf8"
     )
-    found = labels(project.values("demo_voxlm"))
+    found = labels(project.run_of("demo_voxlm"))
     assert [one.part for one in found] == wanted
     assert [str(one.data) for one in found] == [f"data/english_splits/{part}.csv" for part in wanted]
 
@@ -324,14 +332,14 @@ def test_labels_of_splits_that_are_still_to_be_made(project: Project, column: st
 def test_labels_of_librispeech(project: Project) -> None:
     project.data = {"librispeech": LIBRI}
     values = project.values("x")
-    assert overrides(labels(values), values) == [
+    assert overrides(labels(project.run_of("x")), values) == [
         f'data.train="data/timestamps/train-clean-100/{FILE}"',
         f'data.dev="data/timestamps/dev-clean/{FILE}"',
         *("data.librispeech=null", "data.test=null"),
     ]
-    values["data"]["librispeech"] = {**LIBRI, "train": ["train-clean-100", "train-clean-360"]}
+    project.data = {"librispeech": {**LIBRI, "train": ["train-clean-100", "train-clean-360"]}}
     with pytest.raises(UserError, match=r"data\.librispeech\.train: .*name one"):
-        labels(values)
+        labels(project.run_of("x"))
 
 
 # The command line.
@@ -367,15 +375,14 @@ def test_the_demos_configurations_and_the_plan_of_their_phases(monkeypatch: pyte
     monkeypatch.chdir(Path(__file__).parents[2])
     given = ["configs/demo_voxlm.yaml", "paths.output_dir=elsewhere", "training.seed=7", "--export", "best"]
     asked = quick.plan(quick.parser().parse_intermixed_args(given))
-    assert (asked.phase1.resolved.folder, asked.model) == (
-        Path("elsewhere/demo_voxlm"),
-        Path("elsewhere/demo_voxlm_phase2"),
-    )
-    options = asked.phase2.resolved.values["model"]
+    phase1, phase2, encoder = asked.runs.values()
+    assert phase1.resolved.folder == Path("elsewhere/demo_voxlm")
+    assert phase2.resolved.folder == Path("elsewhere/demo_voxlm_phase2")
+    options = phase2.resolved.values["model"]
     assert (options["phase"], options["name"]) == (2, "elsewhere/demo_voxlm")
-    assert asked.encoder is not None and asked.encoder.overrides == ("paths.output_dir=elsewhere",)
-    assert asked.encoder.resolved.values["paths"]["manifest_path"] == "data/english/manifest.tsv"
-    assert (asked.llm, asked.export) == (Path("elsewhere/demo_voxlm_llm"), Path("best"))
+    assert encoder.overrides == ("paths.output_dir=elsewhere",)
+    assert encoder.resolved.values["paths"]["manifest_path"] == "data/english/manifest.tsv"
+    assert (asked.given["llm"], asked.given["export"]) == (Path("elsewhere/demo_voxlm_llm"), Path("best"))
 
 
 def test_other_architectures_are_refused(

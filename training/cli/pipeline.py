@@ -1,4 +1,4 @@
-"""``polyvox pipeline``: data, both models, scores and charts; what is finished is not done again."""
+"""``polyvox pipeline``: the steps of a recipe; data, both models, scores and charts. What is finished is not done again."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.errors import UserError
-from training.recipes.machine import choose, look
-from training.recipes.plan import LEADER_ONLY, Settings, steps
-from training.recipes.resolve import addressed, resolve
-from training.recipes.state import NAME, State
-from training.recipes.tasks import Run, Say, Step, score_lines
-from training.recipes.walker import Walker, clock, say
 
-ARCHITECTURES = ("whisper", "e2e")
-CONFIGS = Path("configs")
+if TYPE_CHECKING:
+    from training.recipes.recipe import Recipe
+    from training.recipes.resolve import Run
+    from training.recipes.rules import Context
+    from training.recipes.tasks import Say
+    from training.recipes.walker import Walker
+
 INSTALL = "Install dependencies"
 
 
@@ -26,7 +26,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="polyvox pipeline", description=__doc__, allow_abbrev=False)
     result.add_argument(
-        "--stage", choices=("dev", "prod"), default="dev", help="prod: configs/prod_*, by accelerate"
+        "--recipe", type=Path, metavar="FILE", help="a recipe of your own (docs/training.md), instead of ours"
+    )
+    result.add_argument(
+        "--stage", choices=("dev", "prod"), help="prod: configs/prod_*, by accelerate; default: dev"
     )
     result.add_argument(
         "--profile", choices=("demo", "dev"), help="default: what suits the machine, said why"
@@ -38,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="key=value",
-        help="overrides for both configurations, or for one: whisper:key=value, e2e:key=value",
+        help="overrides for all configurations of the recipe, or for one: whisper:key=value, e2e:key=value",
     )
     result.add_argument("--demo_minutes", type=float, help="minutes of speech to synthesise (demo profile)")
     result.add_argument("--by", help="what the split never tears apart: video, speaker, sentence, column")
@@ -50,97 +53,135 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0: done; that of the step that failed; 128 + n: stopped by signal n."""
     args, others = parser().parse_known_args(argv)
-    if others and args.stage != "prod":
+    if others and args.stage != "prod" and not args.recipe:
         raise UserError(f"polyvox pipeline: unknown option {others[0]}; --help lists them")
+    from training.recipes.plan import places
+    from training.recipes.walker import say
+
     began = time.monotonic()
-    settings = plan(args, others, say)
-    pipeline = Pipeline(settings, State(settings.path("output_dir") / NAME), say)
-    installing, pipeline.times[INSTALL] = _installation(args.installed)
-    status = pipeline.call()
+    context = plan(args, others, say)
+    walker = walker_of(context)
+    installing, lines = 0.0, []
+    if context.recipe.spec.installation:
+        installing, took = _installation(args.installed)
+        lines = [f"  [1/{walker.first + len(walker.steps) - 1}] {INSTALL:28} {took}"]
+    status = walker.call()
     if status == 0:
-        say(pipeline.closing(installing + time.monotonic() - began))
+        say(walker.closing(installing + time.monotonic() - began, places(context), lines))
     return status
 
 
-def plan(args: argparse.Namespace, others: Sequence[str], say: Say) -> Settings:
-    """Choose the profile and resolve both configurations, so that a mistake shows before anything is done."""
-    profile = args.stage if args.stage == "prod" else args.profile
-    if args.stage == "prod" and args.profile:
-        raise UserError("--profile goes with --stage dev; --stage prod uses configs/prod_*.yaml")
-    runs = resolved_runs(profile or "demo", args.config)
-    if profile is None:
-        # Where the manifest lies is the same in both profiles, unless a configuration was changed.
-        manifest = Path(runs[0].resolved.values["paths"]["manifest_path"])
-        choice = choose(look(manifest, [CONFIGS / f"dev_{name}.yaml" for name in ARCHITECTURES]), manifest)
-        say(choice.line)
-        profile = choice.profile
-        if profile != "demo":
-            runs = resolved_runs(profile, args.config)
-    else:
-        say(f"profile {profile}: as asked")
+def walker_of(context: Context) -> Walker:
+    """A walk through the steps of a recipe; the first one is the shell's where that installs."""
+    from training.recipes.plan import steps
+    from training.recipes.walker import Walker
+
+    return Walker(
+        steps(context),
+        context.state,
+        context.say,
+        first=2 if context.recipe.spec.installation else 1,
+        fresh=context.fresh,
+        rank=context.rank,
+    )
+
+
+def plan(args: argparse.Namespace, others: Sequence[str], say: Say) -> Context:
+    """Choose the recipe and resolve its configurations, so that a mistake shows before anything is done."""
+    from training.recipes.rules import Context
+
+    recipe, runs = _own(args) if args.recipe else _ours(args, say)
+    if others and recipe.spec.launcher is None:
+        raise UserError(f"polyvox pipeline: unknown option {others[0]}; --help lists them")
     rank = ("--machine_rank", str(args.machine_rank)) if args.machine_rank else ()
-    return Settings(
+    return Context(
+        recipe=recipe,
         runs=runs,
-        demo=profile == "demo",
+        say=say,
+        given=_variables(args, recipe),
         fresh=args.fresh,
-        minutes=args.demo_minutes,
-        by=args.by,
-        launcher=(*others, *rank) if args.stage == "prod" else None,
+        launcher=(*others, *rank),
         rank=args.machine_rank,
     )
 
 
-def resolved_runs(profile: str, overrides: Sequence[str]) -> tuple[Run, ...]:
-    """Both trainings of a profile."""
-    own = {name: overrides_for(name, overrides) for name in ARCHITECTURES}
-    configs = {name: CONFIGS / f"{profile}_{name}.yaml" for name in ARCHITECTURES}
-    answers = resolve([(configs[name], own[name]) for name in ARCHITECTURES])
-    runs = tuple(
-        Run(architecture=name, config=configs[name], overrides=own[name], resolved=answer)
-        for name, answer in zip(ARCHITECTURES, answers, strict=True)
+def _own(args: argparse.Namespace) -> tuple[Recipe, dict[str, Run]]:
+    from training.recipes.recipe import load
+
+    if args.stage or args.profile:
+        raise UserError("--recipe names the steps to be done; leave out --stage and --profile")
+    recipe = load(args.recipe)
+    return recipe, resolved_runs(recipe, args.config)
+
+
+def _ours(args: argparse.Namespace, say: Say) -> tuple[Recipe, dict[str, Run]]:
+    from training.recipes.machine import choose, look
+    from training.recipes.recipe import load, ours
+
+    if args.stage == "prod" and args.profile:
+        raise UserError("--profile goes with --stage dev; --stage prod uses configs/prod_*.yaml")
+    profile = "prod" if args.stage == "prod" else args.profile
+    recipe = load(ours(profile or "demo"))
+    runs = resolved_runs(recipe, args.config)
+    if profile is not None:
+        say(f"profile {profile}: as asked")
+        return recipe, runs
+    # Where the manifest lies is the same in both profiles, unless a configuration was changed.
+    manifest, dev = next(iter(runs.values())).path("manifest_path"), load(ours("dev"))
+    choice = choose(look(manifest, [Path(one) for one in dev.spec.runs.values() if one]), manifest)
+    say(choice.line)
+    return (recipe, runs) if choice.profile == "demo" else (dev, resolved_runs(dev, args.config))
+
+
+def _variables(args: argparse.Namespace, recipe: Recipe) -> dict[str, object]:
+    """What options say of the recipe's variables."""
+    told = {"minutes": ("--demo_minutes", args.demo_minutes), "by": ("--by", args.by)}
+    given = {name: pair for name, pair in told.items() if pair[1] is not None}
+    for name, (option, _) in given.items():
+        if name not in recipe.spec.variables:
+            raise UserError(f"{option}: {recipe.path} has no variable {name}; leave the option out")
+    return {name: value for name, (_, value) in given.items()}
+
+
+def resolved_runs(recipe: Recipe, overrides: Sequence[str]) -> dict[str, Run]:
+    """The recipe's training configurations, with their overrides."""
+    from training.config.source import Mistake
+    from training.recipes.recipe import refuse
+    from training.recipes.resolve import runs_of
+
+    configs = recipe.spec.runs
+    given_elsewhere = [
+        Mistake(recipe.place(("runs", name)), ("runs", name), "names no configuration; give its path")
+        for name, config in configs.items()
+        if config is None
+    ]
+    refuse(given_elsewhere)
+    if overrides and not configs:
+        raise UserError(f"--config {overrides[0]}: {recipe.path} has no configuration in runs")
+    found = runs_of(
+        [(Path(str(config)), overrides_for(name, overrides, configs)) for name, config in configs.items()]
     )
-    if runs[0].resolved.folder == runs[1].resolved.folder:
-        raise UserError(f"both models would be trained in {runs[0].resolved.folder}; use whisper:… and e2e:…")
+    runs = dict(zip(configs, found, strict=True))
+    folders: dict[Path, str] = {}
+    for name, run in runs.items():
+        if (other := folders.setdefault(run.resolved.folder, name)) != name:
+            who = f"{other}:… and {name}:…"
+            raise UserError(f"both models would be trained in {run.resolved.folder}; use {who}")
     return runs
 
 
-def overrides_for(architecture: str, overrides: Sequence[str]) -> tuple[str, ...]:
-    """Those for both, and those that begin with ``<architecture>:``."""
-    told = (addressed(override, ARCHITECTURES) for override in overrides)
-    return tuple(override for name, override in told if name in (None, architecture))
+def overrides_for(name: str, overrides: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
+    """Those for all of ``names``, and those that begin with ``<name>:``."""
+    from training.recipes.resolve import addressed
 
-
-class Pipeline(Walker):
-    """Walks through steps 2 to 6 of both models."""
-
-    def __init__(self, settings: Settings, state: State, say: Say):
-        super().__init__(
-            steps(settings, state, say), state, say, first=2, fresh=settings.fresh, rank=settings.rank
-        )
-        self.settings = settings
-
-    def concerns(self, step: Step) -> bool:
-        """On other machines than the first only what several do together."""
-        return not self.settings.rank or step.title not in LEADER_ONLY
-
-    def closing(self, seconds: float) -> str:
-        """Durations, scores, and where everything lies."""
-        settings = self.settings
-        where = {
-            "models": ", ".join(str(run.resolved.folder) for run in settings.runs),
-            "scores": settings.results,
-            "charts": settings.charts,
-            "report": settings.charts / "report.html",
-        }
-        names = [f"{run.resolved.name}{end}" for run in settings.runs for end in ("", "_unheard")]
-        places = [f"  {name:8} {path}" for name, path in where.items()]
-        installed = [f"  [1/6] {INSTALL:28} {self.times[INSTALL]}"] if INSTALL in self.times else []
-        lines = [*installed, *self.durations(), *score_lines(settings.results, names), *places]
-        return "\n".join([f"\nDone in {clock(seconds)}", *lines])
+    told = (addressed(override, names) for override in overrides)
+    return tuple(override for who, override in told if who in (None, name))
 
 
 def _installation(installed: bool) -> tuple[float, str]:
     """Seconds that the call before this one took for it, and what is said of them."""
+    from training.recipes.walker import clock, say
+
     if not installed:
         say(f"[1/6] {INSTALL}: this environment")
         return 0.0, "this environment"

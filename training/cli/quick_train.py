@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
-from training.recipes.quick_plan import Quick, check_export, evaluated, steps
-from training.recipes.resolve import addressed, resolve
-from training.recipes.state import State
-from training.recipes.tasks import RESULTS_FOLDER, Run, score_lines
-from training.recipes.walker import Walker, clock, say
-from training.recipes.word_labels import labels, overrides, quoted
+from training.recipes.plan import places, steps
+from training.recipes.recipe import load, ours
+from training.recipes.resolve import Run, addressed, runs_of
+from training.recipes.rules import Context
+from training.recipes.walker import Walker, say
+from training.recipes.word_labels import Label, labels, overrides, quoted
 
 COMMANDS = ("demo", "llm", "timestamps")
 """Who else can be told something, as ``demo:minutes=5``: these by options of their commands, the encoder by keys."""
@@ -53,39 +53,80 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0: done; that of the step that failed; 128 + n: stopped by signal n."""
     args = parser().parse_intermixed_args(argv)
     began = time.monotonic()
-    quick = plan(args)
-    state = State(quick.phase1.path("output_dir") / f".quick_{quick.phase1.resolved.name}.json")
-    check_export(quick, state)
-    walker = Walker(steps(quick, state, say), state, say, fresh=quick.fresh)
+    context = plan(args)
+    check_export(context)
+    walker = Walker(steps(context), context.state, say, fresh=context.fresh)
     status = walker.call()
     if status == 0:
-        say(closing(quick, walker, time.monotonic() - began))
+        say(walker.closing(time.monotonic() - began, places(context)))
     return status
 
 
-def plan(args: argparse.Namespace) -> Quick:
+def plan(args: argparse.Namespace) -> Context:
     """Resolve all configurations, so that a mistake shows before anything is done."""
     told = [addressed(override, (*COMMANDS, ENCODER)) for override in args.overrides]
     own = tuple(override for name, override in told if name is None)
-    (phase1,) = runs([(args.config, own)])
+    (phase1,) = runs_of([(args.config, own)])
     values = phase1.resolved.values
     _check_model(args.config, values["model"])
-    found = labels(values)
+    found = labels(phase1)
     asked = [(args.config, (*own, *of_phase2(phase1), *overrides(found, values)))]
     maker = encoder_config(args.config, values)
-    phase2, *others = runs([*asked, *([(maker, of_encoder(told))] if maker else [])])
-    for run in others:
+    phase2, *encoders = runs_of([*asked, *([(maker, of_encoder(told))] if maker else [])])
+    for run in encoders:
         _check_folder(run, values)
-    return Quick(
-        phase1=phase1,
-        phase2=phase2,
-        encoder=next(iter(others), None),
-        llm=to_be_made(values, "llm"),
-        labels=tuple(found),
-        options={name: options(name, told) for name in COMMANDS},
-        export=args.export,
+    return Context(
+        recipe=load(ours("quick_voxlm")),
+        runs=dict(zip(("phase1", "phase2", ENCODER), (phase1, phase2, *encoders), strict=False)),
+        say=say,
+        given={
+            **data_variables(values, found),
+            **{f"{name}_options": options(name, told) for name in COMMANDS},
+            "llm": to_be_made(values, "llm"),
+            "export": args.export,
+        },
         fresh=args.fresh,
     )
+
+
+def data_variables(values: Mapping[str, Any], found: Sequence[Label]) -> dict[str, Any]:
+    """The recipe's variables about data: what is downloaded, what is synthesised, which splits get word times."""
+    named = [one.names() for one in found]
+    variables = {"labels": named, "corpus": demo_corpus(Path(values["paths"]["manifest_path"]))}
+    if not (libri := values["data"].get("librispeech")):
+        return variables
+    from training.data.sources.librispeech import corpus_folder
+
+    splits = dict.fromkeys(split for part in ("train", "dev", "test") for split in libri[part])
+    return {
+        **variables,
+        "tested_labels": [one for one in named if one["part"] == "test"],
+        "downloads": list(splits),
+        "download_folder": corpus_folder(Path(libri["root"])),
+    }
+
+
+def demo_corpus(manifest: Path) -> str | None:
+    """The demo corpus with word times in whose folder the manifest lies (``data/english``: english); None: none does."""
+    from training.synthetic.demo import CORPORA
+
+    timed = {name: one for name, one in CORPORA.items() if "words" in one.columns}
+    return next((name for name, one in timed.items() if one.folder == manifest.parent.name), None)
+
+
+def check_export(context: Context) -> None:
+    """`UserError` for an export folder that the last step would refuse, before the hours of the others."""
+    export = context.scope().value("export")
+    if export is None:
+        return
+    trained = [context.runs[name].resolved.folder.resolve() for name in ("phase1", "phase2")]
+    if export.resolve() in trained:
+        raise UserError(f"--export {export}: is the folder of a training; name another")
+    if export.exists() and not export.is_dir():
+        raise UserError(f"--export {export}: is a file; name a folder")
+    made = context.state.record(f"export {export}") is not None
+    if not made and export.is_dir() and any(export.iterdir()):
+        raise UserError(f"--export {export}: holds files already; name an empty folder, or empty this one")
 
 
 def _check_model(config: Path, model: Mapping[str, Any]) -> None:
@@ -93,14 +134,6 @@ def _check_model(config: Path, model: Mapping[str, Any]) -> None:
         raise UserError(f"{config}: model.type is {model['type']}; quick-train is for voxlm")
     if model["phase"] != 1:
         raise UserError(f"{config}: training.phase is {model['phase']}; leave it out, quick-train does both")
-
-
-def runs(asked: Sequence[tuple[Path, tuple[str, ...]]]) -> list[Run]:
-    """Trainings with these configurations and overrides."""
-    return [
-        Run(architecture=one.values["model"]["type"], config=config, overrides=given, resolved=one)
-        for (config, given), one in zip(asked, resolve(asked), strict=True)
-    ]
 
 
 def of_phase2(phase1: Run) -> tuple[str, ...]:
@@ -158,12 +191,3 @@ def _check_folder(encoder: Run, values: Mapping[str, Any]) -> None:
         raise UserError(
             f"model.audio_encoder: {wanted}, but {encoder.config} trains in {made}; let both be one"
         )
-
-
-def closing(quick: Quick, walker: Walker, seconds: float) -> str:
-    """Durations, scores, and where everything lies."""
-    results = quick.phase1.path("output_dir") / RESULTS_FOLDER
-    where = {"model": quick.model, "scores": results, **({"export": quick.export} if quick.export else {})}
-    places = [f"  {name:8} {path}" for name, path in where.items()]
-    lines = [*walker.durations(), *score_lines(results, evaluated(quick)), *places]
-    return "\n".join([f"\nDone in {clock(seconds)}", *lines])

@@ -49,6 +49,8 @@ class Layer:
     data: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, Place] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
+    interpolates: bool = True
+    """Whether ``${…}`` in a text is an interpolation, whose form is checked."""
 
     def place(self, key: KeyPath, otherwise: Place) -> Place:
         """Where the key, or the nearest block around it, was written."""
@@ -88,9 +90,9 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
-def read_file(path: Path) -> Layer:
+def read_file(path: Path, *, interpolates: bool = True) -> Layer:
     """The file's mapping; what is wrong with it stands in ``mistakes`` (nothing is raised)."""
-    layer = Layer()
+    layer = Layer(interpolates=interpolates)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -172,7 +174,7 @@ def _note(node: yaml.Node, file: str, path: KeyPath, layer: Layer, above: frozen
         if key is not None:
             layer.places[inner] = _place(at, file)
         _note(child, file, inner, layer, above)
-    if isinstance(node, yaml.ScalarNode) and "${" in str(node.value):
+    if layer.interpolates and isinstance(node, yaml.ScalarNode) and "${" in str(node.value):
         try:
             OmegaConf.create({"value": node.value})
         except GrammarParseError:

@@ -1,155 +1,204 @@
-"""The six steps as tasks: commands, what each reads and what each writes."""
+"""A recipe's steps as tasks: placeholders filled, conditions and rules applied."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from training.config.source import Mistake
 from training.errors import UserError
-from training.recipes import tasks
-from training.recipes.attempt import RESULTS
-from training.recipes.machine import is_demo
+from training.recipes.attempt import Start
+from training.recipes.placeholders import Scope, listed, placeholders
+from training.recipes.recipe import KeyPath, Recipe, StepSpec, TaskSpec, refuse
+from training.recipes.resolve import Run
+from training.recipes.rules import RULES, Context
 from training.recipes.state import State
-from training.recipes.tasks import Run, Say, Step, Task
+from training.recipes.tasks import Step, Task, foreign, program
+from training.recipes.weights import of_scores, of_weights
 
-LEADER_ONLY = ("Evaluate on the test split", "Charts and report")
-"""Steps of one machine, where several train together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the call asked for."""
-
-    runs: tuple[Run, ...]
-    demo: bool
-    fresh: bool = False
-    minutes: float | None = None
-    by: str | None = None
-    launcher: tuple[str, ...] | None = None
-    rank: int = 0
-
-    def path(self, name: str) -> Path:
-        """One of the configuration's ``paths``."""
-        return Path(self.runs[0].resolved.values["paths"][name])
-
-    @property
-    def manifest(self) -> Path:
-        """The annotation system's export."""
-        return self.path("manifest_path")
-
-    @property
-    def splits(self) -> Path:
-        """Folder of ``train.csv``, ``dev.csv``, ``test.csv``."""
-        return self.path("splits_dir")
-
-    @property
-    def results(self) -> Path:
-        """Scores and hypotheses."""
-        return self.path("output_dir") / tasks.RESULTS_FOLDER
-
-    @property
-    def charts(self) -> Path:
-        """Charts and the report."""
-        return self.path("output_dir") / "charts"
-
-    @property
-    def clean(self) -> Path:
-        """The cleaned manifest, beside the exported one."""
-        return self.manifest.with_name(f"{self.manifest.stem}_clean.tsv")
+EACH_RUN = "runs"
+OF_CONFIGURATION = {"weights": of_weights, "scores": of_scores}
 
 
-def steps(settings: Settings, state: State, say: Say) -> list[Step]:
-    """Steps 2 to 6; the first is the shell's."""
-    titles = {"whisper": "Train Whisper", "e2e": "Train E2E"}
-    training = [
-        Step(titles[run.architecture], lambda run=run: [training_task(settings, run, state, say)])  # type: ignore[misc]
-        for run in settings.runs
+def steps(context: Context) -> list[Step]:
+    """The recipe's steps. Raises `UserError` for placeholders, rules and runs that are not there, with file and line."""
+    refuse(list(_mistakes(context)))
+    found = []
+    for number, step in enumerate(context.recipe.spec.steps):
+        tasks = partial(tasks_of, context, number)
+        if _counted(step, context):
+            found.append(Step(step.title, tasks, first_machine_only=step.machines == "first"))
+    return found
+
+
+def _counted(step: StepSpec, context: Context) -> bool:
+    return step.only_if is None or bool(context.scope().filled(step.only_if))
+
+
+def places(context: Context) -> dict[str, str]:
+    """What is printed at the end, by name; a place whose value is null is left out."""
+    filled = {name: context.scope().filled(text) for name, text in context.recipe.spec.places.items()}
+    return {name: str(value) for name, value in filled.items() if value is not None}
+
+
+def tasks_of(context: Context, number: int) -> list[Task]:
+    """The tasks of a step, as things are now."""
+    title = context.recipe.spec.steps[number].title
+    made = [
+        _task(spec, title, where, run, scope, context)
+        for where, spec, run, scope in _instances(context, number)
+        if _wanted(spec, scope)
     ]
-    return [
-        Step("Prepare data", lambda: data_tasks(settings, state, say)),
-        *training,
-        Step(LEADER_ONLY[0], lambda: scorings(settings)),
-        Step(LEADER_ONLY[1], lambda: [charts_task(settings)]),
-    ]
+    return [task for task in made if task is not None]
 
 
-def training_task(settings: Settings, run: Run, state: State, say: Say) -> Task:
-    """One of the trainings, as the call asked for it."""
-    return tasks.training_task(run, state, say, fresh=settings.fresh, launcher=settings.launcher)
+def _instances(context: Context, number: int) -> Iterator[tuple[KeyPath, TaskSpec, Run | None, Scope]]:
+    """Each task of a step, as often as it is to be done, with its run."""
+    step = context.recipe.spec.steps[number]
+    for run, scope in _scopes(step, context):
+        for where, spec in context.recipe.tasks(number):
+            own = spec is not step and (spec.run or spec.each)
+            for inner in _scopes(spec, context) if own else [(run, scope)]:
+                yield where, spec, *inner
 
 
-def scorings(settings: Settings) -> list[Task]:
-    """Every evaluation of both models."""
-    return [task for run in settings.runs for task in tasks.evaluations(run)]
+def _scopes(spec: TaskSpec, context: Context) -> Iterator[tuple[Run | None, Scope]]:
+    """One for each time that a task is to be done. A task of a run that is not there is left out."""
+    if spec.each == EACH_RUN:
+        yield from ((run, context.scope(run)) for run in context.runs.values())
+        return
+    run = context.runs.get(spec.run) if spec.run else next(iter(context.runs.values()), None)
+    if run is None and spec.run:
+        return
+    scope = context.scope(run)
+    if spec.each is None:
+        yield run, scope
+    else:
+        yield from ((run, context.scope(run, item=item)) for item in listed(scope.filled(spec.each)))
 
 
-def data_tasks(settings: Settings, state: State, say: Say) -> list[Task]:
-    """Demo corpus where it is wanted and nobody else's manifest is there, cleaning, splitting."""
-    values = [run.resolved.values for run in settings.runs]
-    if all(not tasks.reads_splits(config, settings.splits) for config in values):
-        say("the configurations name their own data: nothing to prepare")
-        return []
-    synthesis = demo_task(settings, state, say)
-    cleaning, by = _cleaning(values[0]), ("--by", settings.by) if settings.by else ()
-    return [
-        *([synthesis] if synthesis else []),
-        Task(
-            key="clean",
-            command=tasks.module(
-                "training.cli.preprocess",
-                *("--input", settings.manifest, "--output", settings.clean, *cleaning),
-            ),
-            values=cleaning,
-            reads=(settings.manifest,),
-            writes=(settings.clean,),
-        ),
-        tasks.splitting(settings.clean, settings.splits, by),
-    ]
+def _wanted(spec: TaskSpec, scope: Scope) -> bool:
+    when = spec.when is None or bool(scope.filled(spec.when))
+    return when and not (spec.unless is not None and bool(scope.filled(spec.unless)))
 
 
-def _cleaning(config: dict[str, Any]) -> tuple[str, ...]:
-    """Options of the cleaning that the configuration decides."""
-    data, longest = config["data"], config["audio"]["max_length_seconds"]
-    root = ("--audio_root", data["audio_root"]) if data["audio_root"] else ()
-    renamed = (f"{ours}={theirs}" for ours, theirs in data["columns"].items())
-    return (*root, "--max_duration", str(longest), *(word for pair in renamed for word in ("--column", pair)))
+def _task(
+    spec: TaskSpec, title: str, where: KeyPath, run: Run | None, scope: Scope, context: Context
+) -> Task | None:
+    try:
+        task, words = _filled(spec, title, run, scope, context)
+    except UserError as error:
+        raise UserError(f"{context.recipe.place(where)}: {error}") from error
+    task = replace(task, place=str(context.recipe.place(where)))
+    if spec.kept_if_there is not None:
+        file = Path(scope.text(spec.kept_if_there))
+        if foreign(file, task.key, context.state):
+            context.say(f"{file.parent}: there already, used as it is")
+            return None
+    if spec.rule is None:
+        return task
+    assert run is not None
+    return RULES[spec.rule](task, run, words, context)
 
 
-def demo_task(settings: Settings, state: State, say: Say) -> Task | None:
-    """Synthesis of the corpus; None where there is a manifest that is not the demo's, or was edited."""
-    manifest = settings.manifest
-    if manifest.exists() and not is_demo(manifest):
-        say(f"{manifest}: your own, used as it is")
-        return None
-    if not settings.demo:
-        if not manifest.exists():
-            raise UserError(
-                f"{manifest} is not there: export the annotations to it, name another with --config "
-                "paths.manifest_path=…, or try the synthesised corpus with ./run_dev.sh --profile demo"
-            )
-        say(f"{manifest}: the synthesised demo corpus")
-        return None
-    minutes = ("--minutes", str(settings.minutes)) if settings.minutes else ()
-    return tasks.synthesis(manifest, state, say, options=minutes, values={"minutes": settings.minutes})
-
-
-def charts_task(settings: Settings) -> Task:
-    """Charts and the report of what was scored."""
-    folders = [run.resolved.folder for run in settings.runs]
-    return Task(
-        key="charts",
-        command=tasks.module(
-            "training.cli.charts",
-            *(
-                "--outputs",
-                settings.path("output_dir"),
-                "--results",
-                settings.results,
-                "--charts",
-                settings.charts,
-            ),
-        ),
-        reads=(*(task.writes[0] for task in scorings(settings)), *(folder / RESULTS for folder in folders)),
-        writes=(settings.charts / "report.html",),
+def _filled(
+    spec: TaskSpec, title: str, run: Run | None, scope: Scope, context: Context
+) -> tuple[Task, list[str]]:
+    assert spec.command is not None
+    words = scope.words(spec.command)
+    again = scope.words(spec.again or [])
+    if not words:
+        raise UserError("the command is empty")
+    task = Task(
+        key=scope.text(spec.key or title),
+        command=program(words),
+        values=_settings(spec, words, run, scope),
+        reads=tuple(map(Path, scope.texts(spec.inputs))),
+        writes=tuple(map(Path, scope.texts(spec.outputs))),
+        may_write=tuple(map(Path, scope.texts(spec.outputs_if_made))),
+        ours=words[0] == "polyvox",
     )
+    start = partial(_again, context.state, task.key, tuple(again), spec.resumes)
+    return replace(task, start=start), words
+
+
+def _settings(spec: TaskSpec, words: list[str], run: Run | None, scope: Scope) -> Any:
+    if spec.settings is None:
+        return words
+    if isinstance(spec.settings, dict):
+        return {name: scope.filled(text) for name, text in spec.settings.items()}
+    if not isinstance(spec.settings, str):
+        return scope.words(spec.settings)
+    if run is None:
+        raise UserError(f"settings: {spec.settings} needs a configuration in runs")
+    return OF_CONFIGURATION[spec.settings](run.resolved.values)
+
+
+def _again(state: State, key: str, words: tuple[str, ...], resumes: bool, inputs: str) -> Start:
+    """The words of ``again``, unless this is the first attempt, or one that goes on with an earlier one."""
+    record = state.record(key)
+    same = record and record["inputs"] == inputs and not record.get("redo")
+    return Start(words if record and not (resumes and same) else ())
+
+
+def _mistakes(context: Context) -> Iterator[Mistake]:
+    """What can be seen before the first step: unknown names of placeholders, rules and runs, keys given twice."""
+    recipe, keys = context.recipe, dict[str, str]()
+    for number in range(len(recipe.spec.steps)):
+        for where, spec in [(("steps", number), recipe.spec.steps[number]), *recipe.tasks(number)]:
+            yield from _unknown(spec, where, context)
+        yield from _unfilled_tasks(context, number, keys)
+    texts: list[tuple[KeyPath, str]] = [(("places", key), text) for key, text in recipe.spec.places.items()]
+    for where, text in [*texts, (("state",), recipe.spec.state)]:
+        try:
+            context.scope().filled(text)
+        except UserError as error:
+            yield _mistake(recipe, where, str(error))
+
+
+def _mistake(recipe: Recipe, key: KeyPath, text: str) -> Mistake:
+    return Mistake(recipe.place(key), tuple(map(str, key)), text)
+
+
+def _unknown(spec: TaskSpec, where: KeyPath, context: Context) -> Iterator[Mistake]:
+    known = {"rule": list(RULES), "run": list(context.recipe.spec.runs)}
+    for name, choices in known.items():
+        given = getattr(spec, name)
+        if given is not None and given not in choices:
+            text = f"there is no {name} {given!r}; there are {', '.join(choices) or 'none'}"
+            yield _mistake(context.recipe, (*where, name), text)
+    if spec.rule is not None and not context.recipe.spec.runs:
+        yield _mistake(context.recipe, (*where, "rule"), "needs a configuration in runs")
+
+
+def _unfilled_tasks(context: Context, number: int, keys: dict[str, str]) -> Iterator[Mistake]:
+    """Fills a step's tasks as things are now: what cannot be filled, and keys that earlier tasks have (``keys``)."""
+    recipe, step = context.recipe, context.recipe.spec.steps[number]
+    texts = list(recipe.texts())
+    where: KeyPath = ("steps", number)
+    try:
+        counted = _counted(step, context)
+        for where, spec, run, scope in _instances(context, number):
+            unknown = list(_unfilled(recipe, [one for one in texts if one[0][: len(where)] == where], scope))
+            yield from unknown
+            if unknown or not counted or not _wanted(spec, scope):
+                continue
+            key = _filled(spec, step.title, run, scope, context)[0].key
+            if key in keys:
+                text = f"{key!r} is the key of the task at {keys[key]} too; give each task one of its own"
+                yield _mistake(recipe, (*where, "key"), text)
+            keys[key] = str(recipe.place(where))
+    except UserError as error:
+        yield _mistake(recipe, where, str(error))
+
+
+def _unfilled(recipe: Recipe, texts: Sequence[tuple[KeyPath, str]], scope: Scope) -> Iterator[Mistake]:
+    for key, text in texts:
+        try:
+            for name in placeholders(text):
+                scope.value(name)
+        except UserError as error:
+            yield _mistake(recipe, key, str(error))

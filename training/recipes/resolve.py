@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import USER_ERROR, UserError, exit_on_user_error
+from training.recipes.weights import of_scores
+
+OTHER_SOURCES = ("dataset", "registry", "manifest", "shards", "librispeech")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,61 @@ class Resolved:
     def name(self) -> str:
         """The run's name in result files."""
         return str(self.values["output"]["experiment_name"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training configuration."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    resolved: Resolved
+
+    def path(self, name: str) -> Path:
+        """One of the configuration's ``paths``."""
+        return Path(self.resolved.values["paths"][name])
+
+    @property
+    def from_files(self) -> bool:
+        """Whether ``data`` reads the manifests ``train``, ``dev`` and ``test``."""
+        return not any(self.resolved.values["data"].get(name) for name in OTHER_SOURCES)
+
+    def reads_splits(self, splits: Path) -> bool:
+        """Whether it trains on a manifest of the folder ``splits``."""
+        train = self.resolved.values["data"]["train"]
+        return self.from_files and train is not None and Path(train).parent == splits
+
+    def names(self) -> dict[str, Any]:
+        """What a recipe's ``{run.…}`` means.
+
+        ``manifests``: those of training and dev; ``tested``: that of the test split, in a list, which is empty where
+        the run names its own test data; ``unheard``: that of the voice that training does not use, where it is there;
+        ``scoring``: the settings of the evaluation as ``key=value``.
+        """
+        data, splits = self.resolved.values["data"], self.path("splits_dir")
+        tested = [Path(data["test"] or splits / "test.csv")] if self.from_files else []
+        unheard = splits / "unheard.csv"
+        beside = bool(tested) and tested[0].parent == splits and unheard.is_file()
+        return {
+            "folder": self.resolved.folder,
+            "name": self.resolved.name,
+            "config": self.config,
+            "overrides": list(self.overrides),
+            "manifests": [Path(data[name]) for name in ("train", "dev") if data[name]],
+            "tested": tested,
+            "unheard": [unheard] if beside else [],
+            "scoring": [
+                f"{key}={json.dumps(value)}" for key, value in of_scores(self.resolved.values).items()
+            ],
+        }
+
+
+def runs_of(asked: Sequence[tuple[Path, tuple[str, ...]]]) -> list[Run]:
+    """Trainings with these configurations and overrides, all resolved in one other process."""
+    return [
+        Run(config=config, overrides=given, resolved=one)
+        for (config, given), one in zip(asked, resolve(asked) if asked else [], strict=True)
+    ]
 
 
 def resolve(asked: Sequence[tuple[Path, Sequence[str]]]) -> list[Resolved]:

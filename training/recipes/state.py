@@ -126,10 +126,20 @@ class State:
 
 
 def fingerprint(values: Any, files: Iterable[Path] = ()) -> str:
-    """Hash of plain values and of the contents of files (a file that is missing counts as such)."""
+    """Hash of plain values and of what files and folders hold (a path that is missing counts as such)."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for path in files:
-        digest.update(f"\0{path}\0{file_hash(path)}".encode())
+        found = folder_hash(path) if path.is_dir() else file_hash(path)
+        digest.update(f"\0{path}\0{found}".encode())
+    return digest.hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 of names, sizes and times of change of all files in a folder; their bytes are not read."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        stat = path.stat()
+        digest.update(f"\0{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

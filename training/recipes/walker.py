@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from training.errors import UserError
 from training.recipes import process
 from training.recipes.state import State
-from training.recipes.tasks import Say, Step, Task
+from training.recipes.tasks import Say, Step, Task, score_lines
 
 POLL_SECONDS = 5.0
 WRITTEN = "written"
@@ -34,7 +35,8 @@ class Walker:
     ):
         self.steps, self.state, self.say = steps, state, say
         self.first, self.fresh, self.rank = first, fresh, rank
-        self.times: dict[str, str] = {}
+        self.times: dict[int, str] = {}
+        self.walked: list[Task] = []
         self.followed: str | None = None
 
     def call(self) -> int:
@@ -57,37 +59,37 @@ class Walker:
 
     def run(self) -> int:
         """0, or the status of the task that failed."""
-        for step in filter(self.concerns, self.steps):
-            label = self._label(step)
+        for index, step in enumerate(self.steps):
+            if self.rank and step.first_machine_only:
+                continue
+            label = f"{self._number(index)} {step.title}"
             self.say(label)
-            if status := self._step(step):
+            if status := self._step(index, step):
                 self.say(f"{label} failed with status {status}")
                 return status
-            self.say(f"{label}: {self.times[step.title]}")
+            self.say(f"{label}: {self.times[index]}")
         return 0
 
-    def concerns(self, step: Step) -> bool:
-        """Whether this machine has a part in a step."""
-        return True
-
-    def durations(self) -> list[str]:
-        """A line for each step that was walked through."""
-        return [
-            f"  {self._number(step)} {step.title:28} {self.times[step.title]}"
-            for step in self.steps
-            if step.title in self.times
+    def closing(self, seconds: float, places: Mapping[str, str], before: Sequence[str] = ()) -> str:
+        """Durations (``before``: lines of earlier steps), scores, and where everything lies."""
+        durations = [
+            f"  {self._number(index)} {self.steps[index].title:28} {took}"
+            for index, took in self.times.items()
         ]
+        metrics = (
+            path for task in self.walked for path in task.writes if path.name.endswith("_metrics.json")
+        )
+        lines = [f"  {name:8} {place}" for name, place in places.items()]
+        return "\n".join([f"\nDone in {clock(seconds)}", *before, *durations, *score_lines(metrics), *lines])
 
-    def _number(self, step: Step) -> str:
+    def _number(self, index: int) -> str:
         before = self.first - 1
-        return f"[{before + 1 + self.steps.index(step)}/{before + len(self.steps)}]"
+        return f"[{before + 1 + index}/{before + len(self.steps)}]"
 
-    def _label(self, step: Step) -> str:
-        return f"{self._number(step)} {step.title}"
-
-    def _step(self, step: Step) -> int:
+    def _step(self, index: int, step: Step) -> int:
         began, earlier, worked = time.monotonic(), 0.0, False
         tasks = step.tasks()
+        self.walked += tasks
         for task in tasks:
             status, seconds = self._follow(task) if self.rank else self._task(task)
             if status:
@@ -96,7 +98,7 @@ class Walker:
             worked |= seconds is None
         now = clock(time.monotonic() - began)
         before = f" ({clock(earlier)} when it was done)" if tasks else ""
-        self.times[step.title] = now if worked else f"nothing to do{before}"
+        self.times[index] = now if worked else f"nothing to do{before}"
         return 0
 
     def _task(self, task: Task) -> tuple[int, float | None]:
@@ -112,7 +114,7 @@ class Walker:
         if not start.done and (status := self._process(task, start.flags)):
             return status, None
         if missing := [str(path) for path in task.writes if not path.exists()]:
-            raise RuntimeError(f"{task.key} ended well but did not write {', '.join(missing)}")
+            raise _not_written(task, missing)
         written = [str(path) for path in task.may_write if path.exists()]
         notes = {**task.notes(), **({WRITTEN: written} if written else {})}
         self.state.finish(task.key, time.monotonic() - began, notes)
@@ -124,12 +126,16 @@ class Walker:
         return self.state.is_finished(task.key, inputs, [*task.writes, *map(Path, notes.get(WRITTEN, ()))])
 
     def _process(self, task: Task, flags: Sequence[str]) -> int:
-        ended = process.run(
-            # A flag with an optional value must not be followed by key=value.
-            [*task.command, *flags],
-            launcher=task.launcher,
-            started=self.state.process if self.rank == 0 else lambda pid: None,
-        )
+        try:
+            ended = process.run(
+                # A flag with an optional value must not be followed by key=value.
+                [*task.command, *flags],
+                launcher=task.launcher,
+                started=self.state.process if self.rank == 0 else lambda pid: None,
+            )
+        except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+            text = f"{task.place}: {task.command[0]}: {error.strerror}; name a program that can be started"
+            raise UserError(text) from error
         if ended.status == 0:
             return 0
         if self.rank == 0:
@@ -163,6 +169,15 @@ class Walker:
                 self.say(f"waiting for machine 0: {task.key}")
                 told = True
             time.sleep(POLL_SECONDS)
+
+
+def _not_written(task: Task, missing: list[str]) -> Exception:
+    text = f"{task.key} ended well but did not write {', '.join(missing)}"
+    return (
+        RuntimeError(text)
+        if task.ours
+        else UserError(f"{task.place}: {text}; mend the command or its outputs")
+    )
 
 
 def _stopped_by(ended: process.Ended) -> int | None:

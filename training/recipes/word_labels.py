@@ -11,7 +11,7 @@ from typing import Any
 from training.data.manifest import load_manifest
 from training.data.timestamps_manifest import FILE
 from training.errors import UserError
-from training.recipes.tasks import from_files, reads_splits
+from training.recipes.resolve import Run
 
 FOLDER = "timestamps"
 
@@ -30,13 +30,18 @@ class Label:
         """What is written."""
         return self.output / self.split / FILE
 
+    def names(self) -> dict[str, Any]:
+        """What the recipe's ``{item.…}`` means; ``read``: the manifest whose change does it again (a corpus stays as it is)."""
+        read = [] if self.output.parent == self.data else [self.data]
+        return {**vars(self), "manifest": self.manifest, "read": read}
 
-def labels(values: Mapping[str, Any]) -> list[Label]:
+
+def labels(run: Run) -> list[Label]:
     """The splits of LibriSpeech, and manifests for training and dev, there or to be split, without a column ``words``."""
-    data = values["data"]
+    data = run.resolved.values["data"]
     if libri := data.get("librispeech"):
         return _of_librispeech(libri)
-    return [_of_manifest(part, data) for part in ("train", "dev") if _untimed(values, part)]
+    return [_of_manifest(part, data) for part in ("train", "dev") if _untimed(run, part)]
 
 
 def overrides(found: Sequence[Label], values: Mapping[str, Any]) -> list[str]:
@@ -62,14 +67,14 @@ def _of_librispeech(libri: Mapping[str, Any]) -> list[Label]:
     ]
 
 
-def _untimed(values: Mapping[str, Any], part: str) -> bool:
+def _untimed(run: Run, part: str) -> bool:
     """Whether rows of a split lack word times; of one that is still to be made, those of the manifest to be split."""
-    data, source = values["data"], values["data"][part]
-    if not from_files(data) or source is None:
+    data = run.resolved.values["data"]
+    source = data[part]
+    if not run.from_files or source is None:
         return False
-    paths = values["paths"]
-    if not Path(source).exists() and reads_splits(values, Path(paths["splits_dir"])):
-        source = paths["manifest_path"]
+    if not Path(source).exists() and run.reads_splits(run.path("splits_dir")):
+        source = run.path("manifest_path")
     if not Path(source).exists():
         return False
     return "words" not in load_manifest(Path(source), columns=data["columns"]).column_names
