@@ -10,15 +10,14 @@ import argparse
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError
-from training.recipes.plan import places, steps
-from training.recipes.recipe import load, ours
-from training.recipes.resolve import Run, addressed, runs_of
-from training.recipes.rules import Context
-from training.recipes.walker import Walker, say
-from training.recipes.word_labels import Label, labels, overrides, quoted
+
+if TYPE_CHECKING:
+    from training.recipes.resolve import Run
+    from training.recipes.rules import Context
+    from training.recipes.word_labels import Label
 
 COMMANDS = ("demo", "llm", "timestamps")
 """Who else can be told something, as ``demo:minutes=5``: these by options of their commands, the encoder by keys."""
@@ -53,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0: done; that of the step that failed; 128 + n: stopped by signal n."""
     args = parser().parse_intermixed_args(argv)
     began = time.monotonic()
+    from training.recipes.plan import places, steps
+    from training.recipes.walker import Walker, say
+
     context = plan(args)
     check_export(context)
     walker = Walker(steps(context), context.state, say, fresh=context.fresh)
@@ -64,6 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def plan(args: argparse.Namespace) -> Context:
     """Resolve all configurations, so that a mistake shows before anything is done."""
+    from training.recipes.recipe import load, ours
+    from training.recipes.resolve import addressed, runs_of
+    from training.recipes.rules import Context
+    from training.recipes.walker import say
+    from training.recipes.word_labels import labels, overrides
+
     told = [addressed(override, (*COMMANDS, ENCODER)) for override in args.overrides]
     own = tuple(override for name, override in told if name is None)
     (phase1,) = runs_of([(args.config, own)])
@@ -138,6 +146,8 @@ def _check_model(config: Path, model: Mapping[str, Any]) -> None:
 
 def of_phase2(phase1: Run) -> tuple[str, ...]:
     """What makes phase 2 of the configuration of phase 1: its model, and a folder and a name beside its own."""
+    from training.recipes.word_labels import quoted
+
     folder, name = phase1.resolved.folder, phase1.resolved.name
     return (
         "training.phase=2",
