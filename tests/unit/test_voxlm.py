@@ -23,6 +23,7 @@ from training.engine import freezing as trainable
 from training.engine.freezing import LoraDefaults
 from training.errors import UserError
 from training.models.architecture import model_inputs
+from training.models.lookup import options_class
 from training.models.voxlm.collator import word_of_tokens
 
 
@@ -391,3 +392,7 @@ def test_trap_07_of_the_aligner_too(aligned):
 def test_an_instruction_with_the_placeholder_is_refused(folder):
     with pytest.raises(UserError, match=r"model\.instruction: <\|audio\|> is a control token"):
         assets.tiny(folder, instruction="Hear <|audio|>.")
+
+
+def test_a_voxlm_transcribes_and_asks_for_no_translations() -> None:
+    assert options_class("voxlm")(name="outputs/some_run").tasks == ("transcribe",)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from training.data.example import TRANSCRIBE
 from training.data.options import Block
 from training.models.options import Contradiction, ModelOptions
 
@@ -79,6 +80,11 @@ class Options(ModelOptions):
                 "phase: 2 goes on with a model of phase 1; name its folder (model.name, --checkpoint)"
             )
         return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """A VoxLM transcribes; its block has no key ``task``."""
+        return (TRANSCRIBE,)
 
     @property
     def scored_by_word_times(self) -> bool:
