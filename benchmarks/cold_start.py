@@ -22,7 +22,7 @@ from pathlib import Path
 from common import Figures, Round, command_line, count, finish, in_turns, ratio, table, values
 from whisper_runs import Clips, choose_clips, flags, make_model, run, step_rows
 
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 from training.models.common.sizes import SIZES
 
 ARMS = {

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 Figures = dict[str, Any]

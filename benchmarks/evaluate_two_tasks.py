@@ -25,7 +25,7 @@ from stock_evaluate import scores
 from stock_recipe import TASKS
 from whisper_runs import flags, references, run, spread_clips
 
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 
 ARMS = {
     "A": ("stock_evaluate.py", []),

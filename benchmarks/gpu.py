@@ -29,7 +29,7 @@ from stock_recipe import PROMPT, RATE, TASKS
 from train_whisper_multitask import arm
 from whisper_runs import WHISPERS, Clips, make_model, step_rows, write_rows
 
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 from training.models.common.sizes import SIZES
 
 LENGTHS = {"short": (1.0, 4.0), "12 s": (12.0, 12.0)}

@@ -25,7 +25,7 @@ from common import ROOT, Figures, child, command_line, count, finish, in_turns, 
 from memory import real_model, stepper
 from stock_recipe import TASKS
 
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 
 ARMS = {
     "full": ["model.trim_vocabulary=false", "training.trainable=all"],

@@ -32,7 +32,7 @@ from typing import Any
 
 import common
 
-from training.errors import UserError, exit_on_user_error
+from training.base.errors import UserError, exit_on_user_error
 
 MIB, GIB = 2**20, 2**30
 WANTED = 0.10

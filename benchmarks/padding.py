@@ -35,11 +35,11 @@ from torch.utils.data import BatchSampler, RandomSampler
 from transformers import WhisperFeatureExtractor
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from training.base.errors import UserError, exit_on_user_error
 from training.config.load import load_config
 from training.config.schema import Config
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler
-from training.errors import UserError, exit_on_user_error
 from training.models.common.log_mels import FRAMES_PER_SECOND, MAX_FRAMES, Context, count_frames
 from training.planning import worst_case
 from training.synthetic.demo import make_demo

@@ -41,7 +41,7 @@ import numpy as np
 import psutil
 import soundfile
 
-from training.errors import UserError, exit_on_user_error
+from training.base.errors import UserError, exit_on_user_error
 
 ACCESSES, STEPS, CHECKED = 1000, 40, 2000
 RATE, LONGEST = 16_000, 15.0

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from common import ROOT, Figures, Round, command_line, finish, in_turns, table, values
 
+from training.base.errors import UserError, exit_on_user_error
 from training.cli import COMMANDS
-from training.errors import UserError, exit_on_user_error
 
 CONFIGURATIONS = (
     "demo_whisper",

@@ -16,7 +16,7 @@ from typing import Any
 
 from evaluation_clock import EvaluationClock
 
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 
 
 def ours(config: Any, clock: EvaluationClock) -> int:

@@ -36,7 +36,7 @@ import common
 import real_speech
 
 from training.api.process import share_the_cores
-from training.errors import UserError, exit_on_user_error
+from training.base.errors import UserError, exit_on_user_error
 
 TARGETS = {"digits": 5.0, "demo": 10.0}
 """CER in percent."""

@@ -29,7 +29,7 @@ from multitask_step import check, shipped_share, stock_of, tiny_bundle
 from stock_recipe import TASKS
 from whisper_runs import WHISPERS, Clips, choose_clips, flags, make_model, run, step_rows
 
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 from training.models.common.sizes import SIZES
 
 ARMS = {

@@ -29,7 +29,7 @@ from stock_evaluate import scores
 from stock_recipe import TASKS
 from whisper_runs import flags, references, run, spread_clips, step_rows
 
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 
 SCORES = ("wer", "cer", "bleu", "chrf")
 CONTEXTS = ("full", "trimmed")

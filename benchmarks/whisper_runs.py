@@ -17,7 +17,7 @@ from typing import Any
 from common import Figures, count
 from stock_recipe import TASKS
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.common.sizes import SIZES
 
 HERE = Path(__file__).resolve().parent

@@ -19,9 +19,9 @@ from transformers.utils import logging as chatter
 
 import polyvox
 import training as pv
+from training.base.errors import Lines, handled
 from training.cli import evaluate as evaluate_command
 from training.engine.fit import Stopped
-from training.errors import Lines, handled
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = ["evaluation.resamples=100", "evaluation.silence_probes=false"]

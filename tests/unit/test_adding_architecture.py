@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from safetensors.torch import load_file
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models import lookup
 from training.models.lookup import available, load
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from speech_files import manifest, sound
 from torch.utils.data import DataLoader
 
+from training.base.errors import UserError
 from training.config.load import config_from
 from training.data.augment import Augment, coloured_noise, make_augment
 from training.data.dataset import DataError, SpeechDataset, joined, validate
@@ -21,7 +22,6 @@ from training.data.manifest import load_manifest
 from training.data.options import Augmentation
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised, filler
 from training.engine.fit import joining
-from training.errors import UserError
 
 RATE = 16_000
 EVERYTHING = {

@@ -137,7 +137,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_made(options: lis
 def test_a_child_that_fails_is_a_message(tmp_path: Path) -> None:
     from common import child
 
-    from training.errors import UserError
+    from training.base.errors import UserError
 
     script = tmp_path / "script.py"
     script.write_text("import sys\nprint('begun')\nprint(f'[{len(sys.argv)}]')\n", encoding="utf8")

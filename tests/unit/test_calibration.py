@@ -12,10 +12,10 @@ from eval_assets import example, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.base.errors import UserError
 from training.data.example import Hypothesis, SpokenWord
 from training.decoding.calibrated import Calibration, logits, read_calibration, usable, weights_of
 from training.decoding.ctc_setup import DecoderOptions
-from training.errors import UserError
 from training.evaluation.calibration import (
     Judged,
     brier,

@@ -13,13 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainer_assets import make_trainer
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from training.base.errors import Lines, handled
 from training.engine.callbacks import (
     ConvergenceMonitorCallback,
     HarderClipsCallback,
     HypothesisCallback,
     StopSignalCallback,
 )
-from training.errors import Lines, handled
 
 
 def arguments(folder: Path, **others: Any) -> TrainingArguments:

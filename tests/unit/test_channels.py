@@ -13,6 +13,7 @@ import soundfile
 from speech_files import manifest
 from tone_recogniser import RATE, WORDS, recogniser, speak
 
+from training.base.errors import UserError
 from training.cli import transcribe
 from training.config.load import config_from
 from training.data.audio import (
@@ -33,7 +34,6 @@ from training.data.sound.channel import parse_channel
 from training.data.sources.shards.source import load_shards
 from training.data.sources.shards.write import write_shards
 from training.engine.run import open_split
-from training.errors import UserError
 from training.registry import sound as registry_sound
 from training.registry.importing import Conversion
 from training.registry.prepare import Settings, prepare

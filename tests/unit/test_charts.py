@@ -7,8 +7,8 @@ from html import escape
 import pytest
 from eval_assets import corpus
 
+from training.base.errors import UserError
 from training.cli.charts import main
-from training.errors import UserError
 from training.evaluation import charts
 from training.evaluation.evaluate import evaluate
 from training.evaluation.figures import Bar, Scale, bars, curves

@@ -13,6 +13,7 @@ import pytest
 from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import SchedulerType
 
+from training.base.errors import UserError
 from training.cli.evaluate import parser
 from training.config import verbatim
 from training.config.arguments import training_arguments
@@ -21,7 +22,6 @@ from training.config.load import config_from
 from training.config.merge import ALIASES
 from training.config.schema import Config
 from training.engine import run
-from training.errors import UserError
 
 FIELDS = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
 

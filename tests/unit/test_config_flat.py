@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from training.base.errors import UserError
 from training.config.arguments import environment, training_arguments
 from training.config.load import load_config
-from training.errors import UserError
 
 GUIDE = Path(__file__).parents[1] / "fixtures" / "guide_001_default.yaml"
 LINES = (
@@ -104,7 +104,7 @@ def test_an_unknown_type_of_augmentation_is_named(tmp_path):
 
 def test_the_log_file_gets_what_is_printed(tmp_path, capsys):
     from training.api.runs import log_file
-    from training.errors import LOGGER, shown
+    from training.base.errors import LOGGER, shown
 
     found = config(tmp_path, f"log_file: {tmp_path}/logs/training.log")
     for line in ("one", "two"):

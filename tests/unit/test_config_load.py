@@ -10,10 +10,10 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.base.errors import UserError
 from training.config.agreement import REPORTERS
 from training.config.load import config_from, load_config, save_resolved
 from training.config.schema import Config
-from training.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = sorted((REPOSITORY / "configs").glob("*.yaml"))

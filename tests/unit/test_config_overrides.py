@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.base.errors import UserError
 from training.config.load import config_from
 from training.config.schema import Config
 from training.config.source import read_override
-from training.errors import UserError
 
 KEYS = st.lists(st.text(string.ascii_letters + "_0123456789", min_size=1, max_size=8), min_size=1, max_size=4)
 TEXTS = st.text(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from training.base.errors import UserError
 from training.config.load import load_config
-from training.errors import UserError
 
 CONFIG = """
 model: {type: voxlm, audio_encoder: a, llm: b, name: outputs/first}

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.base.errors import UserError
 from training.decoding.ctc_decoding import CtcDecoder, greedy
 from training.decoding.ctc_vocabulary import CtcVocabulary, collapse
 from training.decoding.ngram.counts import EOS
 from training.decoding.ngram.kneser_ney import estimate
 from training.decoding.prefix_beam import Pruning, prefix_beam_search
 from training.decoding.word_scores import Fusion, HotWords, Together, parse_hot_words
-from training.errors import UserError
 
 CHARACTERS = CtcVocabulary(("<blank>", "a", "b", " "))
 PIECES = CtcVocabulary(("▁a", "b", "▁b", ""), blank=3)

@@ -10,12 +10,12 @@ import torch
 from ctc_assets import CONVOLUTIONS, ENCODERS, TEXTS, context, example, noise, options, rows, saved, tiny
 from transformers import AutoModelForCTC
 
+from training.base.errors import UserError
 from training.data.example import TRANSCRIBE
 from training.decoding.ctc_decoding import CtcDecoder
 from training.decoding.ctc_setup import DecoderOptions
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.loading import load_trained
-from training.errors import UserError
 from training.models.architecture import model_inputs
 from training.models.common.targets import IGNORED
 from training.models.ctc.build import Ctc, collapsed

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ParakeetTokenizer
 
+from training.base.errors import UserError
 from training.data.spelling import audible
-from training.errors import UserError
 from training.models.ctc.tokenizer import LETTERS, CtcTokenizer
 
 CHARACTERS = CtcTokenizer.characters(TEXTS, ("vi", "en"))

@@ -15,11 +15,11 @@ import soundfile
 from speech_files import RATE, manifest, sound
 from torch.utils.data import DataLoader
 
+from training.base.errors import UserError
 from training.data.dataset import DataError, SpeechDataset, validate
 from training.data.example import TRANSCRIBE, Example
 from training.data.manifest import load_manifest
 from training.engine.run import usable
-from training.errors import UserError
 
 MAX_LABELS = 448
 

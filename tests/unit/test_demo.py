@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
+from training.base.errors import UserError
 from training.data.text import clean_transcript
-from training.errors import UserError
 from training.synthetic import codeswitched as demo_codeswitched
 from training.synthetic import demo
 from training.synthetic import files as demo_files

@@ -17,12 +17,12 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, Seq2SeqTraini
 from whisper_assets import SIZES, TEXTS, TRANSCRIPT, example, noise
 
 from training.api.swapping import check_swap_test
+from training.base.errors import UserError
 from training.data.batch_policy import BatchPolicy
 from training.decoding.loading import Trained, load_trained, with_domain
 from training.decoding.predict import predict
 from training.engine import freezing as trainable
 from training.engine.trainer import SpeechTrainer
-from training.errors import UserError
 from training.models.architecture import Architecture, BuildContext, model_inputs
 from training.models.common.targets import IGNORED
 from training.models.domain_whisper.build import DomainWhisper

@@ -16,10 +16,10 @@ from file_server import FileServer
 from librispeech_files import archive_of, contents, md5, tree
 
 from training import cli
+from training.base.errors import UserError
 from training.data.download import archives
 from training.data.download.librispeech import CHECKSUMS, download_librispeech, read_checksums
 from training.data.sources.librispeech import load_librispeech
-from training.errors import UserError
 
 SPLIT, NAME = "dev-clean", "dev-clean.tar.gz"
 

@@ -9,8 +9,8 @@ import pytest
 from librispeech_files import CHAPTERS, archive_of, contents, packed
 from shard_assets import Entry, member
 
+from training.base.errors import UserError
 from training.data.download.unpack import unpack
-from training.errors import UserError
 
 SPLIT = "dev-clean"
 GOOD = "LibriSpeech/dev-clean/84/121123/84-121123.trans.txt"

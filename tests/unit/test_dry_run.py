@@ -12,11 +12,11 @@ import soundfile
 import torch
 import whisper_assets
 
+from training.base.errors import UserError
 from training.config.load import config_from
 from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
 from training.engine import run as runs
-from training.errors import UserError
 from training.models.architecture import Architecture, BuildContext
 from training.planning import memory, trial
 from training.planning.dry_run import DOES_NOT_FIT, VALID, dry_run, stand_in_texts

@@ -30,7 +30,7 @@ from transformers import (
     Wav2Vec2ForPreTraining,
 )
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.architecture import Architecture, BuildContext
 from training.models.common.sizes import SIZES
 from training.models.e2e.build import E2E

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.scripts import environment
 from training.scripts.environment import CPU_INDEX, Wanted
 

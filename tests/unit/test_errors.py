@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from training import cli
-from training.errors import UserError, exit_on_user_error
+from training.base.errors import UserError, exit_on_user_error
 
 
 def leave(main: Callable[[], int | None]) -> int:
@@ -83,7 +83,7 @@ def test_an_error_from_a_worker_is_shown_as_if_it_were_ours(capsys: pytest.Captu
 
 
 def test_a_reader_that_has_had_enough_is_no_error() -> None:
-    code = "from training.errors import exit_on_user_error\nexit_on_user_error(lambda: print('line\\n' * 200_000))"
+    code = "from training.base.errors import exit_on_user_error\nexit_on_user_error(lambda: print('line\\n' * 200_000))"
     line = f'"{sys.executable}" -c "$CODE" | head -1; exit "${{PIPESTATUS[0]}}"'
     done = subprocess.run(
         ["bash", "-c", line], env={**os.environ, "CODE": code}, capture_output=True, text=True, check=False

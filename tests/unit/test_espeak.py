@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.synthetic import espeak as door
 from training.synthetic.espeak import Espeak, ssml
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from eval_assets import corpus, example, said
 
+from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, TRANSLATE
-from training.errors import UserError
 from training.evaluation.codeswitch import by_word_language, spans, word_tags, words_replaced
 from training.evaluation.rows import join, make_row
 from training.evaluation.translation import translation_section

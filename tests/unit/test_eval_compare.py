@@ -6,9 +6,9 @@ import json
 import pytest
 from eval_assets import corpus, example, said
 
+from training.base.errors import UserError
 from training.cli.compare import main
 from training.data.example import TRANSCRIBE
-from training.errors import UserError
 from training.evaluation.compare import compare
 from training.evaluation.evaluate import evaluate
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from eval_assets import example, said
 
+from training.base.errors import UserError
 from training.cli.compare import main
-from training.errors import UserError
 from training.evaluation.compare import compare, table
 from training.evaluation.evaluate import evaluate
 from training.evaluation.report import build_report

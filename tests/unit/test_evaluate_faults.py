@@ -16,11 +16,11 @@ from speech_files import RATE, manifest
 from torch.utils.data import DataLoader
 
 from training import cli
+from training.base.errors import UserError, status_of
 from training.cli import calibrate
 from training.cli import evaluate as run_evaluation
 from training.data.dataset import DataError, SpeechDataset
 from training.data.manifest import load_manifest
-from training.errors import UserError, status_of
 from training.models.architecture import Architecture
 from training.registry.checks import Rules
 from training.registry.prepare import Settings, prepare

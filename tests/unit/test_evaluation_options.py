@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from training.api.scoring import rescored
+from training.base.errors import UserError
 from training.cli import calibrate, inference, publish, transcribe
 from training.cli import evaluate as run_evaluation
 from training.config.blocks import Evaluation
-from training.errors import UserError
 from training.evaluation.stored import free_name, of_another
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.base.errors import UserError
 from training.decoding.ctc_decoding import CtcDecoder
 from training.decoding.ctc_setup import DecoderOptions
 from training.decoding.ctc_vocabulary import CtcVocabulary
@@ -16,7 +17,6 @@ from training.decoding.ngram.arpa import write_arpa
 from training.decoding.ngram.kneser_ney import estimate
 from training.decoding.prefix_beam import Pruning
 from training.decoding.word_scores import Fusion
-from training.errors import UserError
 from training.models.architecture import CtcFrames
 
 VOCABULARY = CtcVocabulary(("<blank>", *"abcde", " "))

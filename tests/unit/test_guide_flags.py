@@ -11,6 +11,7 @@ import pytest
 from shard_assets import folder
 
 from training import cli
+from training.base.errors import UserError
 from training.cli import train
 from training.config.arguments import training_arguments
 from training.config.compat import guide_flags
@@ -18,7 +19,6 @@ from training.config.load import load_config
 from training.config.schema import Config
 from training.data.sources.shards.index import estimate
 from training.data.sources.shards.source import load_shards
-from training.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PROD = ROOT / "configs" / "prod_domain_whisper.yaml"

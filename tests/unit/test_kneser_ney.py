@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.base.errors import UserError
 from training.decoding.ngram.arpa import LN10, NgramModel, read_arpa, write_arpa
 from training.decoding.ngram.counts import BOS, EOS, UNK, adjusted_counts, count_ngrams
 from training.decoding.ngram.kneser_ney import NEVER, estimate
-from training.errors import UserError
 
 SENTENCES = [["a", "b", "a"], ["a", "b"], ["b"]]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from training.base.errors import UserError
 from training.data.ledger import DropLedger
-from training.errors import UserError
 
 
 def ledger(*reasons: str) -> DropLedger:

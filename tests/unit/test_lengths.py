@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speech_files import manifest
 
+from training.base.errors import UserError
 from training.data.dataset import SpeechDataset, validate
 from training.data.example import AudioRef, Example
 from training.data.ledger import DropLedger
@@ -20,7 +21,6 @@ from training.data.lengths import LENGTH_TOLERANCE, length_drop
 from training.data.levels import Level
 from training.data.manifest import load_manifest
 from training.data.prepare.clean import preprocess
-from training.errors import UserError
 from training.models.architecture import Architecture, model_inputs
 from training.models.common.log_mels import count_frames, log_mel
 from training.registry.checks import Rules

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from librispeech_files import TEXTS, tree
 
+from training.base.errors import UserError
 from training.config.load import config_from
 from training.engine.run import open_split
-from training.errors import UserError
 from training.publishing.sections import source_of
 
 CONFIG = """

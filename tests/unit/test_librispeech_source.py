@@ -11,11 +11,11 @@ import pytest
 from librispeech_files import TEXTS, tree
 from speech_files import sound
 
+from training.base.errors import UserError
 from training.data import audio
 from training.data.sources import librispeech
 from training.data.sources.librispeech import load_librispeech
 from training.data.sources.shards.write import write_shards
-from training.errors import UserError
 
 IDS = [
     "174-50561-0000",

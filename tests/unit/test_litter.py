@@ -10,6 +10,7 @@ from librispeech_files import CHAPTERS, packed, tree
 from shard_assets import Entry, archive, member, sample, wav
 from speech_files import manifest, sound
 
+from training.base.errors import UserError
 from training.cli import shards as command
 from training.cli.transcribe import find_clips
 from training.data.augment import _sounds
@@ -26,7 +27,6 @@ from training.data.sources.shards.write import write_shards
 from training.data.system_files import is_empty, is_litter, listed, told
 from training.engine.averaging import mean_weights
 from training.engine.folder import check_folder
-from training.errors import UserError
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
 LITTER = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from training.base.errors import UserError
 from training.cli import lm
-from training.errors import UserError
 from training.models.voxlm import causal_lm as causal
 
 TEXTS = ("a cat sat on the mat", "the dog ran home", "we met at noon")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.errors import LOGGER, LogFile, handled, in_notebook, progress_bar, shown, watched
+from training.base.errors import LOGGER, LogFile, handled, in_notebook, progress_bar, shown, watched
 
 MODULE = logging.getLogger("training.engine.fit")
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, TRANSLATE, AudioRef, Example, Word
 from training.data.manifest import Manifest, load_manifest
 from training.data.tables import LINE, row_writer
-from training.errors import UserError
 
 NAN = float("nan")
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from training.base.errors import UserError
 from training.cli import pipeline as command
 from training.cli.pipeline import overrides_for
-from training.errors import UserError
 from training.recipes import machine, plan, tasks, walker
 from training.recipes.attempt import decide
 from training.recipes.machine import Machine, choose, is_demo, weights_in_reach

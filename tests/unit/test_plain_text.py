@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AddedToken, PreTrainedTokenizerFast, WhisperFeatureExtractor, WhisperTokenizer
 
+from training.base.errors import UserError
 from training.data.example import AudioRef, Example
-from training.errors import UserError
 from training.models.common.ctc import CtcCharacters
 from training.models.common.decode import decode_text
 from training.models.common.plain_text import many_text_ids, plain_backend, text_ids

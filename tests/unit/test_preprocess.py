@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from speech_files import manifest, sound
 
+from training.base.errors import UserError
 from training.cli.preprocess import main
 from training.data.manifest import load_manifest
 from training.data.prepare.clean import preprocess
 from training.data.prepare.split import split
-from training.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "training" / "data" / "preprocess_manifest.py"
 

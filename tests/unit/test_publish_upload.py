@@ -241,7 +241,7 @@ def test_offline_and_without_a_token(
 
 
 def test_what_xet_storage_refuses_is_explained_and_what_this_machine_refuses_passes() -> None:
-    from training.errors import UserError
+    from training.base.errors import UserError
     from training.publishing.upload import explained
 
     with (

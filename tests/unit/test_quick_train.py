@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from training import cli
+from training.base.errors import UserError
 from training.cli import quick_train as quick
 from training.data.timestamps_manifest import FILE
-from training.errors import UserError
 from training.recipes import tasks
 from training.recipes.plan import steps
 from training.recipes.recipe import load

@@ -12,11 +12,11 @@ import soundfile
 from registry_files import corpus, imported, noise, opened, settings, table
 from sqlalchemy import func, select
 
+from training.base.errors import UserError
 from training.cli import prepare_data
 from training.data import levels
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
-from training.errors import UserError
 from training.registry import versions
 from training.registry.checks import Rules
 from training.registry.importing import Conversion

@@ -12,13 +12,13 @@ import pytest
 from registry_files import corpus, imported, opened
 from sqlalchemy import select
 
+from training.base.errors import Lines, UserError, handled
 from training.cli import data as command
 from training.config.agreement import contradictions
 from training.config.schema import Config
 from training.data.example import TRANSCRIBE, Hypothesis
 from training.data.manifest import load_manifest
 from training.engine.run import open_split
-from training.errors import Lines, UserError, handled
 from training.registry import recorder, recording
 from training.registry.schema import EpochMetric, Prediction
 from training.registry.source import load_version

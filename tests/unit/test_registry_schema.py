@@ -9,8 +9,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from training.base.errors import UserError
 from training.cli.data import main
-from training.errors import UserError
 from training.registry import migrate
 from training.registry.schema import Base
 from training.registry.store import open_registry

@@ -17,8 +17,8 @@ import pytest
 from registry_files import corpus, imported, opened, settings
 from sqlalchemy import create_engine, func, select, text
 
+from training.base.errors import UserError
 from training.cli import prepare_data
-from training.errors import UserError
 from training.registry import versions
 from training.registry.prepare import prepare
 from training.registry.schema import AudioFile, Base, Transcript
@@ -44,7 +44,7 @@ def watched(connection, rows):
 importing.shelf.add_transcripts = watched
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 exit_on_user_error(lambda: prepare_data.main(sys.argv[3:]))
 """
 

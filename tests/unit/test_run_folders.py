@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from training.base.errors import UserError
 from training.config.load import config_from, save_resolved
 from training.decoding.loading import load_trained
 from training.engine.folder import OF_VALUE, check_folder, check_model, check_origin, vain_start_removed
-from training.errors import UserError
 
 
 def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:

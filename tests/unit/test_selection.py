@@ -10,8 +10,8 @@ from eval_assets import example
 from trainer_assets import make_trainer
 from transformers import EarlyStoppingCallback
 
+from training.base.errors import UserError
 from training.engine.selection import check_metric
-from training.errors import UserError
 
 ROWS = [
     example("a", "một hai", "one two", domain="child"),

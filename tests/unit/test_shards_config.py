@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from shard_assets import folder
 
+from training.base.errors import UserError
 from training.config.load import config_from
 from training.data.sampler import DurationBatchSampler
 from training.data.sources.shards.order import ShardBatchSampler
 from training.engine.run import make_batches, open_split
-from training.errors import UserError
 
 
 def config(shards: dict[str, Any] | None, evaluated: str = "no", **data: Any) -> Any:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from shard_assets import Entry, archive, member, sample, sidecar, wav
 from speech_files import manifest, sound
 
+from training.base.errors import UserError
 from training.config.load import config_from
 from training.data.manifest import load_manifest
 from training.data.sources.shards.index import INDEX, read_index
@@ -26,7 +27,6 @@ from training.data.sources.shards.samples import read_shard
 from training.data.sources.shards.source import load_shards
 from training.data.sources.shards.write import write_shards
 from training.engine.run import open_split
-from training.errors import UserError
 
 CONVENTION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 """How the library webdataset takes a name apart: key and extension."""

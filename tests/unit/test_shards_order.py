@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from shard_assets import RATE, folder
 from torch.utils.data import DataLoader
 
+from training.base.errors import UserError
 from training.data.dataset import SpeechDataset
 from training.data.example import Example
 from training.data.sampler import DurationBatchSampler, EpochBatches, Supervised
 from training.data.sources.shards.order import ShardBatchSampler
 from training.data.sources.shards.source import load_shards
-from training.errors import UserError
 
 corpora = st.lists(st.lists(st.floats(0.1, 30), max_size=15), min_size=1, max_size=9).filter(
     lambda shards: sum(map(len, shards)) >= 4

@@ -15,6 +15,7 @@ import soundfile
 from shard_assets import RATE, archive, folder, member, sample, sidecar, wav
 from torch.utils.data import DataLoader
 
+from training.base.errors import UserError
 from training.data import audio
 from training.data import cached_table as kept
 from training.data.dataset import SpeechDataset, validate
@@ -22,7 +23,6 @@ from training.data.example import TRANSCRIBE, TRANSLATE, Example
 from training.data.sources.shards import index as indices
 from training.data.sources.shards.index import INDEX, estimate, read_index
 from training.data.sources.shards.source import ShardSource, load_shards
-from training.errors import UserError
 
 
 def metadata(path: Path, total: int, shards: dict[str, int], name: str = "filename", **more: Any) -> None:

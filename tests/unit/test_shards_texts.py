@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from shard_assets import archive, folder, member, sample, sidecar, wav
 
+from training.base.errors import UserError
 from training.cli import shards as command
 from training.data.ledger import DropLedger
 from training.data.sources.shards import samples
 from training.data.sources.shards.index import read_index
 from training.data.sources.shards.samples import read_shard
 from training.data.sources.shards.source import load_shards
-from training.errors import UserError
 
 
 @pytest.mark.parametrize("field", ["text", "sentence", "transcription", "Transcript", "transcrpit"])

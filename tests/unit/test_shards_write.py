@@ -21,13 +21,13 @@ from shard_assets import archive, folder, member, wav
 from speech_files import manifest, sound
 
 from training import cli
+from training.base.errors import UserError
 from training.data import audio
 from training.data.audio import load_audio
 from training.data.manifest import load_manifest
 from training.data.sound import ffmpeg
 from training.data.sources.shards.source import load_shards
 from training.data.sources.shards.write import write_shards
-from training.errors import UserError
 
 RATE = 16_000
 CONVENTION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")

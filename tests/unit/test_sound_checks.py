@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from shard_assets import archive, member
 from speech_files import manifest
 
+from training.base.errors import UserError
 from training.cli.preprocess import main
 from training.data import audio, decode_pool
 from training.data.audio import AudioError, InfiniteSamples, NanSamples
@@ -31,7 +32,6 @@ from training.data.prepare.clean import preprocess
 from training.data.sound_checks import DECODE_BELOW, decoded, decoded_drop, level_drop, reason_of
 from training.data.sources.shards.source import load_shards
 from training.data.sources.shards.write import write_shards
-from training.errors import UserError
 from training.registry.prepare import Settings, prepare
 
 RATE = 16_000

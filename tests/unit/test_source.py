@@ -17,11 +17,11 @@ from pyarrow import parquet
 from speech_files import RATE, sound
 from torch.utils.data import DataLoader
 
+from training.base.errors import UserError
 from training.data.audio import AudioError
 from training.data.dataset import SpeechDataset, validate
 from training.data.example import TRANSCRIBE, Example
 from training.data.sources.dataset import DatasetSource, load_source
-from training.errors import UserError
 
 
 @pytest.fixture(autouse=True)

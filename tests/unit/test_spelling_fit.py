@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.base.errors import UserError
 from training.cli.options import from_arguments, to_arguments
 from training.decoding.ctc_setup import DecoderOptions
 from training.decoding.ctc_vocabulary import CtcVocabulary
@@ -20,7 +21,6 @@ from training.decoding.ngram.arpa import NgramModel, read_arpa, write_arpa
 from training.decoding.ngram.counts import UNK
 from training.decoding.ngram.kneser_ney import estimate
 from training.decoding.spelling_fit import fit_hot_words, fit_language_model, folded
-from training.errors import UserError
 from training.models.architecture import CtcFrames
 from training.models.ctc.tokenizer import CtcTokenizer
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speech_files import manifest, sound
 
+from training.base.errors import UserError
 from training.cli.split import main
 from training.data.manifest import load_manifest
 from training.data.prepare.partition import partition
 from training.data.prepare.split import PARTS, parse_ratios, split
-from training.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "training" / "data" / "split_data.py"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from speech_files import manifest
 
+from training.base.errors import UserError
 from training.data.prepare.split_column import open_part
-from training.errors import UserError
 
 
 def rows(splits, speakers=None):

@@ -16,6 +16,7 @@ from pyarrow import parquet
 from shard_assets import archive, sample
 from speech_files import manifest, sound
 
+from training.base.errors import UserError
 from training.cli.preprocess import main
 from training.cli.transcribe import find_clips
 from training.data.dataset import SpeechDataset, validate
@@ -32,7 +33,6 @@ from training.data.sources.shards.source import load_shards
 from training.data.tables import json_cell, read_table
 from training.data.tasks import check_tasks
 from training.data.timestamps_manifest import read_timestamps
-from training.errors import UserError
 from training.registry.rows import read_metadata
 
 NFC, NFD = unicodedata.normalize("NFC", "café 한국.wav"), unicodedata.normalize("NFD", "café 한국.wav")

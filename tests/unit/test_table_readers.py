@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from training.base.errors import UserError
 from training.data import json_tables, table_basics, text_tables
 from training.data.tables import LINE, read_table, row_writer
-from training.errors import UserError
 
 EACH = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from speech_files import manifest, sound
 
+from training.base.errors import UserError
 from training.data.dataset import SpeechDataset, validate
 from training.data.manifest import load_manifest
 from training.data.tasks import check_tasks
-from training.errors import UserError
 
 BOTH = ("transcribe", "translate")
 

@@ -27,10 +27,10 @@ from training.alignment.parts import RECORDS, Parts, Record
 from training.alignment.rows import load_rows
 from training.alignment.teacher import Clip, NoTimes, Timed
 from training.alignment.teachers import load_teacher
+from training.base.errors import UserError
 from training.cli import timestamps as generate_timestamps
 from training.data.example import AudioRef, Example, SpokenWord
 from training.data.manifest import load_manifest
-from training.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CLIPS = 40

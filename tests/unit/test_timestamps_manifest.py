@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.base.errors import UserError
 from training.data.example import Word
 from training.data.manifest import load_manifest
 from training.data.timestamps_manifest import FILE, write_timestamps
-from training.errors import UserError
 
 WORDS = [
     {"word": "Xin", "start": 0.12, "end": 0.4, "confidence": 0.9},

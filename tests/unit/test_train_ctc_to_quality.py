@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DIGITS = BENCHMARKS.parent / "configs" / "digits_ctc.yaml"

@@ -15,8 +15,8 @@ import torch
 import whisper_assets
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from training.base.errors import UserError
 from training.engine import freezing as trainable
-from training.errors import UserError
 from training.models.architecture import Architecture, BuildContext, ParameterGroups, model_inputs
 from training.models.lookup import load
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from trainer_assets import LENGTHS, InMemory, losses, make_trainer, weights
 from whisper_assets import TRANSCRIPT, TRANSLATION, tiny
 
+from training.base.errors import Lines, UserError, handled
 from training.config.arguments import training_arguments
 from training.config.load import config_from
 from training.data.sampler import DurationBatchSampler, Supervised, filler, longest_first
@@ -24,7 +25,6 @@ from training.decoding.predict import predict
 from training.engine import checkpoint
 from training.engine import freezing as trainable
 from training.engine.trainer import NotFiniteError
-from training.errors import Lines, UserError, handled
 from training.evaluation.evaluate import evaluate
 from training.models.architecture import DecodeOptions
 

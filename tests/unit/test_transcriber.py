@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tone_recogniser import GAP, RATE, WORD, WORDS, hear, recogniser, speak, write
 
+from training.base.errors import UserError
 from training.cli import transcribe
 from training.data.example import SpokenWord
 from training.decoding.ctc_setup import DecoderOptions
 from training.decoding.loading import Trained
-from training.errors import UserError
 from training.transcription.speech_regions import EnergyDetector, Region, padded, regions_of
 from training.transcription.stitching import join
 from training.transcription.transcriber import Transcriber

@@ -9,8 +9,8 @@ import pytest
 import tune_assets
 
 from training import cli
+from training.base.errors import UserError
 from training.config.load import load_config
-from training.errors import UserError
 from training.tuning import checks, space
 
 CONFIGS = Path(__file__).parents[2] / "configs"

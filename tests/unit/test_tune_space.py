@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.tuning import space
 from training.tuning.space import Choice, Range, parse, parse_one
 

@@ -18,10 +18,10 @@ import tune_assets
 pytest.importorskip("optuna", reason="the extra tune is not installed")
 
 from training import cli
+from training.base.errors import UserError
 from training.config.load import load_config
 from training.engine.fit import Stopped
 from training.engine.trainer import NotFiniteError
-from training.errors import UserError
 from training.tuning import study as studies
 from training.tuning import trials
 

@@ -19,9 +19,9 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from training.base.errors import UserError
 from training.engine import freezing as trainable
 from training.engine.freezing import LoraDefaults
-from training.errors import UserError
 from training.models.architecture import model_inputs
 from training.models.lookup import options_class
 from training.models.voxlm.collator import word_of_tokens

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from training import cli
+from training.base.errors import UserError
 from training.cli import train
 from training.config.arguments import training_arguments
 from training.config.compat import guide_flags
 from training.config.load import load_config
 from training.config.schema import Config
-from training.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"

@@ -10,7 +10,7 @@ import whisper_assets
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model, WhisperConfig
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.architecture import BuildContext
 from training.models.common.weights import load_whole
 from training.models.e2e.parts import fetch

@@ -13,12 +13,12 @@ import pytest
 from tone_aligner import CONFIDENCE, align, aligner
 from tone_recogniser import GAP, RATE, WORD, WORDS, ToneWords, recogniser, speak, write
 
+from training.base.errors import UserError
 from training.cli import inference, transcribe
 from training.data.example import TRANSCRIBE, AudioRef, Example
 from training.decoding.calibrated import Calibration, weights_of
 from training.decoding.loading import Trained
 from training.decoding.predict import predict
-from training.errors import UserError
 from training.transcription.transcriber import Transcriber
 
 

@@ -14,9 +14,9 @@ from eval_assets import example, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.base.errors import UserError
 from training.data.example import Example, Hypothesis, SpokenWord, Word
 from training.engine.selection import check_metric
-from training.errors import UserError
 from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import median_interval, units_of
 from training.evaluation.quick_scores import corpus_scores, given_scores

@@ -29,8 +29,8 @@ def fake_training(
     score: Callable[[Any, int], float], steps: int = 30, every: int = 10
 ) -> Callable[..., None]:
     """As `training.tuning.trials.train`, with ``score(config, step)`` for the metric and a file for the weights."""
+    from training.base.errors import LOGGER
     from training.engine.fit import Abandoned
-    from training.errors import LOGGER
 
     def train(config: Any, watch: Any) -> None:
         LOGGER.info("a line of the run")

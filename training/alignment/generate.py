@@ -10,6 +10,7 @@ from typing import Any
 from training.alignment.labelling import Labeller
 from training.alignment.parts import Parts, Record
 from training.alignment.processes import in_processes
+from training.base.files import rebase
 from training.data.example import TRANSCRIBE, Example
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest
@@ -17,7 +18,6 @@ from training.data.sampler import longest_first
 from training.data.system_files import listed
 from training.data.tables import fingerprint
 from training.data.timestamps_manifest import FILE, write_timestamps
-from training.files import rebase
 
 LEDGER = "dropped.tsv"
 _OPTIONAL = ("speaker", "language", "domain", "group")

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
+from training.base.files import atomic_text
 from training.data.example import SpokenWord
-from training.errors import UserError
-from training.files import atomic_text
 
 RECORDS, SETTINGS = "parts.jsonl", "parts.json"
 

@@ -9,8 +9,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 from training.alignment.parts import Record
+from training.base.errors import UserError
 from training.data.workers import follow, interrupts_held
-from training.errors import UserError
 
 Work = Callable[[Sequence[int]], list[Record]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from training.base.errors import UserError
 from training.data.manifest import Manifest, load_manifest
-from training.errors import UserError
 
 
 def load_rows(data: Path, split: str) -> Manifest:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from training.alignment.teacher import Teacher
+from training.base.errors import UserError
 from training.data.example import TRANSCRIBE
-from training.errors import UserError
 from training.models.architecture import Architecture
 
 SIZES = ("tiny", "base", "small", "medium", "large", "large-v2", "large-v3", "large-v3-turbo")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from training.api.runs import FinishedRun, load_config, load_run, train
     from training.api.scoring import evaluate
+    from training.base.errors import UserError
     from training.data.example import Example, Hypothesis
     from training.decoding.loading import load_model
-    from training.errors import UserError
     from training.evaluation.scores import Score, Scores
     from training.models.architecture import Architecture
     from training.registry.views import get_dataset_statistics
@@ -45,7 +45,7 @@ _MODULES = {
     "training.api.scoring": ("evaluate",),
     "training.data.example": ("Example", "Hypothesis"),
     "training.decoding.loading": ("load_model",),
-    "training.errors": ("UserError",),
+    "training.base.errors": ("UserError",),
     "training.evaluation.scores": ("Score", "Scores"),
     "training.models.architecture": ("Architecture",),
     "training.registry.views": ("get_dataset_statistics",),

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.base.errors import UserError, progress_bar
 from training.decoding.ctc_setup import DecoderOptions
-from training.errors import UserError, progress_bar
 
 if TYPE_CHECKING:
     from training.data.ledger import DropLedger

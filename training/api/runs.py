@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.api.process import share_the_cores
+from training.base.errors import LogFile, UserError, first_rank, handled
 from training.decoding.quiet import quietly
-from training.errors import LogFile, UserError, first_rank, handled
 
 if TYPE_CHECKING:
     import pandas

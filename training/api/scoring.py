@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from training.base.errors import UserError
+from training.base.files import writable
 from training.decoding.quiet import quietly
-from training.errors import UserError
-from training.files import writable
 
 if TYPE_CHECKING:
     from training.api.predicting import Decoding, Readable

@@ -6,12 +6,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from training.api.predicting import Decoding, setting
+from training.base.errors import UserError
 from training.data.amounts import cells
 from training.data.dataset import SpeechDataset
 from training.data.example import TRANSCRIBE
 from training.decoding.loading import with_domain
 from training.decoding.predict import PromptsOnly
-from training.errors import UserError
 from training.evaluation.domains import OWN, heard, table
 from training.evaluation.domains import swap_test as compare
 from training.models.architecture import SWAP

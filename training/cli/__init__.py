@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from training import __version__
-from training.errors import USER_ERROR, UserError, status_of
+from training.base.errors import USER_ERROR, UserError, status_of
 
 COMMANDS = {
     "demo-data": ("training.cli.demo_data", "synthesise a demo corpus with espeak-ng"),

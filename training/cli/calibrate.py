@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.api.predicting import decoding, open_rows, readable
+from training.base.errors import UserError, exit_on_user_error, shown
 from training.cli.options import add_columns, add_model, add_options, from_arguments
-from training.errors import UserError, exit_on_user_error, shown
 
 if TYPE_CHECKING:
     from training.evaluation.calibration import Judged

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.errors import UserError, exit_on_user_error
+from training.base.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
     from training.evaluation.stored import Result

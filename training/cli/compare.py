@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.errors import UserError, exit_on_user_error
-from training.files import writable
+from training.base.errors import UserError, exit_on_user_error
+from training.base.files import writable
 
 MARGIN = 1.0
 

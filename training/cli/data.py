@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.cli.one_name import OneName
-from training.errors import UserError
 from training.registry.store import DEFAULT, Registry, open_registry
 
 _SHOWN = 10

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.errors import exit_on_user_error
-from training.files import writable
+from training.base.errors import exit_on_user_error
+from training.base.files import writable
 from training.synthetic.demo import CORPORA, DEFAULT_CORPUS, make_demo
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.errors import exit_on_user_error
+from training.base.errors import exit_on_user_error
 
 
 def parser() -> argparse.ArgumentParser:

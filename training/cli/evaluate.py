@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.api.scoring import evaluate
+from training.base.errors import UserError, exit_on_user_error, shown
 from training.cli.options import (
     add_columns,
     add_domain,
@@ -17,7 +18,6 @@ from training.cli.options import (
     from_arguments,
     to_arguments,
 )
-from training.errors import UserError, exit_on_user_error, shown
 
 SPLITS = ("test", "dev", "train")
 SCORING = ("test_csv", "name", "teacher", "swap_test", "evaluation")

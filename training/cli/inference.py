@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.base.errors import exit_on_user_error
 from training.cli import transcribe
 from training.cli.one_name import OneName
-from training.errors import exit_on_user_error
 
 
 def parser() -> argparse.ArgumentParser:

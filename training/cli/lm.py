@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from training.errors import UserError, exit_on_user_error
-from training.files import writable
+from training.base.errors import UserError, exit_on_user_error
+from training.base.files import writable
 
 SIZES = {
     "vocab_size": "tokens of the tokenizer that is trained with it (default: 600)",

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 if TYPE_CHECKING:
     from training.recipes.recipe import Recipe

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.errors import UserError, exit_on_user_error
+from training.base.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
     from training.registry.prepare import Prepared, Settings

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.base.errors import UserError, exit_on_user_error
 from training.data.columns import column_names
 from training.data.korean_text import KoreanRules
 from training.data.missing import KEEP, checked
 from training.data.prepare.clean import _add_korean_arguments, _add_sound_arguments, ledger_path, preprocess
-from training.errors import UserError, exit_on_user_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.base.errors import UserError, exit_on_user_error
 from training.cli.one_name import OneName
-from training.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
     from training.config.schema import Config

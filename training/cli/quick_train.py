@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 if TYPE_CHECKING:
     from training.recipes.resolve import Run

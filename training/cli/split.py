@@ -10,10 +10,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.base.errors import exit_on_user_error
 from training.data.columns import column_names
 from training.data.prepare.split import GROUPINGS, parse_ratios, split
 from training.data.prepare.split_report import overlap_lines, table
-from training.errors import exit_on_user_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError, exit_on_user_error
+from training.base.files import writable
 from training.cli.options import count
-from training.errors import UserError, exit_on_user_error
-from training.files import writable
 
 
 def share(text: str) -> float:

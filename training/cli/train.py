@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters, train
+from training.base.errors import UserError, exit_on_user_error, first_rank, shown
 from training.config.compat import guide_flags
-from training.errors import UserError, exit_on_user_error, first_rank, shown
 
 if TYPE_CHECKING:
     from training.config.schema import Config

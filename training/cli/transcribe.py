@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.base.errors import USER_ERROR, UserError, exit_on_user_error
 from training.cli.one_name import OneName
 from training.cli.options import add_domain, add_options, from_arguments
 from training.data.file_names import on_disk
 from training.data.system_files import listed, told
-from training.errors import USER_ERROR, UserError, exit_on_user_error
 
 if TYPE_CHECKING:
     from training.transcription.transcriber import Recording, Transcriber
@@ -240,7 +240,7 @@ def _write(transcript: Transcript, args: argparse.Namespace, output: Path | None
 
 
 def _bar(total: float) -> Any:
-    from training.errors import progress_bar
+    from training.base.errors import progress_bar
 
     return progress_bar(total=round(total), unit="s", desc="audio")
 

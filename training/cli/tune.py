@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters
+from training.base.errors import INTERRUPTED, UserError, exit_on_user_error
 from training.cli.train import say
-from training.errors import INTERRUPTED, UserError, exit_on_user_error
 from training.tuning import checks, results, space
 from training.tuning import study as studies
 

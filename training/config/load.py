@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
+from training.base.errors import UserError
 from training.config import explain
 from training.config.blocks import Inconsistent, Training
 from training.config.compat import phases, voxlm_keys
@@ -21,7 +22,6 @@ from training.config.compat.flat import complete, has_sizes, unfold
 from training.config.merge import at, interpolate, merge, move_keys
 from training.config.schema import MADE, Config
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override
-from training.errors import UserError
 
 OptionsOf = Callable[[str], type[BaseModel]]
 """The schema of the ``model:`` block for a value of ``model.type``; `UserError` when there is none."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.data.audio import SOUNDFILE_SUFFIXES, load_audio, probe
 from training.data.example import AudioRef
 from training.data.system_files import listed
-from training.errors import UserError
 
 if TYPE_CHECKING:
     from training.data.options import Augmentation

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from training.base.files import atomic_bytes
 from training.data.ledger import Drop, DropLedger
-from training.files import atomic_bytes
 
 _NOTE = b"polyvox"
 

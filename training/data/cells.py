@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from training.base.errors import UserError
 from training.data.column_names import COLUMNS, NUMBERS, STRUCTURED, TEXTS
-from training.errors import UserError
 
 _MARK = b"not_text:"
 _COMMA = b"decimal_comma"

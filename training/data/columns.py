@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.base.errors import UserError
 from training.data.cells import has_decimal_comma, marks_of, plain_problem, renamed
 from training.data.column_names import COLUMNS, NUMBERS, STRUCTURED, TEXTS, guess
 from training.data.missing import MARKERS
 from training.data.sound.channel import COLUMN, cell_channel, channel_problems
 from training.data.tables import LINE, MAX_PROBLEMS, raise_problems
-from training.errors import UserError
 
 CONFIGURATION = "data.columns."
 DATASET_COLUMNS = "data.dataset.columns."

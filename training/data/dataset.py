@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from training.base.errors import UserError
 from training.data.augment import Augment
 from training.data.checks import Rows, check_audio
 from training.data.example import Example
@@ -19,7 +20,6 @@ from training.data.lengths import length_problem
 from training.data.manifest import TEXT_COLUMNS
 from training.data.missing import REASON, is_marker, problem
 from training.data.remedies import remedy
-from training.errors import UserError
 
 Features = dict[str, Any]
 Encode = Callable[[Example, np.ndarray], Features]

@@ -9,12 +9,12 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
 
+from training.base.errors import UserError
 from training.data.audio import AudioError
 from training.data.example import AudioRef
 from training.data.levels import Level
 from training.data.sound_checks import DECODE_BELOW, decoded
 from training.data.workers import follow, interrupts_held
-from training.errors import UserError
 
 FEWEST = 64
 """Sounds; to start processes for fewer takes longer than to decode them."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from training.errors import UserError
-from training.files import atomic_text
+from training.base.errors import UserError
+from training.base.files import atomic_text
 
 
 @dataclass(frozen=True, slots=True)

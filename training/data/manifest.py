@@ -12,6 +12,8 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
+from training.base.errors import UserError
+from training.base.files import is_derived, sha256
 from training.data import audio
 from training.data.columns import (
     COLUMNS,
@@ -32,8 +34,6 @@ from training.data.json_tables import json_value
 from training.data.sound.channel import COLUMN, cell_channel, with_default
 from training.data.tables import LINE, MAX_PROBLEMS, raise_problems, read_table
 from training.data.timestamps_manifest import SUFFIX, read_timestamps
-from training.errors import UserError
-from training.files import is_derived, sha256
 
 TEXT_COLUMNS = {TRANSCRIBE: "transcript", TRANSLATE: "translation"}
 _SPOOL_BYTES = 1 << 22

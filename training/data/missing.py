@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 MARKERS = frozenset(
     {

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 MAX_PROBLEMS = 20
 """Problems that are collected before a file is refused."""

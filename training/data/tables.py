@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.base.errors import UserError
 from training.data.cells import bytes_problem, is_marked, json_cell, raw_cell, with_marks
 from training.data.column_names import NUMBERS
 from training.data.json_tables import read_jsonl
 from training.data.table_basics import LINE, MAX_PROBLEMS, Broken, check_names, raise_problems
 from training.data.text_tables import read_text
-from training.errors import UserError
 
 __all__ = [
     "LINE",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from training.base.errors import UserError
 from training.data.columns import CONFIGURATION, no_column
 from training.data.manifest import TEXT_COLUMNS
-from training.errors import UserError
 
 
 def check_tasks(manifest: Any, tasks: Sequence[str], name: str, *, every: bool) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.base.errors import UserError
 from training.data import table_basics
 from training.data.cells import with_marks
 from training.data.column_names import known
@@ -35,7 +36,6 @@ from training.data.table_basics import (
     lines,
     raise_problems,
 )
-from training.errors import UserError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may separate the cells of a CSV, the usual one first."""

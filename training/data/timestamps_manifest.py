@@ -15,11 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from training.base.errors import UserError
+from training.base.files import atomic_text
 from training.data.json_tables import json_value
 from training.data.lengths import TOLERANCE_SECONDS, TOLERANCE_SHARE
 from training.data.tables import LINE, MAX_PROBLEMS, json_cell, raise_problems
-from training.errors import UserError
-from training.files import atomic_text
 
 FILE = "timestamps_manifest.json"
 SUFFIX = ".json"

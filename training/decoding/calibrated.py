@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
+from training.base.files import atomic_text
 from training.data.example import Hypothesis, mean_confidence
 from training.data.system_files import listed
-from training.errors import UserError
-from training.files import atomic_text
 
 NAME = "calibration.json"
 METHODS = ("isotonic", "platt")

@@ -8,14 +8,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.base.errors import UserError
+from training.base.files import sha256
 from training.decoding.ctc_decoding import CtcDecoder, best_path
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.ngram.arpa import NgramModel, read_arpa
 from training.decoding.prefix_beam import Pruning
 from training.decoding.spelling_fit import Fit, fit_hot_words, fit_language_model, folded
 from training.decoding.word_scores import Fusion, HotWords, Together, parse_hot_words
-from training.errors import UserError
-from training.files import sha256
 from training.models.architecture import DecodeOptions
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.decoding.ctc_vocabulary import CtcVocabulary, collapse
 from training.decoding.ngram.arpa import read_arpa
 from training.decoding.ngram.counts import UNK
 from training.decoding.prefix_beam import Beam, Pruning
-from training.errors import UserError
 
 CLOSED = -1e9
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from training.base.errors import UserError
 from training.config.load import load_config
 from training.config.schema import Config
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
-from training.errors import UserError
 from training.models import lookup
 from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext
 from training.models.common import SETTINGS

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from training.base.errors import UserError
 from training.data.spelling import audible
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.ngram.arpa import NgramModel
 from training.decoding.ngram.counts import SPECIAL, Ngram
-from training.errors import UserError
 
 LEAST_SHARE = 0.9
 """Of a language model's unigram probability that the model must be able to spell."""

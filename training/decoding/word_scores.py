@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.decoding.ngram.arpa import NgramModel, State
 from training.decoding.ngram.counts import EOS
-from training.errors import UserError
 
 HOT_WEIGHT = 8.0
 """Natural-log units that a hot word gains where none is given: enough to win over a spelling error or two."""

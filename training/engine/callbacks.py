@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.base.errors import progress_bar, watched
 from training.engine import checkpoint
-from training.errors import progress_bar, watched
 
 logger = logging.getLogger(__name__)
 

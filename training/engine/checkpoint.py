@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from training.base.errors import UserError
 from training.data.system_files import listed
-from training.errors import UserError
 
 logger = logging.getLogger(__name__)
 

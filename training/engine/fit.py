@@ -15,6 +15,7 @@ import torch
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from training.base.errors import first_rank
 from training.config.arguments import batch_policy, decode_options, environment
 from training.config.load import save_resolved
 from training.config.schema import Config
@@ -36,7 +37,6 @@ from training.engine.provenance import Provenance
 from training.engine.run import Run
 from training.engine.trainer import SpeechTrainer
 from training.engine.versions import commit, versions
-from training.errors import first_rank
 from training.evaluation.quick_scores import corpus_scores, given_scores
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError, first_rank
+from training.base.files import writable
 from training.config.arguments import logging_folder
 from training.config.load import RESOLVED_NAME, differences, read_file
 from training.config.schema import Config
 from training.data.system_files import is_empty
 from training.engine import checkpoint
 from training.engine.run import Run
-from training.errors import UserError, first_rank
-from training.files import writable
 
 RESULTS = "train_results.json"
 OF_VALUE = ("checkpoint-*", "metrics/*.json", "*.safetensors", RESULTS)

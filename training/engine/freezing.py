@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.architecture import Architecture, ParameterGroups
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from training.base.errors import UserError
 from training.data import row_record
 from training.data.row_record import Changes
 from training.engine import checkpoint
-from training.errors import UserError
 
 if TYPE_CHECKING:
     from training.engine.run import Run

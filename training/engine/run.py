@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from training.base.errors import UserError
 from training.config.arguments import best_metric, training_arguments
 from training.config.blocks import Data
 from training.config.schema import Config
@@ -25,7 +26,6 @@ from training.data.sources.dataset import load_source
 from training.data.tasks import check_tasks
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
-from training.errors import UserError
 from training.models.architecture import Architecture, BuildContext
 from training.models.lookup import load
 

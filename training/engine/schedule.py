@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 if TYPE_CHECKING:
     from training.engine.trainer import SpeechTrainer

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from training.base.errors import UserError
 from training.config.agreement import ONSETS, SCORES
 from training.data.checks import Rows
 from training.data.example import Hypothesis
-from training.errors import UserError
 from training.evaluation.quick_scores import corpus_scores
 
 EVERYWHERE = frozenset({"loss", *(score for names in SCORES.values() for score in names)})

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.base.errors import UserError
 from training.config.arguments import logging_folder
 from training.engine import freezing as trainable
-from training.errors import UserError
 
 if TYPE_CHECKING:
     from training.config.schema import Config

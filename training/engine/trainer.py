@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
+from training.base.errors import UserError
 from training.data.batch_policy import BatchPolicy
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised
 from training.data.workers import leave_signals_to_the_run
@@ -24,7 +25,6 @@ from training.engine import checkpoint, tracking
 from training.engine.averaging import MovingAverage, MovingAverageCallback, save_raw
 from training.engine.freezing import short_name
 from training.engine.provenance import Provenance
-from training.errors import UserError
 from training.models.architecture import Architecture, DecodeOptions, supervised_positions
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.data.example import Example
-from training.errors import UserError
 from training.evaluation.intervals import interval, units_of
 from training.evaluation.language import OTHER, tag_words
 from training.evaluation.normalize import primary_language

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.data.example import TASKS, AudioRef, Example
-from training.errors import UserError
 from training.evaluation.intervals import Difference, paired, units_of
 from training.evaluation.metrics import NAMES, domain_rows, task_statistics
 from training.evaluation.rows import Row, make_row

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.evaluation.charts import smooth
 from training.evaluation.compare import compare
 from training.evaluation.figures import Bar, bars, curves, reliability

@@ -11,8 +11,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.data.system_files import listed
-from training.errors import UserError
 
 METRICS_SUFFIX, PREDICTIONS_SUFFIX, SWAP_SUFFIX = "_metrics.json", "_predictions.csv", "_swap.json"
 _COLUMNS = ("id", "task", "language", "reference", "hypothesis")

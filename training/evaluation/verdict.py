@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.evaluation.metrics import NAMES
 
 METRIC = "cer"

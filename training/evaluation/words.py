@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.data.example import Example, Hypothesis, SpokenWord
-from training.errors import UserError
 from training.evaluation.calibration import confidence_section
 from training.evaluation.stored import read_json
 from training.evaluation.word_times_section import word_times_section

@@ -316,7 +316,7 @@ class Architecture(ABC):
     def build(cls, options: Any, context: BuildContext) -> Self:
         """The architecture of ``options`` (of the class `Options`), with weights unless ``context.meta``.
 
-        Raises `training.errors.UserError` for options that cannot be, `training.errors.NotInReach` for weights that
+        Raises `training.base.errors.UserError` for options that cannot be, `training.base.errors.NotInReach` for weights that
         are not to be had here.
         """
 

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.options import ModelOptions
 
 if TYPE_CHECKING:

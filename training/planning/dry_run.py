@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import NotInReach, UserError, handled
 from training.config.agreement import precision
 from training.config.schema import Config
 from training.data.ledger import DropLedger
@@ -30,7 +31,6 @@ from training.data.sources.librispeech import corpus_folder
 from training.data.system_files import is_empty
 from training.data.tasks import check_tasks
 from training.engine import run as runs
-from training.errors import NotInReach, UserError, handled
 from training.models.architecture import Architecture, Batch, BuildContext, Features
 from training.planning import memory, trial, worst_case
 from training.planning.fake_step import NotCountable

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
+from training.base.errors import UserError
 from training.config.agreement import precision
 from training.config.arguments import DEFAULT_BATCH
 from training.config.load import config_from
 from training.config.schema import Config
-from training.errors import UserError
 from training.models.architecture import Architecture, Batch
 from training.planning.fake_step import Phantom, Trace
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.publishing.contents import Item
 
 REASONS = {

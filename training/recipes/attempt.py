@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.data.system_files import is_empty
-from training.errors import UserError
 from training.recipes.resolve import Resolved
 
 RESULTS, CONFIG = "train_results.json", "config.yaml"

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 _NAME = r"[A-Za-z_][\w-]*(?:\.[\w-]+)*"
 _PLACEHOLDER = re.compile(rf"\{{(\{{{_NAME}\}})\}}|\{{({_NAME})\}}")

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.config.source import Mistake
-from training.errors import UserError
 from training.recipes.attempt import Start
 from training.recipes.placeholders import Scope, listed, placeholders
 from training.recipes.recipe import KeyPath, Recipe, StepSpec, TaskSpec, refuse

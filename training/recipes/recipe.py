@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from training.base.errors import UserError
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file
-from training.errors import UserError
 from training.recipes.placeholders import placeholders
 
 FOLDER = Path("configs/recipes")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.errors import USER_ERROR, UserError, exit_on_user_error
+from training.base.errors import USER_ERROR, UserError, exit_on_user_error
 from training.recipes.weights import of_scores
 
 OTHER_SOURCES = ("dataset", "registry", "manifest", "shards", "librispeech")

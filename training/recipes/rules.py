@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.recipes.attempt import RESULTS, Start, decide
 from training.recipes.machine import DEMO_VIDEO, is_demo
 from training.recipes.placeholders import Scope

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.recipes.process import alive, creation_time
 
 NAME = ".pipeline.json"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.recipes import process
 from training.recipes.state import State
 from training.recipes.tasks import Say, Step, Task, score_lines

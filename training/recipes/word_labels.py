@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.data.manifest import load_manifest
 from training.data.timestamps_manifest import FILE
-from training.errors import UserError
 from training.recipes.resolve import Run
 
 FOLDER = "timestamps"

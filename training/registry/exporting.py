@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
+from training.base.errors import UserError
+from training.base.files import DerivedFiles, rebase
 from training.data.prepare.split import PARTS
 from training.data.system_files import listed
 from training.data.tables import row_writer
-from training.errors import UserError
-from training.files import DerivedFiles, rebase
 from training.registry import recording, versions
 from training.registry.source import VersionSplit, manifest_of
 from training.registry.store import Registry

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, inspect, text
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
+from training.base.files import DerivedFiles
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest
 from training.data.prepare.split import PARTS, part_name
 from training.data.tables import LINE
-from training.errors import UserError
-from training.files import DerivedFiles
 from training.registry import versions
 from training.registry.checks import Rules
 from training.registry.extending import BaseRow, merge

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.registry import recording
 from training.registry.store import Registry, open_registry
 

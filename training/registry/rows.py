@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.base.errors import UserError
 from training.data.column_names import ALIASES
 from training.data.columns import (
     COMMAND,
@@ -25,7 +26,6 @@ from training.data.file_names import existing
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest
 from training.data.tables import LINE, Broken, read_table
-from training.errors import UserError
 
 _LOOKED_AT = 50
 

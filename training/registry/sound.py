@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
+from training.base.files import sha256
 from training.data import audio
 from training.data.example import AudioRef
 from training.data.levels import BLOCK_SECONDS
 from training.data.sound.downmix import agreed, mono
-from training.errors import UserError
-from training.files import sha256
 
 _ALL = -1
 """In place of a channel's number: all of them."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from training.base.errors import UserError
 from training.data.manifest import Manifest, from_table
 from training.data.tables import LINE, fingerprint
-from training.errors import UserError
 from training.registry import versions
 from training.registry.store import Registry, open_registry
 

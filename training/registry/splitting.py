@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.data.prepare.partition import partition
 from training.data.prepare.split import PARTS
 from training.data.text import sentence_key
-from training.errors import UserError
 
 STRATEGIES = ("speaker", "random", "text")
 

@@ -17,9 +17,9 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, insert, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
+from training.base.errors import UserError
+from training.base.files import rebase
 from training.data.file_names import on_disk
-from training.errors import UserError
-from training.files import rebase
 from training.registry import migrate
 
 DEFAULT = "data/registry.db"

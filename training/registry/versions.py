@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.registry.schema import AudioFile, DatasetVersion, Transcript, VersionItem, now
 from training.registry.shelf import chunks
 from training.registry.store import Registry

@@ -1,7 +1,7 @@
 """A door into `training.cli.prepare_data`."""
 
+from training.base.errors import exit_on_user_error
 from training.cli.prepare_data import main
-from training.errors import exit_on_user_error
 
 if __name__ == "__main__":
     exit_on_user_error(main)

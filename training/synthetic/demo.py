@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.base.errors import UserError
 from training.data.text import clean_transcript
-from training.errors import UserError
 from training.synthetic.codeswitched import CODESWITCHED
 from training.synthetic.conventions import CONVENTIONS
 from training.synthetic.english import ENGLISH

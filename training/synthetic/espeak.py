@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 # Constants of espeak's public header speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2

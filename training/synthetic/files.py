@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.synthetic.plan import Row
 
 MANIFEST = "manifest.tsv"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.synthetic.espeak import Espeak
 from training.synthetic.espeak_words import word_spans
 from training.synthetic.plan import Row, Take, Video

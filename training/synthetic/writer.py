@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 CANDIDATES = 24
 DRAWS = 4000

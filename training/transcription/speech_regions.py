@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.data.audio import load_audio
 from training.data.example import AudioRef
-from training.errors import UserError
 
 SAMPLE_RATE = 16_000
 BLOCK_SECONDS = 240.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.data.audio import AudioError, load_with_channel, probe
 from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord, mean_confidence
 from training.data.lengths import is_too_long
@@ -19,7 +20,6 @@ from training.decoding.calibrated import usable
 from training.decoding.ctc_setup import DecoderOptions
 from training.decoding.loading import Trained, load_trained, with_domain, with_tasks
 from training.decoding.predict import predict
-from training.errors import UserError
 from training.models.architecture import AS_IT_IS, SWAP
 from training.transcription.speech_regions import Detector, make_detector, regions_of, track_of
 from training.transcription.stitching import TIMED_TOLERANCE, join

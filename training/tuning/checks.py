@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.config.blocks import Training
 from training.config.explain import suggestion
 from training.config.load import load_config
 from training.config.schema import Config
-from training.errors import UserError
 from training.tuning.space import Choice, Dimension, Range, fractions_where_the_key_has_them
 
 MEASURE_BLOCKS = ("audio", "data", "output", "paths")

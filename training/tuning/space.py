@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from training.base.errors import UserError
 from training.config.merge import at
 from training.config.source import read_override
-from training.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from training.base.errors import UserError
+from training.base.files import writable
 from training.config.load import differences
 from training.data.system_files import listed
-from training.errors import UserError
-from training.files import writable
 from training.tuning.space import Dimension, holding
 
 if TYPE_CHECKING:

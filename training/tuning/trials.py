@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.base.errors import MENDABLE, LogFile, UserError, handled
 from training.config.agreement import keeps_best
 from training.config.load import load_config
 from training.engine.fit import Abandoned, Stopped, fit
 from training.engine.run import build
 from training.engine.trainer import NotFiniteError
-from training.errors import MENDABLE, LogFile, UserError, handled
 from training.tuning.space import overrides
 from training.tuning.study import (
     COMPLETE,

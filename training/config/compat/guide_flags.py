@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 KEYS = {
     "num_epochs": "training.num_train_epochs",

@@ -12,8 +12,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from training.base.errors import UserError
 from training.data.download.transfer import PAUSE, Unavailable, size_of, transfer
-from training.errors import UserError
 
 GB = 1e9
 Report = Callable[[str], None]

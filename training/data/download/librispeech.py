@@ -8,13 +8,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from training.base.errors import UserError
+from training.base.files import writable
 from training.data.download.archives import Archive, Report, bar, need_room, obtain
 from training.data.download.transfer import PAUSE
 from training.data.download.unpack import unpack
 from training.data.sources.librispeech import TRANSCRIPTS, corpus_folder, marker
 from training.data.system_files import listed, told
-from training.errors import UserError
-from training.files import writable
 
 MIRRORS = (
     "https://www.openslr.org/resources/12",

@@ -11,7 +11,7 @@ from ssl import SSLError
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from training.errors import MENDABLE
+from training.base.errors import MENDABLE
 
 ATTEMPTS = 4
 """Requests in a row that bring nothing new before a server is given up."""

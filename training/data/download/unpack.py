@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from training.base.errors import UserError
 from training.data.sources.librispeech import FOLDER
 from training.data.system_files import is_litter
-from training.errors import UserError
 
 
 def unpack(

@@ -18,6 +18,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
+from training.base.errors import UserError
+from training.base.files import DerivedFiles, rebase, writable
 from training.data.checks import check_audio
 from training.data.column_names import guess
 from training.data.columns import COMMAND, no_column
@@ -33,8 +35,6 @@ from training.data.missing import KEEP, REASON, is_marker, problem
 from training.data.sound_checks import DECODE_BELOW, channel_note, decoded_drop
 from training.data.tables import row_writer
 from training.data.text import clean_transcript
-from training.errors import UserError
-from training.files import DerivedFiles, rebase, writable
 
 _BLOCK = 2048
 _KOREAN = re.compile(r"ko(r|rean)?([-_].*)?", re.IGNORECASE)

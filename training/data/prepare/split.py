@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
+from training.base.files import DerivedFiles, rebase
 from training.data import missing
 from training.data.columns import COMMAND
 from training.data.manifest import TEXT_COLUMNS, Manifest, load_manifest
@@ -20,8 +22,6 @@ from training.data.prepare.partition import partition
 from training.data.prepare.split_report import describe_overlap, describe_parts
 from training.data.tables import MAX_PROBLEMS, raise_problems, row_writer
 from training.data.text import sentence_key
-from training.errors import UserError
-from training.files import DerivedFiles, rebase
 
 PARTS = ("train", "dev", "test")
 GROUPINGS = ("video", "speaker", "sentence")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.data.manifest import Manifest, load_manifest
 from training.data.prepare.partition import partition
 from training.data.prepare.split import PARTS, part_name
-from training.errors import UserError
 
 
 def open_part(

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from training.base.errors import UserError
 from training.data import audio
 from training.data.columns import DATASET_COLUMNS, rename
 from training.data.manifest import Manifest, from_table, with_header_durations
 from training.data.system_files import listed, told
 from training.data.tables import LINE, read_table
-from training.errors import UserError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SUFFIXES = audio.SOUND_SUFFIXES

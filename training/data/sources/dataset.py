@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.base.errors import UserError
 from training.data import audio
 from training.data.columns import DATASET_COLUMNS
 from training.data.example import Example
@@ -22,7 +23,6 @@ from training.data.manifest import Manifest, from_table, with_header_durations
 from training.data.sources.audio_folder import METADATA, is_audio_folder, load_audio_folder
 from training.data.system_files import listed
 from training.data.tables import fingerprint, stringify
-from training.errors import UserError
 
 _BATCH = 256
 _SIZES = 10_000

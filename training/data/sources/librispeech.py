@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from training.base.errors import UserError
 from training.data import audio
 from training.data.cached_table import Kept, keep, recall
 from training.data.example import Example
@@ -25,7 +26,6 @@ from training.data.ledger import DropLedger
 from training.data.manifest import Manifest, from_table
 from training.data.system_files import listed, told
 from training.data.tables import LINE, fingerprint
-from training.errors import UserError
 
 FOLDER = "LibriSpeech"
 COMMAND = "polyvox download librispeech"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from training.base.errors import UserError
 from training.decoding.ngram.counts import BOS, EOS, UNK, Ngram
-from training.errors import UserError
 
 LN10 = math.log(10.0)
 _UNK_IN_CAPITALS = "<UNK>"

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from training.base.errors import UserError
 from training.decoding.ngram.arpa import NgramModel
 from training.decoding.ngram.counts import BOS, UNK, Counts, Ngram, adjusted_counts, count_ngrams
-from training.errors import UserError
 
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 """For an order whose counts are too few or too regular for the closed form: those of ``lmplz --discount_fallback``."""

@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 Spell = Callable[[str], str]
 

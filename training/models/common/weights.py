@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from training.errors import NotInReach, UserError
+from training.base.errors import NotInReach, UserError
 
 
 def load_whole(model_class: Any, name: str, key: str, *, new: Sequence[str] = (), **options: Any) -> Any:

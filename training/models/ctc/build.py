@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from training.base.errors import UserError
 from training.data.example import TRANSCRIBE
-from training.errors import UserError
 from training.models.architecture import Architecture, Batch, BuildContext, CtcFrames, ParameterGroups
 from training.models.ctc import config
 from training.models.ctc.collator import CtcCollator, CtcEncode, FrameCount, MelFrames

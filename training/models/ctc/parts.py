@@ -18,7 +18,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.common import SETTINGS
 from training.models.ctc.model import (
     BLANK_ID,

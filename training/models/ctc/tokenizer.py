@@ -12,8 +12,8 @@ from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
 from transformers import ParakeetTokenizer
 
+from training.base.errors import UserError
 from training.data.spelling import audible
-from training.errors import UserError
 
 BLANK = "<blank>"
 WORD_START = "▁"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from transformers import WhisperProcessor
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.architecture import Batch, BuildContext, DomainPrediction, Domains, ParameterGroups
 from training.models.common import SETTINGS
 from training.models.domain_whisper import config

@@ -18,8 +18,8 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
+from training.base.errors import UserError
 from training.data.example import Example
-from training.errors import UserError
 from training.models.architecture import (
     Architecture,
     Batch,

@@ -22,7 +22,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
 from training.models.e2e.tokenizer import read_mbart_tokenizer

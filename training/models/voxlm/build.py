@@ -22,8 +22,8 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from training.base.errors import NotInReach, UserError
 from training.data.example import TRANSCRIBE, Example
-from training.errors import NotInReach, UserError
 from training.models.architecture import (
     Architecture,
     Batch,

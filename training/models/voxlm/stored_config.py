@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.processing_utils import ProcessorMixin
 
-from training.errors import UserError
+from training.base.errors import UserError
 from training.models.common.plain_text import control_tokens_in
 
 AUDIO = "<|audio|>"

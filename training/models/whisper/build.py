@@ -17,8 +17,8 @@ from transformers import (
     WhisperProcessor,
 )
 
+from training.base.errors import UserError
 from training.data.example import TASKS, Example
-from training.errors import UserError
 from training.models.architecture import (
     Architecture,
     Batch,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.data.sampler import DurationBatchSampler
 from training.data.sources.shards.source import ShardSource
-from training.errors import UserError
 
 
 class ShardBatchSampler(DurationBatchSampler):

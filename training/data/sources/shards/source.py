@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.base.errors import UserError
 from training.data import audio
 from training.data.example import Example
 from training.data.ledger import DropLedger
@@ -30,7 +31,6 @@ from training.data.sources.shards.keys import FIRST_DOT
 from training.data.sources.shards.open_files import forget, read_stretch
 from training.data.sources.shards.samples import OFFSET, SIZE
 from training.data.tables import LINE, fingerprint
-from training.errors import UserError
 
 INTERNAL = (LINE, SHARD, OFFSET, SIZE)
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from training.base.errors import UserError
+from training.base.files import writable
 from training.data import audio
 from training.data.checks import check_audio
 from training.data.example import AudioRef, Example
@@ -23,8 +25,6 @@ from training.data.manifest import Manifest
 from training.data.sound_checks import DECODE_BELOW, error_drop
 from training.data.sources.shards.index import INDEX, METADATA
 from training.data.system_files import listed
-from training.errors import UserError
-from training.files import writable
 
 DROPPED = "dropped.tsv"
 COPIED = frozenset({".wav", ".mp3", ".flac", ".m4a"})

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, TextIO
 
-from training.errors import UserError
+from training.base.errors import UserError
 
 
 def sha256(path: Path) -> str:
