@@ -11,6 +11,7 @@ from shard_assets import Entry, archive, member, sample, wav
 from speech_files import manifest, sound
 
 from training.base.errors import UserError
+from training.base.system_files import is_empty, is_litter, listed, told
 from training.cli import shards as command
 from training.cli.transcribe import find_clips
 from training.data.augment import _sounds
@@ -24,7 +25,6 @@ from training.data.sources.shards.keys import RULES
 from training.data.sources.shards.samples import read_shard
 from training.data.sources.shards.source import load_shards
 from training.data.sources.shards.write import write_shards
-from training.data.system_files import is_empty, is_litter, listed, told
 from training.engine.averaging import mean_weights
 from training.engine.folder import check_folder
 

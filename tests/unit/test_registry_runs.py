@@ -18,8 +18,9 @@ from training.config.agreement import contradictions
 from training.config.schema import Config
 from training.data.example import TRANSCRIBE, Hypothesis
 from training.data.manifest import load_manifest
+from training.engine import registry_callback
 from training.engine.run import open_split
-from training.registry import recorder, recording
+from training.registry import recording
 from training.registry.schema import EpochMetric, Prediction
 from training.registry.source import load_version
 from training.registry.store import open_registry
@@ -55,8 +56,8 @@ def figures(source: Path) -> dict[tuple[int, str], float]:
         return {(m.step, m.name): m.value for m in connection.execute(select(EpochMetric.__table__))}
 
 
-def train(folder: Path, said: list[str], stopped: bool = False) -> recorder.RegistryCallback:
-    callback = recorder.RegistryCallback(config(folder), lambda: stopped)
+def train(folder: Path, said: list[str], stopped: bool = False) -> registry_callback.RegistryCallback:
+    callback = registry_callback.RegistryCallback(config(folder), lambda: stopped)
     with handled(Lines(lambda record, text: said.append(text))):
         callback.on_train_begin(None, state([]), None)  # type: ignore[arg-type]
         callback.on_evaluate(None, state(HISTORY[:2]), None)  # type: ignore[arg-type]

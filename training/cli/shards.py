@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from training.base.errors import UserError, exit_on_user_error
+from training.base.system_files import listed
 from training.data import missing
 from training.data.column_names import TEXTS
 from training.data.columns import COMMAND, column_names
@@ -24,7 +25,6 @@ from training.data.sources.shards.index import (
     refused_of,
 )
 from training.data.sources.shards.keys import FIRST_DOT, RULES
-from training.data.system_files import listed
 
 DAMAGED = 1
 """Exit status of ``stats`` where archives are damaged."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import USER_ERROR, UserError, exit_on_user_error
+from training.base.system_files import listed, told
 from training.cli.one_name import OneName
 from training.cli.options import add_domain, add_options, from_arguments
 from training.data.file_names import on_disk
-from training.data.system_files import listed, told
 
 if TYPE_CHECKING:
     from training.transcription.transcriber import Recording, Transcriber

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.base.errors import UserError
+from training.base.system_files import listed
 from training.data.audio import SOUNDFILE_SUFFIXES, load_audio, probe
 from training.data.example import AudioRef
-from training.data.system_files import listed
 
 if TYPE_CHECKING:
     from training.data.options import Augmentation

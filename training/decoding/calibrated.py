@@ -18,8 +18,8 @@ import numpy as np
 
 from training.base.errors import UserError
 from training.base.files import atomic_text
+from training.base.system_files import listed
 from training.data.example import Hypothesis, mean_confidence
-from training.data.system_files import listed
 
 NAME = "calibration.json"
 METHODS = ("isotonic", "platt")

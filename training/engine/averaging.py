@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from training.data.system_files import listed
+from training.base.system_files import listed
 
 RAW = "unaveraged.safetensors"
 """Beside a checkpoint's averaged weights: those that training goes on from."""

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training.base.errors import UserError
-from training.data.system_files import listed
+from training.base.system_files import listed
 
 logger = logging.getLogger(__name__)
 

@@ -116,7 +116,7 @@ def add_callbacks(trainer: SpeechTrainer, run: Run, plan: Any) -> callbacks.Stop
         tracking.TrackingCallback(run.config, trainable.table(trainer.bare_model, plan)),
     ]
     if run.config.data.registry is not None:
-        from training.registry.recorder import RegistryCallback
+        from training.engine.registry_callback import RegistryCallback
 
         chosen.append(RegistryCallback(run.config, lambda: signals.received is not None))
     chosen += [callbacks.HarderClipsCallback(key, epochs) for key, epochs in harder.items()]

@@ -11,10 +11,10 @@ from typing import Any
 
 from training.base.errors import UserError, first_rank
 from training.base.files import writable
+from training.base.system_files import is_empty
 from training.config.arguments import logging_folder
 from training.config.load import RESOLVED_NAME, differences, read_file
 from training.config.schema import Config
-from training.data.system_files import is_empty
 from training.engine import checkpoint
 from training.engine.run import Run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
-from training.data.system_files import listed
+from training.base.system_files import listed
 
 METRICS_SUFFIX, PREDICTIONS_SUFFIX, SWAP_SUFFIX = "_metrics.json", "_predictions.csv", "_swap.json"
 _COLUMNS = ("id", "task", "language", "reference", "hypothesis")

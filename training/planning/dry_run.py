@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from training.base.errors import NotInReach, UserError, handled
+from training.base.system_files import is_empty
 from training.config.agreement import precision
 from training.config.schema import Config
 from training.data.ledger import DropLedger
@@ -28,7 +29,6 @@ from training.data.lengths import LENGTH_TOLERANCE
 from training.data.sampler import DurationBatchSampler
 from training.data.sources.librispeech import COMMAND as DOWNLOAD
 from training.data.sources.librispeech import corpus_folder
-from training.data.system_files import is_empty
 from training.data.tasks import check_tasks
 from training.engine import run as runs
 from training.models.architecture import Architecture, Batch, BuildContext, Features

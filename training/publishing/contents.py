@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from training.base.errors import UserError
+from training.base.system_files import listed
 from training.config.load import RESOLVED_NAME
 from training.data.example import TASKS
-from training.data.system_files import listed
 from training.engine.averaging import RAW
 from training.engine.checkpoint import MARKER, OPTIMIZER, SCALER, SCHEDULER
 from training.engine.folder import RESULTS

@@ -9,8 +9,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from training.base.errors import UserError
+from training.base.system_files import listed
 from training.config.schema import Config
-from training.data.system_files import listed
 from training.evaluation.stored import (
     METRICS_SUFFIX,
     PREDICTIONS_SUFFIX,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
-from training.data.system_files import is_empty
+from training.base.system_files import is_empty
 from training.recipes.resolve import Resolved
 
 RESULTS, CONFIG = "train_results.json", "config.yaml"

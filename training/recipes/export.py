@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.base.errors import UserError, exit_on_user_error
 from training.base.files import writable
-from training.data.system_files import is_empty, listed
+from training.base.system_files import is_empty, listed
 
 README = "README.txt"
 USE = """{name}: a VoxLM, trained with Polyvox. The folder is all that is needed.

@@ -10,8 +10,8 @@ import yaml
 
 from training.base.errors import UserError
 from training.base.files import DerivedFiles, rebase
+from training.base.system_files import listed
 from training.data.prepare.split import PARTS
-from training.data.system_files import listed
 from training.data.tables import row_writer
 from training.registry import recording, versions
 from training.registry.source import VersionSplit, manifest_of

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError, exit_on_user_error
-from training.data.system_files import is_empty
+from training.base.system_files import is_empty
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORTED = ((3, 11), (3, 13))

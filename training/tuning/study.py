@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.base.system_files import listed
 from training.config.load import differences
-from training.data.system_files import listed
 from training.tuning.space import Dimension, holding
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.base.system_files import listed, told
 from training.data.download.archives import Archive, Report, bar, need_room, obtain
 from training.data.download.transfer import PAUSE
 from training.data.download.unpack import unpack
 from training.data.sources.librispeech import TRANSCRIPTS, corpus_folder, marker
-from training.data.system_files import listed, told
 
 MIRRORS = (
     "https://www.openslr.org/resources/12",

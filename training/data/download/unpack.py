@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from training.base.errors import UserError
+from training.base.system_files import is_litter
 from training.data.sources.librispeech import FOLDER
-from training.data.system_files import is_litter
 
 
 def unpack(

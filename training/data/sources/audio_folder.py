@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from training.base.errors import UserError
+from training.base.system_files import listed, told
 from training.data import audio
 from training.data.columns import DATASET_COLUMNS, rename
 from training.data.manifest import Manifest, from_table, with_header_durations
-from training.data.system_files import listed, told
 from training.data.tables import LINE, read_table
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")

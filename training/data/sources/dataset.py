@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.base.errors import UserError
+from training.base.system_files import listed
 from training.data import audio
 from training.data.columns import DATASET_COLUMNS
 from training.data.example import Example
 from training.data.manifest import Manifest, from_table, with_header_durations
 from training.data.sources.audio_folder import METADATA, is_audio_folder, load_audio_folder
-from training.data.system_files import listed
 from training.data.tables import fingerprint, stringify
 
 _BATCH = 256

@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from training.base.errors import UserError
+from training.base.system_files import listed, told
 from training.data import audio
 from training.data.cached_table import Kept, keep, recall
 from training.data.example import Example
 from training.data.file_names import same_name
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest, from_table
-from training.data.system_files import listed, told
 from training.data.tables import LINE, fingerprint
 
 FOLDER = "LibriSpeech"

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from training.base.errors import UserError
+from training.base.system_files import listed
 from training.data.audio import find_ffmpeg
 from training.data.cached_table import keep, recall
 from training.data.ledger import DropLedger
@@ -20,7 +21,6 @@ from training.data.sources.shards.damage import with_stated
 from training.data.sources.shards.keys import FIRST_DOT, taken_apart
 from training.data.sources.shards.remarks import remarks
 from training.data.sources.shards.samples import Refusals, read_shard
-from training.data.system_files import listed
 
 INDEX = ".polyvox_index.arrow"
 METADATA = "metadata.json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.base.system_files import told
 from training.data.column_names import guess
 from training.data.sources.shards.samples import Refusals
-from training.data.system_files import told
 
 _SHOWN = 8
 

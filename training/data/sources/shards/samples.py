@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from training.base.system_files import is_litter
 from training.data import audio
 from training.data.json_tables import json_object
 from training.data.ledger import DropLedger
@@ -27,7 +28,6 @@ from training.data.sources.shards.keys import (
     assemble,
     taken_apart,
 )
-from training.data.system_files import is_litter
 from training.data.tables import LINE, json_cell
 
 OFFSET, SIZE = "__offset__", "__size__"

@@ -17,6 +17,7 @@ import numpy as np
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.base.system_files import listed
 from training.data import audio
 from training.data.checks import check_audio
 from training.data.example import AudioRef, Example
@@ -24,7 +25,6 @@ from training.data.ledger import Drop, DropLedger
 from training.data.manifest import Manifest
 from training.data.sound_checks import DECODE_BELOW, error_drop
 from training.data.sources.shards.index import INDEX, METADATA
-from training.data.system_files import listed
 
 DROPPED = "dropped.tsv"
 COPIED = frozenset({".wav", ".mp3", ".flac", ".m4a"})
