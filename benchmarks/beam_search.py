@@ -39,7 +39,7 @@ def main() -> int:
     args = _arguments()
     quiet()
     trained = load_trained(args.model)
-    if trained.bundle.frames is None:
+    if trained.architecture.frames is None:
         raise SystemExit(f"{args.model}: no CTC output")
     examples, frames = frames_of(trained, args.split, args.utterances)
     seconds = sum(example.duration for example in examples)
@@ -48,7 +48,7 @@ def main() -> int:
     results: list[dict[str, Any]] = []
     greedy = None
     for name, options in _ways(args):
-        decoder = options.decoder(trained.bundle)
+        decoder = options.decoder(trained.architecture)
         assert decoder is not None
         started = time.perf_counter()
         texts = [decoder(one).text for one in frames]
@@ -103,14 +103,16 @@ def _ways(args: argparse.Namespace) -> list[tuple[str, DecoderOptions]]:
 @torch.no_grad()
 def frames_of(trained: Trained, split: Any, most: int | None) -> tuple[list[Example], list[np.ndarray]]:
     """Utterances of a split with a transcript, and the log probabilities of their frames."""
-    assert trained.config is not None and trained.bundle.frames is not None
+    assert trained.config is not None and trained.architecture.frames is not None
     manifest = open_split(trained.config, split)
-    dataset = SpeechDataset(manifest, PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate)
+    dataset = SpeechDataset(
+        manifest, PromptsOnly(trained.architecture.encode), trained.architecture.sample_rate
+    )
     rows = [i for i in range(len(manifest)) if TRANSCRIBE in manifest[i].texts][:most]
     frames: list[np.ndarray] = []
     for start in range(0, len(rows), 16):
-        batch = trained.bundle.collate([dataset[i] for i in rows[start : start + 16]])
-        frames += trained.bundle.frames.log_probs(trained.bundle.model, batch)
+        batch = trained.architecture.collate([dataset[i] for i in rows[start : start + 16]])
+        frames += trained.architecture.frames.log_probs(trained.architecture.model, batch)
     return [manifest[i] for i in rows], frames
 
 

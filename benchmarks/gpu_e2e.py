@@ -99,9 +99,9 @@ def measure(args: argparse.Namespace) -> Figures:
     ]
     overrides = [*ARMS[args.child], *one, f"profile.device={args.device}", *here]
     config = load_config(ROOT / "configs" / f"{args.config}.yaml", overrides)
-    bundle = load("e2e").build(config.model, BuildContext(texts=texts(config), meta=True))
-    model = real_model(config, bundle, args.device)
-    batch = bundle.collate([worst_case.synthetic_features(bundle, args.seconds)] * args.batch)
+    architecture = load("e2e").build(config.model, BuildContext(texts=texts(config), meta=True))
+    model = real_model(config, architecture, args.device)
+    batch = architecture.collate([worst_case.synthetic_features(architecture, args.seconds)] * args.batch)
     step, _ = stepper(config, model, batch, args.device)
     for _ in range(WARM_UP):
         step()

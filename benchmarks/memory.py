@@ -63,15 +63,15 @@ CASES: dict[str, dict[str, Any]] = {
 # Real steps
 
 
-def real_model(config: Any, bundle: Any, device: str) -> Any:
-    """What learns of the bundle's model, with random weights, as training has it; nothing in it is left to chance."""
+def real_model(config: Any, architecture: Any, device: str) -> Any:
+    """What learns of the architecture's model, with random weights, as training has it; nothing in it is left to chance."""
     import torch
 
     from training.engine.run import learning_part
 
     with torch.device(device):
-        whole = type(bundle.model)(bundle.model.config)
-    model, _ = learning_part(config, replace(bundle, model=whole))
+        whole = type(architecture.model)(architecture.model.config)
+    model, _ = learning_part(config, replace(architecture, model=whole))
     for module in model.modules():
         settings = getattr(module, "config", None)
         if hasattr(settings, "layerdrop"):
@@ -142,7 +142,7 @@ def measure(case: dict[str, Any]) -> common.Figures:
     from training.models.lookup import load
     from training.planning import memory, worst_case
     from training.planning.dry_run import stand_in_texts
-    from training.planning.fake_step import Phantom
+    from training.planning.fake_step import FakeModel
 
     torch.set_num_threads(int(case.get("threads", 1)))
     one_batch = "training.gradient_accumulation_steps=1"
@@ -150,16 +150,18 @@ def measure(case: dict[str, Any]) -> common.Figures:
     config = load_config(common.ROOT / "configs" / f"{case['config']}.yaml", overrides)
     scratch = getattr(config.model, "sizes", None) is not None
     context = BuildContext(texts=(lambda: stand_in_texts(config)) if scratch else None, meta=True)
-    bundle = load(config.model.type).build(config.model, context)  # type: ignore[union-attr]
-    real = real_model(config, bundle, "cpu")
-    model, _ = learning_part(config, bundle)
+    architecture = load(config.model.type).build(config.model, context)  # type: ignore[union-attr]
+    real = real_model(config, architecture, "cpu")
+    model, _ = learning_part(config, architecture)
     # Clips of unequal length, as in life: masks that hide nothing are left out by transformers.
-    longest, other = (worst_case.synthetic_features(bundle, share * case["seconds"]) for share in (1.0, 0.9))
-    batch = bundle.collate([longest, *[other] * (case["rows"] - 1)])
+    longest, other = (
+        worst_case.synthetic_features(architecture, share * case["seconds"]) for share in (1.0, 0.9)
+    )
+    batch = architecture.collate([longest, *[other] * (case["rows"] - 1)])
     checkpointing = config.training.gradient_checkpointing
-    phantom = Phantom(model, cuda=False, precision="fp32", checkpointing=checkpointing)
+    fake_model = FakeModel(model, cuda=False, precision="fp32", checkpointing=checkpointing)
     states, _ = memory.optimiser_bytes(model, memory.optimiser(config))
-    tensors = phantom.step(batch, accumulated=False).peak
+    tensors = fake_model.step(batch, accumulated=False).peak
     step, _ = stepper(config, real, batch, "cpu")
     resident = resident_bytes(step)  # first: the step that makes the optimiser's states is one of its two
     return {
@@ -239,17 +241,17 @@ def largest(search: Search) -> common.Figures:
     from training.planning import worst_case
 
     config = search.config()
-    bundle = load("whisper").build(config.model, BuildContext(meta=True))
+    architecture = load("whisper").build(config.model, BuildContext(meta=True))
     room = hold(search)
     try:
-        model = real_model(config, bundle, search.device)
+        model = real_model(config, architecture, search.device)
     except torch.OutOfMemoryError:
         return {"rows": 0}
     peaks: dict[int, dict[str, int]] = {}
 
     def fits(rows: int) -> bool:
         there = search.config(rows)
-        batch = worst_case.load(there, bundle, worst_case.assumed(there)).train
+        batch = worst_case.load(there, architecture, worst_case.assumed(there)).train
         found = peak(there, model, batch, search.device)
         if found is not None and found["allocated"] <= room:
             peaks[rows] = found
@@ -326,10 +328,10 @@ def planned(search: Search, rows: int) -> dict[str, int]:
     from training.planning import memory, worst_case
 
     config = search.config(rows)
-    bundle = load("whisper").build(config.model, BuildContext(meta=True))
-    batch = worst_case.load(config, bundle, worst_case.assumed(config)).train
-    model, _ = learning_part(config, bundle)
-    plan = memory.make_plan(config, bundle, model, memory.Load(train=batch))
+    architecture = load("whisper").build(config.model, BuildContext(meta=True))
+    batch = worst_case.load(config, architecture, worst_case.assumed(config)).train
+    model, _ = learning_part(config, architecture)
+    plan = memory.make_plan(config, architecture, model, memory.Load(train=batch))
     return {"allocated": plan.tensors} | ({"reserved": plan.total} if search.device == "cuda" else {})
 
 

@@ -68,7 +68,7 @@ def shipped_share() -> float:
     return load("whisper").Options(name="openai/whisper-tiny").full_context_share
 
 
-def tiny_bundle(context: str) -> Architecture:
+def tiny_architecture(context: str) -> Architecture:
     """whisper-tiny's shape with random weights; text ids are drawn from its real range."""
     module = load("whisper")
     config = {k: v for k, v in SIZES["openai/whisper-tiny"]["config"].items() if not k.endswith("token_id")}
@@ -79,15 +79,15 @@ def tiny_bundle(context: str) -> Architecture:
         context_margin_seconds=MARGIN,
         full_context_share=0.0,
     )
-    bundle = module.build(options, BuildContext(texts=lambda: iter([("transcribe", "vi", "a b")])))
-    bundle.model.resize_token_embeddings(51_865, mean_resizing=False)
-    return bundle
+    architecture = module.build(options, BuildContext(texts=lambda: iter([("transcribe", "vi", "a b")])))
+    architecture.model.resize_token_embeddings(51_865, mean_resizing=False)
+    return architecture
 
 
-def stock_of(bundle: Architecture) -> Any:
-    """Stock Whisper with the bundle's weights."""
-    stock = WhisperForConditionalGeneration(bundle.model.config)
-    stock.load_state_dict(bundle.model.state_dict())
+def stock_of(architecture: Architecture) -> Any:
+    """Stock Whisper with the architecture's weights."""
+    stock = WhisperForConditionalGeneration(architecture.model.config)
+    stock.load_state_dict(architecture.model.state_dict())
     return stock
 
 
@@ -103,17 +103,17 @@ def clips(batch: int) -> list[tuple[float, np.ndarray, list[list[int]]]]:
     return rows
 
 
-def collate(bundle: Architecture, batch: int) -> dict[str, Any]:
-    """The bundle's own collator over the batch's clips, with the drawn tokens as texts."""
+def collate(architecture: Architecture, batch: int) -> dict[str, Any]:
+    """The architecture's own collator over the batch's clips, with the drawn tokens as texts."""
     rows = []
     for i, (seconds, sound, tokens) in enumerate(clips(batch)):
-        features = bundle.encode(
+        features = architecture.encode(
             Example(id=f"{batch}-{i}", audio=AudioRef(path=""), duration=seconds, texts={}), sound
         )
         for task, ids in zip(TASKS, tokens, strict=True):
             features["labels"][task] += [*ids, 256]
         rows.append(features)
-    return bundle.collate(rows)
+    return architecture.collate(rows)
 
 
 def doubled_step(model: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -156,7 +156,7 @@ def check(full: Architecture, stock: Any) -> dict[str, float]:
 
 def timing(repeats: int, batches: int) -> dict[str, Any]:
     """Seconds per step of each arm, and the ratios; refuses to give ratios where the gradients differ."""
-    full, trimmed = tiny_bundle("full"), tiny_bundle("trimmed")
+    full, trimmed = tiny_architecture("full"), tiny_architecture("trimmed")
     trimmed.model.load_state_dict(full.model.state_dict())
     stock = stock_of(full)
     difference = check(full, stock)
@@ -194,8 +194,8 @@ def measure(arms: dict[str, Any], repeats: int, batches: int) -> list[dict[str, 
     for repeat in range(repeats + 1):
         spent = dict.fromkeys(arms, 0.0)
         for number in range(batches if repeat else 1):
-            for name, (model, step, bundle) in arms.items():
-                batch = collate(bundle, number)
+            for name, (model, step, architecture) in arms.items():
+                batch = collate(architecture, number)
                 started = time.perf_counter()
                 step(model, batch).backward()
                 optimizers[name].step()
@@ -234,7 +234,7 @@ def digit_strings(count: int, seed: int) -> list[tuple[str, str, np.ndarray]]:
     return rows
 
 
-def small_bundle(context: str, seed: int, rows: list[tuple[str, str, np.ndarray]]) -> Architecture:
+def small_architecture(context: str, seed: int, rows: list[tuple[str, str, np.ndarray]]) -> Architecture:
     """A Whisper of some 400,000 weights from scratch."""
     module = load("whisper")
     sizes = {
@@ -258,12 +258,12 @@ def small_bundle(context: str, seed: int, rows: list[tuple[str, str, np.ndarray]
     return module.build(options, BuildContext(texts=lambda: iter(texts), seed=seed))
 
 
-def train(bundle: Architecture, rows: list[tuple[str, str, np.ndarray]], steps: int, seed: int) -> None:
+def train(architecture: Architecture, rows: list[tuple[str, str, np.ndarray]], steps: int, seed: int) -> None:
     """AdamW, one-cycle, batches of 8 by duration: the same batches for the same seed."""
     torch.manual_seed(seed)
-    collate = bundle.train_collate or bundle.collate  # with the share of full batches
+    collate = architecture.train_collate or architecture.collate  # with the share of full batches
     features = [
-        bundle.encode(
+        architecture.encode(
             Example(
                 id=str(i),
                 audio=AudioRef(path=""),
@@ -275,23 +275,23 @@ def train(bundle: Architecture, rows: list[tuple[str, str, np.ndarray]], steps: 
         for i, row in enumerate(rows)
     ]
     sampler = DurationBatchSampler([f["seconds"] for f in features], batch_size=8, seed=seed)
-    optimizer = torch.optim.AdamW(bundle.model.parameters(), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(architecture.model.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
-    bundle.model.train()
+    architecture.model.train()
     done = 0
     while done < steps:
         sampler.set_epoch(done)
         for indices in sampler:
-            loss = our_step(bundle.model, collate([features[i] for i in indices]))
+            loss = our_step(architecture.model, collate([features[i] for i in indices]))
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(bundle.model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(architecture.model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             done += 1
             if done == steps:
                 break
-    bundle.model.eval()
+    architecture.model.eval()
 
 
 def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
@@ -301,25 +301,27 @@ def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
     return 100 * jiwer.wer(references, hypotheses)
 
 
-def our_hypotheses(bundle: Architecture, rows: list[tuple[str, str, np.ndarray]]) -> list[str]:
-    """Transcripts by the bundle's own generation."""
+def our_hypotheses(architecture: Architecture, rows: list[tuple[str, str, np.ndarray]]) -> list[str]:
+    """Transcripts by the architecture's own generation."""
     said: list[str] = [""] * len(rows)
     for indices in longest_first([len(row[2]) / 16_000 for row in rows], 60.0):
         features = [
-            bundle.encode(Example(id=str(i), audio=AudioRef(path=""), duration=1, texts={}), rows[i][2])
+            architecture.encode(Example(id=str(i), audio=AudioRef(path=""), duration=1, texts={}), rows[i][2])
             for i in indices
         ]
-        ids = bundle.generate(bundle.collate(features), max_new_tokens=60, do_sample=False)["transcribe"]
+        ids = architecture.generate(architecture.collate(features), max_new_tokens=60, do_sample=False)[
+            "transcribe"
+        ]
         for i, row in zip(indices, ids.tolist(), strict=True):
-            said[i] = bundle.text(row)
+            said[i] = architecture.text(row)
     return said
 
 
-def stock_hypotheses(bundle: Architecture, rows: list[tuple[str, str, np.ndarray]]) -> list[str]:
+def stock_hypotheses(architecture: Architecture, rows: list[tuple[str, str, np.ndarray]]) -> list[str]:
     """Transcripts by stock transformers at 30 s, from the saved folder."""
     with tempfile.TemporaryDirectory() as folder:
-        bundle.model.save_pretrained(folder)
-        bundle.processor.save_pretrained(folder)
+        architecture.model.save_pretrained(folder)
+        architecture.processor.save_pretrained(folder)
         model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
         processor = WhisperProcessor.from_pretrained(folder)
     said = []
@@ -348,12 +350,12 @@ def quality(steps: int, seeds: int) -> dict[str, Any]:
     for seed in range(seeds):
         row: dict[str, float] = {}
         for context in ("full", "trimmed"):
-            bundle = small_bundle(context, seed, rows)
+            architecture = small_architecture(context, seed, rows)
             started = time.perf_counter()
-            train(bundle, rows, steps, seed)
+            train(architecture, rows, steps, seed)
             row[f"{context}_seconds"] = time.perf_counter() - started
-            row[context] = word_error_rate(references, our_hypotheses(bundle, test))
-        row["stock"] = word_error_rate(references, stock_hypotheses(bundle, test))
+            row[context] = word_error_rate(references, our_hypotheses(architecture, test))
+        row["stock"] = word_error_rate(references, stock_hypotheses(architecture, test))
         results.append(row)
         print(
             f"{seed:<6}{row['full']:>12.1f}{row['trimmed']:>13.1f}{row['stock']:>13.1f}"

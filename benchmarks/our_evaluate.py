@@ -23,8 +23,8 @@ def main() -> None:
 
     quiet()
     trained = load_trained(args.model)
-    collate = replace(trained.bundle.collate, context=args.context)
-    trained = replace(trained, bundle=replace(trained.bundle, collate=collate))
+    collate = replace(trained.architecture.collate, context=args.context)
+    trained = replace(trained, architecture=replace(trained.architecture, collate=collate))
     how = decoding(trained, DecoderOptions())
     how = replace(how, asked=replace(how.asked, max_new_tokens=args.max_new_tokens))
     started = time.perf_counter()
@@ -35,7 +35,7 @@ def main() -> None:
     generated = time.perf_counter()
     evaluation = evaluate(predictions.examples, predictions.hypotheses, meta={})
     done = time.perf_counter()
-    said: dict[str, list[str]] = {task: [] for task in trained.bundle.tasks}
+    said: dict[str, list[str]] = {task: [] for task in trained.architecture.tasks}
     for found in predictions.hypotheses:
         said[found.task].append(found.text)
     report = {

@@ -73,8 +73,8 @@ def held_out_loss(run: Any) -> float:
     from training.models.architecture import DecodeOptions
 
     rows = open_split(run.config, "dev")
-    dataset, _ = usable(run.config, run.bundle, rows, "dev")
-    return float(predict(run.bundle, dataset, options=DecodeOptions(max_new_tokens=1)).loss)
+    dataset, _ = usable(run.config, run.architecture, rows, "dev")
+    return float(predict(run.architecture, dataset, options=DecodeOptions(max_new_tokens=1)).loss)
 
 
 if __name__ == "__main__":

@@ -148,8 +148,8 @@ def once(path: Path) -> common.Figures:
         manifest = load_manifest(path)
     found["python_objects"] = sys.getallocatedblocks() - blocks
     with measured(found, "vocabulary"):
-        bundle = small_bundle(manifest)
-    dataset = SpeechDataset(manifest, bundle.encode, bundle.sample_rate)
+        architecture = small_architecture(manifest)
+    dataset = SpeechDataset(manifest, architecture.encode, architecture.sample_rate)
     with measured(found, "sampler"):
         sampler = DurationBatchSampler(dataset.durations, max_seconds=BATCH_SECONDS)
     with measured(found, "first"):
@@ -157,7 +157,7 @@ def once(path: Path) -> common.Figures:
     found["start_seconds"] = sum(
         found[f"{part}_seconds"] for part in ("load", "vocabulary", "sampler", "first")
     )
-    found["step_seconds"] = step_seconds(dataset, sampler, bundle)
+    found["step_seconds"] = step_seconds(dataset, sampler, architecture)
     sampler.set_epoch(1)
     with measured(found, "epoch"):
         epoch = iter(sampler)
@@ -188,7 +188,7 @@ def measured(found: common.Figures, name: str) -> Iterator[None]:
     found[f"{name}_mb"] = (process.memory_info().rss - held) / 1e6
 
 
-def small_bundle(manifest: Any) -> Any:
+def small_architecture(manifest: Any) -> Any:
     """A CTC model of some thousand weights, its vocabulary the characters of the manifest."""
     from training.models.architecture import BuildContext
     from training.models.lookup import load
@@ -199,13 +199,13 @@ def small_bundle(manifest: Any) -> Any:
     return module.build(options, BuildContext(texts=manifest.texts))
 
 
-def step_seconds(dataset: Any, sampler: Any, bundle: Any) -> float:
+def step_seconds(dataset: Any, sampler: Any, architecture: Any) -> float:
     """Seconds a batch, in this process, after the first one."""
     from torch.utils.data import DataLoader
 
     from training.data.sampler import Supervised
 
-    loader = iter(DataLoader(Supervised(dataset), batch_sampler=sampler, collate_fn=bundle.collate))
+    loader = iter(DataLoader(Supervised(dataset), batch_sampler=sampler, collate_fn=architecture.collate))
     next(loader)
     started = time.perf_counter()
     done = sum(1 for _ in itertools.islice(loader, STEPS))

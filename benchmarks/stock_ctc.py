@@ -89,13 +89,13 @@ def train(run: Run, recipe: Recipe, clock: EvaluationClock, *, stock_log_mels: b
     ``stock_log_mels``: normalised by band, as transformers' extractor has them, in the place of the configuration's.
     """
     datasets.disable_progress_bars()
-    run.bundle.model.middle_weight = 0.0
+    run.architecture.model.middle_weight = 0.0
     extractor = log_mels(run.config.model, stock_log_mels)
     run.folder.mkdir(parents=True, exist_ok=True)
     dev = mapped(run, "dev", extractor, recipe)  # a part of evaluation, which is not on the clock
     clock.start()
     trainer = InOrder(
-        model=run.bundle.model,
+        model=run.architecture.model,
         args=TrainingArguments(**arguments(run, recipe)),
         data_collator=collate,
         train_dataset=mapped(run, "train", extractor, recipe),
@@ -125,7 +125,7 @@ def mapped(run: Run, split: str, extractor: Any, recipe: Recipe) -> datasets.Dat
     )
     found = datasets.Dataset.from_list(rows).map(
         prepared,
-        fn_kwargs={"extractor": extractor, "tokenizer": run.bundle.processor.tokenizer},
+        fn_kwargs={"extractor": extractor, "tokenizer": run.architecture.processor.tokenizer},
         remove_columns=["audio", "text"],
         features=columns,
         cache_file_name=str(run.folder / f"{split}.arrow"),
@@ -214,7 +214,7 @@ def scores(run: Run, paths: np.ndarray) -> dict[str, float]:
     """What our trainer reports of the same hypotheses; paths ``[rows, frames]`` filled up with `IGNORED`."""
     dev = examples(run, "dev")
     filled = torch.from_numpy(np.where(paths == IGNORED, BLANK_ID, paths))
-    said = [run.bundle.text(collapsed(path).tolist()) for path in filled]
+    said = [run.architecture.text(collapsed(path).tolist()) for path in filled]
     return corpus_scores(
         dev, [Hypothesis(id=one.id, task=TRANSCRIBE, text=text) for one, text in zip(dev, said, strict=True)]
     )

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from common import Figures, Round, command_line, count, finish, gap, in_turns, ratio, table, values
-from multitask_step import check, shipped_share, stock_of, tiny_bundle
+from multitask_step import check, shipped_share, stock_of, tiny_architecture
 from stock_recipe import TASKS
 from whisper_runs import WHISPERS, Clips, choose_clips, flags, make_model, run, step_rows
 
@@ -74,7 +74,7 @@ def arm(name: str, args: argparse.Namespace, clips: Clips, model: Path, work: Pa
 
 def report(args: argparse.Namespace, clips: Clips, rounds: Sequence[Round]) -> int:
     """Table, ratios behind the gate, JSON."""
-    full = tiny_bundle("full")
+    full = tiny_architecture("full")
     difference = check(full, stock_of(full))
     failures = gate(rounds, difference)
     share = shipped_share()

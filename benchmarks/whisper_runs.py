@@ -153,13 +153,13 @@ def make_model(folder: Path, clips: Clips, sizes: Mapping[str, Any], seed: int =
     options = module.Options(
         sizes={**config, "dropout": 0.0, "vocab_size": 1000}, language=rows[0]["language"]
     )
-    bundle = module.build(options, BuildContext(texts=lambda: iter(texts), seed=seed))
-    bundle.model.resize_token_embeddings(vocabulary, mean_resizing=False)
-    stock = WhisperForConditionalGeneration(bundle.model.config)
-    stock.load_state_dict(bundle.model.state_dict())
-    stock.generation_config = bundle.model.generation_config
+    architecture = module.build(options, BuildContext(texts=lambda: iter(texts), seed=seed))
+    architecture.model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    stock = WhisperForConditionalGeneration(architecture.model.config)
+    stock.load_state_dict(architecture.model.state_dict())
+    stock.generation_config = architecture.model.generation_config
     stock.save_pretrained(folder)
-    bundle.processor.save_pretrained(folder)
+    architecture.processor.save_pretrained(folder)
     return folder
 
 

@@ -133,24 +133,24 @@ def test_two_processes_give_the_losses_of_one_with_an_uneven_last_batch(tmp_path
         assert tiny_project.losses(two)[step] == pytest.approx(loss, rel=2e-5), step
 
 
-def test_two_processes_thaw_the_encoder_together(tmp_path):
-    """Frozen parameters reach no gradient bucket until they thaw; then both ranks must average them."""
+def test_two_processes_unfreeze_the_encoder_together(tmp_path):
+    """Frozen parameters reach no gradient bucket until they unfreeze; then both ranks must average them."""
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
-    thaws = (
+    unfreezes = (
         "training.freeze_encoder_epochs=1",
         "training.gradient_checkpointing=true",
         "training.num_train_epochs=3",
         "training.max_steps=-1",
     )
     alone = tiny_project.train(
-        tiny_project.make(one, dropout=0.0, clips=8), *thaws, "training.gradient_accumulation_steps=2"
+        tiny_project.make(one, dropout=0.0, clips=8), *unfreezes, "training.gradient_accumulation_steps=2"
     )
     assert alone.returncode == 0, alone.stderr
-    spread = tiny_project.train(tiny_project.make(two, dropout=0.0, clips=8), *thaws, ranks=2)
+    spread = tiny_project.train(tiny_project.make(two, dropout=0.0, clips=8), *unfreezes, ranks=2)
     assert spread.returncode == 0, spread.stderr
-    assert "thaw after 1 epochs" in spread.stdout
+    assert "unfreeze after 1 epochs" in spread.stdout
     assert tiny_project.losses(two) == pytest.approx(tiny_project.losses(one), rel=2e-5)
 
 

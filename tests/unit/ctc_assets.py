@@ -52,14 +52,15 @@ def noise(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.float32)
 
 
-def rows(bundle: Architecture, lengths: tuple[float, ...] = (0.8, 1.33, 1.0)) -> list[dict[str, Any]]:
+def rows(architecture: Architecture, lengths: tuple[float, ...] = (0.8, 1.33, 1.0)) -> list[dict[str, Any]]:
     """Encoded clips of these lengths, with the texts in turn."""
     return [
-        bundle.encode(example(f"u{i}", n, TEXTS[i % len(TEXTS)]), noise(n, i)) for i, n in enumerate(lengths)
+        architecture.encode(example(f"u{i}", n, TEXTS[i % len(TEXTS)]), noise(n, i))
+        for i, n in enumerate(lengths)
     ]
 
 
-def saved(bundle: Architecture, folder: Path) -> Path:
-    bundle.model.save_pretrained(folder)
-    bundle.processor.save_pretrained(folder)
+def saved(architecture: Architecture, folder: Path) -> Path:
+    architecture.model.save_pretrained(folder)
+    architecture.processor.save_pretrained(folder)
     return folder

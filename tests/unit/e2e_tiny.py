@@ -77,9 +77,9 @@ def clip(i: int = 0, seconds: float = 1.0) -> np.ndarray:
     return (0.1 * wave).astype(np.float32)
 
 
-def batch(bundle: Architecture, seconds: tuple[float, ...] = (1.5, 0.9)) -> dict[str, Any]:
+def batch(architecture: Architecture, seconds: tuple[float, ...] = (1.5, 0.9)) -> dict[str, Any]:
     """Utterances 0, 1, … of these lengths, collated."""
-    return bundle.collate([bundle.encode(example(i), clip(i, s)) for i, s in enumerate(seconds)])
+    return architecture.collate([architecture.encode(example(i), clip(i, s)) for i, s in enumerate(seconds)])
 
 
 def inputs(batch: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -160,9 +160,12 @@ def project(folder: Path, texts: tuple[str, ...] = ("ha no", "ba", "xin", "la la
         }
         for i, text in enumerate(texts)
     ]
-    bundle = tiny(texts=texts)
+    architecture = tiny(texts=texts)
     return SpeechDataset(
-        load_manifest(manifest(folder / "m.tsv", rows)), bundle.encode, RATE, augment=augment(**EVERYTHING)
+        load_manifest(manifest(folder / "m.tsv", rows)),
+        architecture.encode,
+        RATE,
+        augment=augment(**EVERYTHING),
     )
 
 
@@ -226,13 +229,13 @@ def test_all_changes_may_wait_for_some_epochs_and_joined_clips_on_their_own(tmp_
     np.testing.assert_array_equal(data.drawn((2, 0), 1)["input_features"], plain)
     assert any(not np.array_equal(data.drawn((2, 0), epoch)["input_features"], plain) for epoch in (2, 3, 4))
     waits = config_from({}, ["augmentation={after_epochs: 3, join: {prob: 1.0, after_epochs: 1}}"])
-    assert joining(waits).after == 1 and waits.augmentation.harder_after == {"join.after_epochs": 1}
+    assert joining(waits).after == 1 and waits.augmentation.starting_later == {"join.after_epochs": 1}
     waits = config_from({}, ["augmentation={after_epochs: 3, volume: {prob: 0.1}, join: {prob: 1.0}}"])
-    assert joining(waits).after == 0 and waits.augmentation.harder_after == {"after_epochs": 3}
+    assert joining(waits).after == 0 and waits.augmentation.starting_later == {"after_epochs": 3}
     assert (
         config_from(
             {}, ["augmentation={enabled: false, after_epochs: 3, volume: {prob: 1}}"]
-        ).augmentation.harder_after
+        ).augmentation.starting_later
         == {}
     )
 

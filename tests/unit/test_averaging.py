@@ -10,7 +10,7 @@ from ctc_assets import TEXTS, options
 from safetensors.torch import load_file, save_file
 from trainer_assets import losses, make_trainer, weights
 
-from training.engine.averaging import RAW, MovingAverage, mean_weights, settle
+from training.engine.averaging import RAW, MovingAverage, keep_better, mean_weights
 from training.models.architecture import BuildContext
 from training.models.ctc.build import Ctc
 
@@ -21,7 +21,7 @@ def make(folder, *, dropout: float = 0.1, **changes):
         options("transformer", dropout=dropout),
         BuildContext(texts=lambda: [("transcribe", "vi", text) for text in (*TEXTS, words)]),
     )
-    return make_trainer(folder, bundle=built, **changes)
+    return make_trainer(folder, architecture=built, **changes)
 
 
 def test_the_average_is_the_sum_with_falling_weights():
@@ -105,7 +105,7 @@ def test_the_mean_is_kept_only_where_it_is_no_worse(tmp_path, score, greater, st
         {"weight": torch.full((1, 1), 7.0), "bias": torch.zeros(1)}, tmp_path / "c" / "model.safetensors"
     )
     before = model.weight.item()
-    found = settle(model, [tmp_path / "c"], lambda: score, 0.2, greater_is_better=greater)
+    found = keep_better(model, [tmp_path / "c"], lambda: score, 0.2, greater_is_better=greater)
     assert found == (stays, score)
     assert model.weight.item() == (7.0 if stays else before)
 

@@ -213,7 +213,7 @@ def test_the_decoding_that_matters(tmp_path: Path) -> None:
 
     arpa = tmp_path / "a.arpa"
     arpa.write_text("one")
-    frames, text = (recogniser(ctc=ctc).bundle for ctc in (True, False))
+    frames, text = (recogniser(ctc=ctc).architecture for ctc in (True, False))
     assert DecoderOptions(lm_weight=0.1).identity(frames) == {"beam_width": 1, "search": "own"}
     assert DecoderOptions(beam_width=3).identity(text) == {"beam_width": 3}
     with_model = DecoderOptions(lm=arpa).identity(frames)

@@ -15,8 +15,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from training.base.errors import Lines, handled
 from training.engine.callbacks import (
+    AugmentationStartCallback,
     ConvergenceMonitorCallback,
-    HarderClipsCallback,
     HypothesisCallback,
     StopSignalCallback,
 )
@@ -94,7 +94,7 @@ def test_a_second_signal_ends_at_once() -> None:
 def test_harder_clips_are_announced_and_the_monitor_starts_anew_with_them(
     tmp_path: Path, said: list[str]
 ) -> None:
-    told = HarderClipsCallback("after_epochs", 2)
+    told = AugmentationStartCallback("after_epochs", 2)
     monitor = ConvergenceMonitorCallback(patience=100, anew=(2,))
     state, control = TrainerState(num_train_epochs=4), TrainerControl()
     told.on_train_begin(arguments(tmp_path), state, control)

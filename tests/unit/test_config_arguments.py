@@ -130,7 +130,7 @@ def test_trap_20_training_opens_the_selection_set_and_never_the_test_set(
         raise Opened
 
     monkeypatch.setattr(run, "open_split", lambda config, split: opened.append(split) or [])
-    monkeypatch.setattr(run, "build_bundle", stop)
+    monkeypatch.setattr(run, "build_architecture", stop)
     with pytest.raises(Opened):
         run.build(config())
     assert opened == ["train", "dev"]

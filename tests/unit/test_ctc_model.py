@@ -26,17 +26,17 @@ from training.models.ctc.processor import log_mel_extractor
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS)
 
 
-def output(bundle, features):
-    bundle.model.eval()
+def output(architecture, features):
+    architecture.model.eval()
     with torch.no_grad():
-        return bundle.model(**model_inputs(bundle.collate(features)))
+        return architecture.model(**model_inputs(architecture.collate(features)))
 
 
 @every_encoder
 def test_the_loss_is_ctc_over_the_real_frames_divided_by_the_items(encoder):
-    bundle = tiny(encoder)
-    features = rows(bundle)
-    batch, result = bundle.collate(features), output(bundle, features)
+    architecture = tiny(encoder)
+    features = rows(architecture)
+    batch, result = architecture.collate(features), output(architecture, features)
     wanted = 0.0
     for i, row in enumerate(features):
         labels = torch.tensor(row["labels"][TRANSCRIBE])
@@ -47,33 +47,34 @@ def test_the_loss_is_ctc_over_the_real_frames_divided_by_the_items(encoder):
     tokens = int((batch["labels"] != IGNORED).sum())
     assert tokens == sum(len(row["labels"][TRANSCRIBE]) for row in features)
     torch.testing.assert_close(result.loss, wanted / tokens)
-    given = bundle.model(**model_inputs(batch), num_items_in_batch=torch.tensor(7)).loss
+    given = architecture.model(**model_inputs(batch), num_items_in_batch=torch.tensor(7)).loss
     torch.testing.assert_close(given, wanted / 7)
 
 
 @every_encoder
 def test_trap_07_accumulated_losses_are_those_of_the_whole_batch(encoder):
     """Different numbers of tokens in each clip: a mean of batch means would differ."""
-    bundle = tiny(encoder)
-    features = rows(bundle)
+    architecture = tiny(encoder)
+    features = rows(architecture)
     items = sum(len(row["labels"][TRANSCRIBE]) for row in features)
-    bundle.model.eval()
+    architecture.model.eval()
     parts = [
-        bundle.model(**model_inputs(bundle.collate([row])), num_items_in_batch=items).loss for row in features
+        architecture.model(**model_inputs(architecture.collate([row])), num_items_in_batch=items).loss
+        for row in features
     ]
-    torch.testing.assert_close(sum(parts), output(bundle, features).loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sum(parts), output(architecture, features).loss, rtol=1e-5, atol=1e-5)
 
 
 @every_encoder
 def test_a_clip_gives_the_same_in_any_batch_and_as_many_frames_as_were_counted(encoder):
-    bundle = tiny(encoder)
-    features = rows(bundle)
-    together = bundle.frames.log_probs(bundle.model.eval(), bundle.collate(features))
+    architecture = tiny(encoder)
+    features = rows(architecture)
+    together = architecture.frames.log_probs(architecture.model.eval(), architecture.collate(features))
     for row, frames, seconds in zip(features, together, (0.8, 1.33, 1.0), strict=True):
-        (alone,) = bundle.frames.log_probs(bundle.model, bundle.collate([row]))
-        assert len(alone) == len(frames) == bundle.encode.frames.of(round(seconds * 16000))
+        (alone,) = architecture.frames.log_probs(architecture.model, architecture.collate([row]))
+        assert len(alone) == len(frames) == architecture.encode.frames.of(round(seconds * 16000))
         np.testing.assert_allclose(alone, frames, atol=1e-5)
-        assert len(frames) * bundle.frames.seconds_per_frame == pytest.approx(seconds, abs=0.05)
+        assert len(frames) * architecture.frames.seconds_per_frame == pytest.approx(seconds, abs=0.05)
         np.testing.assert_allclose(np.exp(frames).sum(axis=-1), 1.0, atol=1e-5)
 
 
@@ -84,15 +85,15 @@ log_mels = pytest.mark.parametrize("encoder", ["fastconformer", CONVOLUTIONS])
 @log_mels
 def test_silence_at_the_edges_is_that_of_a_clip_that_has_it(encoder, tmp_path):
     """Before and after every clip, remembered by the folder, counted in frames."""
-    bundle, bare = tiny(encoder, **SILENCE), tiny(encoder, feature_norm="peak")
+    architecture, bare = tiny(encoder, **SILENCE), tiny(encoder, feature_norm="peak")
     clip, quiet = noise(0.8), np.zeros(3200, np.float32)
-    features = bundle.encode(example(), clip)
+    features = architecture.encode(example(), clip)
     padded = bare.encode(example(), np.concatenate([quiet, clip, quiet]))
     np.testing.assert_array_equal(features["input_features"], padded["input_features"])
     assert features["seconds"] == 0.8
-    (frames,) = bundle.frames.log_probs(bundle.model.eval(), bundle.collate([features]))
-    assert len(frames) == bundle.encode.frames.of(len(clip)) == 60
-    again = load_trained(saved(bundle, tmp_path)).bundle
+    (frames,) = architecture.frames.log_probs(architecture.model.eval(), architecture.collate([features]))
+    assert len(frames) == architecture.encode.frames.of(len(clip)) == 60
+    again = load_trained(saved(architecture, tmp_path)).architecture
     for width in (1, 5):
         decoder = DecoderOptions(beam_width=width).decoder(again)
         words = decoder(frames).words
@@ -106,25 +107,25 @@ def test_silence_at_the_edges_is_that_of_a_clip_that_has_it(encoder, tmp_path):
 @log_mels
 def test_training_hears_clips_without_the_silence_that_use_adds(encoder):
     """A silence of always one length would be learnt as a sign; what training hears is drawn by ``shift``."""
-    bundle, bare = tiny(encoder, **SILENCE), tiny(encoder, feature_norm="peak")
+    architecture, bare = tiny(encoder, **SILENCE), tiny(encoder, feature_norm="peak")
     clip = noise(0.8)
-    taught = bundle.train_encode(example(), clip)
+    taught = architecture.train_encode(example(), clip)
     np.testing.assert_array_equal(taught["input_features"], bare.encode(example(), clip)["input_features"])
-    assert taught["labels"] == bundle.encode(example(), clip)["labels"] and bare.train_encode is None
+    assert taught["labels"] == architecture.encode(example(), clip)["labels"] and bare.train_encode is None
     tight = example(text="ha " * 16)
-    bundle.encode.check(tight, 0.8)
+    architecture.encode.check(tight, 0.8)
     with pytest.raises(ValueError, match="cannot align"):
-        bundle.train_encode.check(tight, 0.8)
+        architecture.train_encode.check(tight, 0.8)
 
 
 @log_mels
 @pytest.mark.parametrize("text", ["ha ha ha", "xin chào các bạn"])
 def test_the_shortest_clip_for_a_text_may_count_the_silence_around_it(encoder, text):
-    bundle = tiny(encoder, **SILENCE)
-    wanted = len(bundle.encode.tokenizer.encode(text)) + sum(a == b for a, b in pairwise(text))
-    shortest = bundle.encode.frames.samples(wanted)
-    assert bundle.encode.frames.of(shortest) == wanted or shortest == 160
-    bundle.encode.check(example(text=text), max(shortest, 320) / 16000)
+    architecture = tiny(encoder, **SILENCE)
+    wanted = len(architecture.encode.tokenizer.encode(text)) + sum(a == b for a, b in pairwise(text))
+    shortest = architecture.encode.frames.samples(wanted)
+    assert architecture.encode.frames.of(shortest) == wanted or shortest == 160
+    architecture.encode.check(example(text=text), max(shortest, 320) / 16000)
 
 
 def test_silence_at_the_edges_needs_a_norm_that_does_not_mind_it():
@@ -134,17 +135,18 @@ def test_silence_at_the_edges_needs_a_norm_that_does_not_mind_it():
 
 @every_encoder
 def test_generating_is_the_best_path_of_the_frames(encoder):
-    bundle = tiny(encoder)
-    batch = bundle.collate(rows(bundle))
+    architecture = tiny(encoder)
+    batch = architecture.collate(rows(architecture))
     with torch.no_grad():
-        states = bundle.model.eval()(**model_inputs(batch)).encoder_last_hidden_state
-        ids = bundle.generate(batch, states=states, max_new_tokens=3)[TRANSCRIBE]
-        assert torch.equal(ids, bundle.generate(batch)[TRANSCRIBE])
+        states = architecture.model.eval()(**model_inputs(batch)).encoder_last_hidden_state
+        ids = architecture.generate(batch, states=states, max_new_tokens=3)[TRANSCRIBE]
+        assert torch.equal(ids, architecture.generate(batch)[TRANSCRIBE])
     decoder = CtcDecoder(
-        CtcVocabulary(bundle.frames.tokens, bundle.frames.blank), bundle.frames.seconds_per_frame
+        CtcVocabulary(architecture.frames.tokens, architecture.frames.blank),
+        architecture.frames.seconds_per_frame,
     )
-    frames = bundle.frames.log_probs(bundle.model, batch)
-    assert [bundle.text(row) for row in ids.tolist()] == [decoder(one).text for one in frames]
+    frames = architecture.frames.log_probs(architecture.model, batch)
+    assert [architecture.text(row) for row in ids.tolist()] == [decoder(one).text for one in frames]
 
 
 def test_a_path_is_merged_before_its_blanks_go():
@@ -155,52 +157,54 @@ def test_a_path_is_merged_before_its_blanks_go():
 @every_encoder
 def test_trap_09_a_text_that_the_frames_cannot_hold_is_refused_by_name(encoder):
     """And its loss would be infinite, not hidden as zero."""
-    bundle = tiny(encoder)
+    architecture = tiny(encoder)
     long = "ha " * 100
     for refused in (
-        lambda: bundle.encode(example(text=long), noise(1.0)),
-        lambda: bundle.encode.check(example(text=long), 1.0),
+        lambda: architecture.encode(example(text=long), noise(1.0)),
+        lambda: architecture.encode.check(example(text=long), 1.0),
     ):
         with pytest.raises(ValueError, match=r"CTC cannot align \d+ tokens \(needs \d+ frames\) with \d+"):
             refused()
-    fits = bundle.encode(example(text="ha"), noise(1.0))
-    fits["labels"] = {TRANSCRIBE: bundle.encode.tokenizer.encode(long)}
-    assert torch.isinf(output(bundle, [fits]).loss)
+    fits = architecture.encode(example(text="ha"), noise(1.0))
+    fits["labels"] = {TRANSCRIBE: architecture.encode.tokenizer.encode(long)}
+    assert torch.isinf(output(architecture, [fits]).loss)
 
 
 def test_the_last_text_that_fits_is_taken_and_has_a_finite_loss():
-    bundle = tiny(subsampling=4)
-    frames = bundle.encode.frames.of(16000)
-    features = bundle.encode(example(text="a" * ((frames + 1) // 2)), noise(1.0))
+    architecture = tiny(subsampling=4)
+    frames = architecture.encode.frames.of(16000)
+    features = architecture.encode(example(text="a" * ((frames + 1) // 2)), noise(1.0))
     assert len(features["labels"][TRANSCRIBE]) == (frames + 1) // 2
-    assert torch.isfinite(output(bundle, [features]).loss)
+    assert torch.isfinite(output(architecture, [features]).loss)
     with pytest.raises(ValueError, match="cannot align"):
-        bundle.encode(example(text="a" * ((frames + 1) // 2 + 1)), noise(1.0))
+        architecture.encode(example(text="a" * ((frames + 1) // 2 + 1)), noise(1.0))
 
 
 def test_texts_that_cannot_be_heard_and_clips_without_sound_are_refused():
-    bundle = tiny()
-    bundle.encode.check(example(text=None), 1.0)  # to be heard, not to be learnt from
+    architecture = tiny()
+    architecture.encode.check(example(text=None), 1.0)  # to be heard, not to be learnt from
     with pytest.raises(ValueError, match="nothing in the transcript can be heard"):
-        bundle.encode.check(example(text="?!"), 1.0)
+        architecture.encode.check(example(text="?!"), 1.0)
     with pytest.raises(ValueError, match="less than two frames"):
-        bundle.encode(example(text="a"), noise(0.015))
-    assert bundle.encode(example(text=None), noise(1.0))["labels"] == {TRANSCRIBE: []}
+        architecture.encode(example(text="a"), noise(0.015))
+    assert architecture.encode(example(text=None), noise(1.0))["labels"] == {TRANSCRIBE: []}
 
 
 def test_a_clip_without_text_adds_nothing_to_the_loss():
-    bundle = tiny()
-    features = rows(bundle)
-    silent = bundle.encode(example("silent", text=None), noise(1.1, 9))
-    torch.testing.assert_close(output(bundle, [*features, silent]).loss, output(bundle, features).loss)
+    architecture = tiny()
+    features = rows(architecture)
+    silent = architecture.encode(example("silent", text=None), noise(1.1, 9))
+    torch.testing.assert_close(
+        output(architecture, [*features, silent]).loss, output(architecture, features).loss
+    )
 
 
 def test_label_smoothing_draws_the_frames_to_equal_probabilities():
-    bundle = tiny()
-    features = rows(bundle)
-    plain = output(bundle, features)
-    bundle.model.label_smoothing = 0.25
-    smoothed = output(bundle, features).loss
+    architecture = tiny()
+    features = rows(architecture)
+    plain = output(architecture, features)
+    architecture.model.label_smoothing = 0.25
+    smoothed = output(architecture, features).loss
     tokens = sum(len(row["labels"][TRANSCRIBE]) for row in features)
     spread = sum(
         -frames[: int(n)].log_softmax(-1).mean(-1).sum()
@@ -212,8 +216,8 @@ def test_label_smoothing_draws_the_frames_to_equal_probabilities():
 @pytest.mark.parametrize("encoder", ["fastconformer", CONVOLUTIONS])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_share_of_the_training_loss_is_that_of_the_states_half_way_up(encoder, checkpointing):
-    bundle = tiny(encoder, num_encoder_layers=4, middle_weight=0.25)
-    model, batch = bundle.model, model_inputs(bundle.collate(rows(bundle)))
+    architecture = tiny(encoder, num_encoder_layers=4, middle_weight=0.25)
+    model, batch = architecture.model, model_inputs(architecture.collate(rows(architecture)))
     plain = model.eval()(**batch).loss
     model.encoder.layers, upper = model.encoder.layers[:2], model.encoder.layers[2:]
     middle = model(**batch).loss  # the same model with two layers: evaluation has the plain loss
@@ -243,35 +247,35 @@ def tones(*hertz: float) -> np.ndarray:
 @every_encoder
 def test_a_few_steps_on_one_clip_learn_it(encoder):
     torch.manual_seed(0)
-    bundle = tiny(encoder, d_model=32)
-    row = bundle.encode(example(text="ha no", seconds=1.0), tones(300, 700, 1500, 2500, 4000))
-    batch = model_inputs(bundle.collate([row]))
-    optimiser = torch.optim.AdamW(bundle.model.parameters(), lr=5e-3)
-    bundle.model.train()
+    architecture = tiny(encoder, d_model=32)
+    row = architecture.encode(example(text="ha no", seconds=1.0), tones(300, 700, 1500, 2500, 4000))
+    batch = model_inputs(architecture.collate([row]))
+    optimiser = torch.optim.AdamW(architecture.model.parameters(), lr=5e-3)
+    architecture.model.train()
     for _ in range(400):
-        loss = bundle.model(**batch).loss
+        loss = architecture.model(**batch).loss
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(bundle.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(architecture.model.parameters(), 1.0)
         optimiser.step()
         if loss < 0.05:
             break
-    ids = bundle.generate(bundle.collate([row]))[TRANSCRIBE]
-    assert bundle.text(ids[0].tolist()) == "ha no"
+    ids = architecture.generate(architecture.collate([row]))[TRANSCRIBE]
+    assert architecture.text(ids[0].tolist()) == "ha no"
 
 
 @pytest.mark.parametrize("encoder", [*ENCODERS, "batch"])
 def test_a_folder_gives_the_model_back_and_stock_transformers_takes_it(encoder, tmp_path):
     changed = {"conv_norm": "batch"} if encoder == "batch" else {}
     encoder = "fastconformer" if encoder == "batch" else encoder
-    bundle = tiny(encoder, **changed)
-    wanted = output(bundle, rows(bundle)).logits
-    again = Ctc.build(options(encoder, **changed), context((), source=saved(bundle, tmp_path)))
-    assert again.encode.tokenizer.tokens == bundle.encode.tokenizer.tokens
+    architecture = tiny(encoder, **changed)
+    wanted = output(architecture, rows(architecture)).logits
+    again = Ctc.build(options(encoder, **changed), context((), source=saved(architecture, tmp_path)))
+    assert again.encode.tokenizer.tokens == architecture.encode.tokenizer.tokens
     assert torch.equal(output(again, rows(again)).logits, wanted)
     if encoder == "wav2vec2" or changed:
         stock = AutoModelForCTC.from_pretrained(tmp_path).eval()
-        inputs = model_inputs(bundle.collate(rows(bundle)))
+        inputs = model_inputs(architecture.collate(rows(architecture)))
         inputs.pop("labels")
         with torch.no_grad():
             torch.testing.assert_close(stock(**inputs).logits, wanted, rtol=1e-4, atol=1e-5)
@@ -405,10 +409,10 @@ def test_fine_tuning_takes_the_dropout_that_is_named(encoder, tmp_path):
 def test_every_adapter_of_lora_learns(encoder):
     from training.engine.freezing import apply
 
-    bundle = tiny(encoder)
-    model, _ = apply(bundle, mode="lora")
+    architecture = tiny(encoder)
+    model, _ = apply(architecture, mode="lora")
     model.train()
-    model(**model_inputs(bundle.collate(rows(bundle)))).loss.backward()
+    model(**model_inputs(architecture.collate(rows(architecture)))).loss.backward()
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     assert any("lora_A" in name for name in trained)
     assert [name for name, value in trained.items() if value.grad is None] == []
@@ -438,9 +442,9 @@ def test_impossible_sizes_are_the_users_mistake():
 def test_groups_name_parameters_that_are_there(encoder):
     from training.engine.freezing import apply
 
-    bundle = tiny(encoder)
-    _, plan = apply(bundle, freeze_encoder=True, freeze_feature_encoder=True)
-    left = {name for name, value in bundle.model.named_parameters() if value.requires_grad}
+    architecture = tiny(encoder)
+    _, plan = apply(architecture, freeze_encoder=True, freeze_feature_encoder=True)
+    left = {name for name, value in architecture.model.named_parameters() if value.requires_grad}
     head = "lm_head" if encoder == "wav2vec2" else "ctc_head"
     assert left == {f"{head}.weight", f"{head}.bias"}
     assert plan.frozen

@@ -167,8 +167,8 @@ def test_the_teacher_hears_and_aligns_from_the_same_frames() -> None:
     from training.decoding.ctc_decoding import CtcDecoder
     from training.decoding.ctc_vocabulary import CtcVocabulary
 
-    bundle = tiny("fastconformer")
-    teacher = CtcTeacher(bundle)
+    architecture = tiny("fastconformer")
+    teacher = CtcTeacher(architecture)
     from ctc_assets import example, noise
 
     clips = [Clip(example(f"u{i}", 1.0 + i), noise(1.0 + i, i)) for i in range(2)]
@@ -181,22 +181,25 @@ def test_the_teacher_hears_and_aligns_from_the_same_frames() -> None:
         assert all(0 <= word.start < word.end <= clip.example.duration + 0.02 for word in timed.words)
         assert all(0 < word.confidence <= 1 for word in timed.words)
         assert not math.isnan(sum(word.confidence for word in timed.words))
-    assert bundle.frames is not None
-    rows = [bundle.encode(clip.example, clip.waveform) for clip in clips[:2]]
-    decoder = CtcDecoder(CtcVocabulary(bundle.frames.tokens), bundle.frames.seconds_per_frame)
-    heard = [decoder(frames).text for frames in bundle.frames.log_probs(bundle.model, bundle.collate(rows))]
+    assert architecture.frames is not None
+    rows = [architecture.encode(clip.example, clip.waveform) for clip in clips[:2]]
+    decoder = CtcDecoder(CtcVocabulary(architecture.frames.tokens), architecture.frames.seconds_per_frame)
+    heard = [
+        decoder(frames).text
+        for frames in architecture.frames.log_probs(architecture.model, architecture.collate(rows))
+    ]
     assert [timed.heard for timed in found[:2]] == heard
 
 
 def test_a_loaded_models_align_gives_the_same_times_and_none_for_what_cannot_be_spelled() -> None:
     from ctc_assets import example, noise
 
-    bundle = tiny("fastconformer")
-    assert bundle.frames is not None
-    rows = [bundle.encode(example(f"u{i}", 1.0 + i), noise(1.0 + i, i)) for i in range(2)]
-    batch = bundle.collate(rows)
+    architecture = tiny("fastconformer")
+    assert architecture.frames is not None
+    rows = [architecture.encode(example(f"u{i}", 1.0 + i), noise(1.0 + i, i)) for i in range(2)]
+    batch = architecture.collate(rows)
     text = example("u", 1.0).texts["transcribe"]
-    found = CtcAligner(bundle.frames)(bundle.model, batch, [text, "漢字"])
-    frames = bundle.frames.log_probs(bundle.model, batch)[0]
-    assert found == [align_words(frames, text, bundle.frames), ()]
+    found = CtcAligner(architecture.frames)(architecture.model, batch, [text, "漢字"])
+    frames = architecture.frames.log_probs(architecture.model, batch)[0]
+    assert found == [align_words(frames, text, architecture.frames), ()]
     assert [word.text for word in found[0]] == text.split()

@@ -250,9 +250,9 @@ def test_a_split_that_can_all_be_used_is_not_copied(tmp_path: Path) -> None:
         audio=SimpleNamespace(max_length_seconds=30.0),
         dataloader=SimpleNamespace(num_workers=0),
     )
-    bundle: Any = SimpleNamespace(encode=encode, train_encode=None, sample_rate=RATE)
+    architecture: Any = SimpleNamespace(encode=encode, train_encode=None, sample_rate=RATE)
     whole = load_manifest(manifest(tmp_path / "whole.tsv", rows))
-    assert usable(settings, bundle, whole, "train")[0].manifest is whole  # type: ignore[arg-type]
+    assert usable(settings, architecture, whole, "train")[0].manifest is whole  # type: ignore[arg-type]
     part = load_manifest(manifest(tmp_path / "part.tsv", [*rows, row(tmp_path, "c", 1.0, text="")]))
-    chosen, ledger = usable(settings, bundle, part, "train")  # type: ignore[arg-type]
+    chosen, ledger = usable(settings, architecture, part, "train")  # type: ignore[arg-type]
     assert chosen.manifest.ids == ["a", "b"] and len(ledger) == 1

@@ -56,51 +56,51 @@ def spoken(name: str, domain: str | None, seconds: float = 1.0, text: str | None
     return replace(example(name, seconds, **texts), domain=domain)
 
 
-def features(bundle: Architecture, *domains: str | None) -> list[dict[str, Any]]:
-    return [bundle.encode(spoken(f"u{i}", domain), noise(1.0, i)) for i, domain in enumerate(domains)]
+def features(architecture: Architecture, *domains: str | None) -> list[dict[str, Any]]:
+    return [architecture.encode(spoken(f"u{i}", domain), noise(1.0, i)) for i, domain in enumerate(domains)]
 
 
-def ids(bundle: Architecture, *tokens: str) -> list[int]:
-    return bundle.processor.tokenizer.convert_tokens_to_ids(list(tokens))
+def ids(architecture: Architecture, *tokens: str) -> list[int]:
+    return architecture.processor.tokenizer.convert_tokens_to_ids(list(tokens))
 
 
-def prompt(bundle: Architecture, domain: str) -> list[int]:
-    return ids(bundle, "<|vi|>", "<|transcribe|>", f"<|domain:{domain}|>", "<|notimestamps|>")
+def prompt(architecture: Architecture, domain: str) -> list[int]:
+    return ids(architecture, "<|vi|>", "<|transcribe|>", f"<|domain:{domain}|>", "<|notimestamps|>")
 
 
-def text_ids(bundle: Architecture) -> list[int]:
-    return bundle.processor.tokenizer(f" {TRANSCRIPT}", add_special_tokens=False).input_ids
+def text_ids(architecture: Architecture) -> list[int]:
+    return architecture.processor.tokenizer(f" {TRANSCRIPT}", add_special_tokens=False).input_ids
 
 
 def test_trap_03_whole_tensors_the_domain_stands_in_each_rows_prompt_and_is_a_label():
-    bundle = tiny()
-    start, end = ids(bundle, "<|startoftranscript|>", "<|endoftext|>")
-    batch = bundle.collate(features(bundle, "normal", "dyslexic", None))
-    text, off = text_ids(bundle), IGNORED
+    architecture = tiny()
+    start, end = ids(architecture, "<|startoftranscript|>", "<|endoftext|>")
+    batch = architecture.collate(features(architecture, "normal", "dyslexic", None))
+    text, off = text_ids(architecture), IGNORED
     assert batch["prompt_length"] == 5
     for row, domain in enumerate(("normal", "dyslexic", "normal")):
-        given = prompt(bundle, domain)
+        given = prompt(architecture, domain)
         assert batch["decoder_input_ids"][row, 0].tolist() == [start, *given, *text]
         assert batch["labels"][row, 0].tolist() == [off, off, given[2], off, *text, end]
     assert "weights" not in batch
 
 
 def test_the_domain_is_no_label_where_it_is_not_to_be_learnt_or_nothing_is():
-    bundle = tiny(domain_supervised=False)
-    batch = bundle.collate(features(bundle, "dyslexic"))
+    architecture = tiny(domain_supervised=False)
+    batch = architecture.collate(features(architecture, "dyslexic"))
     assert batch["labels"][0, 0, :4].tolist() == [IGNORED] * 4
-    bundle = tiny()
-    silent = bundle.encode(spoken("s", "dyslexic", text=None), noise(1.0))
-    batch = bundle.collate([silent, *features(bundle, "normal")])
+    architecture = tiny()
+    silent = architecture.encode(spoken("s", "dyslexic", text=None), noise(1.0))
+    batch = architecture.collate([silent, *features(architecture, "normal")])
     assert batch["labels"][0].eq(IGNORED).all() and batch["labels"][1].ne(IGNORED).any()
 
 
 def test_utterances_of_no_domain_or_an_unknown_one_are_refused_by_name():
-    bundle = tiny(domain=None)
+    architecture = tiny(domain=None)
     with pytest.raises(ValueError, match="names no domain"):
-        features(bundle, None)
+        features(architecture, None)
     with pytest.raises(ValueError, match=r"domain 'child' is none of model.domains \(normal, dyslexic\)"):
-        bundle.encode.check(spoken("u", "child"), 1.0)
+        architecture.encode.check(spoken("u", "child"), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_more_blocks_than_there_are_is_said():
 
 
 def test_trap_05_tokens_are_added_out_of_reach_of_timestamps_and_weights_stay_tied():
-    bundle = tiny()
-    model, tokenizer = bundle.model, bundle.processor.tokenizer
-    tokens = ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS))
+    architecture = tiny()
+    model, tokenizer = architecture.model, architecture.processor.tokenizer
+    tokens = ids(architecture, *(f"<|domain:{name}|>" for name in DOMAINS))
     assert tokens == [len(tokenizer) - 2, len(tokenizer) - 1]
     assert tokenizer.all_special_ids[-1] not in tokens, (
         "Whisper's tokenizer takes what follows for timestamps"
@@ -140,22 +140,24 @@ def test_trap_05_tokens_are_added_out_of_reach_of_timestamps_and_weights_stay_ti
     assert model.config.vocab_size == len(model.proj_out.weight) == len(tokenizer)
     assert set(tokens) <= set(model.generation_config.suppress_tokens)
     assert (
-        tokenizer.decode([*prompt(bundle, "dyslexic"), *text_ids(bundle)], skip_special_tokens=True).strip()
+        tokenizer.decode(
+            [*prompt(architecture, "dyslexic"), *text_ids(architecture)], skip_special_tokens=True
+        ).strip()
         == TRANSCRIPT
     )
 
 
 def test_trap_05_a_padded_embedding_never_shrinks():
-    bundle = tiny()
-    model = bundle.model
+    architecture = tiny()
+    model = architecture.model
     model.resize_token_embeddings(model.config.vocab_size + 40)
     before = model.proj_out.weight.clone()
-    tokens = add_domains(model, bundle.processor, (*DOMAINS, "child"), "name")
+    tokens = add_domains(model, architecture.processor, (*DOMAINS, "child"), "name")
     assert len(model.proj_out.weight) == len(before)
-    assert tokens[2] == len(bundle.processor.tokenizer) - 1
+    assert tokens[2] == len(architecture.processor.tokenizer) - 1
     others = [row for row in range(len(before)) if row != tokens[2]]
     assert torch.equal(model.proj_out.weight[others], before[others])
-    pieces = bundle.processor.tokenizer(" child", add_special_tokens=False).input_ids
+    pieces = architecture.processor.tokenizer(" child", add_special_tokens=False).input_ids
     mean = before[pieces].mean(dim=0)
     assert (model.proj_out.weight[tokens[2]] - mean).norm() < 0.5 * mean.norm()
 
@@ -164,16 +166,16 @@ def test_trap_05_a_padded_embedding_never_shrinks():
 
 
 def test_a_prompt_may_be_the_other_domains_or_without_any():
-    bundle = tiny()
-    trained = Trained(bundle, None, "domain_whisper", None)
-    swapped = with_domain(trained, SWAP).bundle
-    assert swapped.encode.prompt(spoken("u", "normal"), "transcribe") == prompt(bundle, "dyslexic")
-    assert swapped.encode.prompt(spoken("u", "dyslexic"), "transcribe") == prompt(bundle, "normal")
-    fixed = with_domain(trained, "dyslexic").bundle
-    assert fixed.encode.prompt(spoken("u", None), "transcribe") == prompt(bundle, "dyslexic")
-    bare = with_domain(trained, NONE).bundle
+    architecture = tiny()
+    trained = Trained(architecture, None, "domain_whisper", None)
+    swapped = with_domain(trained, SWAP).architecture
+    assert swapped.encode.prompt(spoken("u", "normal"), "transcribe") == prompt(architecture, "dyslexic")
+    assert swapped.encode.prompt(spoken("u", "dyslexic"), "transcribe") == prompt(architecture, "normal")
+    fixed = with_domain(trained, "dyslexic").architecture
+    assert fixed.encode.prompt(spoken("u", None), "transcribe") == prompt(architecture, "dyslexic")
+    bare = with_domain(trained, NONE).architecture
     assert bare.encode.prompt(spoken("u", "normal"), "transcribe") == ids(
-        bundle, "<|vi|>", "<|transcribe|>", "<|notimestamps|>"
+        architecture, "<|vi|>", "<|transcribe|>", "<|notimestamps|>"
     )
     batch = bare.collate(features(bare, "normal", None))
     assert batch["prompt_length"] == 4 and batch["labels"][:, 0, 2].eq(IGNORED).all()
@@ -186,7 +188,7 @@ def test_a_recording_has_no_domain_of_its_own(asked):
     trained = Trained(tiny(domain=None), Path("run"), "domain_whisper", None)
     with pytest.raises(UserError, match=r"--domain normal, dyslexic, or auto"):
         Transcriber(trained, domain=asked)
-    assert Transcriber(trained, domain="auto").trained.bundle.encode.asked == AUTO
+    assert Transcriber(trained, domain="auto").trained.architecture.encode.asked == AUTO
     spoken_for = Trained(tiny(domain="normal"), Path("run"), "domain_whisper", None)
     Transcriber(spoken_for, domain=asked)
 
@@ -218,11 +220,11 @@ def test_what_a_model_cannot_be_asked_is_refused():
 
 
 def test_auto_is_the_domain_that_the_model_finds_likeliest_row_by_row():
-    bundle = tiny()
-    asked = with_domain(Trained(bundle, None, "domain_whisper", None), AUTO).bundle
+    architecture = tiny()
+    asked = with_domain(Trained(architecture, None, "domain_whisper", None), AUTO).architecture
     model = asked.model.eval()
     batch = asked.collate(features(asked, "normal", "dyslexic", "normal"))
-    tokens = ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS))
+    tokens = ids(architecture, *(f"<|domain:{name}|>" for name in DOMAINS))
     with torch.no_grad():
         states = model.encode(batch["input_features"])
         logits = model(
@@ -232,11 +234,11 @@ def test_auto_is_the_domain_that_the_model_finds_likeliest_row_by_row():
     heard = asked.domains.predict(model, batch)
     assert heard.domains == wanted
     for row, domain in enumerate(wanted):
-        assert heard.batch["decoder_input_ids"][row, 0, 1:5].tolist() == prompt(bundle, domain)
-    told = bundle.collate(features(bundle, "normal"))
+        assert heard.batch["decoder_input_ids"][row, 0, 1:5].tolist() == prompt(architecture, domain)
+    told = architecture.collate(features(architecture, "normal"))
     assert (
-        bundle.domains.predict(model, told).domains == [None]
-        and bundle.domains.predict(model, told).batch is told
+        architecture.domains.predict(model, told).domains == [None]
+        and architecture.domains.predict(model, told).batch is told
     )
 
 
@@ -247,9 +249,9 @@ def sound(domain: str | None) -> np.ndarray:
 
 
 class Utterances(torch.utils.data.Dataset[Any]):
-    def __init__(self, bundle: Architecture, domains: tuple[str, ...]) -> None:
+    def __init__(self, architecture: Architecture, domains: tuple[str, ...]) -> None:
         self.manifest = [spoken(f"u{i}", domain) for i, domain in enumerate(domains)]
-        self.rows = [bundle.encode(row, sound(row.domain)) for row in self.manifest]
+        self.rows = [architecture.encode(row, sound(row.domain)) for row in self.manifest]
         self.durations = np.ones(len(self.rows), np.float32)
 
     def __len__(self) -> int:
@@ -260,18 +262,18 @@ class Utterances(torch.utils.data.Dataset[Any]):
 
 
 def fit(
-    bundle: Architecture, folder: Any, steps: int, mode: str = "all", rate: float = 3e-3, **more: Any
+    architecture: Architecture, folder: Any, steps: int, mode: str = "all", rate: float = 3e-3, **more: Any
 ) -> SpeechTrainer:
     set_seed(1)
-    model, plan = trainable.apply(bundle, mode=mode)
+    model, plan = trainable.apply(architecture, mode=mode)
     trainer = SpeechTrainer(
-        bundle=bundle,
+        architecture=architecture,
         model=model,
         args=Seq2SeqTrainingArguments(
             output_dir=str(folder), max_steps=steps, learning_rate=rate, weight_decay=0.5, report_to=[],
             use_cpu=True, remove_unused_columns=False, disable_tqdm=True, save_strategy="no", logging_steps=1,
         ),
-        train_dataset=more.pop("data", None) or Utterances(bundle, ("normal", "dyslexic") * 2),
+        train_dataset=more.pop("data", None) or Utterances(architecture, ("normal", "dyslexic") * 2),
         eval_dataset=None,
         policy=BatchPolicy(batch_size=4, eval_seconds=8.0),
         score=None,
@@ -284,24 +286,24 @@ def fit(
 class Conventions(Utterances):
     """The same sound twice, in two domains with two texts: the token alone can tell which is wanted."""
 
-    def __init__(self, bundle: Architecture) -> None:
-        super().__init__(bundle, ())
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture, ())
         for domain, text in (("normal", "Xin chào"), ("dyslexic", "meeting nhé")):
             self.manifest.append(spoken(domain, domain, text=text))
-            self.rows.append(bundle.encode(self.manifest[-1], noise(1.0, 5)))
+            self.rows.append(architecture.encode(self.manifest[-1], noise(1.0, 5)))
         self.durations = np.ones(2, np.float32)
 
 
 def test_trap_03_the_token_alone_decides_between_two_texts_of_one_sound(tmp_path):
-    bundle = tiny(domain_supervised=False)
-    data = Conventions(bundle)
-    fit(bundle, tmp_path, 60, data=data)
+    architecture = tiny(domain_supervised=False)
+    data = Conventions(architecture)
+    fit(architecture, tmp_path, 60, data=data)
     said = {
         p.example.id: p.hypotheses["transcribe"].text
-        for p in predict(bundle, data, with_loss=False).predictions
+        for p in predict(architecture, data, with_loss=False).predictions
     }
     assert said == {"normal": "Xin chào", "dyslexic": "meeting nhé"}
-    swapped = with_domain(Trained(bundle, None, "domain_whisper", None), SWAP).bundle
+    swapped = with_domain(Trained(architecture, None, "domain_whisper", None), SWAP).architecture
     other = Conventions(swapped)
     said = {
         p.example.id: p.hypotheses["transcribe"].text
@@ -311,9 +313,9 @@ def test_trap_03_the_token_alone_decides_between_two_texts_of_one_sound(tmp_path
 
 
 def test_a_model_that_learnt_the_domains_says_which_it_hears(tmp_path):
-    bundle = tiny()
-    fit(bundle, tmp_path, 60, rate=1e-2)
-    asked = with_domain(Trained(bundle, None, "domain_whisper", None), AUTO).bundle
+    architecture = tiny()
+    fit(architecture, tmp_path, 60, rate=1e-2)
+    asked = with_domain(Trained(architecture, None, "domain_whisper", None), AUTO).architecture
     data = Utterances(asked, ("normal", "dyslexic"))
     found = predict(asked, data, with_loss=False).predictions
     assert [p.hypotheses["transcribe"].domain for p in found] == ["normal", "dyslexic"]
@@ -321,31 +323,31 @@ def test_a_model_that_learnt_the_domains_says_which_it_hears(tmp_path):
 
 
 def test_weights_of_domains_multiply_their_losses():
-    bundle, plain = tiny(domain_weights={"dyslexic": 3.0}), tiny()
-    rows = features(bundle, "normal", "dyslexic")
-    batch = bundle.collate(rows)
+    architecture, plain = tiny(domain_weights={"dyslexic": 3.0}), tiny()
+    rows = features(architecture, "normal", "dyslexic")
+    batch = architecture.collate(rows)
     assert batch["weights"].tolist() == [1.0, 3.0]
-    bundle.model.eval()
+    architecture.model.eval()
     one, two = (
-        bundle.model(**model_inputs(plain.collate([row])), num_items_in_batch=10).loss for row in rows
+        architecture.model(**model_inputs(plain.collate([row])), num_items_in_batch=10).loss for row in rows
     )
-    both = bundle.model(**model_inputs(batch), num_items_in_batch=10).loss
+    both = architecture.model(**model_inputs(batch), num_items_in_batch=10).loss
     torch.testing.assert_close(both, one + 3 * two)
 
 
 # What learns
 
 
-def parameters(bundle: Architecture) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in bundle.model.named_parameters()}
+def parameters(architecture: Architecture) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in architecture.model.named_parameters()}
 
 
 def test_blocks_change_exactly_what_the_guide_unfreezes(tmp_path):
     """The last blocks (of the decoder attention and MLP alone) and the rows of the domains' tokens; weight decay on."""
-    bundle = tiny()
-    before = parameters(bundle)
-    trainer = fit(bundle, tmp_path, 3, mode="blocks")
-    after = parameters(bundle)
+    architecture = tiny()
+    before = parameters(architecture)
+    trainer = fit(architecture, tmp_path, 3, mode="blocks")
+    after = parameters(architecture)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     kinds = ("self_attn", "encoder_attn", "fc1", "fc2")
     wanted = {
@@ -358,16 +360,16 @@ def test_blocks_change_exactly_what_the_guide_unfreezes(tmp_path):
     assert changed - {"model.decoder.embed_tokens.weight"} == wanted
     table = "model.decoder.embed_tokens.weight"
     rows = (before[table] != after[table]).any(dim=1).nonzero().flatten().tolist()
-    assert rows == ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS))
+    assert rows == ids(architecture, *(f"<|domain:{name}|>" for name in DOMAINS))
     assert trainer.bare_model.proj_out.weight is trainer.bare_model.model.decoder.embed_tokens.weight
 
 
 def test_the_table_counts_rows_that_learn():
-    bundle = tiny()
-    model, plan = trainable.apply(bundle, mode="blocks")
+    architecture = tiny()
+    model, plan = trainable.apply(architecture, mode="blocks")
     rows = {row.what: row for row in trainable.table(model, plan)}
     name = "model.decoder.embed_tokens.weight"
-    size, width = bundle.model.proj_out.weight.shape
+    size, width = architecture.model.proj_out.weight.shape
     assert rows[f"trainable: 2 of {size:,} rows of {name}"].parameters == 2 * width
     assert rows[f"frozen: the other rows of {name}"].parameters == (size - 2) * width
     assert sum(row.parameters for what, row in rows.items() if what != "total") == rows["total"].parameters
@@ -375,16 +377,16 @@ def test_the_table_counts_rows_that_learn():
 
 def test_adapters_go_to_the_same_blocks_and_the_tokens_learn_beside_them(tmp_path):
     pytest.importorskip("peft")
-    bundle = tiny()
-    before = parameters(bundle)
-    trainer = fit(bundle, tmp_path, 3, mode="lora", rate=1e-2)
+    architecture = tiny()
+    before = parameters(architecture)
+    trainer = fit(architecture, tmp_path, 3, mode="lora", rate=1e-2)
     merged = trainable.merge(trainer.bare_model)
     after = dict(merged.named_parameters())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     table = "model.decoder.embed_tokens.weight"
     assert changed and all(".layers.1." in name for name in changed - {table})
     rows = (before[table] != after[table]).any(dim=1).nonzero().flatten().tolist()
-    assert rows == ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS))
+    assert rows == ids(architecture, *(f"<|domain:{name}|>" for name in DOMAINS))
     assert merged.proj_out.weight is merged.model.decoder.embed_tokens.weight, "trap 5: still tied"
 
 
@@ -392,15 +394,15 @@ def test_adapters_go_to_the_same_blocks_and_the_tokens_learn_beside_them(tmp_pat
 
 
 def test_the_folder_is_stock_whispers_and_ours(tmp_path):
-    bundle = tiny()
-    bundle.model.save_pretrained(tmp_path)
-    bundle.processor.save_pretrained(tmp_path)
+    architecture = tiny()
+    architecture.model.save_pretrained(tmp_path)
+    architecture.processor.save_pretrained(tmp_path)
     again = load_trained(tmp_path)
     assert again.model_type == "domain_whisper"
     row = spoken("u", "dyslexic")
     np.testing.assert_array_equal(
-        again.bundle.encode(row, noise(1.0))["labels"]["transcribe"],
-        bundle.encode(row, noise(1.0))["labels"]["transcribe"],
+        again.architecture.encode(row, noise(1.0))["labels"]["transcribe"],
+        architecture.encode(row, noise(1.0))["labels"]["transcribe"],
     )
     stock, processor = (
         AutoModelForSpeechSeq2Seq.from_pretrained(tmp_path),
@@ -409,23 +411,23 @@ def test_the_folder_is_stock_whispers_and_ours(tmp_path):
     assert type(stock).__name__ == "WhisperForConditionalGeneration"
     start = [
         *processor.tokenizer.convert_tokens_to_ids(["<|startoftranscript|>"]),
-        *prompt(bundle, "dyslexic"),
+        *prompt(architecture, "dyslexic"),
     ]
     sound = processor(noise(1.0), sampling_rate=16000, return_tensors="pt").input_features
     said = stock.generate(sound, decoder_input_ids=torch.tensor([start]), max_new_tokens=6, num_beams=1)
     full = DataCollatorSpeechSeq2SeqDomain(tasks=("transcribe",), start_id=start[0], pad_id=0, context="full")
-    batch = full([bundle.encode(row, noise(1.0))])
-    ours = bundle.generate(batch, max_new_tokens=6, num_beams=1)["transcribe"][0]
+    batch = full([architecture.encode(row, noise(1.0))])
+    ours = architecture.generate(batch, max_new_tokens=6, num_beams=1)["transcribe"][0]
     tail = said[0].tolist()[-len(ours) :]
     assert tail == ours.tolist()
-    assert not set(tail) & set(ids(bundle, *(f"<|domain:{name}|>" for name in DOMAINS)))
+    assert not set(tail) & set(ids(architecture, *(f"<|domain:{name}|>" for name in DOMAINS)))
 
 
 def test_the_snippets_of_the_docs_transcribe_without_us(tmp_path):
     """Stock transformers alone: what we hear at 30 s; then on a trimmed context, which is not compared."""
-    bundle = tiny()
-    bundle.model.save_pretrained(tmp_path / "run")
-    bundle.processor.save_pretrained(tmp_path / "run")
+    architecture = tiny()
+    architecture.model.save_pretrained(tmp_path / "run")
+    architecture.processor.save_pretrained(tmp_path / "run")
     soundfile.write(tmp_path / "clip.wav", noise(1.0), 16000, subtype="FLOAT")
     page = (ROOT / "docs" / "domains.md").read_text(encoding="utf8")
     snippet = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
@@ -442,7 +444,7 @@ def test_the_snippets_of_the_docs_transcribe_without_us(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    row = bundle.encode(spoken("u", "dyslexic"), noise(1.0))
-    batch = replace(bundle.collate, context="full")([row])
-    ours = bundle.generate(batch, num_beams=1)["transcribe"][0]
-    assert done.stdout == f"{bundle.text(ours)}\n"
+    row = architecture.encode(spoken("u", "dyslexic"), noise(1.0))
+    batch = replace(architecture.collate, context="full")([row])
+    ours = architecture.generate(batch, num_beams=1)["transcribe"][0]
+    assert done.stdout == f"{architecture.text(ours)}\n"

@@ -167,14 +167,14 @@ def test_a_mistake_is_not_taken_for_weights_that_are_not_here(
     """The build by sizes alone would succeed, and the dry run call valid what the run then refuses."""
     values = config(folder).as_dict()
     values["model"] = {"type": "whisper", "name": "openai/whisper-tiny"}
-    build = runs.build_bundle
+    build = runs.build_architecture
 
     def refused(settings: Config, context: BuildContext) -> Architecture:
         if not context.meta:
             raise UserError("model.language: no such language")
         return build(settings, context)
 
-    monkeypatch.setattr(runs, "build_bundle", refused)
+    monkeypatch.setattr(runs, "build_architecture", refused)
     with pytest.raises(UserError, match="no such language"):
         said(config_from(values))
 

@@ -64,9 +64,9 @@ def from_public(public: dict[str, str], **changes: Any) -> Architecture:
     return E2E.build(Options(**{**public, "max_label_tokens": 64, **changes}), CONTEXT)
 
 
-def decode_logits(bundle: Architecture, ids: list[int], states: torch.Tensor) -> torch.Tensor:
+def decode_logits(architecture: Architecture, ids: list[int], states: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        decoder = bundle.model.eval().decoder
+        decoder = architecture.model.eval().decoder
         return decoder(input_ids=torch.tensor([ids]), encoder_hidden_states=states).logits[0]
 
 
@@ -124,9 +124,9 @@ def test_pretrained_weights_arrive_and_the_feature_extractor_needs_no_tokenizer(
     public: dict[str, str],
 ) -> None:
     """A decoder loaded on its own from a whole mBART would have random embeddings."""
-    bundle = from_public(public)
+    architecture = from_public(public)
     whole = MBartForConditionalGeneration.from_pretrained(public["decoder"])
-    decoder, rows = bundle.model.decoder, whole.config.vocab_size
+    decoder, rows = architecture.model.decoder, whole.config.vocab_size
     assert torch.equal(decoder.model.decoder.embed_tokens.weight[:rows], whole.model.shared.weight)
     assert decoder.lm_head.weight is decoder.model.decoder.embed_tokens.weight
     for name, weight in whole.model.decoder.named_parameters():
@@ -134,17 +134,17 @@ def test_pretrained_weights_arrive_and_the_feature_extractor_needs_no_tokenizer(
             assert torch.equal(decoder.model.decoder.get_parameter(name), weight), name
     encoder = Wav2Vec2ForPreTraining.from_pretrained(public["encoder"]).wav2vec2
     for name, weight in encoder.named_parameters():
-        assert torch.equal(bundle.model.encoder.get_parameter(name), weight), name
-    assert bundle.model.mask_encoder is True
+        assert torch.equal(architecture.model.encoder.get_parameter(name), weight), name
+    assert architecture.model.mask_encoder is True
 
 
 def test_a_pretrained_decoder_computes_what_the_whole_mbart_does(public: dict[str, str]) -> None:
-    bundle = from_public(public)
+    architecture = from_public(public)
     whole = MBartForConditionalGeneration.from_pretrained(public["decoder"]).eval()
     ids, states = [2, 30, 9, 12, 40], torch.randn(1, 7, 24)
     with torch.no_grad():
         expected = whole(decoder_input_ids=torch.tensor([ids]), encoder_outputs=(states,)).logits[0]
-    ours = decode_logits(bundle, ids, states)[:, : whole.config.vocab_size]
+    ours = decode_logits(architecture, ids, states)[:, : whole.config.vocab_size]
     torch.testing.assert_close(ours, expected)
 
 
@@ -153,10 +153,10 @@ def test_trap_30_the_encoders_mask_follows_its_feature_extractor(
 ) -> None:
     Wav2Vec2ForPreTraining.from_pretrained(public["encoder"]).save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(tmp_path)
-    bundle = from_public({**public, "encoder": str(tmp_path)})
-    assert bundle.model.mask_encoder is False
-    bundle.model.save_pretrained(tmp_path / "run")
-    bundle.processor.save_pretrained(tmp_path / "run")
+    architecture = from_public({**public, "encoder": str(tmp_path)})
+    assert architecture.model.mask_encoder is False
+    architecture.model.save_pretrained(tmp_path / "run")
+    architecture.processor.save_pretrained(tmp_path / "run")
     again = E2E.build(Options(**public, max_label_tokens=64), BuildContext(source=tmp_path / "run"))
     assert again.model.mask_encoder is False
 
@@ -164,11 +164,11 @@ def test_trap_30_the_encoders_mask_follows_its_feature_extractor(
 def test_trap_05_new_tokens_come_last_and_a_padded_matrix_is_not_shrunk(
     public: dict[str, str], tmp_path: Path
 ) -> None:
-    bundle = from_public(public, language="mdw", target_language="fr")
-    tokenizer = bundle.processor.tokenizer
+    architecture = from_public(public, language="mdw", target_language="fr")
+    tokenizer = architecture.processor.tokenizer
     new = [token_id(tokenizer, token) for token in ("<2transcribe>", "<2translate>", "mdw_XX")]
     assert new == list(range(len(tokenizer) - 3, len(tokenizer)))
-    assert bundle.model.decoder.config.vocab_size == len(tokenizer)
+    assert architecture.model.decoder.config.vocab_size == len(tokenizer)
 
     whole = MBartForConditionalGeneration.from_pretrained(public["decoder"])
     rows = whole.config.vocab_size + 64
@@ -213,10 +213,12 @@ def test_trimming_changes_no_logit_of_a_kept_id(public: dict[str, str]) -> None:
 
 def test_new_tokens_are_as_long_and_as_far_apart_as_their_neighbours(public: dict[str, str]) -> None:
     """Under LNA and LoRA the embeddings stay frozen: attention has only these vectors to tell the tasks by."""
-    bundle = from_public(public)
-    rows = bundle.model.decoder.model.decoder.embed_tokens.weight.detach()
+    architecture = from_public(public)
+    rows = architecture.model.decoder.model.decoder.embed_tokens.weight.detach()
     new = rows[
-        ids := [token_id(bundle.processor.tokenizer, token) for token in ("<2transcribe>", "<2translate>")]
+        ids := [
+            token_id(architecture.processor.tokenizer, token) for token in ("<2transcribe>", "<2translate>")
+        ]
     ]
     kept = rows[: min(ids)]
     kept = kept[kept.norm(dim=-1) > 0]
@@ -228,31 +230,31 @@ def test_new_tokens_are_as_long_and_as_far_apart_as_their_neighbours(public: dic
 def test_the_vocabulary_map_is_saved_and_restored_with_the_checkpoint(
     public: dict[str, str], tmp_path: Path
 ) -> None:
-    bundle = from_public(public, trim_vocabulary=True)
-    bundle.model.save_pretrained(tmp_path)
-    bundle.processor.save_pretrained(tmp_path)
+    architecture = from_public(public, trim_vocabulary=True)
+    architecture.model.save_pretrained(tmp_path)
+    architecture.processor.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "vocabulary_map.json").read_text())
-    assert list(saved.values()) == bundle.processor.vocabulary_map
+    assert list(saved.values()) == architecture.processor.vocabulary_map
     assert list(map(int, saved)) == list(range(len(saved)))
     again = E2E.build(
         Options(**public, trim_vocabulary=True, max_label_tokens=64), BuildContext(source=tmp_path)
     )
-    assert again.processor.vocabulary_map == bundle.processor.vocabulary_map
-    made = batch(bundle)
+    assert again.processor.vocabulary_map == architecture.processor.vocabulary_map
+    made = batch(architecture)
     assert torch.equal(batch(again)["labels"], made["labels"])
     torch.testing.assert_close(
-        again.model.eval()(**inputs(made)).loss, bundle.model.eval()(**inputs(made)).loss
+        again.model.eval()(**inputs(made)).loss, architecture.model.eval()(**inputs(made)).loss
     )
 
 
 def test_a_checkpoint_needs_no_texts_and_no_named_models(tmp_path: Path) -> None:
-    bundle = tiny(ctc_weight=0.3)
-    bundle.model.save_pretrained(tmp_path)
-    bundle.processor.save_pretrained(tmp_path)
+    architecture = tiny(ctc_weight=0.3)
+    architecture.model.save_pretrained(tmp_path)
+    architecture.processor.save_pretrained(tmp_path)
     again = E2E.build(options(ctc_weight=0.3), BuildContext(source=tmp_path))
-    made = batch(bundle)
+    made = batch(architecture)
     torch.testing.assert_close(
-        again.model.eval()(**inputs(made)).loss, bundle.model.eval()(**inputs(made)).loss
+        again.model.eval()(**inputs(made)).loss, architecture.model.eval()(**inputs(made)).loss
     )
     assert SpeechProcessor.from_pretrained(tmp_path).vocabulary_map is None
     with pytest.raises(UserError, match="no token 'mdw_XX'"):
@@ -274,24 +276,26 @@ def test_labels_longer_than_the_decoder_are_refused() -> None:
 )
 def test_public_shapes_are_known_without_weights(encoder: str, millions: float, masked: bool) -> None:
     """Published sizes: 94.4 M and 315 M; mBART-50's decoder: 250,054 × 1024 embeddings and 12 layers, 459 M."""
-    bundle = E2E.build(Options(**{**DEV, "encoder": encoder}), BuildContext(texts=texts, meta=True))
-    assert {p.device.type for p in bundle.model.parameters()} == {"meta"}
-    assert sum(p.numel() for p in bundle.model.encoder.parameters()) / 1e6 == pytest.approx(
+    architecture = E2E.build(Options(**{**DEV, "encoder": encoder}), BuildContext(texts=texts, meta=True))
+    assert {p.device.type for p in architecture.model.parameters()} == {"meta"}
+    assert sum(p.numel() for p in architecture.model.encoder.parameters()) / 1e6 == pytest.approx(
         millions, rel=2e-3
     )
-    assert sum(p.numel() for p in bundle.model.decoder.parameters()) / 1e6 == pytest.approx(459, rel=2e-3)
-    assert bundle.model.decoder.config.vocab_size == 250_056
-    assert bundle.model.mask_encoder is masked
-    assert any("not checked: the tokenizer" in note for note in bundle.notes)
-    made = bundle.collate([bundle.encode(example(), clip())])
+    assert sum(p.numel() for p in architecture.model.decoder.parameters()) / 1e6 == pytest.approx(
+        459, rel=2e-3
+    )
+    assert architecture.model.decoder.config.vocab_size == 250_056
+    assert architecture.model.mask_encoder is masked
+    assert any("not checked: the tokenizer" in note for note in architecture.notes)
+    made = architecture.collate([architecture.encode(example(), clip())])
     assert made["labels"].max() < 250_056
 
 
 def test_a_trimmed_vocabulary_that_cannot_be_known_is_assumed_and_said_so() -> None:
-    bundle = E2E.build(Options(**DEV, trim_vocabulary=True), BuildContext(meta=True))
-    assert bundle.model.decoder.config.vocab_size == 20_002
+    architecture = E2E.build(Options(**DEV, trim_vocabulary=True), BuildContext(meta=True))
+    assert architecture.model.decoder.config.vocab_size == 20_002
     assert any(
-        "not checked: the trimmed vocabulary; 20,000 of 250,054 ids assumed" in n for n in bundle.notes
+        "not checked: the trimmed vocabulary; 20,000 of 250,054 ids assumed" in n for n in architecture.notes
     )
 
 
@@ -313,23 +317,23 @@ def test_sizes_are_fields_of_their_configurations() -> None:
 
 
 def test_a_dry_run_from_scratch_needs_no_memory() -> None:
-    bundle = E2E.build(options(), BuildContext(texts=texts, meta=True))
-    assert {p.device.type for p in bundle.model.parameters()} == {"meta"}
+    architecture = E2E.build(options(), BuildContext(texts=texts, meta=True))
+    assert {p.device.type for p in architecture.model.parameters()} == {"meta"}
 
 
 def test_every_group_names_parameters() -> None:
-    bundle = tiny(ctc_weight=0.3)
-    names = [name for name, _ in bundle.model.named_parameters()]
-    modules = [name for name, _ in bundle.model.named_modules()]
+    architecture = tiny(ctc_weight=0.3)
+    names = [name for name, _ in architecture.model.named_parameters()]
+    modules = [name for name, _ in architecture.model.named_modules()]
     for group in ("encoder", "feature_encoder", "decoder", "lna"):
-        for pattern in bundle.parameter_groups().patterns[group]:
+        for pattern in architecture.parameter_groups().patterns[group]:
             assert any(fnmatch(name, pattern) for name in names), pattern
-    for suffix in bundle.parameter_groups().patterns["lora"]:
+    for suffix in architecture.parameter_groups().patterns["lora"]:
         assert any(name.endswith(f".{suffix}") for name in modules), suffix
     lna = {
         name
         for name in names
-        if any(fnmatch(name, pattern) for pattern in bundle.parameter_groups().patterns["lna"])
+        if any(fnmatch(name, pattern) for pattern in architecture.parameter_groups().patterns["lna"])
     }
     assert "decoder.model.decoder.layers.0.encoder_attn.k_proj.weight" in lna
     assert "encoder.encoder.layers.0.attention.q_proj.weight" in lna

@@ -20,26 +20,26 @@ from training.models.e2e.tokenizer import text_ids, token_id
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Architecture:
+def architecture() -> Architecture:
     return tiny(ctc_weight=0.3)
 
 
-def ids(bundle: Architecture, *tokens: str) -> list[int]:
-    return [token_id(bundle.processor.tokenizer, token) for token in tokens]
+def ids(architecture: Architecture, *tokens: str) -> list[int]:
+    return [token_id(architecture.processor.tokenizer, token) for token in tokens]
 
 
-def test_trap_03_and_04_whole_label_and_input_tensors(bundle: Architecture) -> None:
+def test_trap_03_and_04_whole_label_and_input_tensors(architecture: Architecture) -> None:
     """Prompt in the input, never in the labels; the first text token supervised; EOS supervised."""
-    made = batch(bundle, (1.0, 1.0))
-    eos, pad = ids(bundle, "</s>", "<pad>")
+    made = batch(architecture, (1.0, 1.0))
+    eos, pad = ids(architecture, "</s>", "<pad>")
     longest = made["labels"].shape[-1]
     for row in range(2):
         texts = example(row).texts
         for column, (task, token) in enumerate(
             (("transcribe", "<2transcribe>"), ("translate", "<2translate>"))
         ):
-            text = text_ids(bundle.processor.tokenizer, texts[task])
-            inputs = [eos, *ids(bundle, "vi_VN", token), *text]
+            text = text_ids(architecture.processor.tokenizer, texts[task])
+            inputs = [eos, *ids(architecture, "vi_VN", token), *text]
             labels = [IGNORED, IGNORED, *text, eos]
             assert len(inputs) == len(labels)
             assert made["decoder_input_ids"][row, column].tolist() == inputs + [pad] * (longest - len(inputs))
@@ -47,27 +47,27 @@ def test_trap_03_and_04_whole_label_and_input_tensors(bundle: Architecture) -> N
     assert made["prompt_length"] == 3
 
 
-def test_each_row_is_prompted_in_its_own_languages(bundle: Architecture) -> None:
-    encoded = bundle.encode(example(0, language="en", target_language="fr_XX"), clip())
-    assert encoded["labels"]["transcribe"][:2] == ids(bundle, "en_XX", "<2transcribe>")
-    assert encoded["labels"]["translate"][:2] == ids(bundle, "fr_XX", "<2translate>")
+def test_each_row_is_prompted_in_its_own_languages(architecture: Architecture) -> None:
+    encoded = architecture.encode(example(0, language="en", target_language="fr_XX"), clip())
+    assert encoded["labels"]["transcribe"][:2] == ids(architecture, "en_XX", "<2transcribe>")
+    assert encoded["labels"]["translate"][:2] == ids(architecture, "fr_XX", "<2translate>")
 
 
-def test_a_row_without_texts_can_still_be_generated(bundle: Architecture) -> None:
-    made = bundle.collate([bundle.encode(example(0, texts={}), clip())])
-    eos, *prompt = ids(bundle, "</s>", "vi_VN", "<2translate>")
+def test_a_row_without_texts_can_still_be_generated(architecture: Architecture) -> None:
+    made = architecture.collate([architecture.encode(example(0, texts={}), clip())])
+    eos, *prompt = ids(architecture, "</s>", "vi_VN", "<2translate>")
     assert made["decoder_input_ids"][0, 1, : made["prompt_length"]].tolist() == [eos, *prompt]
     assert (made["labels"] == IGNORED).all()
     assert made["ctc_labels"].shape == (1, 0)
 
 
-def test_waveforms_are_padded_with_zeros_and_their_lengths_kept(bundle: Architecture) -> None:
-    made = batch(bundle, (0.75, 1.0))
+def test_waveforms_are_padded_with_zeros_and_their_lengths_kept(architecture: Architecture) -> None:
+    made = batch(architecture, (0.75, 1.0))
     assert made["input_values"].shape == made["attention_mask"].shape == (2, 16_000)
     assert made["attention_mask"].sum(dim=1).tolist() == [12_000, 16_000]
     assert not made["input_values"][0, 12_000:].any()
     np.testing.assert_allclose(
-        made["input_values"][0, :12_000], bundle.encode(example(0), clip(0, 0.75))["input_values"]
+        made["input_values"][0, :12_000], architecture.encode(example(0), clip(0, 0.75))["input_values"]
     )
     assert made["ids"] == ["u0", "u1"]
     assert made["seconds"] == pytest.approx(1.75)
@@ -75,49 +75,49 @@ def test_waveforms_are_padded_with_zeros_and_their_lengths_kept(bundle: Architec
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
 def test_a_clip_is_normalised_on_its_own(norm: str) -> None:
-    bundle = tiny({"feat_extract_norm": norm})
-    values = bundle.encode(example(), 7 * clip() + 1)["input_values"]
+    architecture = tiny({"feat_extract_norm": norm})
+    values = architecture.encode(example(), 7 * clip() + 1)["input_values"]
     assert abs(values.mean()) < 1e-5
     assert values.std() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_trap_09_a_transcript_that_ctc_cannot_align_is_refused(bundle: Architecture) -> None:
+def test_trap_09_a_transcript_that_ctc_cannot_align_is_refused(architecture: Architecture) -> None:
     with pytest.raises(ValueError, match="CTC cannot align"):
-        bundle.encode(example(2), clip(2, 0.2))
+        architecture.encode(example(2), clip(2, 0.2))
     assert tiny().encode(example(2), clip(2, 0.2))["labels"]
 
 
-def test_trap_06_too_many_label_tokens_are_refused_with_the_count(bundle: Architecture) -> None:
+def test_trap_06_too_many_label_tokens_are_refused_with_the_count(architecture: Architecture) -> None:
     long = example(texts={"transcribe": "em " * 80})
     with pytest.raises(ValueError, match=r"transcribe: \d+ label tokens, at most 64"):
-        bundle.encode(long, clip(0, 9.0))
+        architecture.encode(long, clip(0, 9.0))
 
 
-def test_a_clip_shorter_than_a_frame_is_refused(bundle: Architecture) -> None:
+def test_a_clip_shorter_than_a_frame_is_refused(architecture: Architecture) -> None:
     with pytest.raises(ValueError, match="100 samples of audio, one frame takes"):
-        bundle.encode(example(), np.zeros(100, dtype=np.float32))
+        architecture.encode(example(), np.zeros(100, dtype=np.float32))
 
 
-def test_a_language_without_a_token_is_refused(bundle: Architecture) -> None:
+def test_a_language_without_a_token_is_refused(architecture: Architecture) -> None:
     with pytest.raises(ValueError, match="'xyz' has no token"):
-        bundle.encode(example(language="xyz"), clip())
+        architecture.encode(example(language="xyz"), clip())
 
 
-def test_what_the_tokenizer_cannot_write_is_counted(bundle: Architecture) -> None:
-    assert bundle.encode(example(), clip())["unknown"] == 0
+def test_what_the_tokenizer_cannot_write_is_counted(architecture: Architecture) -> None:
+    assert architecture.encode(example(), clip())["unknown"] == 0
     unknown = example(texts={"transcribe": "em 火 em 你", "translate": "em"})
-    assert bundle.encode(unknown, clip())["unknown"] == 2
-    assert bundle.encode.unwritable(unknown) == 2
+    assert architecture.encode(unknown, clip())["unknown"] == 2
+    assert architecture.encode.unwritable(unknown) == 2
 
 
 def test_the_check_before_training_refuses_what_encoding_refuses(
-    bundle: Architecture, monkeypatch: pytest.MonkeyPatch
+    architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = example(texts={"transcribe": "em " * 80})
     cases = [(example(), 1.0), (example(), 0.005), (example(language="xyz"), 1.0), (long, 1.0)]
-    encoded = [problem_of(bundle.encode, row, clip(seconds=seconds)) for row, seconds in cases]
+    encoded = [problem_of(architecture.encode, row, clip(seconds=seconds)) for row, seconds in cases]
     monkeypatch.setattr(E2EEncode, "values", lambda *args: pytest.fail("the check needs no sound"))
-    checked = [problem_of(bundle.encode.check, row, seconds) for row, seconds in cases]
+    checked = [problem_of(architecture.encode.check, row, seconds) for row, seconds in cases]
     assert checked == encoded
     assert [bool(problem) for problem in encoded] == [False, True, True, True]
 
@@ -130,11 +130,11 @@ def problem_of(act: Callable[..., Any], *arguments: Any) -> str | None:
     return None
 
 
-def test_encode_and_collate_travel_to_spawned_workers(bundle: Architecture) -> None:
-    encode, collate = pickle.loads(pickle.dumps((bundle.encode, bundle.collate)))
+def test_encode_and_collate_travel_to_spawned_workers(architecture: Architecture) -> None:
+    encode, collate = pickle.loads(pickle.dumps((architecture.encode, architecture.collate)))
     row = encode(example(), clip())
-    assert torch.equal(collate([row])["labels"], batch(bundle, (1.0,))["labels"])
-    assert bundle.text(row["labels"]["transcribe"]) == TRANSCRIPTS[0]
+    assert torch.equal(collate([row])["labels"], batch(architecture, (1.0,))["labels"])
+    assert architecture.text(row["labels"]["transcribe"]) == TRANSCRIPTS[0]
 
 
 LAYERS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=5)

@@ -28,13 +28,13 @@ from training.registry.source import load_version
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Architecture:
+def architecture() -> Architecture:
     return ctc_assets.tiny()
 
 
 @pytest.fixture(scope="module")
-def model(bundle: Architecture, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ctc_assets.saved(bundle, tmp_path_factory.mktemp("model"))
+def model(architecture: Architecture, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ctc_assets.saved(architecture, tmp_path_factory.mktemp("model"))
 
 
 def noise(seconds: float = 0.5) -> np.ndarray:
@@ -151,7 +151,7 @@ def failure(data: SpeechDataset, index: int, workers: int = 0) -> str:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_training_names_the_row_the_fault_and_a_command_that_mends_it(
-    bundle: Architecture,
+    architecture: Architecture,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     workers: int,
@@ -160,7 +160,7 @@ def test_training_names_the_row_the_fault_and_a_command_that_mends_it(
     folder = tmp_path / "a folder"
     folder.mkdir()
     table = faults(folder, 2)
-    data = SpeechDataset(load_manifest(table), bundle.encode, RATE, min_seconds=0.1, max_seconds=20)
+    data = SpeechDataset(load_manifest(table), architecture.encode, RATE, min_seconds=0.1, max_seconds=20)
     failure(data, 2, workers)
     said = capsys.readouterr().err
     assert said.startswith(f"error: {table}:4: utterance 'nan': {folder / 'nan.wav'}: holds samples that are")
@@ -174,7 +174,9 @@ def test_training_names_the_row_the_fault_and_a_command_that_mends_it(
     assert f"then name {folder / 'm_decoded.tsv'} in place of {table}" in said
 
 
-def test_the_command_keeps_the_columns_and_texts_of_the_run(bundle: Architecture, tmp_path: Path) -> None:
+def test_the_command_keeps_the_columns_and_texts_of_the_run(
+    architecture: Architecture, tmp_path: Path
+) -> None:
     soundfile.write(tmp_path / "good.wav", noise(), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan), RATE, subtype="FLOAT")
     cells = {"duration": 0.5, "sentence": "xin", "translation": ""}
@@ -183,7 +185,7 @@ def test_the_command_keeps_the_columns_and_texts_of_the_run(bundle: Architecture
     root = tmp_path / "elsewhere"
     table = manifest(root / "m.csv", rows)
     data = SpeechDataset(
-        load_manifest(table, columns=columns, audio_root=tmp_path), bundle.encode, RATE, max_seconds=30
+        load_manifest(table, columns=columns, audio_root=tmp_path), architecture.encode, RATE, max_seconds=30
     )
     again = pickle.loads(pickle.dumps(data.select([1, 0])))
     command = shlex.split(failure(again, 0).splitlines()[2])
@@ -191,7 +193,7 @@ def test_the_command_keeps_the_columns_and_texts_of_the_run(bundle: Architecture
     assert load_manifest(root / "m_decoded.csv").ids == ["good"]
 
 
-def test_other_sources_say_what_there_is_to_do(bundle: Architecture, tmp_path: Path) -> None:
+def test_other_sources_say_what_there_is_to_do(architecture: Architecture, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.wav", noise(), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan), RATE, subtype="FLOAT")
     rows = [
@@ -201,6 +203,6 @@ def test_other_sources_say_what_there_is_to_do(bundle: Architecture, tmp_path: P
     source, database = manifest(tmp_path / "m.csv", rows), str(tmp_path / "r.db")
     prepare(Settings(table=source, database=database, rules=Rules(decode=False)))
     split = load_version(database, "v1", "train")
-    said = failure(SpeechDataset(split, bundle.encode, RATE), 1)
+    said = failure(SpeechDataset(split, architecture.encode, RATE), 1)
     assert "r.db[v1/train]:2: utterance 'nan'" in said
     assert "polyvox data prepare --validate" in said and "polyvox preprocess" not in said

@@ -152,13 +152,13 @@ def test_trap_08_smoothing_keeps_the_chunks_and_ignored_positions_cost_nothing(s
 
 
 def whisper():
-    bundle = whisper_assets.tiny()
-    return bundle.model, bundle.collate(whisper_assets.features(bundle))
+    architecture = whisper_assets.tiny()
+    return architecture.model, architecture.collate(whisper_assets.features(architecture))
 
 
 def e2e():
-    bundle = e2e_tiny.tiny()
-    return bundle.model, e2e_tiny.batch(bundle)
+    architecture = e2e_tiny.tiny()
+    return architecture.model, e2e_tiny.batch(architecture)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

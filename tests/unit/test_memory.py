@@ -19,7 +19,7 @@ from training.engine import freezing as trainable
 from training.models.architecture import Architecture, BuildContext, model_inputs
 from training.models.lookup import load
 from training.planning import memory, worst_case
-from training.planning.fake_step import NotCountable, Phantom
+from training.planning.fake_step import FakeModel, NotCountable
 
 torch.set_num_threads(1)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -50,12 +50,14 @@ BUNDLES = {
 }
 
 
-def batch_of(bundle: Architecture, rows: int = 3, seconds: float = 4.0) -> dict[str, Any]:
-    return bundle.collate([worst_case.synthetic_features(bundle, seconds, 40)] * rows)
+def batch_of(architecture: Architecture, rows: int = 3, seconds: float = 4.0) -> dict[str, Any]:
+    return architecture.collate([worst_case.synthetic_features(architecture, seconds, 40)] * rows)
 
 
-def phantom_of(bundle: Architecture, **changes: Any) -> Phantom:
-    return Phantom(bundle.model, **{"cuda": False, "precision": "fp32", "checkpointing": False, **changes})
+def fake_model_of(architecture: Architecture, **changes: Any) -> FakeModel:
+    return FakeModel(
+        architecture.model, **{"cuda": False, "precision": "fp32", "checkpointing": False, **changes}
+    )
 
 
 def size_of(batch: dict[str, Any]) -> int:
@@ -63,15 +65,15 @@ def size_of(batch: dict[str, Any]) -> int:
     return sum(t.numel() * t.element_size() for t in model_inputs(batch).values() if torch.is_tensor(t))
 
 
-def real_peak(bundle: Architecture, batch: dict[str, Any]) -> int:
+def real_peak(architecture: Architecture, batch: dict[str, Any]) -> int:
     """The most bytes that torch's CPU allocator had given out at once during a real step."""
     from torch.profiler import ProfilerActivity, profile
 
-    bundle.model.train()
-    bundle.model.zero_grad(set_to_none=True)
+    architecture.model.train()
+    architecture.model.zero_grad(set_to_none=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        bundle.model(**model_inputs(batch), num_items_in_batch=1).loss.backward()
-    bundle.model.zero_grad(set_to_none=True)
+        architecture.model(**model_inputs(batch), num_items_in_batch=1).loss.backward()
+    architecture.model.zero_grad(set_to_none=True)
     events = profiler.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(events) if e.name() == "[memory]")
     live = peak = size_of(batch)
@@ -81,10 +83,10 @@ def real_peak(bundle: Architecture, batch: dict[str, Any]) -> int:
     return peak
 
 
-def really_saved(bundle: Architecture, batch: dict[str, Any]) -> int:
+def really_saved(architecture: Architecture, batch: dict[str, Any]) -> int:
     """Bytes that autograd saves in a real forward pass, each storage once, without the weights; and the batch."""
     inputs = [t for t in model_inputs(batch).values() if torch.is_tensor(t)]
-    left_out = {t.untyped_storage().data_ptr() for t in [*bundle.model.parameters(), *inputs]}
+    left_out = {t.untyped_storage().data_ptr() for t in [*architecture.model.parameters(), *inputs]}
     storages: dict[int, Any] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -93,9 +95,9 @@ def really_saved(bundle: Architecture, batch: dict[str, Any]) -> int:
             storages[storage.data_ptr()] = storage
         return tensor
 
-    bundle.model.train()
+    architecture.model.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = bundle.model(**model_inputs(batch), num_items_in_batch=1).loss
+        loss = architecture.model(**model_inputs(batch), num_items_in_batch=1).loss
         saved = sum(storage.nbytes() for storage in storages.values())
     del loss
     return saved + size_of(batch)
@@ -103,39 +105,41 @@ def really_saved(bundle: Architecture, batch: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_the_peak_of_a_step_is_that_of_the_real_one(name: str) -> None:
-    bundle = BUNDLES[name]()
-    batch = batch_of(bundle)
-    planned = phantom_of(bundle).step(batch, accumulated=False).peak
-    assert planned == pytest.approx(real_peak(bundle, batch), rel=0.1)
+    architecture = BUNDLES[name]()
+    batch = batch_of(architecture)
+    planned = fake_model_of(architecture).step(batch, accumulated=False).peak
+    assert planned == pytest.approx(real_peak(architecture, batch), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["whisper", "e2e"])
 def test_what_the_forward_pass_keeps_is_what_autograd_saves(name: str) -> None:
-    bundle = BUNDLES[name]()
-    batch = batch_of(bundle)
-    kept = phantom_of(bundle).step(batch, accumulated=False).kept
-    assert kept == pytest.approx(really_saved(bundle, batch), rel=0.1)
+    architecture = BUNDLES[name]()
+    batch = batch_of(architecture)
+    kept = fake_model_of(architecture).step(batch, accumulated=False).kept
+    assert kept == pytest.approx(really_saved(architecture, batch), rel=0.1)
 
 
 def test_checkpointing_is_counted_as_it_is() -> None:
-    bundle = tiny_whisper()
-    batch = batch_of(bundle)
-    planned = phantom_of(bundle, checkpointing=True).step(batch, accumulated=False)
-    plain = phantom_of(bundle).step(batch, accumulated=False)
-    bundle.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    assert planned.peak == pytest.approx(real_peak(bundle, batch), rel=0.1)
+    architecture = tiny_whisper()
+    batch = batch_of(architecture)
+    planned = fake_model_of(architecture, checkpointing=True).step(batch, accumulated=False)
+    plain = fake_model_of(architecture).step(batch, accumulated=False)
+    architecture.model.activation_checkpointing_enable(
+        activation_checkpointing_kwargs={"use_reentrant": False}
+    )
+    assert planned.peak == pytest.approx(real_peak(architecture, batch), rel=0.1)
     assert planned.kept < 0.5 * plain.kept
     assert planned.flops > 1.2 * plain.flops
 
 
 def test_a_frozen_encoder_keeps_no_activations() -> None:
-    bundle = tiny_e2e()
-    batch = batch_of(bundle)
-    trained = phantom_of(bundle).step(batch, accumulated=False)
-    trainable.apply(bundle, freeze_encoder=True)
-    frozen = phantom_of(bundle).step(batch, accumulated=False)
+    architecture = tiny_e2e()
+    batch = batch_of(architecture)
+    trained = fake_model_of(architecture).step(batch, accumulated=False)
+    trainable.apply(architecture, freeze_encoder=True)
+    frozen = fake_model_of(architecture).step(batch, accumulated=False)
     assert frozen.kept == pytest.approx(
-        really_saved(bundle, batch), rel=0.15
+        really_saved(architecture, batch), rel=0.15
     )  # of so little, outputs are a tenth
     assert frozen.kept < 0.3 * trained.kept
 
@@ -147,31 +151,33 @@ def test_rows_that_learn_alone_take_no_more_than_the_whole_matrix() -> None:
     chosen = module.Options(
         sizes=sizes, max_label_tokens=64, domain="normal", unfreeze={"encoder_blocks": 1, "decoder_blocks": 1}
     )
-    bundle = module.build(chosen, BuildContext(texts=lambda: iter(whisper_assets.TEXTS)))
-    bundle.model.resize_token_embeddings(20_000)
-    batch = batch_of(bundle, seconds=1.0)
-    trainable.apply(bundle, mode="blocks")
-    planned = phantom_of(bundle).step(batch, accumulated=False).peak
-    assert planned == pytest.approx(real_peak(bundle, batch), rel=0.1)
+    architecture = module.build(chosen, BuildContext(texts=lambda: iter(whisper_assets.TEXTS)))
+    architecture.model.resize_token_embeddings(20_000)
+    batch = batch_of(architecture, seconds=1.0)
+    trainable.apply(architecture, mode="blocks")
+    planned = fake_model_of(architecture).step(batch, accumulated=False).peak
+    assert planned == pytest.approx(real_peak(architecture, batch), rel=0.1)
 
 
 def test_gradients_of_an_earlier_batch_are_there_while_accumulating() -> None:
-    bundle = tiny_whisper()
-    phantom = phantom_of(bundle)
-    batch = batch_of(bundle)
-    once, again = phantom.step(batch, accumulated=False), phantom.step(batch, accumulated=True)
-    gradients = sum(4 * p.numel() for p in bundle.model.parameters() if p.requires_grad)
+    architecture = tiny_whisper()
+    fake_model = fake_model_of(architecture)
+    batch = batch_of(architecture)
+    once, again = fake_model.step(batch, accumulated=False), fake_model.step(batch, accumulated=True)
+    gradients = sum(4 * p.numel() for p in architecture.model.parameters() if p.requires_grad)
     assert again.parts["gradients"] == gradients
     assert once.peak < again.peak <= once.peak + gradients + 4096
 
 
 def test_half_precision_copies_weights_and_halves_activations() -> None:
-    bundle = tiny_whisper()
-    batch = batch_of(bundle)
-    single = phantom_of(bundle, cuda=True).step(batch, accumulated=False)
-    half = phantom_of(bundle, cuda=True, precision="fp16").step(batch, accumulated=False)
+    architecture = tiny_whisper()
+    batch = batch_of(architecture)
+    single = fake_model_of(architecture, cuda=True).step(batch, accumulated=False)
+    half = fake_model_of(architecture, cuda=True, precision="fp16").step(batch, accumulated=False)
     linear = sum(
-        m.weight.numel() for m in bundle.model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv1d)
+        m.weight.numel()
+        for m in architecture.model.modules()
+        if isinstance(m, torch.nn.Linear | torch.nn.Conv1d)
     )
     assert single.parts["half-precision weights"] == 0
     assert 0 < half.parts["half-precision weights"] <= 2 * linear + 65536
@@ -179,27 +185,29 @@ def test_half_precision_copies_weights_and_halves_activations() -> None:
 
 
 def test_a_gpu_keeps_dropout_masks_as_bytes_and_no_attention_scores() -> None:
-    bundle = whisper_assets.tiny(sizes={"dropout": 0.1, "attention_dropout": 0.1})
-    batch = batch_of(bundle, seconds=20.0)
-    cpu, gpu = (phantom_of(bundle, cuda=cuda).step(batch, accumulated=False) for cuda in (False, True))
+    architecture = whisper_assets.tiny(sizes={"dropout": 0.1, "attention_dropout": 0.1})
+    batch = batch_of(architecture, seconds=20.0)
+    cpu, gpu = (
+        fake_model_of(architecture, cuda=cuda).step(batch, accumulated=False) for cuda in (False, True)
+    )
     heads, layers, frames, rows = 2, 2, batch["input_features"].shape[-1] // 2, 3
     scores = 4 * rows * heads * layers * frames**2
-    assert cpu.peak == pytest.approx(real_peak(bundle, batch), rel=0.1)
+    assert cpu.peak == pytest.approx(real_peak(architecture, batch), rel=0.1)
     assert cpu.kept - gpu.kept > scores
 
 
 def test_the_model_is_neither_moved_nor_changed() -> None:
-    bundle = tiny_whisper()
-    before = {name: parameter.clone() for name, parameter in bundle.model.named_parameters()}
-    phantom = phantom_of(bundle)
-    phantom.step(batch_of(bundle), accumulated=True)
-    assert all(torch.equal(p, before[name]) for name, p in bundle.model.named_parameters())
-    assert all(p.grad is None for p in bundle.model.parameters())
-    assert type(bundle.model.proj_out.weight) is torch.nn.Parameter
-    fake = phantom.model
+    architecture = tiny_whisper()
+    before = {name: parameter.clone() for name, parameter in architecture.model.named_parameters()}
+    fake_model = fake_model_of(architecture)
+    fake_model.step(batch_of(architecture), accumulated=True)
+    assert all(torch.equal(p, before[name]) for name, p in architecture.model.named_parameters())
+    assert all(p.grad is None for p in architecture.model.parameters())
+    assert type(architecture.model.proj_out.weight) is torch.nn.Parameter
+    fake = fake_model.model
     assert fake.proj_out.weight is fake.model.decoder.embed_tokens.weight
     assert [p.requires_grad for p in fake.parameters()] == [
-        p.requires_grad for p in bundle.model.parameters()
+        p.requires_grad for p in architecture.model.parameters()
     ]
 
 
@@ -212,8 +220,8 @@ def test_the_functions_that_stand_in_for_cuda_are_put_back() -> None:
         losses._product_dtype,
         losses.CHUNK_BYTES,
     )
-    bundle = tiny_whisper()
-    phantom_of(bundle, cuda=True, precision="bf16").step(batch_of(bundle), accumulated=False)
+    architecture = tiny_whisper()
+    fake_model_of(architecture, cuda=True, precision="bf16").step(batch_of(architecture), accumulated=False)
     after = (
         torch.nn.functional.dropout,
         torch.nn.functional.layer_norm,
@@ -224,23 +232,23 @@ def test_the_functions_that_stand_in_for_cuda_are_put_back() -> None:
 
 
 def test_a_model_that_needs_values_says_so() -> None:
-    bundle = tiny_whisper()
-    forward = bundle.model.model.encoder.layers[0].forward
-    bundle.model.model.encoder.layers[0].forward = lambda hidden, *rest: (  # type: ignore[method-assign]
+    architecture = tiny_whisper()
+    forward = architecture.model.model.encoder.layers[0].forward
+    architecture.model.model.encoder.layers[0].forward = lambda hidden, *rest: (  # type: ignore[method-assign]
         forward(hidden, *rest) * float(hidden.detach().sum())
     )
     with pytest.raises(NotCountable, match="real data"):
-        phantom_of(bundle).step(batch_of(bundle), accumulated=False)
+        fake_model_of(architecture).step(batch_of(architecture), accumulated=False)
 
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_the_plan_counts_the_parameters_of_the_model(name: str) -> None:
-    bundle = BUNDLES[name]()
+    architecture = BUNDLES[name]()
     config = tiny_config()
-    model, _ = trainable.apply(bundle, freeze_encoder=True)
-    plan = memory.make_plan(config, bundle, model, memory.Load(train=batch_of(bundle)))
-    assert plan.parameters == sum(p.numel() for p in bundle.model.parameters())
-    assert plan.trainable == sum(p.numel() for p in bundle.model.parameters() if p.requires_grad)
+    model, _ = trainable.apply(architecture, freeze_encoder=True)
+    plan = memory.make_plan(config, architecture, model, memory.Load(train=batch_of(architecture)))
+    assert plan.parameters == sum(p.numel() for p in architecture.model.parameters())
+    assert plan.trainable == sum(p.numel() for p in architecture.model.parameters() if p.requires_grad)
     assert plan.total == sum(plan.items.values()) == max(plan.moments.values())
 
 
@@ -355,34 +363,34 @@ def test_no_joined_batch_is_heavier_than_the_planned_one() -> None:
 
 
 def test_batches_padded_to_30_seconds_count_as_such() -> None:
-    bundle = tiny_whisper(full_context_share=0.02)
+    architecture = tiny_whisper(full_context_share=0.02)
     config = tiny_config()
     known = worst_case.Known(train=worst_case.assumed(config).train / 10, dev=None)
-    assert worst_case.load(config, bundle, known).train["input_features"].shape[-1] == 3000
-    bundle = tiny_whisper(full_context_share=0.0)
-    assert worst_case.load(config, bundle, known).train["input_features"].shape[-1] < 500
+    assert worst_case.load(config, architecture, known).train["input_features"].shape[-1] == 3000
+    architecture = tiny_whisper(full_context_share=0.0)
+    assert worst_case.load(config, architecture, known).train["input_features"].shape[-1] < 500
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02])
 def test_full_batches_are_of_training_and_evaluation_stays_trimmed(share: float) -> None:
-    bundle, config = tiny_whisper(encoder_context="trimmed", full_context_share=share), tiny_config()
+    architecture, config = tiny_whisper(encoder_context="trimmed", full_context_share=share), tiny_config()
     short = worst_case.assumed(config).train / 10
-    made = worst_case.load(config, bundle, worst_case.Known(train=short, dev=short))
+    made = worst_case.load(config, architecture, worst_case.Known(train=short, dev=short))
     assert (made.train["input_features"].shape[-1] == 3000) == bool(share)
     assert made.evaluation is not None and made.evaluation["input_features"].shape[-1] < 500
 
 
 @pytest.mark.parametrize("make", [tiny_whisper, tiny_e2e])
 def test_generation_is_planned_with_its_beams_and_for_as_many_tokens_as_it_may_write(make: Any) -> None:
-    bundle, config = make(), tiny_config()
+    architecture, config = make(), tiny_config()
     known = worst_case.assumed(config)
-    made = worst_case.load(config, bundle, known)
+    made = worst_case.load(config, architecture, known)
     assert made.evaluation is not None and made.beams == 1
     longest = worst_case.evaluation_batch(config, known.train)[1]
-    decoder = getattr(bundle.model.config, "decoder", bundle.model.config)
+    decoder = getattr(architecture.model.config, "decoder", architecture.model.config)
     positions = getattr(decoder, "max_target_positions", None) or decoder.max_position_embeddings
     assert made.new_tokens == min(positions - made.evaluation["prompt_length"], longest_hypothesis(longest))
-    phantom = phantom_of(bundle)
-    states = phantom.forward(made.evaluation).states
-    one = memory.generation_bytes(phantom, made, states)
-    assert memory.generation_bytes(phantom, replace(made, beams=4), states) == 4 * one
+    fake_model = fake_model_of(architecture)
+    states = fake_model.forward(made.evaluation).states
+    one = memory.generation_bytes(fake_model, made, states)
+    assert memory.generation_bytes(fake_model, replace(made, beams=4), states) == 4 * one

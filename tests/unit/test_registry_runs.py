@@ -102,7 +102,9 @@ def test_locked_registry_stops_no_training_and_is_filled_later(
 ) -> None:
     source, said = corpus(tmp_path), []
     imported(source)
-    monkeypatch.setattr(recorder, "open_registry", lambda where: open_registry(where, busy_seconds=0.05))
+    monkeypatch.setattr(
+        registry_callback, "open_registry", lambda where: open_registry(where, busy_seconds=0.05)
+    )
     holder = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     train(tmp_path, said)

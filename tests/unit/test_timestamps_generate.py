@@ -247,8 +247,8 @@ def test_misheard_is_a_share_of_the_references_words(words: list[str], others: S
 
 
 def test_whisper_labels_by_the_command_too(tmp_path: Path) -> None:
-    bundle = whisper_assets.tiny(task="transcribe")
-    ctc_assets.saved(bundle, tmp_path / "whisper")
+    architecture = whisper_assets.tiny(task="transcribe")
+    ctc_assets.saved(architecture, tmp_path / "whisper")
     speech_files.sound(tmp_path / "a.wav", 2.0, 16_000)
     row = {"audio_path": "a.wav", "duration": "2", "transcript": "xin chào các bạn", "language": "vi"}
     data = speech_files.manifest(tmp_path / "rows.jsonl", [row])

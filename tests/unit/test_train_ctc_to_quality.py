@@ -190,9 +190,9 @@ def test_stock_has_no_loss_half_way_up(manifest, tmp_path):
         DIGITS, [*overrides(manifest), f"output.dir={tmp_path / 'run'}", "training.max_steps=2"]
     )
     run = build(config)
-    assert run.bundle.model.middle_weight == 0.3
+    assert run.architecture.model.middle_weight == 0.3
     stock_ctc.train(run, stock_ctc.TUTORIAL, EvaluationClock(1000))
-    assert run.bundle.model.middle_weight == 0.0
+    assert run.architecture.model.middle_weight == 0.0
 
 
 def test_no_ratio_for_an_arm_that_misses_the_target_or_begins_elsewhere():

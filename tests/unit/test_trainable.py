@@ -27,14 +27,14 @@ needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason
 WITHOUT_GRADIENT = ("encoder.masked_spec_embed", "*k_proj.bias")
 
 
-def with_groups(bundle: Architecture, groups: ParameterGroups) -> Architecture:
+def with_groups(architecture: Architecture, groups: ParameterGroups) -> Architecture:
     """The same architecture with other parameter groups."""
 
-    class Changed(type(bundle)):
+    class Changed(type(architecture)):
         def parameter_groups(self):
             return groups
 
-    return Changed(**{one.name: getattr(bundle, one.name) for one in fields(bundle)})
+    return Changed(**{one.name: getattr(architecture, one.name) for one in fields(architecture)})
 
 
 @pytest.fixture(autouse=True)
@@ -47,13 +47,13 @@ def one_thread() -> Iterator[None]:
 
 
 def whisper() -> tuple[Architecture, dict[str, Any]]:
-    bundle = whisper_assets.tiny()
-    return bundle, model_inputs(bundle.collate(whisper_assets.features(bundle, (0.5, 0.8))))
+    architecture = whisper_assets.tiny()
+    return architecture, model_inputs(architecture.collate(whisper_assets.features(architecture, (0.5, 0.8))))
 
 
 def e2e() -> tuple[Architecture, dict[str, Any]]:
-    bundle = e2e_tiny.tiny()
-    return bundle, model_inputs(e2e_tiny.batch(bundle, (0.6, 0.5)))
+    architecture = e2e_tiny.tiny()
+    return architecture, model_inputs(e2e_tiny.batch(architecture, (0.6, 0.5)))
 
 
 BOTH = pytest.mark.parametrize("make", [whisper, e2e])
@@ -78,10 +78,10 @@ def matching(names: Names, *patterns: str) -> Names:
 
 
 def assert_learns(
-    bundle: Architecture, batch: dict[str, Any], expected: Callable[[Names], Names], **how: Any
+    architecture: Architecture, batch: dict[str, Any], expected: Callable[[Names], Names], **how: Any
 ) -> None:
     """Exactly the expected parameters change; those that get no gradient in any case are left out."""
-    model, plan = trainable.apply(bundle, **how)
+    model, plan = trainable.apply(architecture, **how)
     changed, same = changed_by_two_steps(model, batch)
     names = changed | same
     assert changed - matching(names, *WITHOUT_GRADIENT) == expected(names) - matching(
@@ -93,17 +93,22 @@ def assert_learns(
 
 @BOTH
 def test_all_learns_everything_but_what_the_architecture_keeps(make):
-    bundle, batch = make()
-    assert_learns(bundle, batch, lambda names: names - matching(names, *bundle.parameter_groups().frozen))
+    architecture, batch = make()
+    assert_learns(
+        architecture, batch, lambda names: names - matching(names, *architecture.parameter_groups().frozen)
+    )
 
 
 @BOTH
 def test_lna_learns_layer_norms_and_attention_only(make):
-    bundle, batch = make()
+    architecture, batch = make()
     assert_learns(
-        bundle, batch, lambda names: matching(names, *bundle.parameter_groups().patterns["lna"]), mode="lna"
+        architecture,
+        batch,
+        lambda names: matching(names, *architecture.parameter_groups().patterns["lna"]),
+        mode="lna",
     )
-    model = bundle.model
+    model = architecture.model
     assert not any(
         p.requires_grad for n, p in model.named_parameters() if ".fc1." in n or "embed_tokens" in n
     )
@@ -112,10 +117,13 @@ def test_lna_learns_layer_norms_and_attention_only(make):
 @needs_peft
 @BOTH
 def test_lora_learns_adapters_and_what_no_pretraining_has_seen(make):
-    bundle, batch = make()
+    architecture, batch = make()
     learnt = (".lora_", ".modules_to_save.")
     assert_learns(
-        bundle, batch, lambda names: {n for n in names if any(part in n for part in learnt)}, mode="lora"
+        architecture,
+        batch,
+        lambda names: {n for n in names if any(part in n for part in learnt)},
+        mode="lora",
     )
 
 
@@ -124,51 +132,60 @@ def test_lora_learns_adapters_and_what_no_pretraining_has_seen(make):
 @pytest.mark.parametrize("architecture", ["whisper", "e2e"])
 def test_a_new_ctc_head_learns_whatever_is_frozen(architecture, mode):
     assets = {"whisper": whisper_assets, "e2e": e2e_tiny}[architecture]
-    bundle = assets.tiny(ctc_weight=0.3)
-    rows = bundle.collate(whisper_assets.features(bundle, (0.9, 1.2))) if architecture == "whisper" else None
-    batch = model_inputs(rows or e2e_tiny.batch(bundle, (0.9, 1.2)))
-    model, _ = trainable.apply(bundle, mode=mode)
+    architecture = assets.tiny(ctc_weight=0.3)
+    rows = (
+        architecture.collate(whisper_assets.features(architecture, (0.9, 1.2)))
+        if architecture == "whisper"
+        else None
+    )
+    batch = model_inputs(rows or e2e_tiny.batch(architecture, (0.9, 1.2)))
+    model, _ = trainable.apply(architecture, mode=mode)
     changed, _ = changed_by_two_steps(model, batch)
     assert any("ctc_head" in name and name.endswith("weight") for name in changed), sorted(changed)
 
 
 @BOTH
 def test_frozen_encoder(make):
-    bundle, batch = make()
-    encoder = bundle.parameter_groups().patterns["encoder"]
-    assert_learns(bundle, batch, lambda names: names - matching(names, *encoder), freeze_encoder=True)
+    architecture, batch = make()
+    encoder = architecture.parameter_groups().patterns["encoder"]
+    assert_learns(architecture, batch, lambda names: names - matching(names, *encoder), freeze_encoder=True)
 
 
 @BOTH
 def test_frozen_feature_encoder(make):
-    bundle, batch = make()
-    front = (*bundle.parameter_groups().patterns["feature_encoder"], *bundle.parameter_groups().frozen)
-    assert_learns(bundle, batch, lambda names: names - matching(names, *front), freeze_feature_encoder=True)
+    architecture, batch = make()
+    front = (
+        *architecture.parameter_groups().patterns["feature_encoder"],
+        *architecture.parameter_groups().frozen,
+    )
+    assert_learns(
+        architecture, batch, lambda names: names - matching(names, *front), freeze_feature_encoder=True
+    )
 
 
 def test_freeze_takes_patterns_and_groups():
-    bundle, batch = whisper()
-    frozen = ("model.encoder.layers.0.*", "model.decoder.*", *bundle.parameter_groups().frozen)
+    architecture, batch = whisper()
+    frozen = ("model.encoder.layers.0.*", "model.decoder.*", *architecture.parameter_groups().frozen)
     freeze = ("model.encoder.layers.0.*", "decoder")
-    assert_learns(bundle, batch, lambda names: names - matching(names, *frozen), freeze=freeze)
+    assert_learns(architecture, batch, lambda names: names - matching(names, *frozen), freeze=freeze)
 
 
 def test_freezing_goes_before_lna():
-    bundle, batch = whisper()
+    architecture, batch = whisper()
     expected = lambda names: matching(names, "model.decoder.*layer_norm*", "model.decoder.*_attn*")  # noqa: E731
-    assert_learns(bundle, batch, expected, mode="lna", freeze_encoder=True)
+    assert_learns(architecture, batch, expected, mode="lna", freeze_encoder=True)
 
 
 @needs_peft
 def test_no_adapters_where_the_weight_is_frozen_by_name():
-    bundle, batch = whisper()
+    architecture, batch = whisper()
     expected = lambda names: {n for n in names if ".lora_" in n and "decoder" in n and "fc1" not in n}  # noqa: E731
-    assert_learns(bundle, batch, expected, mode="lora", freeze=["*.fc1.*"], freeze_encoder=True)
+    assert_learns(architecture, batch, expected, mode="lora", freeze=["*.fc1.*"], freeze_encoder=True)
 
 
 def test_a_shared_parameter_is_found_under_its_other_name():
-    bundle, _ = whisper()
-    model, plan = trainable.apply(bundle, freeze=["proj_out.weight"])
+    architecture, _ = whisper()
+    model, plan = trainable.apply(architecture, freeze=["proj_out.weight"])
     assert plan.frozen["training.freeze: proj_out.weight"] == ("model.decoder.embed_tokens.weight",)
     assert not model.get_output_embeddings().weight.requires_grad
 
@@ -177,13 +194,13 @@ def test_a_shared_parameter_is_found_under_its_other_name():
     "pattern", ["model.encodr.*", "model.encoder", "MODEL.ENCODER.*", "encoders", "lora"]
 )
 def test_a_pattern_that_matches_nothing_is_the_users_mistake(pattern):
-    bundle, _ = whisper()
+    architecture, _ = whisper()
     with pytest.raises(UserError) as error:
-        trainable.apply(bundle, freeze=["model.decoder.*", pattern])
+        trainable.apply(architecture, freeze=["model.decoder.*", pattern])
     message = str(error.value)
     assert message.startswith(f"training.freeze: {pattern!r} matches no parameter")
     near = message.split("nearest are ")[1].split(". Patterns")[0].split(", ")
-    assert len(near) == 3 and set(near) <= dict(bundle.model.named_parameters()).keys()
+    assert len(near) == 3 and set(near) <= dict(architecture.model.named_parameters()).keys()
     assert "groups: decoder, encoder, feature_encoder, lna" in message
 
 
@@ -197,12 +214,12 @@ def test_a_pattern_that_matches_nothing_is_the_users_mistake(pattern):
     ],
 )
 def test_a_group_that_the_architecture_has_not(how, group, key):
-    bundle, _ = whisper()
-    groups = bundle.parameter_groups()
+    architecture, _ = whisper()
+    groups = architecture.parameter_groups()
     known = {k: v for k, v in groups.patterns.items() if k != group}
-    bundle = with_groups(bundle, replace(groups, patterns=known))
+    architecture = with_groups(architecture, replace(groups, patterns=known))
     with pytest.raises(UserError, match=f"{key}: this architecture has no {group} group"):
-        trainable.apply(bundle, **how)
+        trainable.apply(architecture, **how)
 
 
 def test_nothing_left_to_train():
@@ -227,7 +244,7 @@ class Record(TrainerCallback):
 
     def on_step_begin(self, args, state, control, model=None, **kwargs):
         if state.global_step == self.thaw_at:
-            assert trainable.thaw(model, self.plan) == self.count
+            assert trainable.unfreeze(model, self.plan) == self.count
         self.before = {n: p.detach().clone() for n, p in model.named_parameters()}
 
     def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -239,7 +256,7 @@ class Record(TrainerCallback):
 
 
 def train(
-    bundle: Architecture, model: Any, plan: trainable.TrainablePlan, folder: Any, thaw_at: int
+    architecture: Architecture, model: Any, plan: trainable.TrainablePlan, folder: Any, thaw_at: int
 ) -> Record:
     record = Record(plan, thaw_at)
     args = TrainingArguments(
@@ -255,8 +272,8 @@ def train(
         remove_unused_columns=False,
         disable_tqdm=True,
     )
-    rows = whisper_assets.features(bundle, (0.5,) * 8)
-    collate = lambda rows: model_inputs(bundle.collate(rows))  # noqa: E731
+    rows = whisper_assets.features(architecture, (0.5,) * 8)
+    collate = lambda rows: model_inputs(architecture.collate(rows))  # noqa: E731
     Trainer(model=model, args=args, train_dataset=rows, data_collator=collate, callbacks=[record]).train()
     return record
 
@@ -264,12 +281,12 @@ def train(
 @pytest.mark.parametrize(
     "mode", ["all", "lna", pytest.param("lora", marks=needs_peft)], ids=["all", "lna", "lora"]
 )
-def test_the_encoder_thaws_and_its_optimiser_state_starts_then(mode, tmp_path):
-    bundle, _ = whisper()
-    model, plan = trainable.apply(bundle, mode=mode, freeze_encoder=True, freeze_encoder_epochs=0.5)
-    encoder = set(plan.thaw)
+def test_the_encoder_unfreezes_and_its_optimiser_state_starts_then(mode, tmp_path):
+    architecture, _ = whisper()
+    model, plan = trainable.apply(architecture, mode=mode, freeze_encoder=True, freeze_encoder_epochs=0.5)
+    encoder = set(plan.unfreeze)
     assert encoder and all(name.startswith("model.encoder.") for name in encoder)
-    record = train(bundle, model, plan, tmp_path, thaw_at=2)
+    record = train(architecture, model, plan, tmp_path, thaw_at=2)
     for step, (changed, counts) in enumerate(record.steps):
         assert changed - encoder, "the decoder learns from the start"
         if step < 2:
@@ -282,29 +299,29 @@ def test_the_encoder_thaws_and_its_optimiser_state_starts_then(mode, tmp_path):
     )
 
 
-def test_what_is_frozen_for_good_does_not_thaw():
-    bundle, _ = whisper()
-    model, plan = trainable.apply(bundle, freeze_feature_encoder=True, freeze_encoder_epochs=1)
-    assert plan.thaw and not matching(
-        set(plan.thaw),
-        *bundle.parameter_groups().patterns["feature_encoder"],
-        *bundle.parameter_groups().frozen,
+def test_what_is_frozen_for_good_does_not_unfreeze():
+    architecture, _ = whisper()
+    model, plan = trainable.apply(architecture, freeze_feature_encoder=True, freeze_encoder_epochs=1)
+    assert plan.unfreeze and not matching(
+        set(plan.unfreeze),
+        *architecture.parameter_groups().patterns["feature_encoder"],
+        *architecture.parameter_groups().frozen,
     )
     trainable.freeze_for_now(model, plan)
-    trainable.thaw(model, plan)
+    trainable.unfreeze(model, plan)
     conv = dict(model.named_parameters())["model.encoder.conv1.weight"]
     assert not conv.requires_grad
 
 
-def test_thawing_reaches_the_model_inside_wrappers():
-    bundle, _ = whisper()
-    model, plan = trainable.apply(bundle, freeze_encoder_epochs=1)
+def test_unfreezing_reaches_the_model_inside_wrappers():
+    architecture, _ = whisper()
+    model, plan = trainable.apply(architecture, freeze_encoder_epochs=1)
     wrapped = torch.nn.ModuleDict({"module": model})
     count = trainable.freeze_for_now(wrapped, plan)
-    encoder = {n: p for n, p in model.named_parameters() if n in plan.thaw}
+    encoder = {n: p for n, p in model.named_parameters() if n in plan.unfreeze}
     assert count == sum(p.numel() for p in encoder.values()) > 0
     assert not any(p.requires_grad for p in encoder.values())
-    assert trainable.thaw(model, plan) == count
+    assert trainable.unfreeze(model, plan) == count
     assert all(p.requires_grad for p in encoder.values())
 
 
@@ -314,9 +331,9 @@ def test_thawing_reaches_the_model_inside_wrappers():
 @needs_peft
 @BOTH
 def test_trap_05_embeddings_stay_tied_with_adapters_and_after_merging(make):
-    bundle, batch = make()
-    base = bundle.model
-    model, _ = trainable.apply(bundle, mode="lora")
+    architecture, batch = make()
+    base = architecture.model
+    model, _ = trainable.apply(architecture, mode="lora")
     changed_by_two_steps(model, batch)
     model.eval()
     with torch.no_grad():
@@ -335,9 +352,9 @@ def test_trap_05_embeddings_stay_tied_with_adapters_and_after_merging(make):
 
 @needs_peft
 def test_a_merged_model_is_saved_as_if_there_had_been_no_adapters(tmp_path):
-    bundle, batch = whisper()
-    plain = set(bundle.model.state_dict())
-    model, _ = trainable.apply(bundle, mode="lora")
+    architecture, batch = whisper()
+    plain = set(architecture.model.state_dict())
+    model, _ = trainable.apply(architecture, mode="lora")
     changed_by_two_steps(model, batch)
     merged = trainable.merge(model)
     assert set(merged.state_dict()) == plain
@@ -351,22 +368,22 @@ def test_a_merged_model_is_saved_as_if_there_had_been_no_adapters(tmp_path):
 def test_trap_27_no_task_type_puts_arguments_into_the_forward():
     from peft import PeftModel
 
-    bundle, batch = whisper()
-    model, _ = trainable.apply(bundle, mode="lora")
+    architecture, batch = whisper()
+    model, _ = trainable.apply(architecture, mode="lora")
     assert type(model) is PeftModel and model.peft_config["default"].task_type is None
     seen: dict[str, Any] = {}
-    bundle.model.register_forward_pre_hook(lambda m, a, kwargs: seen.update(kwargs), with_kwargs=True)
+    architecture.model.register_forward_pre_hook(lambda m, a, kwargs: seen.update(kwargs), with_kwargs=True)
     model(**batch)
     assert set(seen) == set(batch)
 
 
 @needs_peft
 def test_modules_without_pretrained_weights_can_learn_beside_adapters():
-    bundle, batch = e2e()
-    groups = bundle.parameter_groups()
+    architecture, batch = e2e()
+    groups = architecture.parameter_groups()
     saved = replace(groups, patterns={**groups.patterns, "lora_save": ("enc_to_dec_proj",)})
-    assert "enc_to_dec_proj.weight" in dict(bundle.model.named_parameters())
-    model, _ = trainable.apply(with_groups(bundle, saved), mode="lora")
+    assert "enc_to_dec_proj.weight" in dict(architecture.model.named_parameters())
+    model, _ = trainable.apply(with_groups(architecture, saved), mode="lora")
     changed, _ = changed_by_two_steps(model, batch)
     learned = {name for name in changed if ".lora_" not in name}
     assert {trainable.plain_name(name) for name in learned} == {
@@ -378,15 +395,15 @@ def test_modules_without_pretrained_weights_can_learn_beside_adapters():
 
 
 def test_merging_a_model_without_adapters_leaves_it_alone():
-    bundle, _ = whisper()
-    assert trainable.merge(bundle.model) is bundle.model
+    architecture, _ = whisper()
+    assert trainable.merge(architecture.model) is architecture.model
 
 
 @needs_peft
 def test_lora_options_reach_the_adapters():
-    bundle, _ = whisper()
+    architecture, _ = whisper()
     model, _ = trainable.apply(
-        bundle, mode="lora", lora=trainable.LoraDefaults(r=3, alpha=12.0, dropout=0.25)
+        architecture, mode="lora", lora=trainable.LoraDefaults(r=3, alpha=12.0, dropout=0.25)
     )
     layer = model.model.model.encoder.layers[0].self_attn.q_proj
     assert layer.lora_A["default"].weight.shape[0] == 3
@@ -416,8 +433,8 @@ def test_lora_without_peft_names_the_extra(monkeypatch):
     ],
 )
 def test_the_table_adds_up(make, how):
-    bundle, _ = make()
-    model, plan = trainable.apply(bundle, **how)
+    architecture, _ = make()
+    model, plan = trainable.apply(architecture, **how)
     total, *rows = trainable.table(model, plan)
     parameters = list(model.parameters())
     assert total == trainable.Row("total", len(parameters), sum(p.numel() for p in parameters))
@@ -432,8 +449,8 @@ def test_the_table_adds_up(make, how):
 
 
 def test_the_tables_text():
-    bundle, _ = whisper()
-    model, plan = trainable.apply(bundle, freeze=["*.fc1.*"], freeze_encoder_epochs=1.5)
+    architecture, _ = whisper()
+    model, plan = trainable.apply(architecture, freeze=["*.fc1.*"], freeze_encoder_epochs=1.5)
     text = trainable.format_table(trainable.table(model, plan))
     head, total, now, later, kept, fc1 = text.splitlines()
     assert head.split() == ["tensors", "parameters", "share"]

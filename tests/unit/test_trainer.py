@@ -85,9 +85,9 @@ def test_clips_of_a_batch_are_alike_and_share_it_with_others_in_the_next_epoch()
 
 
 def test_a_filler_supervises_nothing():
-    bundle = tiny()
-    rows = Supervised(InMemory(bundle))
-    batch = bundle.collate([rows[filler(2)]])
+    architecture = tiny()
+    rows = Supervised(InMemory(architecture))
+    batch = architecture.collate([rows[filler(2)]])
     assert batch["ids"] == ["u2"]
     assert (batch["labels"] == -100).all()
 
@@ -106,7 +106,7 @@ def test_trap_07_accumulating_one_by_four_is_four_by_one(tmp_path):
 
 def test_trap_22_the_trainer_holds_the_processor(tmp_path):
     trainer = make_trainer(tmp_path)
-    assert trainer.processing_class is trainer.bundle.processor
+    assert trainer.processing_class is trainer.architecture.processor
 
 
 def test_trap_27_checkpointing_below_frozen_parts_loses_no_gradient(tmp_path):
@@ -116,13 +116,13 @@ def test_trap_27_checkpointing_below_frozen_parts_loses_no_gradient(tmp_path):
     trained = []
     for arguments in ({}, chosen):
         torch.manual_seed(0)
-        bundle = tiny(encoder_context="full")
-        start = {name: value.detach().clone() for name, value in bundle.model.named_parameters()}
-        trainable.apply(bundle, freeze_feature_encoder=True)
-        trainer = make_trainer(tmp_path, steps=2, bundle=bundle, **arguments)
+        architecture = tiny(encoder_context="full")
+        start = {name: value.detach().clone() for name, value in architecture.model.named_parameters()}
+        trainable.apply(architecture, freeze_feature_encoder=True)
+        trainer = make_trainer(tmp_path, steps=2, architecture=architecture, **arguments)
         trainer.train()
         trained.append(weights(trainer))
-    assert bundle.model.is_gradient_checkpointing
+    assert architecture.model.is_gradient_checkpointing
     name = "model.encoder.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(trained[1][name], start[name])
     for name, value in trained[0].items():
@@ -249,10 +249,10 @@ def test_evaluation_is_keyed_by_id_and_leaves_the_random_draws_alone(tmp_path):
 
 
 def test_hypotheses_do_not_depend_on_the_batch_in_full_context(tmp_path):
-    bundle = tiny(encoder_context="full")
-    dataset = InMemory(bundle)
-    together = predict(bundle, dataset, batch_seconds=60.0, options=DecodeOptions(max_new_tokens=8))
-    alone = predict(bundle, dataset, batch_seconds=0.1, options=DecodeOptions(max_new_tokens=8))
+    architecture = tiny(encoder_context="full")
+    dataset = InMemory(architecture)
+    together = predict(architecture, dataset, batch_seconds=60.0, options=DecodeOptions(max_new_tokens=8))
+    alone = predict(architecture, dataset, batch_seconds=0.1, options=DecodeOptions(max_new_tokens=8))
     texts = [[(h.id, h.task, h.text) for h in result.hypotheses] for result in (together, alone)]
     assert texts[0] == texts[1]
     assert together.loss == pytest.approx(alone.loss, rel=1e-5)
@@ -260,12 +260,12 @@ def test_hypotheses_do_not_depend_on_the_batch_in_full_context(tmp_path):
 
 def test_trap_19_ignored_labels_never_reach_decode():
     """What is decoded is what was generated, id by id: a -100 made 0 on the way would read as "!"."""
-    bundle = tiny(encoder_context="full")
-    dataset = InMemory(bundle)
+    architecture = tiny(encoder_context="full")
+    dataset = InMemory(architecture)
     generated: list[list[int]] = []
     decoded: list[list[int]] = []
 
-    class Watched(type(bundle)):
+    class Watched(type(architecture)):
         def generate(self, *args, **options):
             said = super().generate(*args, **options)
             generated.extend(row for ids in said.values() for row in ids.tolist())
@@ -275,7 +275,9 @@ def test_trap_19_ignored_labels_never_reach_decode():
             decoded.append(list(ids))
             return super().text(ids)
 
-    watched = Watched(**{one.name: getattr(bundle, one.name) for one in dataclasses.fields(bundle)})
+    watched = Watched(
+        **{one.name: getattr(architecture, one.name) for one in dataclasses.fields(architecture)}
+    )
     result = predict(watched, dataset, options=DecodeOptions(max_new_tokens=6), batch_seconds=4.0)
     assert min(min(ids) for ids in decoded) >= 0
     assert decoded == generated
@@ -284,8 +286,8 @@ def test_trap_19_ignored_labels_never_reach_decode():
 
 def test_rows_without_a_language_are_scored_in_the_models():
     """An annotation system exports no such column: normalisation, tags and replaced words need the language."""
-    bundle = tiny(encoder_context="full")
-    dataset = InMemory(bundle)
+    architecture = tiny(encoder_context="full")
+    dataset = InMemory(architecture)
     dataset.manifest = [
         dataclasses.replace(row, language=None, target_language=None, word_languages=())
         for row in dataset.manifest
@@ -293,7 +295,7 @@ def test_rows_without_a_language_are_scored_in_the_models():
     whole = {"transcribe": TRANSCRIPT, "translate": TRANSLATION}
     dataset.manifest[0] = dataclasses.replace(dataset.manifest[0], texts=whole)
     dataset.manifest[1] = dataclasses.replace(dataset.manifest[1], language="en")
-    result = predict(bundle, dataset, options=DecodeOptions(max_new_tokens=4))
+    result = predict(architecture, dataset, options=DecodeOptions(max_new_tokens=4))
     spoken = [(row.language, row.target_language) for row in result.examples]
     assert spoken == [("en", "vi") if i == 1 else ("vi", "vi") for i in range(len(LENGTHS))]
     report = evaluate(result.examples, result.hypotheses, meta={}, resamples=50).report
@@ -303,12 +305,17 @@ def test_rows_without_a_language_are_scored_in_the_models():
 
 
 def test_two_ranks_see_what_one_sees():
-    bundle = tiny(encoder_context="full")
-    dataset = InMemory(bundle)
-    whole = predict(bundle, dataset, options=DecodeOptions(max_new_tokens=4), batch_seconds=2.0)
+    architecture = tiny(encoder_context="full")
+    dataset = InMemory(architecture)
+    whole = predict(architecture, dataset, options=DecodeOptions(max_new_tokens=4), batch_seconds=2.0)
     parts = [
         predict(
-            bundle, dataset, options=DecodeOptions(max_new_tokens=4), batch_seconds=2.0, rank=rank, world=2
+            architecture,
+            dataset,
+            options=DecodeOptions(max_new_tokens=4),
+            batch_seconds=2.0,
+            rank=rank,
+            world=2,
         )
         for rank in range(2)
     ]

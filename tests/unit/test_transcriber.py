@@ -339,10 +339,10 @@ def test_models_without_frames_take_long_recordings(tmp_path: Path, architecture
     import e2e_tiny
     import whisper_assets
 
-    bundle = whisper_assets.tiny() if architecture == "whisper" else e2e_tiny.tiny()
+    architecture = whisper_assets.tiny() if architecture == "whisper" else e2e_tiny.tiny()
     sound = np.concatenate([whisper_assets.noise(33.0, 1), np.zeros(RATE), whisper_assets.noise(2.0, 2)])
     path = write(tmp_path / "long.wav", sound.astype(np.float32))
-    ears = Transcriber(Trained(bundle, tmp_path, architecture, None), detector="energy", pack=0.0)
+    ears = Transcriber(Trained(architecture, tmp_path, architecture, None), detector="energy", pack=0.0)
     recording = ears.plan(path)
     assert [window.seam is not None for window in recording.windows] == [False, True, False]
     result = ears.finish([recording])[0]

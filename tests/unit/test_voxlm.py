@@ -35,13 +35,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bundle(folder):
+def architecture(folder):
     return assets.tiny(folder)
 
 
 @pytest.fixture(scope="module")
-def phase1(folder, bundle):
-    return assets.saved(bundle, folder / "phase1")
+def phase1(folder, architecture):
+    return assets.saved(architecture, folder / "phase1")
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def aligned(folder, phase1):
     return assets.tiny(folder, name=str(phase1), phase=2)
 
 
-def test_traps_01_and_04_the_whole_batch(bundle):
-    rows = assets.features(bundle)
-    batch = bundle.collate(rows)
-    tokenizer = bundle.processor.tokenizer
+def test_traps_01_and_04_the_whole_batch(architecture):
+    rows = assets.features(architecture)
+    batch = architecture.collate(rows)
+    tokenizer = architecture.processor.tokenizer
     text = [
         tokenizer.decode(ids[mask.bool()])
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
@@ -78,15 +78,15 @@ def test_trap_01_end_is_taught_where_it_is_the_padding_too(tmp_path, folder):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "llm")
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(tmp_path / "llm")
-    bundle = assets.tiny(folder, llm=str(tmp_path / "llm"))
-    assert bundle.collate.pad_id == bundle.encode.end
-    labels = bundle.collate(assets.features(bundle))["labels"][:, 0]
-    assert [(row == bundle.encode.end).sum().item() for row in labels] == [1, 1]
+    architecture = assets.tiny(folder, llm=str(tmp_path / "llm"))
+    assert architecture.collate.pad_id == architecture.encode.end
+    labels = architecture.collate(assets.features(architecture))["labels"][:, 0]
+    assert [(row == architecture.encode.end).sum().item() for row in labels] == [1, 1]
 
 
-def test_trap_04_the_loss_is_that_of_the_response_alone_first_token_and_end_included(bundle):
-    batch = bundle.collate(assets.features(bundle))
-    model = bundle.model.eval()
+def test_trap_04_the_loss_is_that_of_the_response_alone_first_token_and_end_included(architecture):
+    batch = architecture.collate(assets.features(architecture))
+    model = architecture.model.eval()
     with torch.no_grad():
         loss = model(**model_inputs(batch)).loss
         logits = model(
@@ -102,88 +102,94 @@ def test_trap_04_the_loss_is_that_of_the_response_alone_first_token_and_end_incl
     torch.testing.assert_close(loss, plain)
 
 
-def test_trap_03_generation_goes_on_from_the_prompt_of_training(bundle):
+def test_trap_03_generation_goes_on_from_the_prompt_of_training(architecture):
     """Left padded, in a batch, over the cache: the tokens that the unpadded row alone foretells one by one."""
-    rows = assets.features(bundle)
-    model = bundle.model.eval()
-    together = bundle.generate(bundle.collate(rows), max_new_tokens=6, do_sample=False)["transcribe"]
+    rows = assets.features(architecture)
+    model = architecture.model.eval()
+    together = architecture.generate(architecture.collate(rows), max_new_tokens=6, do_sample=False)[
+        "transcribe"
+    ]
     for i, row in enumerate(rows):
-        batch = bundle.collate([row])
+        batch = architecture.collate([row])
         # The context of the batch decides what the encoder hears behind a clip: the same for both.
-        sound = bundle.collate(rows)["input_features"][i : i + 1]
+        sound = architecture.collate(rows)["input_features"][i : i + 1]
         ids = batch["input_ids"][:, : batch["prompt_length"]]
         for token in together[i].tolist():
             with torch.no_grad():
                 logits = model(input_ids=ids, input_features=sound, frames=batch["frames"]).logits[0, -1]
             assert int(logits.argmax()) == token
-            if token == bundle.encode.end:
+            if token == architecture.encode.end:
                 break
             ids = torch.cat((ids, torch.tensor([[token]])), dim=1)
 
 
-def test_states_that_are_known_are_not_computed_again(bundle, monkeypatch):
-    batch = bundle.collate(assets.features(bundle))
-    model = bundle.model.eval()
-    fresh = bundle.generate(batch, max_new_tokens=4, do_sample=False)["transcribe"]
+def test_states_that_are_known_are_not_computed_again(architecture, monkeypatch):
+    batch = architecture.collate(assets.features(architecture))
+    model = architecture.model.eval()
+    fresh = architecture.generate(batch, max_new_tokens=4, do_sample=False)["transcribe"]
     states = model(**model_inputs(batch)).encoder_last_hidden_state
     monkeypatch.setattr(model, "encode", lambda features: pytest.fail("encoded twice"))
-    again = bundle.generate(batch, states=states, max_new_tokens=4, do_sample=False, num_beams=1)
+    again = architecture.generate(batch, states=states, max_new_tokens=4, do_sample=False, num_beams=1)
     assert torch.equal(again["transcribe"], fresh)
-    bundle.generate(batch, states=states, max_new_tokens=4, do_sample=False, num_beams=3)
+    architecture.generate(batch, states=states, max_new_tokens=4, do_sample=False, num_beams=3)
 
 
-def test_sound_and_placeholders_must_agree(bundle):
-    batch = bundle.collate(assets.features(bundle))
+def test_sound_and_placeholders_must_agree(architecture):
+    batch = architecture.collate(assets.features(architecture))
     with pytest.raises(ValueError, match=r"audio tokens in the rows: \[13, 32\]; groups .*: \[12, 32\]"):
-        bundle.model(**model_inputs({**batch, "frames": batch["frames"] - torch.tensor([8, 0])}))
+        architecture.model(**model_inputs({**batch, "frames": batch["frames"] - torch.tensor([8, 0])}))
 
 
-def test_what_lies_behind_a_clip_does_not_reach_the_language_model(bundle):
-    batch = bundle.collate(assets.features(bundle))
-    states = bundle.model.encode(batch["input_features"])
+def test_what_lies_behind_a_clip_does_not_reach_the_language_model(architecture):
+    batch = architecture.collate(assets.features(architecture))
+    states = architecture.model.encode(batch["input_features"])
     other = states.clone()
     other[0, 52:] = 7.0  # 104 log-mel frames
     for a, b in zip(
-        *(bundle.model.project(s, batch["frames"])[0, :13] for s in (states, other)), strict=True
+        *(architecture.model.project(s, batch["frames"])[0, :13] for s in (states, other)), strict=True
     ):
         assert torch.equal(a, b)
 
 
-def test_trap_05_no_matrix_changes_its_size_and_ties_hold(folder, bundle):
-    llm = bundle.model.language_model
+def test_trap_05_no_matrix_changes_its_size_and_ties_hold(folder, architecture):
+    llm = architecture.model.language_model
     rows = llm.get_input_embeddings().weight
-    assert len(rows) == llm.config.vocab_size <= bundle.model.config.audio_token_id
+    assert len(rows) == llm.config.vocab_size <= architecture.model.config.audio_token_id
     assert llm.get_output_embeddings().weight is rows
     model, _ = trainable.apply(assets.tiny(folder), mode="lora", lora=LoraDefaults(r=2))
     inner = model.get_base_model().language_model
     assert inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
 
 
-def test_trap_07_one_batch_of_four_is_four_of_one(bundle):
-    rows = assets.features(bundle, (1.0, 1.0, 1.0, 1.0))
-    model = bundle.model.eval()
-    whole = bundle.collate(rows)
+def test_trap_07_one_batch_of_four_is_four_of_one(architecture):
+    rows = assets.features(architecture, (1.0, 1.0, 1.0, 1.0))
+    model = architecture.model.eval()
+    whole = architecture.collate(rows)
     items = (whole["labels"] != -100).sum()
-    parts = [model(**model_inputs(bundle.collate([row])), num_items_in_batch=items).loss for row in rows]
+    parts = [
+        model(**model_inputs(architecture.collate([row])), num_items_in_batch=items).loss for row in rows
+    ]
     torch.testing.assert_close(sum(parts), model(**model_inputs(whole)).loss)
 
 
-def test_the_parts_keep_their_weights(folder, bundle):
+def test_the_parts_keep_their_weights(folder, architecture):
     llm = AutoModelForCausalLM.from_pretrained(folder / "llm").state_dict()
-    for name, value in bundle.model.language_model.state_dict().items():
+    for name, value in architecture.model.language_model.state_dict().items():
         assert torch.equal(value, llm[name]), name
     encoder = WhisperForConditionalGeneration.from_pretrained(folder / "whisper").model.encoder.state_dict()
-    for name, value in bundle.model.audio_encoder.state_dict().items():
+    for name, value in architecture.model.audio_encoder.state_dict().items():
         assert torch.equal(value, encoder[name]), name
 
 
 def test_phase_1_trains_projector_and_adapters_alone(folder):
-    bundle = assets.tiny(folder)
-    model, plan = trainable.apply(bundle, mode="lora", lora=LoraDefaults(r=2, after_epochs=1))
+    architecture = assets.tiny(folder)
+    model, plan = trainable.apply(architecture, mode="lora", lora=LoraDefaults(r=2, after_epochs=1))
     learning = {trainable.plain_name(n) for n, p in model.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in learning} == {"projector", "language_model"}
     assert all("proj" in name for name in learning)
-    assert plan.thaw and all("lora_" in name and name.startswith("language_model.") for name in plan.thaw)
+    assert plan.unfreeze and all(
+        "lora_" in name and name.startswith("language_model.") for name in plan.unfreeze
+    )
     trainable.freeze_for_now(model, plan)
     learning = {trainable.plain_name(n) for n, p in model.named_parameters() if p.requires_grad}
     assert learning and all(name.startswith("projector.") for name in learning)
@@ -204,17 +210,17 @@ def test_phase_2_trains_the_aligner_alone_and_its_loss_reaches_all_of_it(aligned
 
 
 def test_phase_2_learns_when_words_are_spoken(folder, phase1):
-    bundle = assets.tiny(folder, name=str(phase1), phase=2, aligner={"dropout": 0.0, "width": 32})
-    model, _ = trainable.apply(bundle)
-    rows = assets.features(bundle, (1.0, 2.5))
-    batch = bundle.collate(rows)
+    architecture = assets.tiny(folder, name=str(phase1), phase=2, aligner={"dropout": 0.0, "width": 32})
+    model, _ = trainable.apply(architecture)
+    rows = assets.features(architecture, (1.0, 2.5))
+    batch = architecture.collate(rows)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(150):
         optimizer.zero_grad()
         model(**model_inputs(batch)).loss.backward()
         optimizer.step()
     model.eval()
-    found = bundle.aligner(model, batch, list(assets.TEXTS[:2]))
+    found = architecture.aligner(model, batch, list(assets.TEXTS[:2]))
     for words, row in zip(found, rows, strict=True):
         assert [word.text for word in words] == assets.TEXTS[int(row["id"][1])].split()
         for word, start, end in zip(words, row["starts"], row["ends"], strict=True):
@@ -251,11 +257,11 @@ def test_a_words_confidence_is_the_probability_of_its_tokens(aligned):
     assert [word.confidence for word in words] == pytest.approx(expected, rel=1e-4)
 
 
-def test_tokens_belong_to_the_word_that_they_end_in(bundle):
-    ids, words = word_of_tokens(bundle.processor.tokenizer, "the cat's mat, äh")
+def test_tokens_belong_to_the_word_that_they_end_in(architecture):
+    ids, words = word_of_tokens(architecture.processor.tokenizer, "the cat's mat, äh")
     pieces = ["", "", "", ""]
     for token, word in zip(ids, words, strict=True):
-        pieces[word] += bundle.processor.tokenizer.decode([token])
+        pieces[word] += architecture.processor.tokenizer.decode([token])
     assert [piece.strip() for piece in pieces[:3]] == ["the", "cat's", "mat,"]
     assert words == sorted(words) and set(words) == {0, 1, 2, 3}
 

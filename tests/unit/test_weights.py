@@ -37,9 +37,9 @@ def rewrite(folder: Path, change: object) -> None:
 
 @pytest.fixture
 def whisper(tmp_path: Path) -> Path:
-    bundle = whisper_assets.tiny()
-    bundle.model.save_pretrained(tmp_path)
-    bundle.processor.save_pretrained(tmp_path)
+    architecture = whisper_assets.tiny()
+    architecture.model.save_pretrained(tmp_path)
+    architecture.processor.save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -65,9 +65,11 @@ def test_a_new_ctc_head_and_tied_weights_are_no_loss(whisper: Path) -> None:
     )
     module = load("whisper")
     context = BuildContext(texts=lambda: iter([("transcribe", "vi", "xin chào")]))
-    bundle = module.build(module.Options(name=str(whisper), ctc_weight=0.3, max_label_tokens=64), context)
-    assert bundle.model.proj_out.weight is bundle.model.model.decoder.embed_tokens.weight
-    assert WhisperConfig.from_pretrained(whisper).d_model == bundle.model.config.d_model
+    architecture = module.build(
+        module.Options(name=str(whisper), ctc_weight=0.3, max_label_tokens=64), context
+    )
+    assert architecture.model.proj_out.weight is architecture.model.model.decoder.embed_tokens.weight
+    assert WhisperConfig.from_pretrained(whisper).d_model == architecture.model.config.d_model
 
 
 def test_older_names_of_weight_norm_are_still_the_weights(tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ def trimmed():
     return tiny(encoder_context="trimmed", full_context_share=0.0)
 
 
-def ids_of(bundle, *tokens):
-    return bundle.processor.tokenizer.convert_tokens_to_ids(list(tokens))
+def ids_of(architecture, *tokens):
+    return architecture.processor.tokenizer.convert_tokens_to_ids(list(tokens))
 
 
-def stock_of(bundle):
-    model = WhisperForConditionalGeneration(bundle.model.config)
-    model.load_state_dict(bundle.model.state_dict())
+def stock_of(architecture):
+    model = WhisperForConditionalGeneration(architecture.model.config)
+    model.load_state_dict(architecture.model.state_dict())
     return model
 
 
@@ -154,13 +154,13 @@ def test_trimmed_context_is_the_longest_clip_and_the_margin(trimmed):
 
 
 def test_full_batches_are_the_set_share_and_always_the_same_ones():
-    bundle = tiny(full_context_share=0.25)
-    rows = features(bundle, (1.0,))
+    architecture = tiny(full_context_share=0.25)
+    rows = features(architecture, (1.0,))
     lengths = []
     for i in range(400):
         rows[0]["id"] = f"u{i}"
-        lengths.append(bundle.train_collate.frames(rows))
-    again = [bundle.train_collate.frames([{**rows[0], "id": f"u{i}"}]) for i in range(400)]
+        lengths.append(architecture.train_collate.frames(rows))
+    again = [architecture.train_collate.frames([{**rows[0], "id": f"u{i}"}]) for i in range(400)]
     assert again == lengths
     assert 0.18 < lengths.count(3000) / 400 < 0.32
 
@@ -293,17 +293,17 @@ def test_tied_weights_stay_tied_through_saving(full, tmp_path):
 
 def test_overfits_a_handful_of_clips_and_says_them_back():
     torch.manual_seed(0)
-    bundle = tiny(encoder_context="trimmed", full_context_share=0.0, sizes={"d_model": 64})
-    batch = bundle.collate(features(bundle, (1.0, 1.6)))
-    optimizer = torch.optim.AdamW(bundle.model.parameters(), lr=3e-3)
-    bundle.model.train()
+    architecture = tiny(encoder_context="trimmed", full_context_share=0.0, sizes={"d_model": 64})
+    batch = architecture.collate(features(architecture, (1.0, 1.6)))
+    optimizer = torch.optim.AdamW(architecture.model.parameters(), lr=3e-3)
+    architecture.model.train()
     for _ in range(60):
-        loss = bundle.model(**model_inputs(batch)).loss
+        loss = architecture.model(**model_inputs(batch)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05
-    bundle.model.eval()
-    said = bundle.generate(batch, max_new_tokens=40, do_sample=False)
-    assert {bundle.text(row) for row in said["transcribe"].tolist()} == {TRANSCRIPT}
-    assert {bundle.text(row) for row in said["translate"].tolist()} == {TRANSLATION}
+    architecture.model.eval()
+    said = architecture.generate(batch, max_new_tokens=40, do_sample=False)
+    assert {architecture.text(row) for row in said["transcribe"].tolist()} == {TRANSCRIPT}
+    assert {architecture.text(row) for row in said["translate"].tolist()} == {TRANSLATION}

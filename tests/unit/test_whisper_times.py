@@ -60,10 +60,10 @@ def clip(name: str, seconds: float, text: str = TRANSCRIPT, seed: int = 0) -> Cl
 
 def stock_times(teacher: WhisperTeacher, one: Clip) -> list[tuple[float, float]]:
     """The published way with stock parts alone: all attentions, transformers' filter and warping."""
-    bundle, tokenizer = teacher.bundle, teacher.tokenizer
-    features = bundle.encode(one.example, one.waveform)
-    batch = bundle.collate([features])
-    model = bundle.model
+    architecture, tokenizer = teacher.architecture, teacher.tokenizer
+    features = architecture.encode(one.example, one.waveform)
+    batch = architecture.collate([features])
+    model = architecture.model
     model.set_attn_implementation("eager")
     with torch.no_grad():
         output = model(
@@ -91,10 +91,10 @@ def stock_times(teacher: WhisperTeacher, one: Clip) -> list[tuple[float, float]]
 
 @pytest.mark.parametrize("named", [None, [[0, 1], [1, 0]]])
 def test_the_native_way_is_the_published_one(named: list[list[int]] | None) -> None:
-    bundle = tiny(sizes={"max_source_positions": 1500})
-    bundle.model.eval()
-    bundle.model.generation_config.alignment_heads = named
-    teacher = WhisperTeacher(bundle, native=True)
+    architecture = tiny(sizes={"max_source_positions": 1500})
+    architecture.model.eval()
+    architecture.model.generation_config.alignment_heads = named
+    teacher = WhisperTeacher(architecture, native=True)
     assert teacher.heads == ({1: [0, 1]} if named is None else {0: [1], 1: [0]})
     one = clip("u", 2.5)
     (found,) = teacher([one])
@@ -104,9 +104,9 @@ def test_the_native_way_is_the_published_one(named: list[list[int]] | None) -> N
 
 
 def test_words_are_the_references_and_confidences_those_of_their_tokens() -> None:
-    bundle = tiny()
-    bundle.model.eval()
-    teacher = WhisperTeacher(bundle)
+    architecture = tiny()
+    architecture.model.eval()
+    teacher = WhisperTeacher(architecture)
     clips = [clip("u", 2.5), clip("v", 1.0, "bạn hôm nay", seed=1)]
     found = teacher(clips)
     for one, timed in zip(clips, found, strict=True):
@@ -114,37 +114,37 @@ def test_words_are_the_references_and_confidences_those_of_their_tokens() -> Non
         assert [word.text for word in timed.words] == one.example.texts["transcribe"].split()
         assert all(0 <= word.start <= word.end <= one.example.duration for word in timed.words)
         assert timed.heard != one.example.texts["transcribe"]
-    features = bundle.encode(clips[1].example, clips[1].waveform)
-    batch = bundle.collate([features])
+    features = architecture.encode(clips[1].example, clips[1].waveform)
+    batch = architecture.collate([features])
     with torch.no_grad():
-        states = bundle.model.encode(batch["input_features"])
-        hidden = bundle.model.model.decoder(
+        states = architecture.model.encode(batch["input_features"])
+        hidden = architecture.model.model.decoder(
             input_ids=batch["decoder_input_ids"][:, 0], encoder_hidden_states=states
         ).last_hidden_state[0]
     prompt, labels = features["prompt"]["transcribe"], torch.tensor(features["labels"]["transcribe"])
-    sure = bundle.model.proj_out(hidden).log_softmax(dim=-1)[torch.arange(len(labels)), labels]
+    sure = architecture.model.proj_out(hidden).log_softmax(dim=-1)[torch.arange(len(labels)), labels]
     sizes = [
         len(teacher.tokenizer(f" {w}", add_special_tokens=False).input_ids) for w in ("bạn", "hôm", "nay")
     ]
     wanted = [part.mean().exp().item() for part in sure[prompt:-1].split(sizes)]
-    alone = WhisperTeacher(bundle)([clips[1]])[0]
+    alone = WhisperTeacher(architecture)([clips[1]])[0]
     assert isinstance(alone, Timed)
     assert [word.confidence for word in alone.words] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_model_is_left_as_it_was() -> None:
-    bundle = tiny()
-    before = bundle.model.config._attn_implementation
-    WhisperTeacher(bundle)([clip("u", 1.0)])
-    assert bundle.model.config._attn_implementation == before
-    assert all(not module._forward_hooks for module in bundle.model.modules())
+    architecture = tiny()
+    before = architecture.model.config._attn_implementation
+    WhisperTeacher(architecture)([clip("u", 1.0)])
+    assert architecture.model.config._attn_implementation == before
+    assert all(not module._forward_hooks for module in architecture.model.modules())
 
 
 def test_capitals_are_said_in_lower_case_and_kept_in_the_words() -> None:
-    bundle = tiny()
-    bundle.model.eval()
+    architecture = tiny()
+    architecture.model.eval()
     (loud,), (low,) = (
-        WhisperTeacher(bundle)([clip("u", 2.0, text)]) for text in ("BẠN HÔM NAY", "bạn hôm nay")
+        WhisperTeacher(architecture)([clip("u", 2.0, text)]) for text in ("BẠN HÔM NAY", "bạn hôm nay")
     )
     assert isinstance(loud, Timed) and isinstance(low, Timed)
     assert [word.text for word in loud.words] == ["BẠN", "HÔM", "NAY"]
@@ -152,26 +152,30 @@ def test_capitals_are_said_in_lower_case_and_kept_in_the_words() -> None:
 
 
 def test_what_whisper_cannot_hear_is_a_reason_and_stops_nothing() -> None:
-    bundle = tiny()
-    found = WhisperTeacher(bundle)([clip("long", 31.0), clip("u", 1.0), clip("wordy", 1.0, "hôm " * 100)])
+    architecture = tiny()
+    found = WhisperTeacher(architecture)(
+        [clip("long", 31.0), clip("u", 1.0), clip("wordy", 1.0, "hôm " * 100)]
+    )
     assert [type(one) for one in found] == [NoTimes, Timed, NoTimes]
     assert "31.000 s of audio, at most 30 s" in str(found[0])
     assert "label tokens, at most 64" in str(found[2])
-    assert WhisperTeacher(bundle)([clip("long", 31.0)])[0].args == found[0].args  # type: ignore[union-attr]
+    assert WhisperTeacher(architecture)([clip("long", 31.0)])[0].args == found[0].args  # type: ignore[union-attr]
 
 
 def test_a_ctc_head_places_the_words() -> None:
-    bundle = tiny(ctc_weight=1.0)
-    bundle.model.eval()
+    architecture = tiny(ctc_weight=1.0)
+    architecture.model.eval()
     clips = [clip("u", 2.5), clip("v", 1.0, "Bạn hôm, nay", seed=1), clip("w", 1.0, "bạn zzz", seed=2)]
-    found = WhisperCtcTeacher(bundle)(clips)
-    features = [bundle.encode(one.example, one.waveform) for one in clips]
-    batch = bundle.collate(features)
+    found = WhisperCtcTeacher(architecture)(clips)
+    features = [architecture.encode(one.example, one.waveform) for one in clips]
+    batch = architecture.collate(features)
     with torch.no_grad():
         frames = (
-            bundle.model.ctc_head(bundle.model.encode(batch["input_features"])).log_softmax(dim=-1).numpy()
+            architecture.model.ctc_head(architecture.model.encode(batch["input_features"]))
+            .log_softmax(dim=-1)
+            .numpy()
         )
-    characters = bundle.encode.ctc
+    characters = architecture.encode.ctc
     for row, (one, timed) in enumerate(zip(clips[:2], found, strict=False)):
         assert isinstance(timed, Timed)
         text = one.example.texts["transcribe"]
@@ -182,5 +186,5 @@ def test_a_ctc_head_places_the_words() -> None:
         assert first.start == pytest.approx(max(0.0, start - BEFORE_SECONDS), abs=1e-6)
         assert first.start < first.end <= one.example.duration
     assert str(found[2]) == "'zzz' cannot be written in the model's vocabulary: no token for z"
-    heard = WhisperTeacher(bundle)(clips[:2])
+    heard = WhisperTeacher(architecture)(clips[:2])
     assert [timed.heard for timed in found[:2]] == [timed.heard for timed in heard]

@@ -26,7 +26,7 @@ class Tones:
     """Utterances of tones as `predict` takes them; ``texts``: their references, None for none."""
 
     def __init__(self, trained: Trained, ids: list[list[int]], texts: list[str | None]) -> None:
-        self.bundle = trained.bundle
+        self.architecture = trained.architecture
         self.sounds = [speak(one) for one in ids]
         self.durations = np.array([len(sound) / RATE for sound in self.sounds], dtype=np.float32)
         self.manifest = [
@@ -43,7 +43,7 @@ class Tones:
         return len(self.sounds)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.bundle.encode(self.manifest[row], self.sounds[row])
+        return self.architecture.encode(self.manifest[row], self.sounds[row])
 
 
 def said(ids: list[int]) -> str:
@@ -60,7 +60,7 @@ IDS = [[1, 2, 3], [4, 5], [6], [7, 8]]
 def test_words_of_the_models_own_text_have_times() -> None:
     trained = aligner()
     rows = Tones(trained, IDS, ["other words"] * 4)
-    found = predict(trained.bundle, rows, with_loss=False).hypotheses
+    found = predict(trained.architecture, rows, with_loss=False).hypotheses
     assert [one.text for one in found] == [said(ids) for ids in IDS]
     for one, ids in zip(found, IDS, strict=True):
         assert [word.text for word in one.words] == one.text.split()
@@ -76,9 +76,11 @@ def test_given_text_is_not_recognised_but_placed() -> None:
         def generate(self, *args: Any, **more: Any) -> Any:
             raise AssertionError("nothing is to be generated")
 
-    bundle = Silent(**{one.name: getattr(trained.bundle, one.name) for one in fields(trained.bundle)})
+    architecture = Silent(
+        **{one.name: getattr(trained.architecture, one.name) for one in fields(trained.architecture)}
+    )
     rows = Tones(trained, IDS, ["say these words", None, "one word", "two words"])
-    found = predict(bundle, rows, given_text=True, with_loss=False)
+    found = predict(architecture, rows, given_text=True, with_loss=False)
     assert [len(row.hypotheses) for row in found.predictions] == [1, 0, 1, 1]
     first, third, fourth = found.hypotheses
     assert (first.id, first.text) == ("u0", "say these words")
@@ -103,12 +105,14 @@ def test_states_of_the_loss_are_handed_on() -> None:
         return align(model, batch, texts)
 
     trained = aligner(watched)
-    encode, collate = trained.bundle.encode, trained.bundle.collate
-    bundle = replace(
-        trained.bundle, model=Model(1, 1), collate=lambda rows: {**collate(rows), "labels": torch.ones(1, 1)}
+    encode, collate = trained.architecture.encode, trained.architecture.collate
+    architecture = replace(
+        trained.architecture,
+        model=Model(1, 1),
+        collate=lambda rows: {**collate(rows), "labels": torch.ones(1, 1)},
     )
-    predict(bundle, Tones(replace(trained, bundle=bundle), IDS[:1], ["w1 w2 w3"]))
-    assert encode is bundle.encode and seen == [states]
+    predict(architecture, Tones(replace(trained, architecture=architecture), IDS[:1], ["w1 w2 w3"]))
+    assert encode is architecture.encode and seen == [states]
 
 
 @pytest.mark.parametrize("pauses", [True, False])

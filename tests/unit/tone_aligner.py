@@ -44,4 +44,4 @@ class ToneAligner:
 def aligner(align: Any = align) -> Trained:
     """A model that generates text and places words."""
     found = recogniser(ctc=False)
-    return replace(found, bundle=replace(found.bundle, aligner=ToneAligner(align)))
+    return replace(found, architecture=replace(found.architecture, aligner=ToneAligner(align)))

@@ -133,7 +133,7 @@ def recogniser(*, ctc: bool) -> Trained:
         log_probs=lambda model, batch, states=None: [log_probs(waveform) for waveform in batch["waveforms"]],
     )
     model: Any = torch.nn.Linear(1, 1)
-    bundle = ToneWords(
+    architecture = ToneWords(
         languages=("en", "en"),
         model=model,
         processor=None,
@@ -143,7 +143,7 @@ def recogniser(*, ctc: bool) -> Trained:
         collate=Collate(),
         frames=frames if ctc else None,
     )
-    return Trained(bundle, Path("tones"), "tones", None)
+    return Trained(architecture, Path("tones"), "tones", None)
 
 
 def write(path: Path, waveform: np.ndarray, rate: int = RATE) -> Path:

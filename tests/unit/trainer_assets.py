@@ -21,14 +21,14 @@ LENGTHS = (0.6, 0.9, 1.1, 1.4, 1.6, 0.7, 1.2)
 class InMemory(torch.utils.data.Dataset[Any]):
     """Encoded noise with texts of different lengths; what the trainer asks of a dataset."""
 
-    def __init__(self, bundle: Any, lengths: tuple[float, ...] = LENGTHS) -> None:
+    def __init__(self, architecture: Any, lengths: tuple[float, ...] = LENGTHS) -> None:
         words = TRANSCRIPT.split()
         self.manifest = [
             example(f"u{i}", n, transcribe=" ".join(words[: 2 + i % 7]), translate=TRANSLATION)
             for i, n in enumerate(lengths)
         ]
         self.durations = np.array(lengths, dtype=np.float32)
-        self.rows = [bundle.encode(row, noise(row.duration, i)) for i, row in enumerate(self.manifest)]
+        self.rows = [architecture.encode(row, noise(row.duration, i)) for i, row in enumerate(self.manifest)]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,7 +47,7 @@ def make_trainer(
     context: str = "full",
     lengths: tuple[float, ...] = LENGTHS,
     callbacks: tuple[Any, ...] = (),
-    bundle: Any = None,
+    architecture: Any = None,
     options: dict[str, Any] | None = None,
     domains: tuple[str, ...] = (),
     **arguments: Any,
@@ -55,7 +55,9 @@ def make_trainer(
     """Deterministic on CPU; records its losses in ``state.log_history``. ``options``: further ones of the trainer;
     ``domains``: of the rows, by turns."""
     set_seed(1)
-    bundle = bundle or tiny(encoder_context=context, full_context_share=0.0, sizes={"dropout": dropout})
+    architecture = architecture or tiny(
+        encoder_context=context, full_context_share=0.0, sizes={"dropout": dropout}
+    )
     args = Seq2SeqTrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch_size,
@@ -69,13 +71,13 @@ def make_trainer(
         disable_tqdm=True,
         **{"save_strategy": "no", "eval_strategy": "no", "seed": 1, **arguments},
     )
-    dataset = InMemory(bundle, lengths)
+    dataset = InMemory(architecture, lengths)
     if domains:
         dataset.manifest = [
             replace(row, domain=domains[n % len(domains)]) for n, row in enumerate(dataset.manifest)
         ]
     return SpeechTrainer(
-        bundle=bundle,
+        architecture=architecture,
         args=args,
         train_dataset=dataset,
         eval_dataset=dataset,

@@ -18,10 +18,10 @@ TEXTS = ("a cat sat on the mat", "the dog ran home", "we met at noon", "she sell
 def parts(folder: Path) -> tuple[Path, Path]:
     """Folders of a tiny Whisper and of a tiny language model."""
     whisper, llm = folder / "whisper", folder / "llm"
-    bundle = whisper_assets.tiny(task="transcribe", language="en")
-    bundle.model.save_pretrained(whisper)
-    bundle.processor.save_pretrained(whisper)
-    bundle.processor.feature_extractor.save_pretrained(whisper)
+    architecture = whisper_assets.tiny(task="transcribe", language="en")
+    architecture.model.save_pretrained(whisper)
+    architecture.processor.save_pretrained(whisper)
+    architecture.processor.feature_extractor.save_pretrained(whisper)
     sizes = causal.Sizes(
         vocab_size=300, hidden_size=32, layers=2, heads=2, intermediate_size=64, positions=512
     )
@@ -42,11 +42,11 @@ def tiny(folder: Path, **options: Any) -> Architecture:
     return module.build(module.Options(**{**known, **options}), context())
 
 
-def saved(bundle: Architecture, folder: Path) -> Path:
-    """The bundle's folder, as a run writes it."""
-    bundle.model.save_pretrained(folder)
-    bundle.processor.save_pretrained(folder)
-    bundle.processor.feature_extractor.save_pretrained(folder)
+def saved(architecture: Architecture, folder: Path) -> Path:
+    """The architecture's folder, as a run writes it."""
+    architecture.model.save_pretrained(folder)
+    architecture.processor.save_pretrained(folder)
+    architecture.processor.feature_extractor.save_pretrained(folder)
     return folder
 
 
@@ -62,10 +62,10 @@ def example(name: str, seconds: float, text: str | None = None) -> Example:
 
 
 def features(
-    bundle: Architecture, lengths: tuple[float, ...] = (1.0, 2.5), texts: tuple[str, ...] = TEXTS
+    architecture: Architecture, lengths: tuple[float, ...] = (1.0, 2.5), texts: tuple[str, ...] = TEXTS
 ) -> list[Any]:
     """Encoded noise of the given lengths in seconds, with these texts."""
     return [
-        bundle.encode(example(f"u{i}", n, text), whisper_assets.noise(n, i))
+        architecture.encode(example(f"u{i}", n, text), whisper_assets.noise(n, i))
         for i, (n, text) in enumerate(zip(lengths, texts, strict=False))
     ]

@@ -46,9 +46,9 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(round(seconds * 16000)).astype(np.float32) * 0.1
 
 
-def features(bundle: Architecture, lengths: tuple[float, ...] = (1.0, 2.5)) -> list[dict[str, Any]]:
+def features(architecture: Architecture, lengths: tuple[float, ...] = (1.0, 2.5)) -> list[dict[str, Any]]:
     """Encoded utterances of the given lengths in seconds, with both texts."""
     return [
-        bundle.encode(example(f"u{i}", n, transcribe=TRANSCRIPT, translate=TRANSLATION), noise(n, i))
+        architecture.encode(example(f"u{i}", n, transcribe=TRANSCRIPT, translate=TRANSLATION), noise(n, i))
         for i, n in enumerate(lengths)
     ]

@@ -19,11 +19,11 @@ from training.models.architecture import Architecture
 class CtcTeacher:
     """Hears each clip once: its best path is what was heard, the best path that spells the reference gives times."""
 
-    def __init__(self, bundle: Architecture) -> None:
-        assert bundle.frames is not None
-        self.bundle, self.frames = bundle, bundle.frames
-        self.vocabulary = CtcVocabulary(tuple(bundle.frames.tokens), bundle.frames.blank)
-        self.sample_rate, self.language = bundle.sample_rate, bundle.languages[0]
+    def __init__(self, architecture: Architecture) -> None:
+        assert architecture.frames is not None
+        self.architecture, self.frames = architecture, architecture.frames
+        self.vocabulary = CtcVocabulary(tuple(architecture.frames.tokens), architecture.frames.blank)
+        self.sample_rate, self.language = architecture.sample_rate, architecture.languages[0]
 
     def __call__(self, clips: Sequence[Clip]) -> list[Timed | NoTimes]:
         rows = [self._encoded(clip) for clip in clips]
@@ -36,15 +36,15 @@ class CtcTeacher:
 
     def _encoded(self, clip: Clip) -> dict[str, Any] | NoTimes:
         try:
-            return self.bundle.encode(clip.example, clip.waveform)
+            return self.architecture.encode(clip.example, clip.waveform)
         except ValueError as error:
             return NoTimes(str(error))
 
     def _log_probs(self, rows: list[dict[str, Any]]) -> list[np.ndarray]:
         if not rows:
             return []
-        model = self.bundle.model
-        return self.frames.log_probs(model, on_device(self.bundle.collate(rows), model))
+        model = self.architecture.model
+        return self.frames.log_probs(model, on_device(self.architecture.collate(rows), model))
 
     def _timed(self, clip: Clip, log_probs: np.ndarray) -> Timed | NoTimes:
         heard = self.vocabulary.text(greedy(log_probs, self.vocabulary.blank))

@@ -21,27 +21,27 @@ def load_teacher(name: str, *, device: str | None = None, native: bool = False) 
     with a CTC head places words by that (`training.alignment.whisper_ctc`). Raises `UserError`
     for a model that cannot tell times, and where it is not in reach.
     """
-    bundle = _bundle(name)
+    architecture = _bundle(name)
     if device is not None:
-        _move(bundle, device)
-    if bundle.frames is not None:
+        _move(architecture, device)
+    if architecture.frames is not None:
         from training.alignment.ctc import CtcTeacher
 
         if native:
             raise UserError(f"--use-native: {name} is a CTC model; Whisper alone has a native way")
-        return CtcTeacher(bundle)
-    assert bundle.attention is not None
-    if bundle.attention.head is not None and not native:
+        return CtcTeacher(architecture)
+    assert architecture.attention is not None
+    if architecture.attention.head is not None and not native:
         from training.alignment.whisper_ctc import WhisperCtcTeacher
 
-        return WhisperCtcTeacher(bundle)
+        return WhisperCtcTeacher(architecture)
     from training.alignment.whisper import WhisperTeacher
 
-    return WhisperTeacher(bundle, native=native)
+    return WhisperTeacher(architecture, native=native)
 
 
-def _move(bundle: Architecture, device: str) -> None:
-    model: Any = bundle.model
+def _move(architecture: Architecture, device: str) -> None:
+    model: Any = architecture.model
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -54,12 +54,12 @@ def _bundle(name: str) -> Architecture:
     if not Path(name).is_dir():
         return _public(f"openai/whisper-{name}" if name in SIZES else name)
     trained = load_trained(Path(name))
-    if trained.bundle.frames is None and trained.bundle.attention is None:
+    if trained.architecture.frames is None and trained.architecture.attention is None:
         raise UserError(
             f"--model {name}: holds a model of type {trained.model_type}, which cannot tell the times of given words; "
             "take a CTC model or a Whisper"
         )
-    return with_tasks(trained, (TRANSCRIBE,)).bundle
+    return with_tasks(trained, (TRANSCRIBE,)).architecture
 
 
 def _public(name: str) -> Architecture:
@@ -71,9 +71,9 @@ def _public(name: str) -> Architecture:
     whisper: Any = load("whisper")
     try:
         options = whisper.Options(name=name, task=TRANSCRIBE, encoder_context="full", language="en")
-        bundle = whisper.build(options, BuildContext())
+        architecture = whisper.build(options, BuildContext())
     except UserError as error:
         raise UserError(str(error).replace("model.name", "--model")) from error
-    _move(bundle, default_device())
-    bundle.model.eval()
-    return bundle
+    _move(architecture, default_device())
+    architecture.model.eval()
+    return architecture

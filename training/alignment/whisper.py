@@ -36,13 +36,13 @@ class WhisperTeacher:
     the model was trained with.
     """
 
-    def __init__(self, bundle: Architecture, *, native: bool = False) -> None:
+    def __init__(self, architecture: Architecture, *, native: bool = False) -> None:
         if native:
-            bundle = replace(bundle, collate=bundle.collate.in_full_context())
-        self.bundle, self.tokenizer = bundle, bundle.processor.tokenizer
-        self.sample_rate, self.language = bundle.sample_rate, bundle.languages[0]
-        self.heads = alignment_heads(bundle.model)
-        self.filter_width = getattr(bundle.model.config, "median_filter_width", None) or FILTER_WIDTH
+            architecture = replace(architecture, collate=architecture.collate.in_full_context())
+        self.architecture, self.tokenizer = architecture, architecture.processor.tokenizer
+        self.sample_rate, self.language = architecture.sample_rate, architecture.languages[0]
+        self.heads = alignment_heads(architecture.model)
+        self.filter_width = getattr(architecture.model.config, "median_filter_width", None) or FILTER_WIDTH
 
     def __call__(self, clips: Sequence[Clip]) -> list[Timed | NoTimes]:
         rows = [self._encoded(clip) for clip in clips]
@@ -56,7 +56,7 @@ class WhisperTeacher:
         spelled = [_spelling(word, clip.example) for word in words]
         example = replace(clip.example, texts={TRANSCRIBE: " ".join(spelled)})
         try:
-            features = self.bundle.encode(example, clip.waveform)
+            features = self.architecture.encode(example, clip.waveform)
         except ValueError as error:
             return NoTimes(str(error))
         sizes = [len(text_ids(self.tokenizer, f" {word}")) for word in spelled]
@@ -69,11 +69,11 @@ class WhisperTeacher:
     def _timed(self, rows: list[dict[str, Any]]) -> list[Timed | NoTimes]:
         if not rows:
             return []
-        model: Any = self.bundle.model
-        batch = on_device(self.bundle.collate(rows), model)
+        model: Any = self.architecture.model
+        batch = on_device(self.architecture.collate(rows), model)
         states = model.encode(batch["input_features"])
-        if self.bundle.domains is not None:
-            batch = self.bundle.domains.predict(model, batch, states).batch
+        if self.architecture.domains is not None:
+            batch = self.architecture.domains.predict(model, batch, states).batch
         attention, hidden = self._reading(batch["decoder_input_ids"][:, 0], states)
         heard = self._heard(batch, states, max(row["seconds"] for row in rows))
         first = batch["prompt_length"]
@@ -88,7 +88,7 @@ class WhisperTeacher:
 
     def _reading(self, inputs: torch.Tensor, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The decoder reads ``inputs [batch, length]``: attention ``[batch, heads, length, frames]`` and its states."""
-        model: Any = self.bundle.model
+        model: Any = self.architecture.model
         with _listening(model, self.heads) as layers:
             hidden = model.model.decoder(
                 input_ids=inputs, encoder_hidden_states=states, use_cache=False
@@ -97,7 +97,7 @@ class WhisperTeacher:
 
     def _heard(self, batch: dict[str, Any], states: torch.Tensor | None, seconds: float) -> list[str]:
         bound = longest_hypothesis(seconds)
-        said = self.bundle.decode(batch, DecodeOptions(max_new_tokens=bound), states=states)
+        said = self.architecture.decode(batch, DecodeOptions(max_new_tokens=bound), states=states)
         return [one.text for one in said[TRANSCRIBE]]
 
     def _words(
@@ -108,7 +108,7 @@ class WhisperTeacher:
         frames = max(1, math.ceil(row["seconds"] * ENCODER_FRAMES_PER_SECOND))
         weights = attention[:, : ends[-1] + 1, :frames].float().cpu().numpy()
         first = token_frames(weights, self.filter_width)
-        model: Any = self.bundle.model
+        model: Any = self.architecture.model
         logits = model.proj_out(hidden[: ends[-1]]).float()
         sure = logits.log_softmax(dim=-1).gather(1, tokens[: ends[-1], None])[:, 0].cpu().numpy()
         return tuple(

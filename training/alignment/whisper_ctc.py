@@ -22,18 +22,18 @@ class WhisperCtcTeacher(WhisperTeacher):
     The attention of a small Whisper from scratch hardly follows the sound; its CTC head has to (see `docs/log.md`).
     """
 
-    def __init__(self, bundle: Architecture) -> None:
-        super().__init__(bundle)
-        assert bundle.attention is not None and bundle.attention.head is not None
-        self.frames = bundle.attention.head
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        assert architecture.attention is not None and architecture.attention.head is not None
+        self.frames = architecture.attention.head
 
     @torch.no_grad()
     def _timed(self, rows: list[dict[str, Any]]) -> list[Timed | NoTimes]:
         if not rows:
             return []
-        batch = on_device(self.bundle.collate(rows), self.bundle.model)
+        batch = on_device(self.architecture.collate(rows), self.architecture.model)
         heard = self._heard(batch, None, max(row["seconds"] for row in rows))
-        log_probs = self.frames.log_probs(self.bundle.model, batch)
+        log_probs = self.frames.log_probs(self.architecture.model, batch)
         return [
             self._placed(row, frames, said) for row, frames, said in zip(rows, log_probs, heard, strict=True)
         ]

@@ -42,7 +42,7 @@ class Decoding:
         from training.decoding.predict import predict
 
         return predict(
-            trained.bundle,
+            trained.architecture,
             rows,
             batch_seconds=self.batch_seconds,
             options=self.asked,
@@ -65,7 +65,7 @@ def decoding(trained: Trained, options: DecoderOptions, batch_seconds: float | N
     """
     if options.beam_width is None and not (options.lm or options.hot_words):
         options = replace(options, beam_width=setting(trained, "num_beams") or 1)
-    asked = options.resolved(trained.bundle, setting(trained, "max_new_tokens"))
+    asked = options.resolved(trained.architecture, setting(trained, "max_new_tokens"))
     return Decoding(options, asked, batch_seconds or setting(trained, "batch_seconds") or 60.0)
 
 
@@ -134,9 +134,9 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
     from training.data.tasks import check_tasks
     from training.decoding.predict import PromptsOnly
 
-    check_tasks(manifest, trained.bundle.tasks, f"the {split} split", every=False)
+    check_tasks(manifest, trained.architecture.tasks, f"the {split} split", every=False)
     keep = trained.config.data.keep_text_markers if trained.config else ()
-    encode, rate = PromptsOnly(trained.bundle.encode), trained.bundle.sample_rate
+    encode, rate = PromptsOnly(trained.architecture.encode), trained.architecture.sample_rate
     dataset = SpeechDataset(manifest, encode, rate, keep_markers=keep)
     kept, found = validate(dataset, workers=READERS, decode=True)
     ledger = DropLedger([*getattr(manifest, "refused", ()), *found])
@@ -144,7 +144,9 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
     logger.info(result.line())  # the first line of all, also where both streams go to one file
     if len(ledger):
         logger.warning(ledger.summary())
-    pieces, rows = unwritable(SpeechDataset(manifest, trained.bundle.encode, trained.bundle.sample_rate))
+    pieces, rows = unwritable(
+        SpeechDataset(manifest, trained.architecture.encode, trained.architecture.sample_rate)
+    )
     if pieces:
         logger.warning(
             f"{pieces} pieces of the references, in {rows} utterances, are not in the model's vocabulary: it cannot "

@@ -248,9 +248,11 @@ def _words(trained: Trained, how: Decoding, dataset: Any, predictions: Any, teac
     from training.evaluation.words import WordEvidence
 
     own = predictions.hypotheses
-    identity = how.options.identity(trained.bundle)
+    identity = how.options.identity(trained.architecture)
     calibration, note = usable(trained.calibration, trained.folder, identity)
-    timed = trained.bundle.aligner is not None and any(example.words for example in predictions.examples)
+    timed = trained.architecture.aligner is not None and any(
+        example.words for example in predictions.examples
+    )
     given = how.predict(trained, dataset, given_text=True).hypotheses if timed else None
     evidence = WordEvidence(given=given, raw=own if calibration else None, note=note, teacher=teacher)
     return [calibration.apply(one) for one in own] if calibration else own, evidence
@@ -347,12 +349,12 @@ def _silence(trained: Trained, how: Decoding) -> dict[str, list[str]]:
     from training.decoding.predict import predict
     from training.evaluation.probes import KINDS, Probes
 
-    domains = trained.bundle.domains
+    domains = trained.architecture.domains
     domain = domains.names[0] if domains is not None else None
-    probes = Probes(trained.bundle.encode, trained.bundle.sample_rate, domain)
-    task = trained.bundle.tasks[0]
+    probes = Probes(trained.architecture.encode, trained.architecture.sample_rate, domain)
+    task = trained.architecture.tasks[0]
     said: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    found = predict(trained.bundle, probes, options=how.asked, with_loss=False)
+    found = predict(trained.architecture, probes, options=how.asked, with_loss=False)
     for row in found.predictions:
         said[probes.kind(row.row)].append(row.hypotheses[task].text)
     return said
@@ -370,7 +372,7 @@ def _training_split(trained: Trained) -> dict[str, Any]:
     except UserError as error:
         logger.warning(f"no training split to compare with: {error}")
         return {}
-    texts: dict[str, list[str]] = {task: [] for task in trained.bundle.tasks}
+    texts: dict[str, list[str]] = {task: [] for task in trained.architecture.tasks}
     for task, _, text in manifest.texts():
         if task in texts:
             texts[task].append(text)
@@ -387,8 +389,8 @@ def _meta(
     return {
         "model_dir": str(trained.folder),
         "model_type": trained.model_type,
-        "tasks": list(trained.bundle.tasks),
-        "parameters": sum(p.numel() for p in trained.bundle.model.parameters()),
+        "tasks": list(trained.architecture.tasks),
+        "parameters": sum(p.numel() for p in trained.architecture.model.parameters()),
         "split": None if asked.manifest else asked.split,
         "manifest": str(path) if path else None,
         "manifest_sha256": manifest.sha256() if path else None,

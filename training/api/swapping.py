@@ -28,7 +28,7 @@ def check_swap_test(trained: Trained, domain: str | None) -> None:
         raise UserError(
             f"--swap_test --domain {domain}: the test begins with the utterances' own domains; leave --domain out"
         )
-    if TRANSCRIBE not in trained.bundle.tasks:
+    if TRANSCRIBE not in trained.architecture.tasks:
         raise UserError(
             f"--swap_test: compares transcripts, and {trained.folder} was trained to translate alone"
         )
@@ -55,12 +55,14 @@ def swap_test(trained: Trained, dataset: Any, own: Any, how: Decoding) -> dict[s
     Returns:
         What ``{run}_swap.json`` holds.
     """
-    domains = trained.bundle.domains
+    domains = trained.architecture.domains
     assert domains is not None
     said = {OWN: own}
     for prompt in ("swap", "none", *(["auto"] if domains.predictable else [])):
         other = with_domain(trained, prompt)
-        rows = SpeechDataset(dataset.manifest, PromptsOnly(other.bundle.encode), trained.bundle.sample_rate)
+        rows = SpeechDataset(
+            dataset.manifest, PromptsOnly(other.architecture.encode), trained.architecture.sample_rate
+        )
         found = how.predict(other, rows)
         said[prompt] = (found.examples, found.hypotheses)
     resamples = setting(trained, "resamples") or 1000

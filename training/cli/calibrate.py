@@ -60,7 +60,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
     quiet()
     trained = load_trained(args.model_dir)
-    if trained.bundle.frames is None and trained.bundle.aligner is None:
+    if trained.architecture.frames is None and trained.architecture.aligner is None:
         raise UserError(
             f"--model_dir {args.model_dir}: a {trained.model_type} tells no confidence of words, so there is none to calibrate"
         )
@@ -79,7 +79,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     calibration, figures = fit(judged, seed=args.seed)
     calibration = replace(
         calibration,
-        decoding=how.options.identity(trained.bundle),
+        decoding=how.options.identity(trained.architecture),
         weights=weights_of(trained.folder),
         fitted=_record(judged, figures, path, manifest),
     )

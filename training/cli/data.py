@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
-from training.cli.one_name import OneName
+from training.cli.aliases import OneValue
 from training.registry.store import DEFAULT, Registry, open_registry
 
 _SHOWN = 10
@@ -45,7 +45,7 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     made.add_argument(
         "--registry",
         "--database",
-        action=OneName,
+        action=OneValue,
         default=DEFAULT,
         help=f"SQLite file or SQLAlchemy URL ({DEFAULT})",
     )

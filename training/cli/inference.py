@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training.base.errors import exit_on_user_error
 from training.cli import transcribe
-from training.cli.one_name import OneName
+from training.cli.aliases import OneValue
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--model_dir",
         "--model_path",
         dest="checkpoint",
-        action=OneName,
+        action=OneValue,
         type=Path,
         required=True,
         help="a trained model's folder",

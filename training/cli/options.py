@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.cli.one_name import OneName
+from training.cli.aliases import OneValue
 from training.decoding.ctc_setup import BEAM_WIDTH, DecoderOptions
 from training.decoding.word_scores import Fusion
 
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--beam_width",
         "--num_beams",
-        action=OneName,
+        action=OneValue,
         type=count,
         default=None,
         help="hypotheses kept; 1: the best path",
@@ -74,7 +74,7 @@ def add_model(parser: argparse.ArgumentParser, what: str) -> None:
         "--model_dir",
         "--model_path",
         dest="model_dir",
-        action=OneName,
+        action=OneValue,
         type=Path,
         required=True,
         help=what,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.base.errors import UserError, exit_on_user_error
-from training.cli.one_name import OneName
+from training.cli.aliases import OneValue
 
 if TYPE_CHECKING:
     from training.config.schema import Config
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--licence",
         "--license",
         dest="licence",
-        action=OneName,
+        action=OneValue,
         metavar="ID",
         help="the Hub's name of the model's licence, such as apache-2.0 (default: not stated)",
     )

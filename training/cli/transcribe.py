@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.base.errors import USER_ERROR, UserError, exit_on_user_error
 from training.base.system_files import listed, told
-from training.cli.one_name import OneName
+from training.cli.aliases import OneValue
 from training.cli.options import add_domain, add_options, from_arguments
 from training.data.file_names import on_disk
 
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--model_dir",
         "--model_path",
         dest="model",
-        action=OneName,
+        action=OneValue,
         type=Path,
         required=True,
         help="a trained model",

@@ -62,7 +62,7 @@ def training_arguments(config: Config, *, cpu_trial: bool = False) -> dict[str, 
         "activation_checkpointing_kwargs": {"use_reentrant": False}
         if training.gradient_checkpointing
         else None,
-        # A batch without transcripts, an encoder that thaws later: not every rank has every gradient.
+        # A batch without transcripts, an encoder that unfreezes later: not every rank has every gradient.
         "ddp_find_unused_parameters": True,
         "remove_unused_columns": False,
         "predict_with_generate": True,

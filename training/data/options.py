@@ -140,7 +140,7 @@ class Augmentation(Block):
         return self.enabled and any(change.prob > 0 for change in self.changes.values())
 
     @property
-    def harder_after(self) -> dict[str, int]:
+    def starting_later(self) -> dict[str, int]:
         """Epochs after which the training clips become harder, by the key that says so; without those at the start."""
         alone = any(change.prob > 0 for name, change in self.changes.items() if name != "join")
         waits = {

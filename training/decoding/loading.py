@@ -26,7 +26,7 @@ class Trained:
     """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
     words' confidence, where there is one."""
 
-    bundle: Architecture
+    architecture: Architecture
     folder: Path
     model_type: str
     config: Config | None
@@ -55,7 +55,7 @@ def load_model(folder: os.PathLike[str] | str) -> Trained:
         folder: a finished run, its folder, one of its checkpoints, or any folder that stock transformers wrote.
 
     Returns:
-        The model without dropout, on the GPU where there is one. ``.bundle.model`` is the torch module.
+        The model without dropout, on the GPU where there is one. ``.architecture.model`` is the torch module.
 
     Raises:
         UserError: the folder holds no model, or a damaged one.
@@ -102,12 +102,12 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
 
 def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
     """The same model, asked for some of its tasks only."""
-    unknown = [task for task in tasks if task not in trained.bundle.tasks]
+    unknown = [task for task in tasks if task not in trained.architecture.tasks]
     if unknown:
         raise UserError(
-            f"{trained.folder} was trained for {', '.join(trained.bundle.tasks)}, not for {unknown[0]}"
+            f"{trained.folder} was trained for {', '.join(trained.architecture.tasks)}, not for {unknown[0]}"
         )
-    return replace(trained, bundle=trained.bundle.with_tasks(tasks))
+    return replace(trained, architecture=trained.architecture.with_tasks(tasks))
 
 
 def with_domain(trained: Trained, asked: str | None, option: str | None = None) -> Trained:
@@ -117,7 +117,7 @@ def with_domain(trained: Trained, asked: str | None, option: str | None = None) 
     """
     if asked is None:
         return trained
-    domains = trained.bundle.domains
+    domains = trained.architecture.domains
     given = option or f"--domain {asked}"
     if domains is None:
         raise UserError(f"{given}: {trained.folder} holds a {trained.model_type}, which has no domains")
@@ -131,7 +131,7 @@ def with_domain(trained: Trained, asked: str | None, option: str | None = None) 
             f"{given}: this model was not taught to say which domain it hears (model.domain_supervised: false); "
             f"name one: {', '.join(there)}"
         )
-    return replace(trained, bundle=trained.bundle.with_domain(asked))
+    return replace(trained, architecture=trained.architecture.with_domain(asked))
 
 
 def _stock_config(folder: Path) -> dict[str, Any]:

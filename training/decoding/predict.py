@@ -115,7 +115,7 @@ def predict(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> Predictions:
-    """Hypotheses of every utterance of ``dataset`` for every task of the bundle, and the loss beside them.
+    """Hypotheses of every utterance of ``dataset`` for every task of the architecture, and the loss beside them.
 
     Utterances are batched by length, longest first; the encoder runs once for the loss and all tasks.
     ``dataset[i]`` gives features, ``dataset.manifest[i]`` the example, ``dataset.durations`` seconds.

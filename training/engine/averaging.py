@@ -90,7 +90,7 @@ def mean_weights(folders: Sequence[Path]) -> dict[str, torch.Tensor]:
     }
 
 
-def settle(
+def keep_better(
     model: torch.nn.Module,
     folders: Sequence[Path],
     score: Callable[[], float],

@@ -1,4 +1,4 @@
-"""What happens beside the training steps: logging, thawing, history, warnings, signals."""
+"""What happens beside the training steps: logging, unfreezing, history, warnings, signals."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ class LoggingCallback(TrainerCallback):
 class EncoderUnfreezeCallback(TrainerCallback):
     """Gives frozen parameters their gradient back when ``epochs`` have passed.
 
-    ``freeze`` and ``thaw`` are called once each. The parameters are in the optimiser from the start, so that
+    ``freeze`` and ``unfreeze`` are called once each. The parameters are in the optimiser from the start, so that
     their states begin when their gradients do.
     """
 
-    def __init__(self, epochs: float, freeze: Callable[[], int], thaw: Callable[[], int]) -> None:
-        self.epochs, self.freeze, self.thaw = epochs, freeze, thaw
+    def __init__(self, epochs: float, freeze: Callable[[], int], unfreeze: Callable[[], int]) -> None:
+        self.epochs, self.freeze, self.unfreeze = epochs, freeze, unfreeze
         self.done = False
 
     def on_train_begin(
@@ -116,7 +116,7 @@ class EncoderUnfreezeCallback(TrainerCallback):
         if not self.done and (state.epoch or 0.0) >= self.epochs:
             self.done = True
             logger.info(
-                f"step {state.global_step}: {self.thaw()} parameters thaw after {self.epochs:g} epochs"
+                f"step {state.global_step}: {self.unfreeze()} parameters unfreeze after {self.epochs:g} epochs"
             )
 
 
@@ -137,7 +137,7 @@ class MetricsSaveCallback(TrainerCallback):
             checkpoint.write_json(self.path, {"experiment": self.experiment, "history": state.log_history})
 
 
-class HarderClipsCallback(TrainerCallback):
+class AugmentationStartCallback(TrainerCallback):
     """Says when the training clips become harder, ``after`` so many epochs as ``augmentation.<key>`` has it, and where a run
     ends before that."""
 

@@ -61,13 +61,13 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
     """The trainer of a run and the plan of what it trains."""
     config = run.config
     settings = config.training
-    model, plan = runs.learning_part(config, run.bundle)
+    model, plan = runs.learning_part(config, run.architecture)
     arguments = runs.arguments(run)
     if settings.fp16 and not arguments.fp16:
         logger.warning("training.fp16: there is no GPU here, training goes on in fp32")
-    given = run.bundle.aligner is not None and run.bundle.aligner.given_text
+    given = run.architecture.aligner is not None and run.architecture.aligner.given_text
     trainer = SpeechTrainer(
-        bundle=run.bundle,
+        architecture=run.architecture,
         model=model,
         args=arguments,
         train_dataset=run.train,
@@ -105,7 +105,7 @@ def add_callbacks(trainer: SpeechTrainer, run: Run, plan: Any) -> callbacks.Stop
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
     signals = callbacks.StopSignalCallback()
-    harder = run.config.augmentation.harder_after
+    harder = run.config.augmentation.starting_later
     metrics = run.folder / "metrics" / f"{run.config.output.experiment_name}_metrics.json"
     chosen: list[Any] = [
         callbacks.LoggingCallback(),
@@ -119,14 +119,14 @@ def add_callbacks(trainer: SpeechTrainer, run: Run, plan: Any) -> callbacks.Stop
         from training.engine.registry_callback import RegistryCallback
 
         chosen.append(RegistryCallback(run.config, lambda: signals.received is not None))
-    chosen += [callbacks.HarderClipsCallback(key, epochs) for key, epochs in harder.items()]
-    if plan.thaw:
+    chosen += [callbacks.AugmentationStartCallback(key, epochs) for key, epochs in harder.items()]
+    if plan.unfreeze:
         model = trainer.bare_model
         chosen.append(
             callbacks.EncoderUnfreezeCallback(
-                plan.thaw_epochs,
+                plan.unfreeze_epochs,
                 freeze=lambda: trainable.freeze_for_now(model, plan),
-                thaw=lambda: trainable.thaw(model, plan),
+                unfreeze=lambda: trainable.unfreeze(model, plan),
             )
         )
     if settings.early_stopping_patience and run.dev is not None:
@@ -192,7 +192,7 @@ def _train(run: Run, ready: Ready, resume: Path | None) -> dict[str, Any]:
         "audio_seconds_per_second": trainer.audio_seconds / seconds,
         "best_metric": trainer.state.best_metric,
         "best_checkpoint": trainer.state.best_model_checkpoint,
-        "parameters": sum(p.numel() for p in run.bundle.model.parameters()),
+        "parameters": sum(p.numel() for p in run.architecture.model.parameters()),
         "trainable_parameters": learning,
         "cpu_threads": torch.get_num_threads(),
         "devices": ready.provenance.devices,
@@ -224,7 +224,7 @@ def average_last(run: Run, trainer: SpeechTrainer) -> None:
     if not wanted or best is None or len(folders) < 2:
         return
     metric = str(trainer.args.metric_for_best_model)
-    stays, found = averaging.settle(
+    stays, found = averaging.keep_better(
         trainer.bare_model,
         folders[:wanted],
         lambda: trainer.evaluate()[metric],
@@ -241,7 +241,7 @@ def export(run: Run, trainer: SpeechTrainer) -> None:
     """The final model in the run's folder, as stock transformers loads it: adapters merged, processor included."""
     if not trainer.args.should_save:
         return
-    run.bundle.save(run.folder, trainable.merge(trainer.accelerator.unwrap_model(trainer.model)))
+    run.architecture.save(run.folder, trainable.merge(trainer.accelerator.unwrap_model(trainer.model)))
 
 
 def fit(

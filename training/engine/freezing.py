@@ -58,15 +58,15 @@ class TrainablePlan:
     """What `apply` decided; names are `short_name`s of the model that it returned.
 
     frozen: parameter names by the first reason that froze them; a reason that added nothing has none.
-    thaw: parameters that are frozen at first and trained after ``thaw_epochs``. `apply` leaves their
+    unfreeze: parameters that are frozen at first and trained after ``unfreeze_epochs``. `apply` leaves their
         ``requires_grad`` on, so that the optimiser is built with them; `freeze_for_now` turns it off.
     rows: parameters of which these rows alone learn. Weight decay must leave them out: it would move all rows.
     """
 
     mode: Mode
     frozen: Mapping[str, tuple[str, ...]]
-    thaw: tuple[str, ...] = ()
-    thaw_epochs: float = 0.0
+    unfreeze: tuple[str, ...] = ()
+    unfreeze_epochs: float = 0.0
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ class Row(NamedTuple):
 
 
 def apply(
-    bundle: Architecture,
+    architecture: Architecture,
     *,
     mode: Mode = "all",
     freeze: Sequence[str] = (),
@@ -88,17 +88,17 @@ def apply(
     freeze_encoder_epochs: float = 0,
     lora: LoraOptions | None = None,
 ) -> tuple[PreTrainedModel, TrainablePlan]:
-    """Set ``requires_grad`` on the bundle's model; returns the model to train (with adapters: around it).
+    """Set ``requires_grad`` on the architecture's model; returns the model to train (with adapters: around it).
 
     ``mode``: ``all``; ``lna``, layer norms and attention only (Li et al. 2021); ``blocks``, the last blocks that the
     architecture names and the rows of its new tokens; ``lora``, adapters (and those rows) only.
     ``freeze``: ``fnmatch`` patterns of parameter names, or names of the architecture's groups.
-    ``freeze_encoder_epochs`` freezes the encoder for that long and thaws it then, with ``freeze_encoder`` or
+    ``freeze_encoder_epochs`` freezes the encoder for that long and unfreezes it then, with ``freeze_encoder`` or
     without. Raises `UserError` for a pattern that matches nothing, a group that the architecture has not, and
     when nothing is left to train.
     """
-    names, groups = _Names(bundle.model), bundle.parameter_groups()
-    reasons = _architecture(bundle, groups, names)
+    names, groups = _Names(architecture.model), architecture.parameter_groups()
+    reasons = _architecture(architecture, groups, names)
     reasons |= {f"training.freeze: {entry}": _chosen(entry, groups, names) for entry in freeze}
     later: set[str] = set()
     if freeze_feature_encoder:
@@ -108,33 +108,33 @@ def apply(
         later = _group(groups, names, "encoder", "training.freeze_encoder_epochs")
     elif freeze_encoder:
         reasons["training.freeze_encoder"] = _group(groups, names, "encoder", "training.freeze_encoder")
-    model = _switched(bundle, groups, names, mode, set().union(*reasons.values()), lora)
+    model = _switched(architecture, groups, names, mode, set().union(*reasons.values()), lora)
     frozen = _by_reason(model, reasons, f"training.trainable: {mode}")
     waits = float(freeze_encoder_epochs)
-    thaws = tuple(n for n, p in _short_parameters(model) if p.requires_grad and plain_name(n) in later)
+    unfreezes = tuple(n for n, p in _short_parameters(model) if p.requires_grad and plain_name(n) in later)
     if mode == "lora" and lora is not None and lora.after_epochs:
-        if thaws:
+        if unfreezes:
             raise UserError(
                 "training.lora.after_epochs: not together with training.freeze_encoder_epochs; set one of them"
             )
-        thaws, waits = tuple(n for n, p in _short_parameters(model) if "lora_" in n), lora.after_epochs
+        unfreezes, waits = tuple(n for n, p in _short_parameters(model) if "lora_" in n), lora.after_epochs
     rows = _rows(model, groups.rows) if mode == "blocks" else {}
-    plan = TrainablePlan(mode, frozen, thaws, waits if thaws else 0.0, rows)
+    plan = TrainablePlan(mode, frozen, unfreezes, waits if unfreezes else 0.0, rows)
     _check_anything_learns(model, plan)
     return model, plan
 
 
 def freeze_for_now(model: torch.nn.Module, plan: TrainablePlan) -> int:
-    """Freeze what thaws later; returns how many numbers that is.
+    """Freeze what unfreezes later; returns how many numbers that is.
 
     To be called when the optimiser exists: it holds these parameters, and skips them as long as they have no
-    gradient, weight decay included; their states begin at the first step after `thaw`. Under DDP the backward
+    gradient, weight decay included; their states begin at the first step after `unfreeze`. Under DDP the backward
     pass then needs ``find_unused_parameters``.
     """
     return _set_later(model, plan, False)
 
 
-def thaw(model: torch.nn.Module, plan: TrainablePlan) -> int:
+def unfreeze(model: torch.nn.Module, plan: TrainablePlan) -> int:
     """Give back the gradient that `freeze_for_now` took; returns how many numbers are trained from now on."""
     return _set_later(model, plan, True)
 
@@ -153,7 +153,7 @@ def table(model: torch.nn.Module, plan: TrainablePlan) -> list[Row]:
     """The parameter table: the first row is the sum of the others. Shared parameters count once."""
     parameters = dict(_short_parameters(model))
     listed = {
-        f"trainable after {plan.thaw_epochs:g} epochs": plan.thaw,
+        f"trainable after {plan.unfreeze_epochs:g} epochs": plan.unfreeze,
         **{f"frozen by {reason}": names for reason, names in plan.frozen.items()},
     }
     elsewhere = {name for names in listed.values() for name in names} | set(plan.rows)
@@ -176,7 +176,7 @@ def _partly(name: str, parameter: torch.Tensor, ids: Sequence[int]) -> list[Row]
 
 
 def counts(rows: Iterable[Row]) -> tuple[int, int]:
-    """Parameters in all, and those that are trained, now or when they thaw, by the rows of `table`."""
+    """Parameters in all, and those that are trained, now or when they unfreeze, by the rows of `table`."""
     rows = list(rows)
     return rows[0].parameters, sum(row.parameters for row in rows if row.what.startswith("trainable"))
 
@@ -245,10 +245,10 @@ class _Names:
         }
 
 
-def _architecture(bundle: Architecture, groups: ParameterGroups, names: _Names) -> dict[str, set[str]]:
+def _architecture(architecture: Architecture, groups: ParameterGroups, names: _Names) -> dict[str, set[str]]:
     """What never learns: the architecture's own patterns, and what it was built without gradient."""
     result = {f"the architecture: {pattern}": names.matching([pattern]) for pattern in groups.frozen}
-    built = {name for name, parameter in bundle.model.named_parameters() if not parameter.requires_grad}
+    built = {name for name, parameter in architecture.model.named_parameters() if not parameter.requires_grad}
     if rest := built - names.matching(groups.frozen):
         result["the architecture"] = rest
     return result
@@ -289,7 +289,7 @@ def _by_reason(
 
 
 def _switched(
-    bundle: Architecture,
+    architecture: Architecture,
     groups: ParameterGroups,
     names: _Names,
     mode: Mode,
@@ -298,14 +298,14 @@ def _switched(
 ) -> PreTrainedModel:
     """The model to train, with ``requires_grad`` where something learns."""
     if mode == "lora":
-        return _with_adapters(bundle, groups, frozen, lora or LoraDefaults())
+        return _with_adapters(architecture, groups, frozen, lora or LoraDefaults())
     learning = names.all - frozen
     if mode in ("lna", "blocks"):
         partly = names.matching(groups.rows) if mode == "blocks" else set()
         learning &= _group(groups, names, mode, f"training.trainable: {mode}") | partly
-    for name, parameter in bundle.model.named_parameters():
+    for name, parameter in architecture.model.named_parameters():
         parameter.requires_grad_(name in learning)
-    return bundle.model
+    return architecture.model
 
 
 def _rows(model: torch.nn.Module, rows: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -330,9 +330,9 @@ class _OnlyRows:
 
 
 def _with_adapters(
-    bundle: Architecture, groups: ParameterGroups, frozen: set[str], options: LoraOptions
+    architecture: Architecture, groups: ParameterGroups, frozen: set[str], options: LoraOptions
 ) -> PreTrainedModel:
-    """A PEFT model around the bundle's; adapters only where the weight is not frozen by name."""
+    """A PEFT model around the architecture's; adapters only where the weight is not frozen by name."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
@@ -341,7 +341,7 @@ def _with_adapters(
             "or choose trainable: lna"
         ) from error
     within = groups.patterns.get("lora_within", ("*",))
-    targets = _modules(bundle.model, groups.patterns.get("lora", ()), frozen, within)
+    targets = _modules(architecture.model, groups.patterns.get("lora", ()), frozen, within)
     if not targets:
         raise UserError(
             "training.trainable: lora: this architecture has no module for adapters that is not frozen"
@@ -351,11 +351,11 @@ def _with_adapters(
         lora_alpha=cast(int, options.alpha),
         lora_dropout=options.dropout,
         target_modules=targets,
-        modules_to_save=_modules(bundle.model, groups.patterns.get("lora_save", ()), frozen) or None,
+        modules_to_save=_modules(architecture.model, groups.patterns.get("lora_save", ()), frozen) or None,
         trainable_token_indices=_tokens(groups.rows, frozen) or None,
         task_type=None,  # the sequence-to-sequence type puts input_ids into the forward of speech models
     )
-    return cast("PreTrainedModel", get_peft_model(bundle.model, config))
+    return cast("PreTrainedModel", get_peft_model(architecture.model, config))
 
 
 def _tokens(rows: Mapping[str, tuple[int, ...]], frozen: set[str]) -> dict[str, list[int]]:
@@ -381,17 +381,17 @@ def _check_anything_learns(model: torch.nn.Module, plan: TrainablePlan) -> None:
     reasons = ", ".join(reason for reason, names in plan.frozen.items() if names)
     if not learning:
         raise UserError(f"training: nothing is left to train; everything is frozen by {reasons}")
-    if learning == set(plan.thaw):
+    if learning == set(plan.unfreeze):
         key, what = "training.freeze_encoder_epochs", "the encoder is"
-        if plan.mode == "lora" and any("lora_" in name for name in plan.thaw):
+        if plan.mode == "lora" and any("lora_" in name for name in plan.unfreeze):
             key, what = "training.lora.after_epochs", "the adapters is"
         raise UserError(
-            f"{key}: nothing learns in the first {plan.thaw_epochs:g} epochs, because all but {what} frozen by {reasons}; set it to 0"
+            f"{key}: nothing learns in the first {plan.unfreeze_epochs:g} epochs, because all but {what} frozen by {reasons}; set it to 0"
         )
 
 
 def _set_later(model: torch.nn.Module, plan: TrainablePlan, value: bool) -> int:
-    later = set(plan.thaw)
+    later = set(plan.unfreeze)
     parameters = [parameter for name, parameter in _short_parameters(model) if name in later]
     assert len(parameters) == len(later), "the plan is another model's"
     for parameter in parameters:

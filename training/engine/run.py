@@ -40,7 +40,7 @@ class Run:
     """Everything that `fit` needs; made by `build`."""
 
     config: Config
-    bundle: Architecture
+    architecture: Architecture
     train: SpeechDataset
     dev: SpeechDataset | None
     dropped: dict[str, DropLedger]
@@ -154,54 +154,58 @@ def build(config: Config, *, source: Path | None = None) -> Run:
         source=source,
         seed=config.training.seed,
     )
-    bundle = build_bundle(config, context)
-    check_sample_rate(config, bundle)
-    augment = augment_for(config, bundle)
-    for note in bundle.notes:
+    architecture = build_architecture(config, context)
+    check_sample_rate(config, architecture)
+    augment = augment_for(config, architecture)
+    for note in architecture.notes:
         logger.info(note)
     datasets, dropped = {}, {}
     for name, manifest in (("train", train), ("dev", dev)):
         if manifest is not None:
-            check_tasks(manifest, bundle.tasks, f"data.{name}", every=name == "train")
-            datasets[name], dropped[name] = usable(config, bundle, manifest, name)
+            check_tasks(manifest, architecture.tasks, f"data.{name}", every=name == "train")
+            datasets[name], dropped[name] = usable(config, architecture, manifest, name)
     datasets["train"].augment = augment
     limit = config.evaluation.max_utterances
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
     if "dev" in datasets:
-        timed = bundle.aligner is not None
-        check_metric(best_metric(config), datasets["dev"].manifest, bundle.tasks, timed=timed)
+        timed = architecture.aligner is not None
+        check_metric(best_metric(config), datasets["dev"].manifest, architecture.tasks, timed=timed)
     return Run(
-        config=config, bundle=bundle, train=datasets["train"], dev=datasets.get("dev"), dropped=dropped
+        config=config,
+        architecture=architecture,
+        train=datasets["train"],
+        dev=datasets.get("dev"),
+        dropped=dropped,
     )
 
 
-def check_sample_rate(config: Config, bundle: Architecture) -> None:
+def check_sample_rate(config: Config, architecture: Architecture) -> None:
     """`UserError` where the sound would not be what the model hears."""
-    if config.audio.sample_rate != bundle.sample_rate:
+    if config.audio.sample_rate != architecture.sample_rate:
         raise UserError(
-            f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {bundle.sample_rate} samples a second"
+            f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {architecture.sample_rate} samples a second"
         )
 
 
-def augment_for(config: Config, bundle: Architecture) -> Augment | None:
+def augment_for(config: Config, architecture: Architecture) -> Augment | None:
     """The changes of the training clips; `UserError` for those that cannot be with this model or without a folder."""
     return make_augment(
         config.augmentation,
-        sample_rate=bundle.sample_rate,
+        sample_rate=architecture.sample_rate,
         seed=config.training.seed,
-        spectrogram=bundle.spectrogram,
-        joinable=bundle.frames is not None,
+        spectrogram=architecture.spectrogram,
+        joinable=architecture.frames is not None,
     )
 
 
-def learning_part(config: Config, bundle: Architecture) -> tuple[Any, Any]:
-    """The model to train and the plan of what of it learns. What thaws later is not frozen here."""
+def learning_part(config: Config, architecture: Architecture) -> tuple[Any, Any]:
+    """The model to train and the plan of what of it learns. What unfreezes later is not frozen here."""
     from training.engine import freezing as trainable
 
     settings = config.training
     return trainable.apply(
-        bundle,
+        architecture,
         mode=settings.trainable,
         freeze=settings.freeze,
         freeze_encoder=bool(settings.freeze_encoder),
@@ -211,7 +215,7 @@ def learning_part(config: Config, bundle: Architecture) -> tuple[Any, Any]:
     )
 
 
-def build_bundle(config: Config, context: BuildContext) -> Architecture:
+def build_architecture(config: Config, context: BuildContext) -> Architecture:
     """The architecture that ``model.type`` names, seeded."""
     from transformers import set_seed
 
@@ -221,14 +225,14 @@ def build_bundle(config: Config, context: BuildContext) -> Architecture:
 
 
 def usable(
-    config: Config, bundle: Architecture, manifest: Any, name: str
+    config: Config, architecture: Architecture, manifest: Any, name: str
 ) -> tuple[SpeechDataset, DropLedger]:
     """The dataset of a split less what cannot be trained on, and the ledger of what that was."""
-    encode = bundle.train_encode if name == "train" else None
+    encode = architecture.train_encode if name == "train" else None
     dataset = SpeechDataset(
         manifest,
-        encode or bundle.encode,
-        bundle.sample_rate,
+        encode or architecture.encode,
+        architecture.sample_rate,
         min_seconds=config.data.min_seconds,
         max_seconds=config.audio.max_length_seconds,
         keep_markers=checked(config.data.keep_text_markers, "data.keep_text_markers"),

@@ -58,7 +58,7 @@ class SpeechTrainer(Seq2SeqTrainer):
     def __init__(
         self,
         *,
-        bundle: Architecture,
+        architecture: Architecture,
         args: Seq2SeqTrainingArguments,
         train_dataset: Any,
         eval_dataset: Any,
@@ -75,26 +75,26 @@ class SpeechTrainer(Seq2SeqTrainer):
         model: torch.nn.Module | None = None,
     ) -> None:
         super().__init__(
-            model=model if model is not None else bundle.model,
+            model=model if model is not None else architecture.model,
             args=args,
-            data_collator=bundle.train_collate or bundle.collate,
+            data_collator=architecture.train_collate or architecture.collate,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            processing_class=bundle.processor,
+            processing_class=architecture.processor,
             callbacks=list(callbacks),
         )
-        self.bundle = bundle
+        self.architecture = architecture
         self.policy = policy
         self.make_batches = make_batches
         self.score = score
         self.options = options or DecodeOptions()
         self.audio_seconds = 0.0
-        self._heard = (time.perf_counter(), 0.0)
+        self._last_log = (time.perf_counter(), 0.0)
         self._loader: DataLoader[Any] | None = None
         self.last_predictions: list[Prediction] = []
         self.provenance: Provenance | None = None
         """Written with every checkpoint."""
-        bundle.model.label_smoothing = label_smoothing  # type: ignore[assignment]
+        architecture.model.label_smoothing = label_smoothing  # type: ignore[assignment]
         # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -109,7 +109,7 @@ class SpeechTrainer(Seq2SeqTrainer):
     @property
     def given_text(self) -> bool:
         """Whether the times of given words are scored, and no text is generated."""
-        return self.bundle.aligner is not None and self.bundle.aligner.given_text
+        return self.architecture.aligner is not None and self.architecture.aligner.given_text
 
     @property
     def bare_model(self) -> torch.nn.Module:
@@ -213,9 +213,9 @@ class SpeechTrainer(Seq2SeqTrainer):
         """Add what the machine does, before the reporters see it: the speed since the last log, in hours of this rank's
         audio per second, and the use of the GPU."""
         if "loss" in logs:
-            now, (then, heard) = time.perf_counter(), self._heard
+            now, (then, heard) = time.perf_counter(), self._last_log
             logs["audio_hours_per_second"] = (self.audio_seconds - heard) / 3600 / max(now - then, 1e-9)
-            self._heard = (now, self.audio_seconds)
+            self._last_log = (now, self.audio_seconds)
             logs.update(tracking.gpu_use())
         super().log(logs, start_time)
 
@@ -229,7 +229,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The model's own loss, already divided by the tokens of the accumulated batch over all ranks."""
-        outputs = self.bundle.loss(inputs, items=num_items_in_batch, model=model)
+        outputs = self.architecture.loss(inputs, items=num_items_in_batch, model=model)
         loss = outputs.loss
         if num_items_in_batch is not None and self.args.world_size > 1:
             # DDP averages gradients over ranks, while the items were summed over them.
@@ -263,7 +263,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         started = time.perf_counter()
         with self._averaged():
             result = predict(
-                self.bundle,
+                self.architecture,
                 dataset,
                 model=self.bare_model,
                 batch_seconds=self.policy.eval_seconds,
@@ -304,7 +304,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             self.bare_model.save_pretrained(folder, state_dict=state_dict)  # type: ignore[operator]
         if raw:
             save_raw(raw, folder)
-        self.bundle.save_processor(folder)
+        self.architecture.save_processor(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As the base class; the moving average and the weights that it averages go each to its place."""

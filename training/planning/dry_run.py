@@ -79,21 +79,21 @@ class _Report:
     def run(self) -> int:
         self.settings()
         self.open_data()
-        bundle, real = self.build()
-        runs.check_sample_rate(self.config, bundle)
-        runs.augment_for(self.config, bundle)
-        self.check_data(bundle, real)
-        self.data.known = self.lengths(bundle, real)
-        model, plan = runs.learning_part(self.config, bundle)
-        self.parameters(bundle, model, plan)
-        load = worst_case.load(self.config, bundle, self.data.known)
-        self.batches(bundle, load.train)
+        architecture, real = self.build()
+        runs.check_sample_rate(self.config, architecture)
+        runs.augment_for(self.config, architecture)
+        self.check_data(architecture, real)
+        self.data.known = self.lengths(architecture, real)
+        model, plan = runs.learning_part(self.config, architecture)
+        self.parameters(architecture, model, plan)
+        load = worst_case.load(self.config, architecture, self.data.known)
+        self.batches(architecture, load.train)
         if real:
-            self.labels(bundle)
-            self.try_step(bundle, model)
+            self.labels(architecture)
+            self.try_step(architecture, model)
         else:
             self.unchecked.append("one training step")
-        fits = self.check_memory(bundle, model, load)
+        fits = self.check_memory(architecture, model, load)
         return self.verdict(fits)
 
     # Configuration
@@ -161,7 +161,7 @@ class _Report:
         elif self.config.model is not None and self.config.model.learns_vocabulary:
             yield from stand_in_texts(self.config)
 
-    def check_data(self, bundle: Architecture, real: bool) -> None:
+    def check_data(self, architecture: Architecture, real: bool) -> None:
         """Read the sound and count what a run would drop; `UserError` above ``data.max_dropped_share``."""
         for split in ("train", "dev"):
             manifest = getattr(self.data, split)
@@ -171,9 +171,9 @@ class _Report:
             rows = _spread(len(manifest), SAMPLE)
             sample = manifest if len(rows) == len(manifest) else manifest.select(rows)
             what = f"{len(manifest):,} utterances, {hours:.2f} h"
-            check_tasks(manifest, bundle.tasks, f"data.{split}", every=split == "train")
+            check_tasks(manifest, architecture.tasks, f"data.{split}", every=split == "train")
             with handled(logging.NullHandler(), logger=runs.logger):  # the rows below say it
-                dataset, ledger = runs.usable(self.config, bundle, sample, split)
+                dataset, ledger = runs.usable(self.config, architecture, sample, split)
             looked = "all read" if sample is manifest else f"{len(sample):,} of them read"
             if sample is not manifest:  # what the source itself refuses is known of all rows
                 refused = DropLedger([*getattr(manifest, "refused", ())])
@@ -188,7 +188,7 @@ class _Report:
                 self.row("", f"first: {first.id}: {first.reason}: {first.detail}")
             self.data.checked[split] = dataset
 
-    def lengths(self, bundle: Architecture, real: bool) -> worst_case.Known:
+    def lengths(self, architecture: Architecture, real: bool) -> worst_case.Known:
         """Durations of the data, or those that the limits allow; label lengths where a tokenizer is there."""
         guess = worst_case.assumed(self.config)
         if self.data.train is None:
@@ -198,7 +198,7 @@ class _Report:
             None if s is None else _within(s.durations, limit) for s in (self.data.train, self.data.dev)
         )
         assert train is not None
-        longest = longest_labels(bundle, self.data.checked["train"]) if real else None
+        longest = longest_labels(architecture, self.data.checked["train"]) if real else None
         return worst_case.Known(
             train=train, dev=guess.dev if dev is None else dev, longest_labels=longest, measured=True
         )
@@ -206,32 +206,32 @@ class _Report:
     # Model
 
     def build(self) -> tuple[Architecture, bool]:
-        """The bundle with weights and tokenizer where they can be had, else by its public sizes alone."""
+        """The architecture with weights and tokenizer where they can be had, else by its public sizes alone."""
         try:
-            bundle, real = runs.build_bundle(self.config, self.context(meta=False)), True
+            architecture, real = runs.build_architecture(self.config, self.context(meta=False)), True
         except NotInReach as error:
-            bundle, real = runs.build_bundle(self.config, self.context(meta=True)), False
+            architecture, real = runs.build_architecture(self.config, self.context(meta=True)), False
             self.unchecked += ["weights", "tokenizer"]
             self.reason = str(error)
-        return bundle, real
+        return architecture, real
 
     def context(self, *, meta: bool) -> BuildContext:
         return BuildContext(texts=self.texts, meta=meta, seed=self.config.training.seed)
 
-    def parameters(self, bundle: Architecture, model: Any, plan: Any) -> None:
+    def parameters(self, architecture: Architecture, model: Any, plan: Any) -> None:
         """How many parameters there are, train, and are frozen by which pattern."""
         from training.engine import freezing as trainable
 
         self.title("model")
         if "weights" in self.unchecked:
             self.row("weights", f"not here, shapes from known sizes: {textwrap.shorten(self.reason, 160)}")
-        for note in bundle.notes:
+        for note in architecture.notes:
             self.row("note", note)
         self.block(trainable.format_table(trainable.table(model, plan)))
 
     # Batches
 
-    def batches(self, bundle: Architecture, worst: Batch) -> None:
+    def batches(self, architecture: Architecture, worst: Batch) -> None:
         """Shapes of the heaviest batch, what one optimiser step sees, and how many there are."""
         known, training = self.data.known, self.config.training
         assert known is not None
@@ -252,11 +252,15 @@ class _Report:
             * world
         )
         seconds = clips * float(known.train.mean())
-        tokens = clips * len(bundle.tasks) * worst_case.label_length(bundle, float(known.train.mean()), None)
+        tokens = (
+            clips
+            * len(architecture.tasks)
+            * worst_case.label_length(architecture, float(known.train.mean()), None)
+        )
         self.row(
             "one step",
             f"{training.gradient_accumulation_steps} batches × {world} processes: about {clips:.1f} clips, "
-            f"{seconds:.0f} s of audio, {tokens:.0f} label tokens in {len(bundle.tasks)} tasks"
+            f"{seconds:.0f} s of audio, {tokens:.0f} label tokens in {len(architecture.tasks)} tasks"
             f"{'' if known.measured else ' (assumed)'}",
         )
         self.row("schedule", schedule(self.config, sampler if known.measured else None, world))
@@ -269,21 +273,21 @@ class _Report:
         fitting = rows.select(np.flatnonzero(rows.durations <= limit))
         return runs.make_batches(self.config, fitting)(**worst_case.bounds(self.config))
 
-    def labels(self, bundle: Architecture) -> None:
+    def labels(self, architecture: Architecture) -> None:
         """What the decoder is taught on one example, exactly."""
         train = self.data.checked.get("train")
         if train is not None and len(train):
             what, one = "the first utterance", train[0]
         else:
-            what, one = "a made-up text", worst_case.encoded(bundle, SAMPLE_TEXT)
+            what, one = "a made-up text", worst_case.encoded(architecture, SAMPLE_TEXT)
         self.title(f"labels of {what}, special tokens included")
-        if bundle.frames is not None:
+        if architecture.frames is not None:
             for task, ids in one["labels"].items():
-                self.row(task, f"{bundle.text(ids)!r}, {len(ids)} labels")
+                self.row(task, f"{architecture.text(ids)!r}, {len(ids)} labels")
             return
-        inputs = bundle.collate([one]).get("decoder_input_ids")
+        inputs = architecture.collate([one]).get("decoder_input_ids")
         start = [] if inputs is None else inputs[0, 0, :1].tolist()
-        tokenizer: Any = bundle.processor.tokenizer
+        tokenizer: Any = architecture.processor.tokenizer
         for task, ids in one["labels"].items():
             prompt = ids[: one["prompt"][task]]
             self.row(task, tokenizer.decode([*start, *ids], skip_special_tokens=False))
@@ -291,30 +295,30 @@ class _Report:
 
     # Trial
 
-    def try_step(self, bundle: Architecture, model: Any) -> None:
+    def try_step(self, architecture: Architecture, model: Any) -> None:
         """One optimiser step and one hypothesis here, in float32, if that is affordable."""
         self.title("trial on this machine: CPU, fp32")
-        clips = self.heaviest_clips(bundle)
+        clips = self.heaviest_clips(architecture)
         batches = {f"{len(clips)} long clips": clips, "the longest clip": clips[:1]}
         if not len(self.data.checked.get("train", ())):
             batches = {"one clip of noise": clips}
         for name, features in batches.items():
-            batch = bundle.collate(features)
+            batch = architecture.collate(features)
             try:
-                refusal = trial.estimate(self.config, bundle, model, batch).refusal
+                refusal = trial.estimate(self.config, architecture, model, batch).refusal
             except NotCountable as reason:
                 refusal = str(reason)
             if refusal is None:
-                return self.tried(name, trial.run(self.config, bundle, model, batch, clips[0]))
+                return self.tried(name, trial.run(self.config, architecture, model, batch, clips[0]))
             self.row("not tried", f"{name}: {refusal}")
         self.unchecked.append("one training step")
         return None
 
-    def heaviest_clips(self, bundle: Architecture) -> list[Features]:
+    def heaviest_clips(self, architecture: Architecture) -> list[Features]:
         """The sampler's largest batch, longest clip first: of the clips that were read, else one of noise."""
         train = self.data.checked.get("train")
         if train is None or not len(train):
-            return [worst_case.synthetic_features(bundle, self.config.audio.max_length_seconds)]
+            return [worst_case.synthetic_features(architecture, self.config.audio.max_length_seconds)]
         assert self.data.known is not None
         rows, seconds = worst_case.heaviest(self.config, self.data.known.train)
         fitting = np.flatnonzero(train.durations <= seconds)
@@ -334,11 +338,11 @@ class _Report:
 
     # Memory
 
-    def check_memory(self, bundle: Architecture, model: Any, load: memory.Load) -> bool:
+    def check_memory(self, architecture: Architecture, model: Any, load: memory.Load) -> bool:
         """The plan for the profile's device, and what would make it fit."""
         self.title(f"memory on the profile's device ({memory.device(self.config)}, {precision(self.config)})")
         try:
-            plan = memory.make_plan(self.config, bundle, model, load)
+            plan = memory.make_plan(self.config, architecture, model, load)
         except NotCountable as reason:
             self.unchecked.append(f"memory: {reason}")
             return True
@@ -352,10 +356,12 @@ class _Report:
 
     def plan(self, config: Config) -> memory.Plan:
         """The plan of any configuration of this data."""
-        bundle = self.pristine(config)
-        model, _ = runs.learning_part(config, bundle)
+        architecture = self.pristine(config)
+        model, _ = runs.learning_part(config, architecture)
         assert self.data.known is not None
-        return memory.make_plan(config, bundle, model, worst_case.load(config, bundle, self.data.known))
+        return memory.make_plan(
+            config, architecture, model, worst_case.load(config, architecture, self.data.known)
+        )
 
     def pristine(self, config: Config) -> Architecture:
         """An architecture whose model nothing is frozen in yet: on the meta device where that is possible, built once."""
@@ -363,9 +369,9 @@ class _Report:
         key = config.model.model_dump_json()
         if key not in self.built:
             try:
-                self.built[key] = runs.build_bundle(config, self.context(meta=True))
+                self.built[key] = runs.build_architecture(config, self.context(meta=True))
             except UserError:
-                self.built[key] = runs.build_bundle(config, self.context(meta=False))
+                self.built[key] = runs.build_architecture(config, self.context(meta=False))
         return replace(self.built[key], model=copy.deepcopy(self.built[key].model))
 
     def remedies(self, plan: memory.Plan) -> None:
@@ -435,9 +441,9 @@ def schedule(config: Config, sampler: DurationBatchSampler | None, world: int) -
     return f"{per_epoch:,} steps per epoch, {total:,} in all ({total / per_epoch:.1f} epochs)"
 
 
-def longest_labels(bundle: Architecture, dataset: Any) -> int:
+def longest_labels(architecture: Architecture, dataset: Any) -> int:
     """Label ids of the longest texts, counted with the run's own tokenizer on a second of silence."""
-    silence = np.zeros(bundle.sample_rate, dtype=np.float32)
+    silence = np.zeros(architecture.sample_rate, dtype=np.float32)
     rows = range(len(dataset))
     longest = sorted(
         rows, key=lambda i: -max((len(t) for t in dataset.manifest[i].texts.values()), default=0)
@@ -445,7 +451,9 @@ def longest_labels(bundle: Architecture, dataset: Any) -> int:
     lengths = [1]
     for i in longest[:LONGEST]:
         features = (
-            dataset[i] if bundle.encode.needs_own_sound else bundle.encode(dataset.manifest[i], silence)
+            dataset[i]
+            if architecture.encode.needs_own_sound
+            else architecture.encode(dataset.manifest[i], silence)
         )
         lengths += [len(ids) for ids in features["labels"].values()]
     return max(lengths)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -27,6 +27,9 @@ from training.models.common import losses
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 KINDS = ("gradients", "half-precision weights", "logits and vocabulary-sized buffers", "activations")
 """What the bytes at the peak are told apart as, beside weights and optimiser states."""
+
+
+_NEEDS_VALUES = "the model's forward pass depends on a number that only real data has"
 
 
 class NotCountable(Exception):
@@ -48,7 +51,7 @@ class Trace:
     states: tuple[int, ...] = ()
 
 
-class Phantom:
+class FakeModel:
     """A copy of a model's structure (on any device, meta too) with fake tensors in place of its parameters.
 
     ``cuda``: count as on a GPU, whatever this machine is: fused dropout and attention that keep no scores, layer
@@ -210,7 +213,10 @@ class _Ledger(TorchDispatchMode):
             return self._decide(args[0])
         if func is torch.ops.aten.index.Tensor:
             args = (args[0], [part for index in args[1] for part in _everything(index)])
-        out = _WITHOUT_VALUES.get(func, func)(*args, **(kwargs or {}))
+        try:
+            out = _WITHOUT_VALUES.get(func, func)(*args, **(kwargs or {}))
+        except DynamicOutputShapeException as error:  # how many there are depends on the values
+            raise NotCountable(_NEEDS_VALUES) from error
         if func in (torch.ops.aten.any.default, torch.ops.aten.any.dim):
             self.certain[id(out.untyped_storage())] = out.untyped_storage()
         self.flops += _flops(func, args, kwargs or {}, out)
@@ -230,7 +236,7 @@ class _Ledger(TorchDispatchMode):
     def _decide(self, scalar: FakeTensor) -> Any:
         if scalar.dtype is torch.bool:
             return id(scalar.untyped_storage()) in self.certain
-        raise NotCountable("the model's forward pass depends on a number that only real data has")
+        raise NotCountable(_NEEDS_VALUES)
 
     def _see(self, func: Any, args: Any, tensor: FakeTensor) -> None:
         storage = tensor.untyped_storage()

@@ -21,7 +21,7 @@ from training.config.arguments import DEFAULT_BATCH
 from training.config.load import config_from
 from training.config.schema import Config
 from training.models.architecture import Architecture, Batch
-from training.planning.fake_step import Phantom, Trace
+from training.planning.fake_step import FakeModel, Trace
 
 GIB = 2**30
 FIXED = ("weights", "optimiser states")
@@ -98,22 +98,22 @@ class Plan:
         return "\n".join(f"{name:<{width}}  {size / GIB:8.3f} GiB" for name, size in rows)
 
 
-def make_plan(config: Config, bundle: Architecture, model: Any, load: Load) -> Plan:
-    """The plan of training ``model`` (what `trainable.apply` made of the bundle's) with this configuration.
+def make_plan(config: Config, architecture: Architecture, model: Any, load: Load) -> Plan:
+    """The plan of training ``model`` (what `trainable.apply` made of the architecture's) with this configuration.
 
     The model may lie on any device; it is neither moved nor changed. Raises `training.planning.fake_step.NotCountable`.
     """
     cuda = device(config) == "cuda"
-    phantom = Phantom(
+    fake_model = FakeModel(
         model,
         cuda=cuda,
         precision=precision(config),
         checkpointing=config.training.gradient_checkpointing,
     )
-    phantom.model.label_smoothing = config.training.label_smoothing_factor
-    weights = phantom.static
+    fake_model.model.label_smoothing = config.training.label_smoothing_factor
+    weights = fake_model.static
     states, scratch = optimiser_bytes(model, optimiser(config))
-    step = phantom.step(load.train, accumulated=config.training.gradient_accumulation_steps > 1)
+    step = fake_model.step(load.train, accumulated=config.training.gradient_accumulation_steps > 1)
     gradients = sum(p.numel() * p.element_size() for p in _trainable(model))
     fixed = dict(zip(FIXED, (weights, states), strict=True)) | _replicas(gradients)
     moments = {
@@ -121,7 +121,7 @@ def make_plan(config: Config, bundle: Architecture, model: Any, load: Load) -> P
         "optimiser step": {**fixed, "gradients": gradients, "optimiser's scratch memory": scratch},
     }
     if load.evaluation is not None:
-        moments["evaluation"] = {**fixed, **_evaluation(phantom, load)}
+        moments["evaluation"] = {**fixed, **_evaluation(fake_model, load)}
     moments = {name: {**items, **_around(config, items, cuda)} for name, items in moments.items()}
     sums = {name: sum(items.values()) for name, items in moments.items()}
     worst = max(sums, key=lambda name: sums[name])
@@ -209,25 +209,25 @@ def _parts(trace: Trace) -> dict[str, int]:
     return {name: size for name, size in trace.parts.items() if size}
 
 
-def _evaluation(phantom: Phantom, load: Load) -> dict[str, int]:
+def _evaluation(fake_model: FakeModel, load: Load) -> dict[str, int]:
     """The forward pass with the loss, or the generation that follows it, whichever takes more."""
     assert load.evaluation is not None
-    forward = phantom.forward(load.evaluation)
+    forward = fake_model.forward(load.evaluation)
     if not load.new_tokens:
         return _parts(forward)
-    cache = generation_bytes(phantom, load, forward.states)
+    cache = generation_bytes(fake_model, load, forward.states)
     if cache > forward.peak:
         return {"keys and values of generation": cache}
     return _parts(forward)
 
 
-def generation_bytes(phantom: Phantom, load: Load, states: tuple[int, ...]) -> int:
+def generation_bytes(fake_model: FakeModel, load: Load, states: tuple[int, ...]) -> int:
     """Encoder states of every row, task and beam, the keys and values that attention keeps, and logits of one token.
 
     ``states``: shape of the encoder's states, ``[rows, frames, width]``.
     """
     assert load.evaluation is not None
-    decoder = phantom.model.config.get_text_config(decoder=True)
+    decoder = fake_model.model.config.get_text_config(decoder=True)
     rows = states[0] * load.evaluation["labels"].shape[1] * load.beams
     positions = states[1] + load.evaluation["prompt_length"] + load.new_tokens
     layers = getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers
@@ -235,10 +235,12 @@ def generation_bytes(phantom: Phantom, load: Load, states: tuple[int, ...]) -> i
     heads = getattr(decoder, "num_attention_heads", 1)
     # Grouped queries (Ainslie et al. 2023) share keys and values.
     kept = width * (getattr(decoder, "num_key_value_heads", None) or heads) // heads
-    cached = 2 * layers * rows * positions * kept * phantom.dtype.itemsize
+    cached = 2 * layers * rows * positions * kept * fake_model.dtype.itemsize
     # Beam search and mBART copy the encoder's states for every task (greedy Whisper needs less), and generate takes
     # logits to float32 before it compares them.
-    return cached + rows * states[1] * width * 4 + rows * phantom.vocabulary * (4 + phantom.dtype.itemsize)
+    return (
+        cached + rows * states[1] * width * 4 + rows * fake_model.vocabulary * (4 + fake_model.dtype.itemsize)
+    )
 
 
 def _around(config: Config, items: Mapping[str, int], cuda: bool) -> dict[str, int]:
@@ -390,8 +392,8 @@ def candidates(config: Config) -> Iterator[Sequence[Change]]:
 def _fewer_parameters(config: Config) -> Iterator[Sequence[Change]]:
     training = config.training
     if not training.freeze_encoder or training.freeze_encoder_epochs:
-        thaws = ("training.freeze_encoder_epochs=null",) if training.freeze_encoder_epochs else ()
-        yield [Change(("training.freeze_encoder=true", *thaws), "the encoder stays as it is")]
+        unfreezes = ("training.freeze_encoder_epochs=null",) if training.freeze_encoder_epochs else ()
+        yield [Change(("training.freeze_encoder=true", *unfreezes), "the encoder stays as it is")]
     if training.trainable == "all":
         yield [Change(("training.trainable=lna",), "only layer norms and attention learn")]
     if training.trainable != "lora":

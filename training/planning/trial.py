@@ -54,11 +54,11 @@ class Result:
     generation_seconds: float
 
 
-def estimate(config: Config, bundle: Architecture, model: Any, batch: Batch) -> Estimate:
+def estimate(config: Config, architecture: Architecture, model: Any, batch: Batch) -> Estimate:
     """Memory from a plan for the CPU in float32, time from its FLOPs and this machine's speed."""
     import psutil
 
-    plan = cpu_plan(config, bundle, model, batch)
+    plan = cpu_plan(config, architecture, model, batch)
     ours = plan.items.get(PROCESS, 0) + plan.items["weights"]
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     generation = NEW_TOKENS * weights / STREAM
@@ -66,11 +66,11 @@ def estimate(config: Config, bundle: Architecture, model: Any, batch: Batch) -> 
     return Estimate(plan.total - ours, seconds, int(psutil.virtual_memory().available))
 
 
-def cpu_plan(config: Config, bundle: Architecture, model: Any, batch: Batch) -> Plan:
+def cpu_plan(config: Config, architecture: Architecture, model: Any, batch: Batch) -> Plan:
     """The plan of one step on this machine's CPU in float32."""
     overrides = ["profile.device=cpu", "profile.precision=fp32", "training.fp16=null", "training.bf16=null"]
     here = config_from(config.as_dict(), overrides, name=config.output.experiment_name)
-    return make_plan(here, bundle, model, Load(train=batch))
+    return make_plan(here, architecture, model, Load(train=batch))
 
 
 def flops_per_second(width: int = 768) -> float:
@@ -84,17 +84,17 @@ def flops_per_second(width: int = 768) -> float:
     return 2 * width**3 / best
 
 
-def run(config: Config, bundle: Architecture, model: Any, batch: Batch, one: Features) -> Result:
+def run(config: Config, architecture: Architecture, model: Any, batch: Batch, one: Features) -> Result:
     """Train ``model`` on the batch for one step of AdamW and let it transcribe ``one``; the weights change."""
     training = config.training
-    setattr(bundle.model, "label_smoothing", training.label_smoothing_factor)  # noqa: B010
+    setattr(architecture.model, "label_smoothing", training.label_smoothing_factor)  # noqa: B010
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
     model.train()
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        loss = bundle.loss(batch, model=model).loss
+        loss = architecture.loss(batch, model=model).loss
         loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm or float("inf"))
     optimiser.step()
@@ -102,15 +102,16 @@ def run(config: Config, bundle: Architecture, model: Any, batch: Batch, one: Fea
     model.zero_grad(set_to_none=True)
     model.eval()
     started = time.perf_counter()
-    hypotheses = hypothesis(bundle, one)
+    hypotheses = hypothesis(architecture, one)
     return Result(float(loss.detach()), float(norm), seconds, hypotheses, time.perf_counter() - started)
 
 
-def hypothesis(bundle: Architecture, one: Features) -> dict[str, str]:
+def hypothesis(architecture: Architecture, one: Features) -> dict[str, str]:
     """What the model says about one clip, for each task, in at most `NEW_TOKENS` tokens."""
     tokens = min(NEW_TOKENS, EXTRA_TOKENS + int(TOKENS_PER_SECOND * one["seconds"]))
     with torch.no_grad():
-        said = bundle.decode(
-            bundle.collate([one]), with_frame_decoder(bundle, DecodeOptions(max_new_tokens=tokens))
+        said = architecture.decode(
+            architecture.collate([one]),
+            with_frame_decoder(architecture, DecodeOptions(max_new_tokens=tokens)),
         )
     return {task: rows[0].text for task, rows in said.items()}

@@ -46,26 +46,26 @@ def assumed(config: Config) -> Known:
     return Known(train=lengths, dev=lengths if config.training.eval_strategy != "no" else None)
 
 
-def load(config: Config, bundle: Architecture, known: Known) -> Load:
+def load(config: Config, architecture: Architecture, known: Known) -> Load:
     """The heaviest training batch that the sampler can draw and the heaviest of evaluation, with made-up content."""
     # Where some batches of training are padded to the whole context, the one of most clips is heaviest.
-    training = bundle.train_collate or bundle.collate
-    padded, always = training.padding != "longest", bundle.collate.padding == "full"
+    training = architecture.train_collate or architecture.collate
+    padded, always = training.padding != "longest", architecture.collate.padding == "full"
 
     def batch(collate: BatchCollator, rows: int, seconds: float) -> Batch:
-        return collate([synthetic_features(bundle, seconds, known.longest_labels)] * rows)
+        return collate([synthetic_features(architecture, seconds, known.longest_labels)] * rows)
 
-    full = bundle.collate.in_full_context() if padded else bundle.collate
+    full = architecture.collate.in_full_context() if padded else architecture.collate
     train = batch(full, *heaviest(config, known.train, padded=padded))
     if known.dev is None or not len(known.dev):
         return Load(train=train)
     rows, seconds = evaluation_batch(config, known.dev, padded=always)
-    evaluation = batch(bundle.collate, rows, seconds)
-    if bundle.positions is None:  # nothing is generated: the frames of the forward pass are read
+    evaluation = batch(architecture.collate, rows, seconds)
+    if architecture.positions is None:  # nothing is generated: the frames of the forward pass are read
         return Load(train=train, evaluation=evaluation)
     options = decode_options(config)
     wanted = options.max_new_tokens or longest_hypothesis(seconds)
-    tokens = new_tokens(wanted, bundle.positions, evaluation["prompt_length"])
+    tokens = new_tokens(wanted, architecture.positions, evaluation["prompt_length"])
     return Load(train=train, evaluation=evaluation, new_tokens=tokens, beams=options.beam_width)
 
 
@@ -125,32 +125,36 @@ def bounds(config: Config) -> dict[str, Any]:
     }
 
 
-def synthetic_features(bundle: Architecture, seconds: float, longest_labels: int | None = None) -> Features:
+def synthetic_features(
+    architecture: Architecture, seconds: float, longest_labels: int | None = None
+) -> Features:
     """Noise of that length, encoded, with labels of made-up ids as long as speech of that length may need."""
-    return bundle.heaviest_inputs(*noise(bundle, "a", seconds), label_length(bundle, seconds, longest_labels))
+    return architecture.heaviest_inputs(
+        *noise(architecture, "a", seconds), label_length(architecture, seconds, longest_labels)
+    )
 
 
-def encoded(bundle: Architecture, text: str, seconds: float = 1.0) -> Features:
+def encoded(architecture: Architecture, text: str, seconds: float = 1.0) -> Features:
     """Noise of that length with this text for every task, as the run would encode it."""
-    return bundle.encode(*noise(bundle, text, seconds))
+    return architecture.encode(*noise(architecture, text, seconds))
 
 
-def noise(bundle: Architecture, text: str, seconds: float) -> tuple[Example, np.ndarray]:
+def noise(architecture: Architecture, text: str, seconds: float) -> tuple[Example, np.ndarray]:
     """An utterance of noise with this text for every task, and its waveform."""
     clip = Example(
         id="noise",
         audio=AudioRef(path="-"),
         duration=seconds,
-        texts=dict.fromkeys(bundle.tasks, text),
-        domain=bundle.domains.names[0] if bundle.domains is not None else None,
+        texts=dict.fromkeys(architecture.tasks, text),
+        domain=architecture.domains.names[0] if architecture.domains is not None else None,
         words=tuple(Word(text=word, start=0.0, end=seconds) for word in text.split()),
     )
-    samples = np.random.default_rng(0).standard_normal(math.ceil(seconds * bundle.sample_rate))
+    samples = np.random.default_rng(0).standard_normal(math.ceil(seconds * architecture.sample_rate))
     return clip, (0.1 * samples).astype(np.float32)
 
 
-def label_length(bundle: Architecture, seconds: float, longest: int | None) -> int:
+def label_length(architecture: Architecture, seconds: float, longest: int | None) -> int:
     """Label ids of a clip: counted ones where they are known, else as many as speech needs, within the limit."""
     wanted = longest or EXTRA_TOKENS + math.ceil(seconds * TOKENS_PER_SECOND)
-    most = bundle.encode.most_labels(seconds)
+    most = architecture.encode.most_labels(seconds)
     return wanted if most is None else min(wanted, most - 1)

@@ -28,22 +28,22 @@ def assign(
     A group of which a row has a part follows it there (the one with most of its seconds), so that no speaker is
     torn apart by later rows. ``seconds`` float ``[rows]``.
     """
-    settled = _settled(given, seconds, groups)
-    names = sorted({g for g, part in zip(groups, given, strict=True) if not part and g not in settled})
+    assigned = _assigned(given, seconds, groups)
+    names = sorted({g for g, part in zip(groups, given, strict=True) if not part and g not in assigned})
     place = {name: i for i, name in enumerate(names)}
     loads, held = np.zeros(len(names)), np.zeros(len(PARTS))
     for part, length, group in zip(given, seconds, groups, strict=True):
-        part = part or settled.get(group, "")
+        part = part or assigned.get(group, "")
         if part:
             held[PARTS.index(part)] += length
         else:
             loads[place[group]] += length
     parts = partition(loads, ratios, seed, taken=held.tolist()) if names else np.zeros(0, dtype=np.int64)
-    chosen = {**settled, **{name: PARTS[parts[i]] for name, i in place.items()}}
+    chosen = {**assigned, **{name: PARTS[parts[i]] for name, i in place.items()}}
     return [part or chosen[group] for part, group in zip(given, groups, strict=True)]
 
 
-def _settled(given: Sequence[str], seconds: np.ndarray, groups: Sequence[str]) -> dict[str, str]:
+def _assigned(given: Sequence[str], seconds: np.ndarray, groups: Sequence[str]) -> dict[str, str]:
     """Groups that have a part already."""
     held: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for part, length, group in zip(given, seconds, groups, strict=True):

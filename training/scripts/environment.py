@@ -1,7 +1,7 @@
 """Make or refresh the project's virtual environment: what run_dev, run_prod and the Makefile call first.
 
 Runs under a bare Python, before anything is installed, so it uses the standard library alone. torch comes
-first, because which build of it suits the machine has to be settled before pip looks at the rest. A second
+first, because which build of it suits the machine has to be known before pip looks at the rest. A second
 call compares a stamp and returns at once, without the network.
 """
 

@@ -63,7 +63,7 @@ def word_spans(sound: np.ndarray, events: Sequence[Event], positions: Sequence[i
 
 
 def _by_word(events: Sequence[Event]) -> list[list[Event]]:
-    """The events of each word, its own first. Those without a length are no words ("phantoms")."""
+    """The events of each word, its own first. Those without a length are no words ("fake models")."""
     groups: list[list[Event]] = []
     for event in events:
         if event.kind == EVENT_WORD and event.length > 0:

@@ -82,16 +82,16 @@ class Transcriber:
         trained = model if isinstance(model, Trained) else load_trained(Path(model))
         self.trained = with_domain(with_tasks(trained, tasks) if tasks else trained, domain)
         _require_domain(self.trained, domain)
-        self.bundle = self.trained.bundle
+        self.architecture = self.trained.architecture
         self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
         self.channel, self.warnings = channel, list[str]()
         self.options = options or DecoderOptions()
-        self.asked = self.options.resolved(self.bundle)
-        self.timed = TRANSCRIBE in self.bundle.tasks and (
-            self.asked.frames is not None or self.bundle.aligner is not None
+        self.asked = self.options.resolved(self.architecture)
+        self.timed = TRANSCRIBE in self.architecture.tasks and (
+            self.asked.frames is not None or self.architecture.aligner is not None
         )
         self.calibration, self.note = usable(
-            trained.calibration, trained.folder, self.options.identity(self.bundle)
+            trained.calibration, trained.folder, self.options.identity(self.architecture)
         )
         self.longest = min(longest or trained.longest_seconds or LONGEST, LONGEST)
         ours = trained.config is not None
@@ -182,11 +182,11 @@ class Transcriber:
         In the place of a recording that cannot be heard after all (broken samples, shorter than a frame) stands
         what is wrong with it.
         """
-        dataset = Windows(recordings, self.bundle, self.language)
+        dataset = Windows(recordings, self.architecture, self.language)
         heard: dict[tuple[int, int], Mapping[str, Hypothesis]] = {}
         if len(dataset):
             result = predict(
-                self.bundle,
+                self.architecture,
                 dataset,
                 batch_seconds=self.batch_seconds,
                 options=self.asked,
@@ -207,7 +207,7 @@ class Transcriber:
         return {task: self.calibration.apply(hypothesis) for task, hypothesis in said.items()}
 
     def _transcript(self, recording: Recording, heard: Sequence[Mapping[str, Hypothesis]]) -> Transcript:
-        tasks = self.bundle.tasks
+        tasks = self.architecture.tasks
         stitched = {
             name: stitch(
                 recording.windows,
@@ -250,7 +250,7 @@ def transcribe(
 
 def _require_domain(trained: Trained, domain: str | None) -> None:
     """A recording names none of its own, so somebody must."""
-    domains = trained.bundle.domains
+    domains = trained.architecture.domains
     if domain in (None, AS_IT_IS, SWAP) and domains is not None and domains.default is None:
         given = "" if domain is None else f"--domain {domain}: a recording has no domain of its own; "
         raise UserError(
@@ -311,8 +311,8 @@ class Windows:
     channel is heard because their mean would lose what they hold, and which.
     """
 
-    def __init__(self, recordings: Sequence[Recording], bundle: Any, language: str | None) -> None:
-        self.bundle = bundle
+    def __init__(self, recordings: Sequence[Recording], architecture: Any, language: str | None) -> None:
+        self.architecture = architecture
         self.places = [(f, n) for f, one in enumerate(recordings) for n in range(len(one.windows))]
         self.manifest = [_example(recordings[f], f, n, language) for f, n in self.places]
         self.durations = np.array([row.duration for row in self.manifest], dtype=np.float32)
@@ -325,14 +325,16 @@ class Windows:
     def __getitem__(self, row: int) -> dict[str, Any]:
         example = self.manifest[row]
         try:
-            samples, channel = load_with_channel(example.audio, self.bundle.sample_rate)
+            samples, channel = load_with_channel(example.audio, self.architecture.sample_rate)
             if channel is not None:
                 self.taken.setdefault(self.places[row][0], f"{CANCELLED} channel {channel}, which is heard")
-            return self.bundle.encode(example, samples)
+            return self.architecture.encode(example, samples)
         except (ValueError, OSError) as error:
             place = "" if isinstance(error, AudioError) else f"{example.audio.path}: "
             self.broken[self.places[row][0]] = UserError(f"{place}{error}")
-            return self.bundle.encode(example, np.zeros(self.bundle.sample_rate, dtype=np.float32))
+            return self.architecture.encode(
+                example, np.zeros(self.architecture.sample_rate, dtype=np.float32)
+            )
 
 
 def _example(recording: Recording, file: int, number: int, language: str | None) -> Example:

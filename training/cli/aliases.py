@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 
-class OneName(argparse.Action):
+class OneValue(argparse.Action):
     """Stores the value of an option with several names; another value under another of them is a mistake.
 
     Of two values under the same name the last one counts, as with every option.
