@@ -97,11 +97,10 @@ def test_probe_decodes_next_to_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert segment_duration(AudioRef(path=str(path), start=1.0), info) == 2.5
 
 
+# Trap 10.
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_trap_10_a_truncated_file_is_an_error_never_silence(
-    tmp_path: Path, suffix: str, share: float
-) -> None:
+def test_a_truncated_file_is_an_error_never_silence(tmp_path: Path, suffix: str, share: float) -> None:
     path = saved(tmp_path, suffix, tone(4.0))
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
@@ -109,8 +108,9 @@ def test_trap_10_a_truncated_file_is_an_error_never_silence(
         load_audio(AudioRef(path=str(path)))
 
 
+# Trap 10.
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_trap_10_the_header_check_tells_truncated_files(tmp_path: Path, suffix: str) -> None:
+def test_the_header_check_tells_truncated_files(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path, suffix, tone(4.0))
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(AudioError, match="truncated"):
@@ -145,6 +145,7 @@ def test_a_wav_of_a_pipe_states_no_size_and_is_read(tmp_path: Path) -> None:
     assert len(load_audio(AudioRef(path=str(path)))) == RATE
 
 
+# Trap 10.
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -156,7 +157,7 @@ def test_a_wav_of_a_pipe_states_no_size_and_is_read(tmp_path: Path) -> None:
         ("noise.ogg", b"OggS" + b"\x00" * 400, "truncated"),
     ],
 )
-def test_trap_10_broken_files_are_errors_with_their_reason(
+def test_broken_files_are_errors_with_their_reason(
     tmp_path: Path, name: str, content: bytes | None, reason: str
 ) -> None:
     path = tmp_path / name
@@ -167,14 +168,16 @@ def test_trap_10_broken_files_are_errors_with_their_reason(
             attempt()
 
 
-def test_trap_10_a_file_without_samples_is_an_error(tmp_path: Path) -> None:
+# Trap 10.
+def test_a_file_without_samples_is_an_error(tmp_path: Path) -> None:
     path = saved(tmp_path, "wav", tone(0.0))
     for attempt in (lambda: load_audio(AudioRef(path=str(path))), lambda: probe(path)):
         with pytest.raises(AudioError, match="holds no samples"):
             attempt()
 
 
-def test_trap_10_a_sample_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+# Trap 10.
+def test_a_sample_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "nan.wav"
     samples = tone(0.5)
     samples[7] = np.nan
@@ -183,6 +186,7 @@ def test_trap_10_a_sample_that_is_no_number_is_an_error(tmp_path: Path) -> None:
         load_audio(AudioRef(path=str(path)))
 
 
+# Trap 11.
 @pytest.mark.parametrize(
     ("start", "end", "reason"),
     [
@@ -196,7 +200,7 @@ def test_trap_10_a_sample_that_is_no_number_is_an_error(tmp_path: Path) -> None:
         (1.0, 1.00001, "no sample"),
     ],
 )
-def test_trap_11_a_stretch_outside_the_file_is_an_error(
+def test_a_stretch_outside_the_file_is_an_error(
     tmp_path: Path, start: float, end: float | None, reason: str
 ) -> None:
     path = saved(tmp_path, "wav", tone(2.0))
@@ -260,7 +264,8 @@ def test_m4a_goes_through_ffmpeg(m4a: Path) -> None:
     np.testing.assert_allclose(part[500:-500], tone(3.0)[RATE : 2 * RATE][500:-500], atol=0.05)
 
 
-def test_trap_10_a_truncated_m4a_is_an_error(m4a: Path) -> None:
+# Trap 10.
+def test_a_truncated_m4a_is_an_error(m4a: Path) -> None:
     front = m4a.with_name("front.m4a")  # its index comes first, so that a cut file can still be opened
     subprocess.run(
         [
@@ -283,7 +288,8 @@ def test_trap_10_a_truncated_m4a_is_an_error(m4a: Path) -> None:
             load_audio(AudioRef(path=str(path)))
 
 
-def test_trap_25_sound_is_decoded_without_torchcodec(tmp_path: Path) -> None:
+# Trap 25.
+def test_sound_is_decoded_without_torchcodec(tmp_path: Path) -> None:
     """A fresh interpreter decodes every format and has neither torch, torchcodec nor librosa in it."""
     paths = [str(saved(tmp_path, suffix, tone(1.0, 8000), 8000)) for suffix in FORMATS]
     code = (

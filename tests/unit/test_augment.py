@@ -248,7 +248,8 @@ def test_evaluation_hears_the_clips_as_they_are(tmp_path):
         np.testing.assert_array_equal(plain.drawn(row, 0)["input_features"], plain[row]["input_features"])
 
 
-def test_trap_09_a_clip_sped_up_beyond_its_text_keeps_its_own_sound(tmp_path):
+# Trap 9.
+def test_a_clip_sped_up_beyond_its_text_keeps_its_own_sound(tmp_path):
     data = project(tmp_path, ("abcdefghijklmnopqrstuvwx",))
     assert list(validate(data)[0]) == [0]
     hasty = augment(speed={"prob": 1.0, "low": 1.5, "high": 1.5})
@@ -347,7 +348,8 @@ def test_joined_clips_are_heard_in_order_with_silence_between_and_read_with_spac
     )
 
 
-def test_trap_09_joined_clips_too_fast_for_their_texts_keep_their_sounds_and_lie_apart(tmp_path):
+# Trap 9.
+def test_joined_clips_too_fast_for_their_texts_keep_their_sounds_and_lie_apart(tmp_path):
     tight = "abcdefghijklmnopqrstuvwx"
     data = project(tmp_path, (tight, tight))
     assert list(validate(data)[0]) == [0, 1]

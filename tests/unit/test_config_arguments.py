@@ -53,7 +53,8 @@ def test_warm_up_of_300_steps(tmp_path: Path, given: dict[str, float], steps: in
     assert made(tmp_path, **given).get_warmup_steps(300) == steps
 
 
-def test_trap_22_names_that_are_gone_are_refused_with_the_reason() -> None:
+# Trap 22.
+def test_names_that_are_gone_are_refused_with_the_reason() -> None:
     gone = ("tokenizer", "save_safetensors", "logging_dir", "group_by_length", "overwrite_output_dir")
     for name in gone:
         assert name not in FIELDS
@@ -99,7 +100,8 @@ def test_verbatim_fields_arrive_with_their_types(tmp_path: Path) -> None:
     assert arguments.lr_scheduler_kwargs == {"num_cycles": 2}
 
 
-def test_trap_20_checkpoints_are_chosen_by_the_score_not_the_loss() -> None:
+# Trap 20.
+def test_checkpoints_are_chosen_by_the_score_not_the_loss() -> None:
     def best(**blocks: Any) -> tuple[str, bool]:
         arguments = training_arguments(config(**blocks))
         return arguments["metric_for_best_model"], arguments["greater_is_better"]
@@ -118,7 +120,8 @@ def test_trap_20_checkpoints_are_chosen_by_the_score_not_the_loss() -> None:
     assert training_arguments(config())["load_best_model_at_end"] is True
 
 
-def test_trap_20_training_opens_the_selection_set_and_never_the_test_set(
+# Trap 20.
+def test_training_opens_the_selection_set_and_never_the_test_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[str] = []
@@ -183,7 +186,8 @@ def test_reporting_can_be_switched_off() -> None:
     assert training_arguments(config(report_to="none"))["report_to"] == []
 
 
-def test_trap_27_checkpointing_is_not_re_entrant(tmp_path: Path) -> None:
+# Trap 27.
+def test_checkpointing_is_not_re_entrant(tmp_path: Path) -> None:
     assert made(tmp_path, gradient_checkpointing=True).activation_checkpointing_kwargs == {
         "use_reentrant": False
     }

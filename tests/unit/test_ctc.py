@@ -45,14 +45,16 @@ def test_padding_frames_and_rows_without_a_transcript_add_nothing():
     assert both.item() == pytest.approx(alone.item(), rel=1e-6)
 
 
-def test_trap_09_what_cannot_be_aligned_is_told_before_training():
+# Trap 9.
+def test_what_cannot_be_aligned_is_told_before_training():
     assert frames_needed([1, 1, 2]) == 4
     check_feasible(4, [1, 1, 2])
     with pytest.raises(ValueError, match="needs 4 frames"):
         check_feasible(3, [1, 1, 2])
 
 
-def test_trap_15_characters_keep_english_letters_and_vietnamese_tones():
+# Trap 15.
+def test_characters_keep_english_letters_and_vietnamese_tones():
     characters = CtcCharacters.of(["Fix jazz with Zalo!", "mà má mả mã mạ"])
     assert set("fjwzàáảãạ") <= set(characters.characters)
     assert len(set(map(tuple, map(characters.encode, ["ma", "mà", "má", "mả", "mã", "mạ"])))) == 6

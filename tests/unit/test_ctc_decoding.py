@@ -141,7 +141,8 @@ def test_words_have_the_times_and_confidence_of_their_frames(pruning: Pruning | 
     assert said.confidence == pytest.approx(math.sqrt(0.9 * 0.6), abs=1e-5)
 
 
-def test_trap_21_confidence_is_the_sounds_whatever_the_scorer_says() -> None:
+# Trap 21.
+def test_confidence_is_the_sounds_whatever_the_scorer_says() -> None:
     log_probs = spelled("ab", CHARACTERS)
     plain = CtcDecoder(CHARACTERS, 0.1, Pruning(width=5))(log_probs)
     pushed = CtcDecoder(CHARACTERS, 0.1, Pruning(width=5), HotWords({"ab": 20.0}))(log_probs)

@@ -51,8 +51,9 @@ def test_the_loss_is_ctc_over_the_real_frames_divided_by_the_items(encoder):
     torch.testing.assert_close(given, wanted / 7)
 
 
+# Trap 7.
 @every_encoder
-def test_trap_07_accumulated_losses_are_those_of_the_whole_batch(encoder):
+def test_accumulated_losses_are_those_of_the_whole_batch(encoder):
     """Different numbers of tokens in each clip: a mean of batch means would differ."""
     architecture = tiny(encoder)
     features = rows(architecture)
@@ -154,8 +155,9 @@ def test_a_path_is_merged_before_its_blanks_go():
     assert collapsed(path).tolist() == [3, 3, 5]
 
 
+# Trap 9.
 @every_encoder
-def test_trap_09_a_text_that_the_frames_cannot_hold_is_refused_by_name(encoder):
+def test_a_text_that_the_frames_cannot_hold_is_refused_by_name(encoder):
     """And its loss would be infinite, not hidden as zero."""
     architecture = tiny(encoder)
     long = "ha " * 100

@@ -31,8 +31,9 @@ def test_what_is_audible_comes_back(text):
         assert tokenizer.unknown(text) == []
 
 
+# Trap 15.
 @pytest.mark.parametrize("vocabulary", ["characters", "bpe"])
-def test_trap_15_vietnamese_texts_alone_leave_english_words_whole(vocabulary):
+def test_vietnamese_texts_alone_leave_english_words_whole(vocabulary):
     texts = ["xin chào các bạn", "hôm nay trời đẹp"]
     made = (
         CtcTokenizer.characters(texts, ("vi", "en"))

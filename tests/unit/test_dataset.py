@@ -101,10 +101,9 @@ def broken(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+# Trap 10.
 @pytest.mark.parametrize("workers", [0, 3])
-def test_trap_10_the_check_before_training_puts_every_bad_row_into_the_ledger(
-    tmp_path: Path, workers: int
-) -> None:
+def test_the_check_before_training_puts_every_bad_row_into_the_ledger(tmp_path: Path, workers: int) -> None:
     data = dataset(tmp_path, broken(tmp_path), min_seconds=0.1, max_seconds=30.0)
     kept, ledger = validate(data, workers=workers)
     assert kept.tolist() == [0, 8]
@@ -121,7 +120,8 @@ def test_trap_10_the_check_before_training_puts_every_bad_row_into_the_ledger(
     assert [data.select(kept)[i]["id"] for i in range(2)] == ["good", "last"]
 
 
-def test_trap_06_rows_with_too_many_label_tokens_are_named_before_training(tmp_path: Path) -> None:
+# Trap 6.
+def test_rows_with_too_many_label_tokens_are_named_before_training(tmp_path: Path) -> None:
     rows = [
         row(tmp_path, "fits", 1.0, text="a" * MAX_LABELS),
         row(tmp_path, "many", 1.0, text="a" * (MAX_LABELS + 1)),
@@ -159,7 +159,8 @@ def test_a_further_check_may_reject(tmp_path: Path) -> None:
     assert (ledger.drops[0].reason, ledger.drops[0].detail.split(": ", 1)[1]) == ("rejected", "not this one")
 
 
-def test_trap_11_long_clips_are_dropped_and_never_cut(tmp_path: Path) -> None:
+# Trap 11.
+def test_long_clips_are_dropped_and_never_cut(tmp_path: Path) -> None:
     """A clip that is over the limit only by its header, or only by its row, has its whole text: both go."""
     rows = [
         row(tmp_path, "by_header", 30.3, stated=29.9),
@@ -204,7 +205,8 @@ def test_segments_are_measured_by_their_times(tmp_path: Path) -> None:
     assert len(data[1]["wave"]) == 2 * RATE
 
 
-def test_trap_10_a_file_that_breaks_during_training_stops_it_by_name(tmp_path: Path) -> None:
+# Trap 10.
+def test_a_file_that_breaks_during_training_stops_it_by_name(tmp_path: Path) -> None:
     data = dataset(tmp_path, [row(tmp_path, "a", 1.0), row(tmp_path, "b", 1.0)])
     (tmp_path / "b.wav").unlink()
     with pytest.raises(DataError, match=rf"{tmp_path / 'm.tsv'}:3: utterance 'b': .*no such file"):
@@ -215,7 +217,8 @@ def test_trap_10_a_file_that_breaks_during_training_stops_it_by_name(tmp_path: P
     assert issubclass(DataError, UserError)
 
 
-def test_trap_10_the_error_comes_through_a_worker(tmp_path: Path) -> None:
+# Trap 10.
+def test_the_error_comes_through_a_worker(tmp_path: Path) -> None:
     data = dataset(tmp_path, [row(tmp_path, "a", 1.0)])
     (tmp_path / "a.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match="utterance 'a'"):

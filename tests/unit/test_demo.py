@@ -57,7 +57,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 # Sentences
 
 
-def test_trap_12_no_sentence_is_within_a_word_edit_of_another(sentences: list[Sentence]) -> None:
+# Trap 12.
+def test_no_sentence_is_within_a_word_edit_of_another(sentences: list[Sentence]) -> None:
     """Over all pairs, so whatever split by video is drawn, test and training share no near copies."""
     for texts in (
         [normalised_words(sentence.transcript) for sentence in sentences],
@@ -144,7 +145,8 @@ def test_casing_punctuation_and_normal_form(sentences: list[Sentence]) -> None:
             assert not set(text) & set("{}@=\x02\x03\x04")
 
 
-def test_trap_15_english_keeps_the_letters_that_vietnamese_lacks(sentences: list[Sentence]) -> None:
+# Trap 15.
+def test_english_keeps_the_letters_that_vietnamese_lacks(sentences: list[Sentence]) -> None:
     transcripts = {letter for sentence in sentences for letter in sentence.transcript.lower()}
     assert set("fjw") <= transcripts
     vietnamese = " ".join(s.transcript for s in sentences if s.kind == "vietnamese").lower()
@@ -179,7 +181,8 @@ def test_vocabulary_is_wide_and_every_term_is_frequent() -> None:
 # Recordings
 
 
-def test_trap_29_english_is_spoken_in_english_inside_the_vietnamese_sentence(
+# Trap 29.
+def test_english_is_spoken_in_english_inside_the_vietnamese_sentence(
     sentences: list[Sentence],
 ) -> None:
     for sentence in sentences:

@@ -86,7 +86,8 @@ def test_there_are_hundreds_of_thousands_of_sentences() -> None:
     assert sum(map(choices, PATTERNS)) > 500_000
 
 
-def test_trap_12_no_sentence_is_within_a_word_edit_of_another() -> None:
+# Trap 12.
+def test_no_sentence_is_within_a_word_edit_of_another() -> None:
     texts = [sentence.transcript.split() for sentence in sentences(300, seed=1)]
     pairs = itertools.combinations(texts, 2)
     assert [(a, b) for a, b in pairs if Levenshtein.distance(a, b, score_cutoff=1) <= 1] == []

@@ -122,7 +122,8 @@ def test_the_grammar_is_whole() -> None:
     assert all(len(set(choices)) == len(choices) for choices in SLOTS.values())
 
 
-def test_trap_12_no_sentence_is_within_a_word_edit_of_another() -> None:
+# Trap 12.
+def test_no_sentence_is_within_a_word_edit_of_another() -> None:
     texts = [normalised_words(sentence.transcript) for sentence in sentences(300, seed=1)]
     pairs = itertools.combinations(texts, 2)
     assert [(a, b) for a, b in pairs if Levenshtein.distance(a, b, score_cutoff=1) <= 1] == []

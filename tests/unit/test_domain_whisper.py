@@ -72,7 +72,8 @@ def text_ids(architecture: Architecture) -> list[int]:
     return architecture.processor.tokenizer(f" {TRANSCRIPT}", add_special_tokens=False).input_ids
 
 
-def test_trap_03_whole_tensors_the_domain_stands_in_each_rows_prompt_and_is_a_label():
+# Trap 3.
+def test_whole_tensors_the_domain_stands_in_each_rows_prompt_and_is_a_label():
     architecture = tiny()
     start, end = ids(architecture, "<|startoftranscript|>", "<|endoftext|>")
     batch = architecture.collate(features(architecture, "normal", "dyslexic", None))
@@ -128,7 +129,8 @@ def test_more_blocks_than_there_are_is_said():
 # Tokens
 
 
-def test_trap_05_tokens_are_added_out_of_reach_of_timestamps_and_weights_stay_tied():
+# Trap 5.
+def test_tokens_are_added_out_of_reach_of_timestamps_and_weights_stay_tied():
     architecture = tiny()
     model, tokenizer = architecture.model, architecture.processor.tokenizer
     tokens = ids(architecture, *(f"<|domain:{name}|>" for name in DOMAINS))
@@ -147,7 +149,8 @@ def test_trap_05_tokens_are_added_out_of_reach_of_timestamps_and_weights_stay_ti
     )
 
 
-def test_trap_05_a_padded_embedding_never_shrinks():
+# Trap 5.
+def test_a_padded_embedding_never_shrinks():
     architecture = tiny()
     model = architecture.model
     model.resize_token_embeddings(model.config.vocab_size + 40)
@@ -294,7 +297,8 @@ class Conventions(Utterances):
         self.durations = np.ones(2, np.float32)
 
 
-def test_trap_03_the_token_alone_decides_between_two_texts_of_one_sound(tmp_path):
+# Trap 3.
+def test_the_token_alone_decides_between_two_texts_of_one_sound(tmp_path):
     architecture = tiny(domain_supervised=False)
     data = Conventions(architecture)
     fit(architecture, tmp_path, 60, data=data)

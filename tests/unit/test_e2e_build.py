@@ -148,9 +148,8 @@ def test_a_pretrained_decoder_computes_what_the_whole_mbart_does(public: dict[st
     torch.testing.assert_close(ours, expected)
 
 
-def test_trap_30_the_encoders_mask_follows_its_feature_extractor(
-    public: dict[str, str], tmp_path: Path
-) -> None:
+# Trap 30.
+def test_the_encoders_mask_follows_its_feature_extractor(public: dict[str, str], tmp_path: Path) -> None:
     Wav2Vec2ForPreTraining.from_pretrained(public["encoder"]).save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(tmp_path)
     architecture = from_public({**public, "encoder": str(tmp_path)})
@@ -161,7 +160,8 @@ def test_trap_30_the_encoders_mask_follows_its_feature_extractor(
     assert again.model.mask_encoder is False
 
 
-def test_trap_05_new_tokens_come_last_and_a_padded_matrix_is_not_shrunk(
+# Trap 5.
+def test_new_tokens_come_last_and_a_padded_matrix_is_not_shrunk(
     public: dict[str, str], tmp_path: Path
 ) -> None:
     architecture = from_public(public, language="mdw", target_language="fr")

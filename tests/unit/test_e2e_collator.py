@@ -28,7 +28,8 @@ def ids(architecture: Architecture, *tokens: str) -> list[int]:
     return [token_id(architecture.processor.tokenizer, token) for token in tokens]
 
 
-def test_trap_03_and_04_whole_label_and_input_tensors(architecture: Architecture) -> None:
+# Trap 3.
+def test_and_04_whole_label_and_input_tensors(architecture: Architecture) -> None:
     """Prompt in the input, never in the labels; the first text token supervised; EOS supervised."""
     made = batch(architecture, (1.0, 1.0))
     eos, pad = ids(architecture, "</s>", "<pad>")
@@ -81,13 +82,15 @@ def test_a_clip_is_normalised_on_its_own(norm: str) -> None:
     assert values.std() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_trap_09_a_transcript_that_ctc_cannot_align_is_refused(architecture: Architecture) -> None:
+# Trap 9.
+def test_a_transcript_that_ctc_cannot_align_is_refused(architecture: Architecture) -> None:
     with pytest.raises(ValueError, match="CTC cannot align"):
         architecture.encode(example(2), clip(2, 0.2))
     assert tiny().encode(example(2), clip(2, 0.2))["labels"]
 
 
-def test_trap_06_too_many_label_tokens_are_refused_with_the_count(architecture: Architecture) -> None:
+# Trap 6.
+def test_too_many_label_tokens_are_refused_with_the_count(architecture: Architecture) -> None:
     long = example(texts={"transcribe": "em " * 80})
     with pytest.raises(ValueError, match=r"transcribe: \d+ label tokens, at most 64"):
         architecture.encode(long, clip(0, 9.0))

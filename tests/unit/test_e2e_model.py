@@ -71,7 +71,8 @@ def test_loss_and_gradients_equal_the_stock_model_on_doubled_rows(tmp_path: Path
         assert error < 1e-5, f"{name}: {error:.1e}"
 
 
-def test_trap_07_one_batch_of_four_equals_four_of_one() -> None:
+# Trap 7.
+def test_one_batch_of_four_equals_four_of_one() -> None:
     architecture = tiny(ctc_weight=0.5)
     rows = [architecture.encode(example(i), clip(i, 1.0 + 0.2 * i)) for i in range(4)]
     whole = inputs(architecture.collate(rows))
@@ -90,7 +91,8 @@ def test_trap_07_one_batch_of_four_equals_four_of_one() -> None:
         torch.testing.assert_close(grad, at_once[name], rtol=1e-3, atol=1e-6)
 
 
-def test_trap_07_the_trainer_is_told_how_the_loss_is_normalised() -> None:
+# Trap 7.
+def test_the_trainer_is_told_how_the_loss_is_normalised() -> None:
     assert tiny().model.accepts_loss_kwargs is True
 
 
@@ -105,7 +107,8 @@ def test_a_clip_has_the_same_loss_alone_and_beside_a_longer_one(architecture: Ar
     )
 
 
-def test_trap_30_group_norm_encoders_see_no_mask_and_their_padding_counts() -> None:
+# Trap 30.
+def test_group_norm_encoders_see_no_mask_and_their_padding_counts() -> None:
     """What wav2vec2-base was trained on: zeros without a mask, so a clip's states do depend on its batch."""
     architecture = tiny({"feat_extract_norm": "group"})
     made = inputs(batch(architecture, (1.0, 2.0)))
@@ -135,7 +138,8 @@ def test_cross_attention_never_looks_at_padding(norm: str, monkeypatch: pytest.M
     torch.testing.assert_close(architecture.model(**made).loss, clean, rtol=1e-6, atol=0)
 
 
-def test_trap_27_the_encoder_runs_once_for_both_tasks(architecture: Architecture) -> None:
+# Trap 27.
+def test_the_encoder_runs_once_for_both_tasks(architecture: Architecture) -> None:
     calls: list[int] = []
     handle = architecture.model.encoder.register_forward_hook(lambda *a: calls.append(1))
     made = batch(architecture)
@@ -156,7 +160,8 @@ def test_keys_of_a_clip_are_computed_once_for_both_tasks(architecture: Architect
     assert seen == [len(made["labels"])]
 
 
-def test_trap_26_there_is_one_projection_and_it_learns() -> None:
+# Trap 26.
+def test_there_is_one_projection_and_it_learns() -> None:
     architecture = tiny()
     architecture.model(**inputs(batch(architecture))).loss.backward()
     linear = [module for module in architecture.model.modules() if isinstance(module, torch.nn.Linear)]
@@ -164,7 +169,8 @@ def test_trap_26_there_is_one_projection_and_it_learns() -> None:
     assert architecture.model.enc_to_dec_proj.weight.grad.any()
 
 
-def test_trap_05_embeddings_are_tied_before_and_after_saving(tmp_path: Path) -> None:
+# Trap 5.
+def test_embeddings_are_tied_before_and_after_saving(tmp_path: Path) -> None:
     architecture = tiny()
     stock = stock_of(architecture, tmp_path)
     for model in (architecture.model, stock):

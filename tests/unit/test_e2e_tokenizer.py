@@ -39,7 +39,8 @@ def test_every_text_of_the_known_letters_comes_back(tokenizer: MBart50Tokenizer,
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == words
 
 
-def test_trap_15_letters_that_vietnamese_lacks_are_in_the_vocabulary() -> None:
+# Trap 15.
+def test_letters_that_vietnamese_lacks_are_in_the_vocabulary() -> None:
     tokenizer = train_mbart_tokenizer(["xin chào các bạn"], 40)
     assert list(unseen(tokenizer, ["jazz fan wow Zoe Fan 42"])) == []
 
@@ -83,7 +84,8 @@ def test_decomposed_tones_are_composed(tokenizer: MBart50Tokenizer) -> None:
     )
 
 
-def test_trap_30_language_ids_are_looked_up_by_name(tokenizer: MBart50Tokenizer) -> None:
+# Trap 30.
+def test_language_ids_are_looked_up_by_name(tokenizer: MBart50Tokenizer) -> None:
     assert language_codes(tokenizer)["vi"] == "vi_VN"
     assert token_id(tokenizer, "vi_VN") == tokenizer.convert_tokens_to_ids("zh_CN") - 1
     assert token_id(tokenizer, "vi_VN") < len(tokenizer) < 250_024

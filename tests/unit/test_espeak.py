@@ -61,7 +61,8 @@ def test_rate_shortens(espeak: Espeak) -> None:
     assert len(espeak.speak(text)) < 0.8 * slow
 
 
-def test_trap_29_a_voice_element_switches_the_language_inside_a_sentence(espeak: Espeak) -> None:
+# Trap 29.
+def test_a_voice_element_switches_the_language_inside_a_sentence(espeak: Espeak) -> None:
     english = seconds(espeak, "en", ssml([("work from home", None)]))
     switched = seconds(espeak, "vi", ssml([("work from home", "en")]))
     read_as_vietnamese = seconds(espeak, "vi", ssml([("work from home", None)]))

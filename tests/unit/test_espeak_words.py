@@ -135,15 +135,17 @@ def test_a_word_without_a_phoneme_is_an_error() -> None:
 # espeak-ng
 
 
-def test_trap_29_without_the_zero_width_space_function_words_merge(espeak: Espeak) -> None:
+# Trap 29.
+def test_without_the_zero_width_space_function_words_merge(espeak: Espeak) -> None:
     espeak.set_voice("en-us")
     _, events = espeak.speak_with_events("<speak>one of the cats</speak>")
     assert sum(event.kind == EVENT_WORD and event.length > 0 for event in events) == 3
     assert len(spans_in_ms(espeak, ["one", "of", "the", "cats"])[1]) == 4
 
 
+# Trap 29.
 @pytest.mark.parametrize("voice", ["en-us", "en-gb-x-rp+f3"])
-def test_trap_29_every_pair_of_function_words_has_two_words_with_times(espeak: Espeak, voice: str) -> None:
+def test_every_pair_of_function_words_has_two_words_with_times(espeak: Espeak, voice: str) -> None:
     espeak.set_voice(voice)
     words = _FUNCTION_WORDS.split()
     lengths: list[float] = []

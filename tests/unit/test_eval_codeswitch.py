@@ -128,7 +128,8 @@ def section(seed=0, drop=0.1, translate=None):
     return translation_section(rows[TRANSLATE], rows[TRANSCRIBE], **QUICK)
 
 
-def test_trap_18_copying_is_reported_beside_the_model_and_scores_high():
+# Trap 18.
+def test_copying_is_reported_beside_the_model_and_scores_high():
     found = section()
     assert found["rows"] == {"all": 80, "changed": 20, "unchanged": 60}
     assert found["all"]["copy_of_reference_transcript"]["bleu"]["value"] > 25
@@ -138,7 +139,8 @@ def test_trap_18_copying_is_reported_beside_the_model_and_scores_high():
     assert found["paired_on_changed"]["ours_minus_copy_of_own_transcript"]["bleu"]["low"] > 0
 
 
-def test_trap_18_a_system_that_copies_is_seen_through():
+# Trap 18.
+def test_a_system_that_copies_is_seen_through():
     found = section(translate=lambda own, h: own[h.id])
     for metric in ("bleu", "chrf"):
         gap = found["paired_on_changed"]["ours_minus_copy_of_own_transcript"][metric]

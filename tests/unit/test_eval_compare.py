@@ -103,7 +103,8 @@ def test_doubled_rows_and_foreign_tables_are_refused(tables, tmp_path):
         compare(other, tables[1])
 
 
-def test_trap_13_the_word_nan_survives_the_table(tmp_path):
+# Trap 13.
+def test_the_word_nan_survives_the_table(tmp_path):
     examples = [example("a", "nan"), example("b", "na")]
     paths = [
         evaluate(examples, [said("a", text), said("b", "na")], meta={}, resamples=20).write(

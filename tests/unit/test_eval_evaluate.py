@@ -148,7 +148,8 @@ def test_one_task_and_no_extras_are_enough(tmp_path):
     assert "BLEU" in found.summary()
 
 
-def test_trap_17_transcription_of_nothing_is_undefined_not_zero():
+# Trap 17.
+def test_transcription_of_nothing_is_undefined_not_zero():
     report = evaluate([example("a", "!")], [said("a", "xin")], meta={}, **QUICK).to_json()
     assert report["scores"]["wer"]["value"] is None and report["targets"][0]["met"] is False
     assert report["empty_references"]["transcribe"] == 1
@@ -173,7 +174,8 @@ def test_nearest_sentence_equals_brute_force_over_word_edits():
         assert distance == min(edits) and text == sentences[edits.index(min(edits))]
 
 
-def test_trap_24_scoring_needs_no_models_and_no_hub():
+# Trap 24.
+def test_scoring_needs_no_models_and_no_hub():
     code = (
         "import sys, training.evaluation.evaluate, training.evaluation.compare, training.evaluation.report\n"
         "bad = [m for m in ('torch', 'transformers', 'evaluate', 'datasets', 'matplotlib') if m in sys.modules]\n"

@@ -14,7 +14,8 @@ from training.evaluation.rows import join
 from training.evaluation.word_alignment import align_words
 
 
-def test_trap_17_wer_is_total_errors_over_total_words():
+# Trap 17.
+def test_wer_is_total_errors_over_total_words():
     examples = [example("a", "một"), example("b", "một hai ba bốn năm sáu bảy tám chín")]
     hypotheses = [said("a", "hai"), said("b", "một hai ba bốn năm sáu bảy tám chín")]
     assert corpus_scores(examples, hypotheses)["wer"] == pytest.approx(10.0)  # the mean of rows would be 50
@@ -33,13 +34,15 @@ def test_cer_counts_characters_and_spaces():
     assert corpus_scores(examples, hypotheses)["cer"] == pytest.approx(40.0)
 
 
-def test_trap_17_empty_reference_adds_insertions_but_no_words():
+# Trap 17.
+def test_empty_reference_adds_insertions_but_no_words():
     rows = join([example("a", "..."), example("b", "một hai")], [said("a", "xin chào"), said("b", "một hai")])
     assert transcript_statistics(rows[TRANSCRIBE])["wer"].value == pytest.approx(100.0)
     assert corpus_scores([example("a", "...")], [said("a", "xin")]) == {}
 
 
-def test_trap_16_a_wrong_tone_is_a_wrong_word():
+# Trap 16.
+def test_a_wrong_tone_is_a_wrong_word():
     assert corpus_scores([example("a", "ma má mà")], [said("a", "ma ma má")])["wer"] > 60
 
 
@@ -92,7 +95,8 @@ def test_order_of_hypotheses_does_not_matter_and_repeated_ids_are_refused():
         corpus_scores([examples[0], examples[0]], [said("a", "x")])
 
 
-def test_trap_13_an_absent_translation_is_no_reference_and_the_word_nan_is_a_word():
+# Trap 13.
+def test_an_absent_translation_is_no_reference_and_the_word_nan_is_a_word():
     examples = [example("a", "một", "nan"), example("b", "hai")]
     hypotheses = [said("a", "nan", TRANSLATE), said("b", "nan", TRANSLATE)]
     rows = join(examples, hypotheses)[TRANSLATE]

@@ -11,14 +11,16 @@ from training.evaluation.normalize import normalizer, primary_language
 LANGUAGES = ("vi", "en", "ko", "fr", None, "zu")
 
 
-def test_trap_16_vietnamese_tones_are_words():
+# Trap 16.
+def test_vietnamese_tones_are_words():
     words = normalizer("vi").words("ma má mà mả mã mạ MÁ, mâ mă")
     assert words == ["ma", "má", "mà", "mả", "mã", "mạ", "má", "mâ", "mă"]
     assert len(set(words)) == 8
 
 
+# Trap 16.
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_trap_16_composed_and_decomposed_text_are_one_and_no_mark_is_lost(language):
+def test_composed_and_decomposed_text_are_one_and_no_mark_is_lost(language):
     text = "Việt Nam đường phố café 한국어"
     normal = normalizer(language)
     assert normal(unicodedata.normalize("NFD", text)) == normal(text) == "việt nam đường phố café 한국어"

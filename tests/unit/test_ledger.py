@@ -38,7 +38,8 @@ def test_the_summary_shows_counts_and_an_example() -> None:
     assert DropLedger().summary() == "nothing dropped"
 
 
-def test_trap_10_a_share_that_is_too_large_is_refused_by_name() -> None:
+# Trap 10.
+def test_a_share_that_is_too_large_is_refused_by_name() -> None:
     ledger("a", "b").check_share(total=100, max_share=0.02)
     with pytest.raises(
         UserError, match=r"data\.max_dropped_share: 3 of 100 utterances \(3\.0%\)[\s\S]*reason"

@@ -138,8 +138,9 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+# Trap 8.
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_trap_08_smoothing_keeps_the_chunks_and_ignored_positions_cost_nothing(smoothing):
+def test_smoothing_keeps_the_chunks_and_ignored_positions_cost_nothing(smoothing):
     tokens, vocabulary, width, chunk = 600, 2000, 4, 50
     hidden, weight, _, labels = problem(2, (tokens,), vocabulary, width, ignored=0.0)
     with LargestTensor() as seen:
@@ -161,9 +162,10 @@ def e2e():
     return architecture.model, e2e_tiny.batch(architecture)
 
 
+# Trap 8.
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("make", [whisper, e2e])
-def test_trap_08_no_model_holds_all_its_logits(make, smoothing, monkeypatch):
+def test_no_model_holds_all_its_logits(make, smoothing, monkeypatch):
     model, batch = make()
     vocabulary = model.get_output_embeddings().weight.shape[0]
     monkeypatch.setitem(CHUNK_BYTES, "cpu", 4 * vocabulary * 3)

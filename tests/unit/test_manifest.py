@@ -134,9 +134,10 @@ def test_plain_and_careful_jsonl_readers_agree(tmp_path: Path) -> None:
     assert [e.source.rsplit(":", 1)[1] for e in plain] == [str(i + 1) for i in range(50)]
 
 
+# Trap 13.
 @pytest.mark.parametrize("text", ["nan", "NaN", "NA", "N/A", "null", "None", "NULL", "#N/A", "-"])
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
-def test_trap_13_missing_is_absent_and_the_word_nan_is_a_word(tmp_path: Path, text: str, suffix: str) -> None:
+def test_missing_is_absent_and_the_word_nan_is_a_word(tmp_path: Path, text: str, suffix: str) -> None:
     columns = ["audio_path", "duration", "transcript", "translation"]
     path = tmp_path / f"m{suffix}"
     with path.open("w", encoding="utf-8", newline="") as handle:
@@ -156,8 +157,9 @@ def test_trap_13_missing_is_absent_and_the_word_nan_is_a_word(tmp_path: Path, te
     assert manifest.column("translation") == [text, None, None]
 
 
+# Trap 13.
 @pytest.mark.parametrize(("suffix", "first"), [(".jsonl", "b"), (".jsonl", NAN), (".parquet", NAN)])
-def test_trap_13_a_number_that_is_none_is_no_text(tmp_path: Path, suffix: str, first: str | float) -> None:
+def test_a_number_that_is_none_is_no_text(tmp_path: Path, suffix: str, first: str | float) -> None:
     """``json.dumps`` writes what pandas leaves for a missing text as NaN; a column of such is one of floats."""
     rows = [
         {"audio_path": f"{i}.wav", "duration": 1.0, "transcript": "a", "translation": text}
@@ -174,7 +176,8 @@ def test_trap_13_a_number_that_is_none_is_no_text(tmp_path: Path, suffix: str, f
     assert TRANSLATE not in manifest[1].texts
 
 
-def test_trap_13_a_duration_of_nan_is_a_mistake(tmp_path: Path) -> None:
+# Trap 13.
+def test_a_duration_of_nan_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"manifest\.tsv:2: duration: no number of seconds"):
         load_manifest(tsv(tmp_path, "u\tv\ta.wav\tnan\ta\tb"))
 

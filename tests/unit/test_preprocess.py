@@ -74,7 +74,8 @@ def test_the_guides_command_cleans_and_keeps_a_ledger(tmp_path: Path) -> None:
     assert source.read_bytes() == before
 
 
-def test_trap_11_a_long_clip_is_dropped_and_no_row_is_shortened(tmp_path: Path) -> None:
+# Trap 11.
+def test_a_long_clip_is_dropped_and_no_row_is_shortened(tmp_path: Path) -> None:
     """The guide caps the duration at 30 s and keeps the text: that row must be gone, and no duration altered."""
     source = export(tmp_path, row(tmp_path, "fits", 29.5), row(tmp_path, "long", 45.0))
     output = tmp_path / "clean.tsv"
@@ -84,7 +85,8 @@ def test_trap_11_a_long_clip_is_dropped_and_no_row_is_shortened(tmp_path: Path) 
     assert [(drop.id, drop.reason) for drop in ledger] == [("long", "too_long")]
 
 
-def test_trap_11_a_row_that_understates_its_length_is_dropped(tmp_path: Path) -> None:
+# Trap 11.
+def test_a_row_that_understates_its_length_is_dropped(tmp_path: Path) -> None:
     source = export(tmp_path, row(tmp_path, "fits"), {**row(tmp_path, "long", 45.0), "duration": 30})
     _, ledger = preprocess(source, tmp_path / "clean.tsv")
     assert [(drop.id, drop.reason) for drop in ledger] == [("long", "duration_mismatch")]
@@ -92,7 +94,8 @@ def test_trap_11_a_row_that_understates_its_length_is_dropped(tmp_path: Path) ->
     assert len(ledger) == 0
 
 
-def test_trap_10_truncated_files_are_found_by_their_header(tmp_path: Path) -> None:
+# Trap 10.
+def test_truncated_files_are_found_by_their_header(tmp_path: Path) -> None:
     source = export(tmp_path, row(tmp_path, "good"), row(tmp_path, "cut"))
     path = tmp_path / "video_1" / "cut.wav"
     path.write_bytes(path.read_bytes()[:2000])
@@ -100,8 +103,9 @@ def test_trap_10_truncated_files_are_found_by_their_header(tmp_path: Path) -> No
     assert [(drop.id, drop.reason) for drop in ledger] == [("cut", "unreadable_audio")]
 
 
+# Trap 13.
 @pytest.mark.parametrize("text", ["nan", "NA", "null"])
-def test_trap_13_no_cell_becomes_nan_and_nan_stays_where_it_is_said(tmp_path: Path, text: str) -> None:
+def test_no_cell_becomes_nan_and_nan_stays_where_it_is_said(tmp_path: Path, text: str) -> None:
     source = export(
         tmp_path,
         row(tmp_path, "said", transcript=text, translation=text),

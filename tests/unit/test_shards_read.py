@@ -233,7 +233,8 @@ def test_without_the_right_to_write_the_index_stays_in_memory(
     assert sorted(one.name for one in path.iterdir()) == ["shard_000000.tar"]
 
 
-def test_trap_10_a_sound_that_cannot_be_read_goes_to_the_ledger(tmp_path: Path) -> None:
+# Trap 10.
+def test_a_sound_that_cannot_be_read_goes_to_the_ledger(tmp_path: Path) -> None:
     rows = [
         *sample("a", domain="n"),
         member("b.flac", b"nothing"),

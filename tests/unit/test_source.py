@@ -89,7 +89,8 @@ def test_lengths_come_from_the_headers_where_no_column_states_them(tmp_path: Pat
     np.testing.assert_array_equal(source.durations, np.array([1, 2, 3], np.float32))
 
 
-def test_trap_10_a_broken_sound_inside_parquet_goes_to_the_ledger(tmp_path: Path) -> None:
+# Trap 10.
+def test_a_broken_sound_inside_parquet_goes_to_the_ledger(tmp_path: Path) -> None:
     source = load_source(str(in_parquet(tmp_path, broken=True)), columns={**COLUMNS, "duration": "seconds"})
     with pytest.raises(AudioError, match="row 1"):
         source.waveform(1, RATE)
@@ -98,7 +99,8 @@ def test_trap_10_a_broken_sound_inside_parquet_goes_to_the_ledger(tmp_path: Path
     assert [drop.reason for drop in ledger] == ["unreadable_audio", "empty_text"]
 
 
-def test_trap_25_no_torchcodec_and_spawned_workers(tmp_path: Path) -> None:
+# Trap 25.
+def test_no_torchcodec_and_spawned_workers(tmp_path: Path) -> None:
     source = load_source(str(in_parquet(tmp_path)), columns={**COLUMNS, "duration": "seconds"})
     data = SpeechDataset(source, encode, RATE, keep_markers=("nan",))
     kept, ledger = validate(data)

@@ -41,7 +41,8 @@ def imported() -> Iterator[tuple[str, str]]:
             yield place, node.module.split(".")[0]
 
 
-def test_trap_22_no_attribute_or_keyword_that_is_gone() -> None:
+# Trap 22.
+def test_no_attribute_or_keyword_that_is_gone() -> None:
     found = [
         (place, name)
         for place, node in nodes()
@@ -58,17 +59,20 @@ def test_trap_22_no_attribute_or_keyword_that_is_gone() -> None:
     assert (found, keys) == ([], [])
 
 
-def test_trap_24_nothing_asks_a_hub_for_code() -> None:
+# Trap 24.
+def test_nothing_asks_a_hub_for_code() -> None:
     assert [(place, name) for place, name in imported() if name == "evaluate"] == []
     trusting = [place for place, node in nodes() if getattr(node, "arg", None) == "trust_remote_code"]
     assert trusting == []
 
 
-def test_trap_28_no_pickle_is_imported() -> None:
+# Trap 28.
+def test_no_pickle_is_imported() -> None:
     assert [(place, name) for place, name in imported() if name in CODE_RUNNERS] == []
 
 
-def test_trap_28_no_pickle_is_written_or_loaded() -> None:
+# Trap 28.
+def test_no_pickle_is_written_or_loaded() -> None:
     calls = [(place, ast.unparse(node.func)) for place, node in nodes() if isinstance(node, ast.Call)]
     assert [(place, call) for place, call in calls if call in LOADERS] == []
     switches = [

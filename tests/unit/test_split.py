@@ -71,8 +71,9 @@ def test_the_guides_command_makes_three_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("by", "key"), [("video", "video_id"), ("speaker", "speaker"), ("sentence", "transcript")]
 )
+# Trap 12.
 @pytest.mark.parametrize("seed", [1, 2])
-def test_trap_12_no_group_is_torn_apart(tmp_path: Path, by: str, key: str, seed: int) -> None:
+def test_no_group_is_torn_apart(tmp_path: Path, by: str, key: str, seed: int) -> None:
     source = corpus(tmp_path, transcript=lambda v, i: f"Câu lặp lại {(v + i) % 17}" + "!" * (i % 2))
     report = split(source, tmp_path / "s", by=by, seed=seed)
     parts = parts_of(tmp_path / "s", key)
@@ -83,7 +84,8 @@ def test_trap_12_no_group_is_torn_apart(tmp_path: Path, by: str, key: str, seed:
     assert all(pair[plural]["shared"] == 0 for pair in report["overlap"].values())
 
 
-def test_trap_12_what_overlaps_is_counted_printed_and_stored(
+# Trap 12.
+def test_what_overlaps_is_counted_printed_and_stored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = corpus(
@@ -215,7 +217,8 @@ def test_the_manifests_own_split_can_be_taken(tmp_path: Path) -> None:
         split(bad, tmp_path / "s2", by="column")
 
 
-def test_trap_13_texts_pass_through_unchanged(tmp_path: Path) -> None:
+# Trap 13.
+def test_texts_pass_through_unchanged(tmp_path: Path) -> None:
     source = corpus(tmp_path, transcript="nan", translation=lambda v, i: "NA" if i else "")
     split(source, tmp_path / "s")
     part = load_manifest(tmp_path / "s" / "test.csv")

@@ -48,7 +48,8 @@ def test_dev_comes_from_training_and_the_test_rows_are_left_alone(tmp_path):
     assert parts(path, seed=2) != found
 
 
-def test_trap_12_speakers_of_dev_are_unseen_where_those_of_test_are(tmp_path):
+# Trap 12.
+def test_speakers_of_dev_are_unseen_where_those_of_test_are(tmp_path):
     speakers = [f"s{i % 8}" for i in range(60)] + [f"t{i % 2}" for i in range(10)]
     path = manifest(tmp_path / "m.tsv", rows(["train"] * 60 + ["test"] * 10, speakers))
     by = {part: {speakers[int(name[1:])] for name in names} for part, names in parts(path).items()}

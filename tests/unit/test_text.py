@@ -100,7 +100,8 @@ def test_emphasis_goes_and_its_words_stay(words: list[str], data: st.DataObject)
     assert clean_transcript(" ".join(marked)).split() == words
 
 
-def test_trap_15_every_letter_of_both_languages_stays() -> None:
+# Trap 15.
+def test_every_letter_of_both_languages_stays() -> None:
     text = " ".join(LETTERS)
     assert clean_transcript(text) == text
     assert clean_transcript("**fjwz** FJWZ [cười] jazz wifi") == "fjwz FJWZ jazz wifi"

@@ -328,9 +328,10 @@ def test_unfreezing_reaches_the_model_inside_wrappers():
 # Adapters
 
 
+# Trap 5.
 @needs_peft
 @BOTH
-def test_trap_05_embeddings_stay_tied_with_adapters_and_after_merging(make):
+def test_embeddings_stay_tied_with_adapters_and_after_merging(make):
     architecture, batch = make()
     base = architecture.model
     model, _ = trainable.apply(architecture, mode="lora")
@@ -364,8 +365,9 @@ def test_a_merged_model_is_saved_as_if_there_had_been_no_adapters(tmp_path):
         torch.testing.assert_close(again.eval()(**batch).loss, merged.eval()(**batch).loss)
 
 
+# Trap 27.
 @needs_peft
-def test_trap_27_no_task_type_puts_arguments_into_the_forward():
+def test_no_task_type_puts_arguments_into_the_forward():
     from peft import PeftModel
 
     architecture, batch = whisper()

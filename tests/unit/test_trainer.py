@@ -92,7 +92,8 @@ def test_a_filler_supervises_nothing():
     assert (batch["labels"] == -100).all()
 
 
-def test_trap_07_accumulating_one_by_four_is_four_by_one(tmp_path):
+# Trap 7.
+def test_accumulating_one_by_four_is_four_by_one(tmp_path):
     """Different numbers of tokens per utterance: a mean of batch means would differ."""
     seconds = (1.0, 1.0, 1.0, 1.0)
     whole = make_trainer(tmp_path / "a", batch_size=4, steps=3, lengths=seconds)
@@ -104,12 +105,14 @@ def test_trap_07_accumulating_one_by_four_is_four_by_one(tmp_path):
         torch.testing.assert_close(weights(parts)[name], value, rtol=1e-3, atol=1e-5)
 
 
-def test_trap_22_the_trainer_holds_the_processor(tmp_path):
+# Trap 22.
+def test_the_trainer_holds_the_processor(tmp_path):
     trainer = make_trainer(tmp_path)
     assert trainer.processing_class is trainer.architecture.processor
 
 
-def test_trap_27_checkpointing_below_frozen_parts_loses_no_gradient(tmp_path):
+# Trap 27.
+def test_checkpointing_below_frozen_parts_loses_no_gradient(tmp_path):
     """The encoder's first layer gets an input without a gradient: re-entrant checkpoints stop there."""
     settings = training_arguments(config_from({"training": {"gradient_checkpointing": True}}))
     chosen = {name: settings[name] for name in settings if name.startswith("activation_checkpointing")}
@@ -163,7 +166,8 @@ def test_resumed_losses_and_weights_are_bit_equal(tmp_path, stop):
         assert torch.equal(weights(again)[name], value), name
 
 
-def test_trap_28_checkpoints_hold_no_pickles(tmp_path):
+# Trap 28.
+def test_checkpoints_hold_no_pickles(tmp_path):
     trainer = make_trainer(tmp_path, steps=1, save_strategy="steps", save_steps=1)
     trainer.train()
     suffixes = {path.suffix for path in (tmp_path / "checkpoint-1").rglob("*") if path.is_file()}
@@ -180,7 +184,8 @@ class Trace:
         return Path.touch, (self.path,)
 
 
-def test_trap_28_no_pickle_beside_a_checkpoint_is_loaded(tmp_path):
+# Trap 28.
+def test_no_pickle_beside_a_checkpoint_is_loaded(tmp_path):
     options = {"steps": 2, "save_strategy": "steps", "save_steps": 1}
     whole = make_trainer(tmp_path, **options)
     whole.train()
@@ -258,7 +263,8 @@ def test_hypotheses_do_not_depend_on_the_batch_in_full_context(tmp_path):
     assert together.loss == pytest.approx(alone.loss, rel=1e-5)
 
 
-def test_trap_19_ignored_labels_never_reach_decode():
+# Trap 19.
+def test_ignored_labels_never_reach_decode():
     """What is decoded is what was generated, id by id: a -100 made 0 on the way would read as "!"."""
     architecture = tiny(encoder_context="full")
     dataset = InMemory(architecture)

@@ -73,7 +73,8 @@ def test_traps_01_and_04_the_whole_batch(architecture):
     assert batch["frames"].tolist() == [104, 254]
 
 
-def test_trap_01_end_is_taught_where_it_is_the_padding_too(tmp_path, folder):
+# Trap 1.
+def test_end_is_taught_where_it_is_the_padding_too(tmp_path, folder):
     shutil.copytree(folder / "llm", tmp_path / "llm")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "llm")
     tokenizer.pad_token = tokenizer.eos_token
@@ -84,7 +85,8 @@ def test_trap_01_end_is_taught_where_it_is_the_padding_too(tmp_path, folder):
     assert [(row == architecture.encode.end).sum().item() for row in labels] == [1, 1]
 
 
-def test_trap_04_the_loss_is_that_of_the_response_alone_first_token_and_end_included(architecture):
+# Trap 4.
+def test_the_loss_is_that_of_the_response_alone_first_token_and_end_included(architecture):
     batch = architecture.collate(assets.features(architecture))
     model = architecture.model.eval()
     with torch.no_grad():
@@ -102,7 +104,8 @@ def test_trap_04_the_loss_is_that_of_the_response_alone_first_token_and_end_incl
     torch.testing.assert_close(loss, plain)
 
 
-def test_trap_03_generation_goes_on_from_the_prompt_of_training(architecture):
+# Trap 3.
+def test_generation_goes_on_from_the_prompt_of_training(architecture):
     """Left padded, in a batch, over the cache: the tokens that the unpadded row alone foretells one by one."""
     rows = assets.features(architecture)
     model = architecture.model.eval()
@@ -151,7 +154,8 @@ def test_what_lies_behind_a_clip_does_not_reach_the_language_model(architecture)
         assert torch.equal(a, b)
 
 
-def test_trap_05_no_matrix_changes_its_size_and_ties_hold(folder, architecture):
+# Trap 5.
+def test_no_matrix_changes_its_size_and_ties_hold(folder, architecture):
     llm = architecture.model.language_model
     rows = llm.get_input_embeddings().weight
     assert len(rows) == llm.config.vocab_size <= architecture.model.config.audio_token_id
@@ -161,7 +165,8 @@ def test_trap_05_no_matrix_changes_its_size_and_ties_hold(folder, architecture):
     assert inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
 
 
-def test_trap_07_one_batch_of_four_is_four_of_one(architecture):
+# Trap 7.
+def test_one_batch_of_four_is_four_of_one(architecture):
     rows = assets.features(architecture, (1.0, 1.0, 1.0, 1.0))
     model = architecture.model.eval()
     whole = architecture.collate(rows)
@@ -386,7 +391,8 @@ def test_words_end_with_the_clip(aligned, monkeypatch):
     assert words[-1].end == 1.0
 
 
-def test_trap_07_of_the_aligner_too(aligned):
+# Trap 7.
+def test_of_the_aligner_too(aligned):
     rows = assets.features(aligned, (1.0, 1.0))
     model = aligned.model.eval()
     whole = aligned.collate(rows)

@@ -35,7 +35,8 @@ def stock_of(architecture):
     return model
 
 
-def test_trap_01_eos_is_learnt_although_it_is_the_padding_token(full):
+# Trap 1.
+def test_eos_is_learnt_although_it_is_the_padding_token(full):
     batch = full.collate(features(full))
     eos = full.processor.tokenizer.eos_token_id
     assert eos == full.processor.tokenizer.pad_token_id
@@ -73,7 +74,8 @@ def test_traps_02_03_04_whole_label_tensors(full):
     assert batch["prompt_length"] == 4
 
 
-def test_trap_03_the_prompt_that_generate_is_given_is_the_trained_one(full, monkeypatch):
+# Trap 3.
+def test_the_prompt_that_generate_is_given_is_the_trained_one(full, monkeypatch):
     batch = full.collate(features(full))
     seen = {}
     monkeypatch.setattr(
@@ -109,12 +111,14 @@ def test_labels_are_made_without_a_table_of_all_added_tokens(full, monkeypatch):
     full.encode.check(example("a", 1.0, transcribe="Xin chào", translate="x"), 1.0)
 
 
-def test_trap_06_too_many_label_tokens_are_refused_before_training(full):
+# Trap 6.
+def test_too_many_label_tokens_are_refused_before_training(full):
     with pytest.raises(ValueError, match="label tokens, at most 64"):
         full.encode(example("a", 1.0, transcribe="chào " * 80), noise(1.0))
 
 
-def test_trap_11_a_clip_over_30_seconds_is_refused_not_cut(full):
+# Trap 11.
+def test_a_clip_over_30_seconds_is_refused_not_cut(full):
     with pytest.raises(ValueError, match=r"30\.500 s of audio, at most 30 s"):
         full.encode(example("a", 30.5, transcribe="x"), noise(30.5))
 
@@ -165,7 +169,8 @@ def test_full_batches_are_the_set_share_and_always_the_same_ones():
     assert 0.18 < lengths.count(3000) / 400 < 0.32
 
 
-def test_trap_23_full_length_is_exact_and_shorter_is_the_same_positions(full):
+# Trap 23.
+def test_full_length_is_exact_and_shorter_is_the_same_positions(full):
     stock = stock_of(full).eval()
     full.model.eval()
     mels = full.collate(features(full))["input_features"]
@@ -201,7 +206,8 @@ def test_loss_and_gradients_equal_stock_on_doubled_rows(full):
             assert (parameter.grad - expected[name]).abs().max() <= 1e-5 * scale, name
 
 
-def test_trap_27_the_encoder_runs_once_for_both_tasks(full, monkeypatch):
+# Trap 27.
+def test_the_encoder_runs_once_for_both_tasks(full, monkeypatch):
     calls = []
     encode = type(full.model).encode
     monkeypatch.setattr(
