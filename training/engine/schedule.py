@@ -50,7 +50,7 @@ def _check_warmup(trainer: SpeechTrainer, steps: int) -> None:
     warmup = trainer.args.get_warmup_steps(steps)
     if warmup < steps or (not trainer.one_cycle and trainer.args.lr_scheduler_type in WITHOUT_WARMUP):
         return
-    if trainer.one_cycle:
+    if trainer.one_cycle and warmup > steps:
         raise UserError(
             f"training.warmup_steps: {warmup}, but the run has {steps} steps, and one cycle goes up and down in them; "
             "lower it, or set training.warmup_ratio"
