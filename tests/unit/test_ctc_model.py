@@ -12,11 +12,11 @@ from transformers import AutoModelForCTC
 
 from training.base.errors import UserError
 from training.data.example import TRANSCRIBE
-from training.decoding.ctc_decoding import CtcDecoder
+from training.decoding.ctc_decoding import CtcDecoder, with_frame_decoder
 from training.decoding.ctc_setup import DecoderOptions
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.loading import load_trained
-from training.models.architecture import model_inputs
+from training.models.architecture import DecodeOptions, model_inputs
 from training.models.common.targets import IGNORED
 from training.models.ctc.build import Ctc, collapsed
 from training.models.ctc.config import Options
@@ -459,3 +459,11 @@ def test_the_vocabulary_is_that_of_the_training_texts_and_the_languages():
         "<blank>",
     }
     assert len(TEXTS) == 3
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_a_checkpoint_is_scored_by_the_search_of_the_final_evaluation(width):
+    """``evaluation.num_beams`` decides both: the same frames are read in the same way."""
+    architecture = tiny()
+    while_training = with_frame_decoder(architecture, DecodeOptions(beam_width=width))
+    assert while_training == DecoderOptions(beam_width=width).resolved(architecture)

@@ -89,3 +89,13 @@ def test_a_reader_that_has_had_enough_is_no_error() -> None:
         ["bash", "-c", line], env={**os.environ, "CODE": code}, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")
+
+
+def test_no_file_beside_a_script_is_imported_in_the_place_of_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python puts the folder of a script that is run by its path first: a `compare.py` there would shadow others."""
+    package = Path(cli.__file__).parents[1]
+    monkeypatch.setattr(sys, "path", [str(package / "scripts"), str(package.parent), str(tmp_path)])
+    assert leave(lambda: 0) == 0
+    assert sys.path == [str(package.parent), str(tmp_path)]

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from training import cli
+from training.recipes import recipe
 from training.recipes.placeholders import Scope
 from training.recipes.recipe import load
 
@@ -322,3 +324,20 @@ def test_options_that_the_recipe_has_no_use_for(
 )
 def test_our_recipes_are_well_formed(path: Path) -> None:
     assert load(path).spec.steps
+
+
+def test_our_recipes_are_found_from_an_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel puts them below the environment's ``share``; no checkout is around it, nor in the working directory."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["tool"]["setuptools"][
+        "data-files"
+    ]
+    assert data == {"share/polyvox/recipes": ["configs/recipes/*.yaml"]}
+    installed = tmp_path / "environment/share/polyvox/recipes/quick_voxlm.yaml"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipe, "__file__", str(tmp_path / "environment/lib/training/recipes/recipe.py"))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "environment"))
+    assert recipe.ours("quick_voxlm") == installed

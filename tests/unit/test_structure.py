@@ -22,7 +22,7 @@ ORDER = (
     ),
 )
 """From the bottom to the top: a folder imports from those before it alone."""
-DOORS = ("training.data.preprocess_manifest", "training.data.split_data")
+DOORS = ("training.data.demo", "training.data.preprocess_manifest", "training.data.split_data")
 """Paths of commands that stay where they were; each calls its command in ``cli``."""
 
 

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainer_assets import LENGTHS, InMemory, losses, make_trainer, weights
+from transformers import Seq2SeqTrainer
 from whisper_assets import TRANSCRIPT, TRANSLATION, tiny
 
 from training.base.errors import Lines, UserError, handled
@@ -350,3 +351,15 @@ def test_scheduler_and_optimizer_survive_as_json_and_safetensors(tmp_path):
     for index, entries in before["state"].items():
         for name, value in entries.items():
             assert torch.equal(after["state"][index][name], value)
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_supervised_tokens_are_counted_as_transformers_counts_them(tmp_path, monkeypatch, gpus):
+    """With several GPUs in one process, `DataParallel` gives each a row: the count must have as many."""
+    trainer = make_trainer(tmp_path)
+    monkeypatch.setattr(trainer.args, "_n_gpu", gpus)
+    batches = [trainer.data_collator([trainer.train_dataset[i] for i in rows]) for rows in ((0, 1), (2,))]
+    device = torch.device("cpu")
+    ours = trainer._get_num_items_in_batch(batches, device)
+    theirs = Seq2SeqTrainer._get_num_items_in_batch(trainer, batches, device)
+    assert ours.shape == theirs.shape and torch.equal(ours, theirs.to(ours.dtype))

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from training.base.errors import UserError
+from training.decoding.loading import load_trained
 from training.engine import freezing as trainable
 from training.engine.freezing import LoraDefaults
 from training.models.architecture import model_inputs
@@ -408,3 +409,11 @@ def test_an_instruction_with_the_placeholder_is_refused(folder):
 
 def test_a_voxlm_transcribes_and_asks_for_no_translations() -> None:
     assert options_class("voxlm")(name="outputs/some_run").tasks == ("transcribe",)
+
+
+def test_a_folder_without_its_runs_configuration_loads(phase1):
+    """A copy of the model's files alone: what ``config.json`` remembers is enough."""
+    assert not (phase1 / "config.yaml").exists()
+    found = load_trained(phase1)
+    assert found.model_type == "voxlm" and found.config is None
+    assert found.architecture.tasks == ("transcribe",)

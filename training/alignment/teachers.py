@@ -21,7 +21,7 @@ def load_teacher(name: str, *, device: str | None = None, native: bool = False) 
     with a CTC head places words by that (`training.alignment.whisper_ctc`). Raises `UserError`
     for a model that cannot tell times, and where it is not in reach.
     """
-    architecture = _bundle(name)
+    architecture = _architecture(name)
     if device is not None:
         _move(architecture, device)
     if architecture.frames is not None:
@@ -48,7 +48,7 @@ def _move(architecture: Architecture, device: str) -> None:
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
-def _bundle(name: str) -> Architecture:
+def _architecture(name: str) -> Architecture:
     from training.decoding.loading import load_trained, with_tasks
 
     if not Path(name).is_dir():

@@ -79,7 +79,18 @@ def status_of(main: Callable[[], int | None], *, stopped: str = "stopped") -> in
 
 def exit_on_user_error(main: Callable[[], int | None], *, stopped: str = "stopped") -> None:
     """Run a command's ``main`` and leave with its `status_of`."""
+    _forget_the_scripts_folder()
     sys.exit(status_of(main, stopped=stopped))
+
+
+def _forget_the_scripts_folder() -> None:
+    """Nothing is imported from the folder of a script of ours that was started by its path: its files are no libraries."""
+    package = Path(__file__).resolve().parents[1]
+
+    def inside(entry: str) -> bool:
+        return Path(entry).is_absolute() and Path(entry).resolve().is_relative_to(package)
+
+    sys.path[:] = [entry for entry in sys.path if not inside(entry)]
 
 
 def _message(error: UserError) -> str:

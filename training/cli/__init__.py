@@ -79,7 +79,3 @@ def overview() -> str:
             "polyvox COMMAND --help lists a command's options.",
         ]
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.api.predicting import decoding, open_rows, readable
-from training.base.errors import UserError, exit_on_user_error, shown
+from training.base.errors import UserError, shown
 from training.cli.options import add_columns, add_model, add_options, from_arguments
 
 if TYPE_CHECKING:
@@ -119,8 +118,3 @@ def table(judged: Judged, figures: Mapping[str, Mapping[str, float]], chosen: st
         mark = "  chosen" if name == chosen else ""
         lines.append(f"{told:24} {scores['ece']:17.4f} {scores['brier']:12.4f}{mark}")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.base.errors import UserError, exit_on_user_error
+from training.base.errors import UserError
 
 if TYPE_CHECKING:
     from training.evaluation.stored import Result
@@ -88,8 +88,3 @@ def _wav(row: dict[str, str]) -> tuple[bytes, str] | None:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples[: int(LONGEST_EXAMPLE * _RATE)], _RATE, format="WAV", subtype="PCM_16")
     return buffer.getvalue(), "audio/wav"
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.base.errors import UserError, exit_on_user_error
+from training.base.errors import UserError
 from training.base.files import writable
 
 MARGIN = 1.0
@@ -76,8 +75,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.output.write_text(text + "\n", encoding="utf-8")
         print(f"written: {args.output}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

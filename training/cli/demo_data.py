@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.base.errors import exit_on_user_error
 from training.base.files import writable
 from training.synthetic.demo import CORPORA, DEFAULT_CORPUS, make_demo
 
@@ -53,7 +52,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(summary)
     return 0
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

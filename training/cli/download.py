@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.base.errors import exit_on_user_error
-
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -62,8 +60,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print("\n".join(map(str, folders)))
     return 0
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main, stopped="stopped; the same command goes on where it stopped")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from training.api.scoring import evaluate
-from training.base.errors import UserError, exit_on_user_error, shown
+from training.base.errors import UserError, shown
 from training.cli.options import (
     add_columns,
     add_domain,
@@ -118,8 +117,3 @@ def _transcribe(args: argparse.Namespace) -> int:
     files = [str(path) for path in args.audio_file]
     domain = ["--domain", args.domain] if args.domain else []
     return transcribe.main([*files, "--model", str(args.model_dir), *domain, *to_arguments(args)])
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

@@ -6,11 +6,9 @@ The work is that of ``polyvox transcribe``, whose other options are taken as wel
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.base.errors import exit_on_user_error
 from training.cli import transcribe
 from training.cli.aliases import OneValue
 
@@ -46,8 +44,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, others = parser().parse_known_args(argv)
     audio = [f"--audio_file={path}" for path in args.audio]
     return transcribe.main([*audio, f"--model={args.checkpoint}", f"--format={args.format}", *others])
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from training.base.errors import UserError, exit_on_user_error
+from training.base.errors import UserError
 from training.base.files import writable
 
 SIZES = {
@@ -159,8 +159,3 @@ def _lines(path: Path) -> Iterable[str]:
             file=sys.stderr,
         )
     return said
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.base.errors import UserError, exit_on_user_error
+from training.base.errors import UserError
 
 if TYPE_CHECKING:
     from training.registry.prepare import Prepared, Settings
@@ -183,8 +183,3 @@ def _version_lines(settings: Settings, version: Any) -> list[str]:
     return [
         f"version {version.name} {what}; to train on it: data.registry={settings.database} data.version={version.name}"
     ]
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

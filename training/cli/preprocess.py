@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.base.errors import UserError, exit_on_user_error
+from training.base.errors import UserError
 from training.data.columns import column_names
 from training.data.korean_text import KoreanRules
 from training.data.missing import KEEP, checked
@@ -103,7 +103,3 @@ def _korean(arguments: argparse.Namespace) -> KoreanRules | None:
         if given:
             raise UserError(f"{name}: is for Korean transcripts; say --korean as well")
     return None
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.base.errors import UserError, exit_on_user_error
+from training.base.errors import UserError
 from training.cli.aliases import OneValue
 
 if TYPE_CHECKING:
@@ -181,8 +181,3 @@ def show(parcel: Parcel, all_of_it: bool) -> None:
 def readable(size: int) -> str:
     """``1.25 MB``, ``0.8 kB``."""
     return f"{size / 1e6:,.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

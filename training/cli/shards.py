@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.base.errors import UserError, exit_on_user_error
+from training.base.errors import UserError
 from training.base.system_files import listed
 from training.data import missing
 from training.data.column_names import TEXTS
@@ -171,8 +171,3 @@ def _amount(seconds: np.ndarray) -> str:
 def _refused(ledger: DropLedger) -> str:
     counts = ", ".join(f"{count:,} {reason}" for reason, count in ledger.counts().items() if count)
     return f"{len(ledger):,} refused ({counts})" if counts else "none refused"
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

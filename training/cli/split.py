@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.base.errors import exit_on_user_error
 from training.data.columns import column_names
 from training.data.prepare.split import GROUPINGS, parse_ratios, split
 from training.data.prepare.split_report import overlap_lines, table
@@ -67,7 +66,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line)
     print(f"written: {', '.join(str(arguments.output_dir / f'{name}.csv') for name in report['parts'])}")
     return 0
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

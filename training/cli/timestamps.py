@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.base.errors import UserError, exit_on_user_error
+from training.base.errors import UserError
 from training.base.files import writable
 from training.cli.options import count
 
@@ -117,8 +117,3 @@ def _bar(total: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, unit="utterance", desc="timestamps", disable=not sys.stderr.isatty())
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

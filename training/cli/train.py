@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters, train
-from training.base.errors import UserError, exit_on_user_error, first_rank, shown
+from training.base.errors import UserError, first_rank, shown
 from training.config.compat import guide_flags
 
 if TYPE_CHECKING:
@@ -91,8 +90,3 @@ def _train(config: Config, args: argparse.Namespace) -> int:
             return 128 + stopped.number
     print(f"{run.folder}: {run.results['steps']} steps in {run.results['train_seconds'] / 60:.1f} min")
     return 0
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

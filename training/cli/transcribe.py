@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.base.errors import USER_ERROR, UserError, exit_on_user_error
+from training.base.errors import USER_ERROR, UserError
 from training.base.system_files import listed, told
 from training.cli.aliases import OneValue
 from training.cli.options import add_domain, add_options, from_arguments
@@ -243,8 +243,3 @@ def _bar(total: float) -> Any:
     from training.base.errors import progress_bar
 
     return progress_bar(total=round(total), unit="s", desc="audio")
-
-
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-    exit_on_user_error(main)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters
-from training.base.errors import INTERRUPTED, UserError, exit_on_user_error
+from training.base.errors import INTERRUPTED, UserError
 from training.cli.train import say
 from training.tuning import checks, results, space
 from training.tuning import study as studies
@@ -219,7 +219,3 @@ def give_up_when_hopeless(study: optuna.Study, setup: Setup) -> None:
         raise UserError(
             f"{HOPELESS} trials failed alike, and none is complete: {reasons.pop()}; see {setup.log(last[-1].number)}"
         )
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

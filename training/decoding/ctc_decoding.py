@@ -72,14 +72,15 @@ def feasible(beams: Sequence[Beam], frames: int) -> tuple[int, ...]:
 
 
 def with_frame_decoder(architecture: Architecture, options: DecodeOptions) -> DecodeOptions:
-    """The options with what reads the frames of a model with a CTC output: the best path, where they name nothing."""
+    """The options with what reads the frames of a model with a CTC output, where they name nothing."""
     frames = architecture.frames
     if frames is None or options.frames is not None:
         return options
-    return replace(options, frames=best_path(frames))
+    return replace(options, frames=frame_decoder(frames, options.beam_width))
 
 
-def best_path(frames: CtcFrames) -> CtcDecoder:
-    """The decoder that follows the likeliest label of each frame."""
+def frame_decoder(frames: CtcFrames, width: int) -> CtcDecoder:
+    """The decoder that follows the likeliest label of each frame; with a ``width`` above 1, a beam search."""
     vocabulary = CtcVocabulary(tuple(frames.tokens), frames.blank)
-    return CtcDecoder(vocabulary, frames.seconds_per_frame, edge_seconds=frames.edge_seconds)
+    pruning = Pruning(width) if width > 1 else None
+    return CtcDecoder(vocabulary, frames.seconds_per_frame, pruning, edge_seconds=frames.edge_seconds)

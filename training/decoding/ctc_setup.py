@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.base.files import sha256
-from training.decoding.ctc_decoding import CtcDecoder, best_path
+from training.decoding.ctc_decoding import CtcDecoder, frame_decoder
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.ngram.arpa import NgramModel, read_arpa
 from training.decoding.prefix_beam import Pruning
@@ -62,11 +62,10 @@ class DecoderOptions:
             if self.lm or self.hot_words:
                 raise UserError("--lm and --hot_words need a model with a CTC output; this one has none")
             return None
-        plain = best_path(frames)
+        plain = frame_decoder(frames, self.width)
         if self.search == "flashlight":
             return replace(plain, search=self._lexicon(plain.vocabulary))
-        pruning = Pruning(self.width) if self.width > 1 else None
-        return replace(plain, pruning=pruning, scorer=self._scorer(plain.vocabulary))
+        return replace(plain, scorer=self._scorer(plain.vocabulary))
 
     def _lexicon(self, vocabulary: CtcVocabulary) -> Any:
         from training.decoding.flashlight_beam import LexiconSearch

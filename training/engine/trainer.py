@@ -205,8 +205,12 @@ class SpeechTrainer(Seq2SeqTrainer):
         if not batch_samples:
             return None
         items = torch.tensor(sum(map(supervised_positions, batch_samples)))
-        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+        if not self.args.average_tokens_across_devices:
+            items //= self.args.n_gpu or 1
+        elif self.args.world_size > 1:
             items = self.accelerator.gather(items.to(device)).sum()
+        if self.args.n_gpu > 1:  # DataParallel gives each GPU of this process a row
+            items = items.expand(self.args.n_gpu, 1)
         return items.to(device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -69,5 +69,5 @@ class ModelOptions(Block):
 
     @classmethod
     def stock_options(cls, folder: Path) -> dict[str, Any]:
-        """What `from_folder` takes for a stock folder, where the folder itself does not say it."""
+        """What `from_folder` takes where the folder itself does not say it, such as where the weights are."""
         return {}

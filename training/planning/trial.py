@@ -12,7 +12,7 @@ import torch
 from training.config.load import config_from
 from training.config.schema import Config
 from training.decoding.ctc_decoding import with_frame_decoder
-from training.decoding.predict import EXTRA_TOKENS, TOKENS_PER_SECOND
+from training.decoding.predict import longest_hypothesis
 from training.models.architecture import Architecture, Batch, DecodeOptions, Features
 from training.planning.memory import GIB, PROCESS, Load, Plan, make_plan
 
@@ -108,7 +108,7 @@ def run(config: Config, architecture: Architecture, model: Any, batch: Batch, on
 
 def hypothesis(architecture: Architecture, one: Features) -> dict[str, str]:
     """What the model says about one clip, for each task, in at most `NEW_TOKENS` tokens."""
-    tokens = min(NEW_TOKENS, EXTRA_TOKENS + int(TOKENS_PER_SECOND * one["seconds"]))
+    tokens = min(NEW_TOKENS, longest_hypothesis(one["seconds"]))
     with torch.no_grad():
         said = architecture.decode(
             architecture.collate([one]),

@@ -5,6 +5,7 @@ The file is checked as a whole before anything is done; each mistake is reported
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file
 from training.recipes.placeholders import placeholders
 
 FOLDER = Path("configs/recipes")
+INSTALLED = Path("share/polyvox/recipes")
+"""Where a wheel puts them, below the environment (see ``pyproject.toml``)."""
 KeyPath = tuple[str | int, ...]
 
 
@@ -120,9 +123,12 @@ class Recipe:
 
 
 def ours(name: str) -> Path:
-    """The file of one of our recipes: that of the working directory, or of the checkout that this module lies in."""
+    """The file of one of our recipes: that of the working directory, of the checkout that this module lies in, or of the
+    environment that a wheel was installed in."""
     here = FOLDER / f"{name}.yaml"
-    return here if here.exists() else Path(__file__).parents[2] / here
+    checkout = Path(__file__).parents[2] / here
+    installed = Path(sysconfig.get_path("data")) / INSTALLED / here.name
+    return next((path for path in (here, checkout) if path.exists()), installed)
 
 
 def load(path: Path) -> Recipe:

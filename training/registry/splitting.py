@@ -12,8 +12,6 @@ from training.data.prepare.partition import partition
 from training.data.prepare.split import PARTS
 from training.data.text import sentence_key
 
-STRATEGIES = ("speaker", "random", "text")
-
 
 def assign(
     given: Sequence[str],

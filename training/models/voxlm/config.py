@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -89,6 +90,10 @@ class Options(ModelOptions):
     @property
     def scored_by_word_times(self) -> bool:
         return self.phase == 2
+
+    @classmethod
+    def stock_options(cls, folder: Path) -> dict[str, Any]:
+        return {"name": str(folder)}
 
     def check_config(self, config: Any) -> list[Contradiction]:
         if self.phase != 2 or not config.augmentation.enabled:
