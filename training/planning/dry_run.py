@@ -442,20 +442,15 @@ def schedule(config: Config, sampler: DurationBatchSampler | None, world: int) -
 
 
 def longest_labels(architecture: Architecture, dataset: Any) -> int:
-    """Label ids of the longest texts, counted with the run's own tokenizer on a second of silence."""
-    silence = np.zeros(architecture.sample_rate, dtype=np.float32)
+    """Label ids of the longest texts, counted with the run's own tokenizer on silence as long as their clips."""
     rows = range(len(dataset))
     longest = sorted(
         rows, key=lambda i: -max((len(t) for t in dataset.manifest[i].texts.values()), default=0)
     )
     lengths = [1]
-    for i in longest[:LONGEST]:
-        features = (
-            dataset[i]
-            if architecture.encode.needs_own_sound
-            else architecture.encode(dataset.manifest[i], silence)
-        )
-        lengths += [len(ids) for ids in features["labels"].values()]
+    for example in (dataset.manifest[i] for i in longest[:LONGEST]):
+        silence = np.zeros(round(example.duration * architecture.sample_rate), dtype=np.float32)
+        lengths += [len(ids) for ids in architecture.encode(example, silence)["labels"].values()]
     return max(lengths)
 
 
