@@ -7,11 +7,13 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import gru_ctc
 import numpy as np
 import pytest
 import soundfile
 
 import training as pv
+from training.alignment.teachers import load_teacher
 from training.base.errors import UserError
 from training.config.load import config_from
 from training.config.schema import Config
@@ -80,3 +82,15 @@ def test_an_installed_name_trains_scores_and_transcribes(
     assert pv.evaluate(run).report["rows"] == {"transcribe": 3}
     words = pv.Transcriber(run)("0.wav").words
     assert all(0 <= word.start <= word.end <= 2 for word in words)
+
+
+def test_frames_without_a_speller_are_read_and_align_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = gru_ctc.CtcFrames
+    monkeypatch.setattr(gru_ctc, "CtcFrames", lambda **given: complete(**{**given, "speller": None}))
+    run = pv.train(config())
+    assert pv.load_model(run.folder).architecture.aligner is None
+    assert isinstance(pv.Transcriber(run)("0.wav").text, str)
+    with pytest.raises(UserError, match="cannot tell the times of given words"):
+        load_teacher(str(run.folder))

@@ -171,7 +171,8 @@ class CtcFrames:
         first (and last) frames stand for.
     log_probs: ``(model, batch, states=None) -> list of float32 [real frames, vocabulary]``, one per row, padding cut
         off; ``states`` of a forward pass are read instead of a second one.
-    speller: what spells a text in these tokens: ``encode(text) -> ids`` and ``unknown(text) -> characters``.
+    speller: what spells a text in these tokens: ``encode(text) -> ids`` and ``unknown(text) -> characters``; None: given
+        texts get no times.
     """
 
     tokens: tuple[str, ...]
