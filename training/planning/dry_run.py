@@ -448,9 +448,14 @@ def longest_labels(architecture: Architecture, dataset: Any) -> int:
         rows, key=lambda i: -max((len(t) for t in dataset.manifest[i].texts.values()), default=0)
     )
     lengths = [1]
-    for example in (dataset.manifest[i] for i in longest[:LONGEST]):
+    for i in longest[:LONGEST]:
+        example = dataset.manifest[i]
         silence = np.zeros(round(example.duration * architecture.sample_rate), dtype=np.float32)
-        lengths += [len(ids) for ids in architecture.encode(example, silence)["labels"].values()]
+        try:
+            features = architecture.encode(example, silence)
+        except ValueError:  # the labels fit the sound itself, which may last a little longer than is stated
+            features = dataset[i]
+        lengths += [len(ids) for ids in features["labels"].values()]
     return max(lengths)
 
 
