@@ -118,6 +118,16 @@ def test_an_earlier_run_is_not_written_over(run: pv.FinishedRun) -> None:
     assert sorted(run.folder.rglob("*")) == before
 
 
+def test_a_path_in_place_of_a_configuration_is_the_users_mistake(project: Path) -> None:
+    with pytest.raises(pv.UserError, match=r"of type str, not a configuration; give what load_config"):
+        pv.train(str(project / "tones.yaml"))  # type: ignore[arg-type]
+
+
+def test_a_split_that_does_not_exist_is_the_users_mistake(run: pv.FinishedRun) -> None:
+    with pytest.raises(pv.UserError, match=r"split: 'tset' is none of train, dev, test"):
+        pv.evaluate(run, split="tset")  # type: ignore[arg-type]
+
+
 def test_a_configuration_without_a_model_is_refused(run: pv.FinishedRun) -> None:
     with pytest.raises(pv.UserError, match="no model: block"):
         pv.train(run.config.model_copy(update={"model": None}))

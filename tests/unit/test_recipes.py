@@ -127,6 +127,16 @@ def test_fresh_does_everything_again() -> None:
     assert walk() == 0
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there is no sh")
+def test_a_shell_of_a_step_finds_the_python_of_this_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    Path("my.yaml").write_text(
+        "steps:\n  - title: Shell\n    command: sh -c 'command -v python > found.txt'\n    outputs: [found.txt]\n"
+    )
+    walk()
+    assert Path(Path("found.txt").read_text().strip()).parent == Path(sys.executable).parent
+
+
 def test_a_failed_step_gives_its_status_and_is_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
     Path("fail").touch()
     assert walk(status=7) == 1

@@ -54,7 +54,8 @@ def _architecture(name: str) -> Architecture:
     if not Path(name).is_dir():
         return _public(f"openai/whisper-{name}" if name in SIZES else name)
     trained = load_trained(Path(name))
-    if trained.architecture.frames is None and trained.architecture.attention is None:
+    frames = trained.architecture.frames
+    if (frames is None or frames.speller is None) and trained.architecture.attention is None:
         raise UserError(
             f"--model {name}: holds a model of type {trained.model_type}, which cannot tell the times of given words; "
             "take a CTC model or a Whisper"

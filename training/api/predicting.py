@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from training.base.errors import UserError, progress_bar
 from training.decoding.ctc_setup import DecoderOptions
@@ -83,8 +83,10 @@ def open_rows(
     """
     from training.data.columns import COMMAND
     from training.data.manifest import load_manifest
-    from training.engine.run import open_split
+    from training.engine.run import Split, open_split
 
+    if split not in get_args(Split):
+        raise UserError(f"split: {split!r} is none of {', '.join(get_args(Split))}")
     config = trained.config
     if file is not None:
         columns = {**(config.data.columns if config else {}), **(columns or {})}

@@ -97,6 +97,12 @@ def train(
             already holds files is one case: ask for ``resume`` or ``fresh``.
         training.engine.fit.Stopped: a signal ended the run; a checkpoint is saved, and ``resume=True`` goes on.
     """
+    from training.config.schema import Config
+
+    if not isinstance(config, Config):
+        raise UserError(
+            f"config: is of type {type(config).__name__}, not a configuration; give what load_config(path) returns"
+        )
     if config.model is None:
         raise UserError("the configuration has no model: block; see docs/configuration.md")
     if resume is not False and fresh:

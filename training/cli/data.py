@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _require_there(where: str) -> None:
     """`upgrade` must not make a registry out of a mistyped name."""
     if "://" not in where and not Path(where).is_file():
-        raise UserError(f"{where}: no such registry; make it with training/scripts/prepare_data.py")
+        raise UserError(f"{where}: no such registry; make it with polyvox data prepare")
 
 
 def _stats(registry: Registry, args: argparse.Namespace) -> None:

@@ -95,8 +95,9 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
             f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
         ) from error
     architecture.model.to(default_device()).eval()
-    if architecture.frames is not None and architecture.aligner is None:
-        architecture = replace(architecture, aligner=CtcAligner(architecture.frames))
+    frames = architecture.frames
+    if frames is not None and frames.speller is not None and architecture.aligner is None:
+        architecture = replace(architecture, aligner=CtcAligner(frames))
     return Trained(architecture, folder, inferred, config, calibration)
 
 

@@ -204,6 +204,12 @@ def learning_part(config: Config, architecture: Architecture) -> tuple[Any, Any]
     from training.engine import freezing as trainable
 
     settings = config.training
+    if settings.gradient_checkpointing and not architecture.model.supports_gradient_checkpointing:
+        raise UserError(
+            f"training.gradient_checkpointing: {type(architecture.model).__name__} does not support it; set it to "
+            "false, or set supports_gradient_checkpointing in that class and make its layers "
+            "transformers' GradientCheckpointingLayer"
+        )
     return trainable.apply(
         architecture,
         mode=settings.trainable,

@@ -105,11 +105,6 @@ class UtteranceEncoder(ABC):
     def check(self, example: Example, seconds: float) -> None:
         """Raise what encoding ``seconds`` of sound with these texts would raise, without any sound."""
 
-    @property
-    def needs_own_sound(self) -> bool:
-        """Whether labels can be encoded with the clip's own sound alone: CTC's must fit its frames."""
-        return False
-
     def unwritable(self, example: Example) -> int:
         """Characters or pieces of the texts that the vocabulary has no id for; 0 for a vocabulary of bytes."""
         return 0
@@ -176,7 +171,8 @@ class CtcFrames:
         first (and last) frames stand for.
     log_probs: ``(model, batch, states=None) -> list of float32 [real frames, vocabulary]``, one per row, padding cut
         off; ``states`` of a forward pass are read instead of a second one.
-    speller: what spells a text in these tokens: ``encode(text) -> ids`` and ``unknown(text) -> characters``.
+    speller: what spells a text in these tokens: ``encode(text) -> ids`` and ``unknown(text) -> characters``; None: given
+        texts get no times.
     """
 
     tokens: tuple[str, ...]

@@ -442,19 +442,19 @@ def schedule(config: Config, sampler: DurationBatchSampler | None, world: int) -
 
 
 def longest_labels(architecture: Architecture, dataset: Any) -> int:
-    """Label ids of the longest texts, counted with the run's own tokenizer on a second of silence."""
-    silence = np.zeros(architecture.sample_rate, dtype=np.float32)
+    """Label ids of the longest texts, counted with the run's own tokenizer on silence as long as their clips."""
     rows = range(len(dataset))
     longest = sorted(
         rows, key=lambda i: -max((len(t) for t in dataset.manifest[i].texts.values()), default=0)
     )
     lengths = [1]
     for i in longest[:LONGEST]:
-        features = (
-            dataset[i]
-            if architecture.encode.needs_own_sound
-            else architecture.encode(dataset.manifest[i], silence)
-        )
+        example = dataset.manifest[i]
+        silence = np.zeros(round(example.duration * architecture.sample_rate), dtype=np.float32)
+        try:
+            features = architecture.encode(example, silence)
+        except ValueError:  # the labels fit the sound itself, which may last a little longer than is stated
+            features = dataset[i]
         lengths += [len(ids) for ids in features["labels"].values()]
     return max(lengths)
 

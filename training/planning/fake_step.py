@@ -148,13 +148,14 @@ def _fake(value: Any) -> Any:
 
 
 def _vocabulary(model: Any) -> int:
-    """Rows of the output embedding, or of a CTC output: they mark logits, and gradients and copies of the matrix itself."""
+    """Rows of the output layer: they mark logits, and gradients and copies of the matrix itself.
+
+    A CTC model names no output embedding: its configuration has the number. 0 where neither is there.
+    """
     head = model.get_output_embeddings()
     if head is None and hasattr(model, "decoder"):
         head = model.decoder.get_output_embeddings()
-    elif head is None:
-        head = model.ctc_head if hasattr(model, "ctc_head") else model.lm_head
-    return int(head.weight.shape[0])
+    return int(getattr(model.config, "vocab_size", 0) if head is None else head.weight.shape[0])
 
 
 def _steady(model: torch.nn.Module) -> None:

@@ -6,8 +6,10 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import psutil
@@ -32,12 +34,21 @@ def run(command: Sequence[str], *, launcher: bool = False, started: Callable[[in
     """
     with _passing_on(launcher) as signals:
         process = subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, start_new_session=os.name == "posix"
+            list(command),
+            stdin=subprocess.DEVNULL,
+            start_new_session=os.name == "posix",
+            env=_environment(),
         )
         signals.attach(process.pid)
         started(process.pid)
         status = process.wait()
     return Ended(status, signals.first)
+
+
+def _environment() -> dict[str, str]:
+    """This process's variables; scripts and shells find ``polyvox`` and ``python`` where this Python is."""
+    paths = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+    return {**os.environ, "PATH": os.pathsep.join(paths)}
 
 
 class _Signals:

@@ -95,7 +95,7 @@ def _check(connection: Connection, name: str, found: str | None) -> None:
 
 def _refuse(name: str, found: str | None) -> None:
     if found is None:
-        raise UserError(f"{name}: holds no registry; make one with training/scripts/prepare_data.py")
+        raise UserError(f"{name}: holds no registry; make one with polyvox data prepare")
     if found in known_revisions():
         raise UserError(
             f"{name}: its schema is {found}, this library's is {HEAD}; make a copy of it, then polyvox data upgrade"

@@ -86,7 +86,7 @@ def open_registry(where: str | Path, *, create: bool = False, busy_seconds: floa
     file = Path(url.database) if _is_sqlite(url) and url.database else None
     if file is not None:
         if not create and not file.is_file():
-            raise UserError(f"{file}: no such registry; make it with training/scripts/prepare_data.py")
+            raise UserError(f"{file}: no such registry; make it with polyvox data prepare")
         file.parent.mkdir(parents=True, exist_ok=True)
     registry = Registry(_engine(url, busy_seconds), str(name), file.parent.absolute() if file else None)
     try:

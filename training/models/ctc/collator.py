@@ -93,10 +93,6 @@ class CtcEncode(UtteranceEncoder):
         """Characters of the transcript that this vocabulary has no token for."""
         return len(self.tokenizer.unknown(example.texts.get(TRANSCRIBE, "")))
 
-    @property
-    def needs_own_sound(self) -> bool:
-        return True
-
     def most_labels(self, seconds: float) -> int:
         """Labels that fit a clip of that length, whatever repeats."""
         return max(1, self.frames.of(int(seconds * self.feature_extractor.sampling_rate)) // 2)

@@ -97,10 +97,6 @@ class E2EEncode(UtteranceEncoder):
         """Characters and pieces of the texts that this vocabulary, trimmed perhaps, has no id for."""
         return sum(ids.count(self.tokenizer.unk_token_id) for ids in self.texts(example).values())
 
-    @property
-    def needs_own_sound(self) -> bool:
-        return self.ctc is not None
-
     def most_labels(self, seconds: float) -> int:
         return self.max_label_tokens
 

@@ -83,10 +83,6 @@ class VoxLMEncode(UtteranceEncoder):
             found |= self._times(example, found["words"], samples)
         return found
 
-    @property
-    def needs_own_sound(self) -> bool:
-        return self.ctc is not None
-
     def most_labels(self, seconds: float) -> int:
         return self.max_label_tokens
 

@@ -60,10 +60,6 @@ class WhisperEncode(UtteranceEncoder):
             found["ctc_labels"] = spelled
         return found
 
-    @property
-    def needs_own_sound(self) -> bool:
-        return self.ctc is not None
-
     def most_labels(self, seconds: float) -> int:
         return self.max_label_tokens
 
