@@ -103,7 +103,7 @@ def add_domain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--domain",
         default=None,
-        help="domain_whisper: one of its domains for all utterances; auto: the one it hears; none: no token; swap: another "
+        help="domain_whisper: one of its domains for all utterances; auto: the predicted one; none: no token; swap: another "
         "than their own",
     )
 

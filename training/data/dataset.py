@@ -118,7 +118,7 @@ class SpeechDataset(Dataset):
         assert self.augment is not None
         try:
             return self.augment.sound(waveform, draw)
-        except ValueError as error:  # a noise or a room that cannot be read
+        except ValueError as error:  # a noise or an impulse response that cannot be read
             raise _unusable(example, error) from error
 
     def _clip(self, index: int) -> tuple[Example, np.ndarray]:

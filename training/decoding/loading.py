@@ -128,7 +128,7 @@ def with_domain(trained: Trained, asked: str | None, option: str | None = None) 
         raise UserError(f"{given}: this model knows {there[0]} alone; there is no other domain")
     if asked == AUTO and not domains.predictable:
         raise UserError(
-            f"{given}: this model was not taught to say which domain it hears (model.domain_supervised: false); "
+            f"{given}: this model was not trained to predict the domain (model.domain_supervised: false); "
             f"name one: {', '.join(there)}"
         )
     return replace(trained, architecture=trained.architecture.with_domain(asked))

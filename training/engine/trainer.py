@@ -210,11 +210,13 @@ class SpeechTrainer(Seq2SeqTrainer):
         return items.to(device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the machine does, before the reporters see it: the speed since the last log, in hours of this rank's
-        audio per second, and the use of the GPU."""
+        """Add the speed and the use of the GPU to the logs, before they are reported.
+
+        ``audio_hours_per_second`` is the audio of this rank since the last log, in hours per second.
+        """
         if "loss" in logs:
-            now, (then, heard) = time.perf_counter(), self._last_log
-            logs["audio_hours_per_second"] = (self.audio_seconds - heard) / 3600 / max(now - then, 1e-9)
+            now, (then, before) = time.perf_counter(), self._last_log
+            logs["audio_hours_per_second"] = (self.audio_seconds - before) / 3600 / max(now - then, 1e-9)
             self._last_log = (now, self.audio_seconds)
             logs.update(tracking.gpu_use())
         super().log(logs, start_time)

@@ -75,7 +75,7 @@ class ClipNormExtractor(ParakeetFeatureExtractor):
         Raises ``ValueError`` where sampling_rate is not the extractor's.
         """
         if sampling_rate not in (None, self.sampling_rate):
-            raise ValueError(f"sampling_rate: {sampling_rate}, but the model hears {self.sampling_rate}")
+            raise ValueError(f"sampling_rate: {sampling_rate}, but the model takes {self.sampling_rate}")
         edge = round(self.edge_silence * self.sampling_rate)
         samples = torch.nn.functional.pad(torch.as_tensor(raw_speech, dtype=torch.float32), (edge, edge))
         if self.preemphasis is not None:
