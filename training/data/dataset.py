@@ -41,7 +41,7 @@ class SpeechDataset(Dataset):
 
     ``encode(example, waveform) -> Features`` is the architecture's; ``augment`` changes what `drawn` gives, and
     nothing else. Clips of ``max_seconds`` and more than that, or shorter than ``min_seconds``, are for `validate`
-    to drop: nothing is ever cut. ``keep_markers``: words of `training.data.missing.MARKERS` that are said here.
+    to drop: nothing is ever cut. ``keep_markers``: words of `training.data.missing.MARKERS` that are real words here.
 
     Raises `DataError` for a row whose sound cannot be read, is not as long as stated, or cannot be encoded. No
     row is ever replaced by silence or by another one.

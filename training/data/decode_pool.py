@@ -24,7 +24,7 @@ _CHUNK = 8
 def will_decode(clips: int, wanted: bool | None, opened: bool, report: Callable[[str], object]) -> bool:
     """Whether so many ``clips`` are decoded, and a line to ``report`` that says so.
 
-    wanted: what the user said; None: nothing, then it depends on `DECODE_BELOW`. opened: whether files are opened.
+    wanted: the choice of the user; None: no choice, then it depends on `DECODE_BELOW`. opened: whether files are opened.
     Raises `UserError` where they are not and decoding is wanted.
     """
     if not opened:

@@ -150,7 +150,7 @@ class AugmentationStartCallback(TrainerCallback):
         if state.num_train_epochs <= self.after:
             logger.warning(
                 f"warning: augmentation.{self.key} is {self.after}, and the run ends in epoch {state.num_train_epochs:g}: it "
-                "comes to nothing; lower it or train longer"
+                "has no effect; lower it or train longer"
             )
 
     def on_epoch_begin(

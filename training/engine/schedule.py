@@ -1,4 +1,4 @@
-"""Batches, optimiser and learning-rate schedule, made once for a look: what cannot be made is said before a run begins."""
+"""Builds batches, optimiser and learning-rate schedule once before a run begins, so that errors show early."""
 
 from __future__ import annotations
 

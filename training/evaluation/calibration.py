@@ -59,8 +59,8 @@ def judge_words(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -
     judged = [
         (words[example.id][place].confidence, place in right, row)
         for row, (example, found) in enumerate(zip(chosen, matches, strict=True))
-        for right in [{said for _, said in found.pairs}]
-        for place in found.said
+        for right in [{place for _, place in found.pairs}]
+        for place in found.hypotheses
     ]
     confidence, right, row = zip(*judged, strict=True) if judged else ((), (), ())
     return Judged(

@@ -60,10 +60,10 @@ def word_pairs(alignments: Alignments) -> Iterator[tuple[str, str, str]]:
     rows = zip(alignments.references, alignments.hypotheses, alignments.chunks, strict=True)
     for reference, hypothesis, chunks in rows:
         for chunk in chunks:
-            said = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            recognised = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
             written = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-            width = max(len(said), len(written))
-            for left, right in zip(_fill(written, width), _fill(said, width), strict=True):
+            width = max(len(recognised), len(written))
+            for left, right in zip(_fill(written, width), _fill(recognised, width), strict=True):
                 yield chunk.type, left, right
 
 

@@ -31,7 +31,7 @@ RULES = {
     ),
 }
 FIGURES_RULE = (
-    "errors in milliseconds, said minus reference; within: share of the matched words whose start (or end) is so near; "
+    "errors in milliseconds, hypothesis minus reference; within: share of the matched words whose start (or end) is so near; "
     "f1: a word is right where it is matched and start and end are both so near; iou: shared stretch over both stretches "
     "together, mean of the matched words; not_monotone: words that end before they start, or start or end before the word "
     "before them does; even: the words spread over the clip by their letters; even_over_model: mean onset error of even "
@@ -111,7 +111,7 @@ def _same(example: Example, words: Sequence[SpokenWord]) -> bool:
         [[word.text for word in words]],
         [text_language(example, TRANSCRIBE)],
     )[0]
-    return not words or len(found.pairs) == len(found.references) == len(found.said)
+    return not words or len(found.pairs) == len(found.references) == len(found.hypotheses)
 
 
 def _even(mode: str, example: Example, hypothesis: Sequence[SpokenWord]) -> Sequence[SpokenWord]:

@@ -171,7 +171,7 @@ def make_venv(folder: Path, say: Say) -> None:
 
 
 def install(wanted: Wanted, stamp: dict[str, Any], say: Say) -> bool:
-    """pip itself, torch, then the rest at the pinned versions; False when pip failed (said why)."""
+    """pip itself, torch, then the rest at the pinned versions; False when pip failed (the reason is printed)."""
     pins = pinned(ROOT / "constraints.txt")
     pip = Pip(python_of(wanted.venv), wanted.venv / LOG, say)
     if not pip.install([f"pip=={pins['pip']}"], "pip"):

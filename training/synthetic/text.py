@@ -64,7 +64,7 @@ class Sentence:
 
     @property
     def transcript(self) -> str:
-        """What is said, without markup."""
+        """The spoken words, without markup."""
         return "".join(part.text for part in self.parts)
 
     @property

@@ -187,8 +187,13 @@ class Transcriber:
     ) -> list[Transcript | UserError]:
         """Transcribe recordings that `plan` has cut, windows of all files in common batches.
 
-        In the place of a recording that cannot be heard after all (broken samples, shorter than a frame) stands
-        what is wrong with it.
+        Args:
+            recordings: results of `plan`.
+            progress: gets the audio seconds of each finished batch.
+
+        Returns:
+            A transcript for each recording, in order. For a recording that cannot be encoded (broken samples, shorter
+            than a frame) it is a `UserError` with the reason.
         """
         dataset = Windows(recordings, self.architecture, self.language)
         hypotheses: dict[tuple[int, int], Mapping[str, Hypothesis]] = {}

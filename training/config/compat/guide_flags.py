@@ -137,11 +137,11 @@ def overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _check_names(args: argparse.Namespace) -> None:
-    said: dict[str, tuple[str, str]] = {}
+    given: dict[str, tuple[str, str]] = {}
     for name, key in {**KEYS, **NAMES}.items():
         if (value := getattr(args, name)) is None:
             continue
-        other, earlier = said.setdefault(key, (name, value))
+        other, earlier = given.setdefault(key, (name, value))
         if earlier != value:
             raise UserError(
                 f"--{other} {earlier} and --{name} {value} both stand for {key}; leave out one of them"
@@ -161,7 +161,7 @@ def shards_in(root: Path) -> Iterator[str]:
 
 
 def notes(args: argparse.Namespace) -> list[str]:
-    """What is to be said of options that change nothing."""
+    """Lines to print about options that change nothing."""
     if args.samples_per_shard is None:
         return []
     return [

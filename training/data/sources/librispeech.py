@@ -144,7 +144,7 @@ def _holds_transcripts(folder: Path) -> bool:
 
 
 def _read_split(folder: Path) -> CachedTable:
-    """The rows of a split, columns as strings, what of it cannot be used, and how many system files are in it."""
+    """The rows of a split, columns as strings, the ledger of utterances that cannot be used, and a note on system files."""
     files, notes = _files(folder)
     key = hashlib.sha256(json.dumps([_VERSION, files]).encode()).hexdigest()
     index = folder.with_name(f".{folder.name}.polyvox_index.arrow")
