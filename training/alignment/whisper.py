@@ -22,7 +22,7 @@ from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import text_ids
 
 FILTER_WIDTH = 7
-"""Of the median filter, where the model's configuration states none."""
+"""Width of the median filter where the model's configuration states none."""
 _TINY = 1e-9
 
 

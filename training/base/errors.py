@@ -41,7 +41,7 @@ _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal
 class UserError(ValueError):
     """What is wrong, where (``file:line``), why, and what to do about it.
 
-    Raise it for anything that a person using the commands can mend. Everything else is a defect of the
+    Raise it for anything that a user of the commands can correct. Everything else is a defect of the
     library and keeps its traceback.
     """
 

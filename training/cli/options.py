@@ -69,7 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser, what: str) -> None:
-    """Whose utterances are decoded by which model: ``what`` says which folders will do."""
+    """Add the options of the model and of the data. ``what``: help text on the folders that are accepted."""
     parser.add_argument(
         "--model_dir",
         "--model_path",

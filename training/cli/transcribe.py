@@ -23,7 +23,7 @@ FORMATS = ("txt", "json", "srt", "vtt", "tsv", "words", "ctm", "textgrid")
 ONE_FILE = ("srt", "vtt", "textgrid")
 """Formats whose files cannot be printed one after another."""
 ENDINGS = {"words": "words.json", "textgrid": "TextGrid"}
-"""Of file names, where they are not the format's name."""
+"""Suffixes of file names that are not the name of the format."""
 SOME_BROKEN = 1
 """Exit status where some files could be transcribed and some could not."""
 

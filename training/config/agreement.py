@@ -269,7 +269,7 @@ def task_of(config: Settings) -> str:
 
 
 def scored_by_word_times(config: Settings) -> bool:
-    """Whether training is judged by the times of given words alone."""
+    """Whether checkpoints are scored by the times of given words only."""
     options = options_in(config)
     return options is not None and options.scored_by_word_times
 

@@ -132,7 +132,7 @@ class SpeechDataset(Dataset):
         return example, waveform
 
     def _remedy(self) -> str:
-        """What takes such rows out of the data."""
+        """A hint how to remove such rows from the data."""
         tasks = getattr(self.encode, "tasks", None) or TEXT_COLUMNS
         texts = [TEXT_COLUMNS[task] for task in tasks]
         return remedy(self.manifest, texts, self.min_seconds, self.max_seconds)

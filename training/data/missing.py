@@ -47,7 +47,7 @@ def is_marker(text: str | None, keep: Collection[str] = ()) -> bool:
 
 
 def problem(name: str, text: str, option: str) -> str:
-    """What the ledger says of such a row, with how to keep it; ``option`` is what stands before the word."""
+    """The ledger's detail of such a row, with the option that keeps it; ``option`` precedes the word."""
     word = text.strip()
     return f"{name}: {word!r} stands for no value; if it is a spoken word: {option}{word!r}"
 

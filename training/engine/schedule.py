@@ -72,7 +72,7 @@ def _named(value: object) -> str:
 
 @contextmanager
 def _refused(what: str, hint: str) -> Iterator[None]:
-    """What a library refuses as a `UserError` that says what it was about."""
+    """Turn the errors of a library into a `UserError` that names the setting."""
     try:
         yield
     except UserError:

@@ -201,7 +201,7 @@ def _targets(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _speed(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:
-    """Of all that was generated: a hypothesis without a reference took its time too."""
+    """Speed over all hypotheses, also those without a reference."""
     spoken = {hypothesis.id for hypothesis in hypotheses}
     durations = {example.id: example.duration for example in examples if example.id in spoken}
     seconds = sum(hypothesis.seconds for hypothesis in hypotheses)

@@ -8,9 +8,9 @@ from typing import Any
 from training.evaluation.metrics import NAMES
 
 SYSTEMS = {"model": "model", "teacher": "teacher's labels", "even": "evenly spread"}
-"""What is scored by its word times → what it is called."""
+"""System whose word times are scored → its printed name."""
 TEXTS = {"given": "reference text given", "own": "own text"}
-"""Whose words are timed."""
+"""Mode of the word times → its printed name."""
 _COPIES = {
     "copy_of_own_transcript": "copy of its own transcript",
     "copy_of_reference_transcript": "copy of the reference transcript",

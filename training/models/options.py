@@ -1,4 +1,4 @@
-"""What every ``model:`` block can be asked, whatever its architecture. Imports no torch: configurations are read fast."""
+"""The base of every ``model:`` block. Does not import torch, so that configurations load fast."""
 
 from __future__ import annotations
 
@@ -69,5 +69,5 @@ class ModelOptions(Block):
 
     @classmethod
     def stock_options(cls, folder: Path) -> dict[str, Any]:
-        """What `from_folder` takes for a stock folder, where the folder itself does not say it."""
+        """Options of `from_folder` for a stock folder, where the folder itself does not state them."""
         return {}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.publishing.facts import Facts
 
 PROMPTS = {OWN: "its own", "swap": "another domain's", "none": "none", "auto": "the predicted one"}
-"""What a prompt of the swap test says of the domain."""
+"""Prompt of the swap test → description of its domain."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:

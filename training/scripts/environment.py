@@ -118,7 +118,7 @@ def write_stamp(folder: Path, stamp: dict[str, Any]) -> None:
 
 
 def new_stamp(old: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
-    """What stands after an installation. Extras that were there before are kept: pip removes nothing."""
+    """The record of an installation. It keeps extras that were installed before, because pip removes nothing."""
     return {
         "inputs": fingerprint(),
         "root": str(ROOT),

@@ -29,7 +29,7 @@ _POSITION_CHARACTER = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 
 VOLUME = 60
-"""Of 100, espeak's own default: at that its loudest vowels are cut off at full scale."""
+"""Volume; espeak's default is 100, at which its loudest vowels clip."""
 
 EVENT_WORD, EVENT_PHONEME = 1, 7
 _LIST_TERMINATED = 0

@@ -59,7 +59,7 @@ NO_PICKLE = (
     "a run's folder is meant, such as outputs/voxlm-2b; a .pt is a pickle, which runs code when it is loaded"
 )
 WORD_TIMES = ("training.phase=2", "data.librispeech=null")
-"""What ``--timestamps`` says besides: word times are what phase 2 learns from, in the corpus's place."""
+"""Further overrides of ``--timestamps``: phase 2 learns from word times instead of the corpus."""
 NO_LOGIN = (
     "--login-hf: training uploads nothing; leave it out, and when the run is finished: polyvox publish --model_dir "
     "outputs/RUN --repo_id OWNER/RUN (private unless you say otherwise; HF_TOKEN as before)"

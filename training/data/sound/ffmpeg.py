@@ -77,7 +77,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of decoded sound: samples per second, and channels."""
+    """Sample rate in Hz and number of channels of decoded audio."""
 
     rate: int
     channels: int
@@ -183,7 +183,7 @@ def _knows_fd(program: str) -> bool:
 
 
 class _Messages:
-    """What ffmpeg says, read beside its sound so that neither waits for the other; no more than a page is kept."""
+    """ffmpeg's messages, read in parallel with its audio so that neither blocks the other; at most a page is kept."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._kept = b""

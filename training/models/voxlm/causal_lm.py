@@ -63,7 +63,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Of a Qwen2."""
+    """Sizes of a Qwen2 model."""
 
     vocab_size: int = 600
     hidden_size: int = 128

@@ -46,7 +46,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What ``metadata.json`` says: ``total`` and ``samples`` per shard where they stand there, a domain for all."""
+    """The values of ``metadata.json``: ``total`` and ``samples`` per shard where they stand there, a domain for all."""
 
     total: int | None = None
     samples: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -169,7 +169,7 @@ def _stated(shard: Any) -> tuple[str, int] | None:
 
 
 def disagreements(index: Index, metadata: Metadata) -> list[str]:
-    """What ``metadata.json`` says and the shards do not hold. The shards are believed."""
+    """Differences between ``metadata.json`` and the shards. The counts of the shards are used."""
     name, held = index.folder / METADATA, index.samples()
     if metadata.problem is not None:
         return [f"{name} {metadata.problem}: {len(index.table):,} samples counted in {len(held)} shards"]
