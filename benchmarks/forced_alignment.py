@@ -115,7 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--languages", nargs="*", default=[], help="whose letters the vocabulary holds besides the texts'"
     )
     parser.add_argument(
-        "--max-wer", dest="max_wer", default="99", help="drop what is misheard more (99: keep all)"
+        "--max-wer",
+        dest="max_wer",
+        default="99",
+        help="drop utterances with a larger word error rate (99: keep all)",
     )
     args = parser.parse_args(argv)
     source = corpus(args.speech, args.corpus)

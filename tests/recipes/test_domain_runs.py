@@ -76,7 +76,7 @@ def test_it_is_evaluated_by_domain_and_with_other_prompts(project: Path) -> None
     done = tiny_project.polyvox(
         "evaluate", "--model_dir", project / "adapted", "--domain", "auto", "--output", out
     )
-    assert done.returncode == 0 and "domain heard rightly:" in done.stdout, done.stderr
+    assert done.returncode == 0 and "domain predicted correctly:" in done.stdout, done.stderr
     assert (out / "adapted_auto_metrics.json").is_file()
 
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from training.config.load import config_from
 from training.data.example import Example, Hypothesis
 from training.evaluation.compare import compare
-from training.evaluation.domains import OWN, heard, swap_test
+from training.evaluation.domains import OWN, predicted_domains, swap_test
 from training.evaluation.evaluate import evaluate
 from training.evaluation.verdict import judge
 
@@ -162,7 +162,7 @@ def evaluations(results: Path, run: Path) -> None:
     asked = [replace(one, domain=DOMAINS[n % 2]) for n, one in enumerate(recognised(examples, 3))]
     prompts = {OWN: (examples, recognised(examples, 3)), "swap": (examples, recognised(examples, 1))}
     swap = swap_test(prompts, resamples=100, seed=0)
-    swap["heard_domains"] = heard(examples, asked, resamples=100, seed=0)
+    swap["heard_domains"] = predicted_domains(examples, asked, resamples=100, seed=0)
     write_json(results / "clinic_swap.json", swap)
     tables = [results / f"{name}_predictions.csv" for name in ("base", "clinic")]
     comparison = compare(*tables, resamples=100)

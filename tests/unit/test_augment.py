@@ -403,7 +403,7 @@ def test_masks_for_a_model_without_spectrogram_are_refused():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["augmentation.reverb.prob=0.5"], "rooms need impulse responses"),
+        (["augmentation.reverb.prob=0.5"], "reverberation needs impulse responses"),
         (["augmentation.speed={prob: 1, low: 1.2, high: 1.1}"], "augmentation.speed.low: is more than high"),
         (["augmentation.noise.snr_low=40"], "augmentation.noise.snr_low: is more than snr_high"),
         (["augmentation.pitch.prob=1"], "augmentation.pitch"),

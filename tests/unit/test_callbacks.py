@@ -112,7 +112,7 @@ def test_harder_clips_are_announced_and_the_monitor_starts_anew_with_them(
     state.num_train_epochs = 2
     told.on_train_begin(arguments(tmp_path), state, control)
     assert said[1:] == [
-        "warning: augmentation.after_epochs is 2, and the run ends in epoch 2: it comes to nothing; lower it or train longer"
+        "warning: augmentation.after_epochs is 2, and the run ends in epoch 2: it has no effect; lower it or train longer"
     ]
 
 

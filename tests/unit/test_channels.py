@@ -262,7 +262,7 @@ def test_transcribe_hears_what_the_mean_would_lose_and_says_so(
     told = capsys.readouterr()
     assert told.out.split("\t")[2].split() == [WORDS[k] for k in left]
     assert "warning: " in told.err and "cancels.wav: the channels cancel each other" in told.err
-    assert "channel 0, which is heard" in told.err
+    assert "channel 0, which is used" in told.err
     for side, ids in zip(SIDES, (left, right), strict=True):
         assert transcribe.main([str(tmp_path / "call.wav"), *model, "--channel", side]) == 0
         told = capsys.readouterr()

@@ -188,7 +188,7 @@ def test_the_teacher_hears_and_aligns_from_the_same_frames() -> None:
         decoder(frames).text
         for frames in architecture.frames.log_probs(architecture.model, architecture.collate(rows))
     ]
-    assert [timed.heard for timed in found[:2]] == heard
+    assert [timed.recognised for timed in found[:2]] == heard
 
 
 def test_a_loaded_models_align_gives_the_same_times_and_none_for_what_cannot_be_spelled() -> None:

@@ -217,7 +217,7 @@ def test_what_a_model_cannot_be_asked_is_refused():
         with_domain(alone, SWAP, "--swap_test")
     untaught = Trained(tiny(domain_supervised=False), None, "domain_whisper", None)
     with pytest.raises(
-        UserError, match=r"--domain auto: this model was not taught .* name one: normal, dysl"
+        UserError, match=r"--domain auto: this model was not trained .* name one: normal, dysl"
     ):
         with_domain(untaught, AUTO)
 

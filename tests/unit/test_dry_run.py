@@ -282,5 +282,5 @@ def test_a_plan_for_this_machine_asks_it_for_its_memory(folder: Path) -> None:
 
 
 def test_another_sample_rate_than_the_models_is_refused_as_in_training(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"audio\.sample_rate: 8000, but this model hears 16000"):
+    with pytest.raises(UserError, match=r"audio\.sample_rate: 8000, but this model takes 16000"):
         said(config(folder, "audio.sample_rate=8000"))

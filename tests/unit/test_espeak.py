@@ -1,4 +1,4 @@
-"""The door to espeak-ng."""
+"""The wrapper of espeak-ng."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from training.base.errors import UserError
-from training.synthetic import espeak as door
+from training.synthetic import espeak as wrapper
 from training.synthetic.espeak import Espeak, ssml
 
 pytest.importorskip("espeakng_loader")
@@ -84,7 +84,7 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         return real_import(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without_loader)
-    monkeypatch.setattr(door, "_started", door._started.__wrapped__)
+    monkeypatch.setattr(wrapper, "_started", wrapper._started.__wrapped__)
     with pytest.raises(UserError, match=r"\.\[demo\]"):
         Espeak()
 
@@ -93,8 +93,8 @@ def test_it_is_initialised_once_in_a_process(monkeypatch: pytest.MonkeyPatch) ->
     """A second time frees tables that the state of the last voice still points to: crashes, garbled speech."""
     library = MagicMock()
     library.espeak_Initialize.return_value = 22050
-    monkeypatch.setattr(door, "_load", lambda: (library, "data"))
-    monkeypatch.setattr(door, "_started", functools.cache(door._started.__wrapped__))
+    monkeypatch.setattr(wrapper, "_load", lambda: (library, "data"))
+    monkeypatch.setattr(wrapper, "_started", functools.cache(wrapper._started.__wrapped__))
     assert [Espeak(seed).sample_rate for seed in (1, 2)] == [22050, 22050]
     assert library.espeak_Initialize.call_count == 1
     assert [call.args[0].value for call in library.espeak_ng_SetRandSeed.call_args_list] == [1, 2]

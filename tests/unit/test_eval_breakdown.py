@@ -19,9 +19,9 @@ from training.evaluation.breakdown import (
     worst,
 )
 from training.evaluation.evaluate import evaluate
-from training.evaluation.picks import choose
 from training.evaluation.report import build_report
 from training.evaluation.rows import Row, make_row
+from training.evaluation.selected_rows import select_rows
 from training.evaluation.stored import load_results
 from training.evaluation.word_alignment import Alignments, align_words
 
@@ -120,10 +120,10 @@ def test_report_shows_the_ten_worst_worst_first(tmp_path: Path) -> None:
     examples = [make(f"u{n:02d}", " ".join("abcdefghij"), tags=["en"] * 10) for n in range(30)]
     hypotheses = [said(f"u{n:02d}", " ".join("abcdefghij"[: max(0, 10 - n // 2)])) for n in range(30)]
     evaluate(examples, hypotheses, meta={}, resamples=20).write(tmp_path, "run")
-    picks = [pick for pick in choose(load_results(tmp_path)) if pick.why == "worst"]
-    assert len(picks) == 10
-    assert [sum(s.errors for s in pick.said) for pick in picks] == sorted(
-        (sum(s.errors for s in pick.said) for pick in picks), reverse=True
+    selected = [row for row in select_rows(load_results(tmp_path)) if row.why == "worst"]
+    assert len(selected) == 10
+    assert [sum(s.errors for s in row.hypotheses) for row in selected] == sorted(
+        (sum(s.errors for s in row.hypotheses) for row in selected), reverse=True
     )
 
 

@@ -1,11 +1,11 @@
-"""How often the right domain is heard, and what other prompts cost: by hand."""
+"""How often the right domain is predicted, and what other prompts cost: by hand."""
 
 from __future__ import annotations
 
 import pytest
 
 from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis
-from training.evaluation.domains import OWN, heard, swap_test, table
+from training.evaluation.domains import OWN, predicted_domains, swap_test, table
 from training.evaluation.evaluate import evaluate
 
 
@@ -21,14 +21,14 @@ def said(name: str, text: str = "ab cd", domain: str | None = None) -> Hypothesi
 EXAMPLES = [example("a", "normal"), example("b", "normal"), example("c", "dyslexic"), example("d", None)]
 
 
-def test_the_domain_heard_is_counted_against_the_one_that_is():
+def test_the_predicted_domain_is_compared_with_the_reference():
     hypotheses = [
         said("a", domain="normal"),
         said("b", domain="dyslexic"),
         said("c", domain="dyslexic"),
         said("d", domain="normal"),
     ]
-    found = heard(EXAMPLES, hypotheses, resamples=50, seed=0)
+    found = predicted_domains(EXAMPLES, hypotheses, resamples=50, seed=0)
     assert found["accuracy"]["value"] == pytest.approx(200 / 3) and found["accuracy"]["rows"] == 3
     assert {name: score["value"] for name, score in found["by_domain"].items()} == {
         "normal": 50,
@@ -37,13 +37,13 @@ def test_the_domain_heard_is_counted_against_the_one_that_is():
     assert found["taken_for"] == {"dyslexic": {"dyslexic": 1}, "normal": {"normal": 1, "dyslexic": 1}}
     report = evaluate(EXAMPLES, hypotheses, meta={}, resamples=50)
     assert report.report["heard_domains"]["accuracy"] == found["accuracy"]
-    assert "domain heard rightly: 66.7 % [" in report.summary()
+    assert "domain predicted correctly: 66.7 % [" in report.summary()
 
 
 def test_nothing_is_counted_where_the_model_was_not_asked():
     hypotheses = [said(one.id) for one in EXAMPLES]
-    assert heard(EXAMPLES, hypotheses, resamples=10, seed=0) is None
-    assert "heard rightly" not in evaluate(EXAMPLES, hypotheses, meta={}, resamples=10).summary()
+    assert predicted_domains(EXAMPLES, hypotheses, resamples=10, seed=0) is None
+    assert "predicted correctly" not in evaluate(EXAMPLES, hypotheses, meta={}, resamples=10).summary()
 
 
 def test_other_prompts_are_scored_against_the_own_one_on_the_same_utterances():

@@ -110,13 +110,13 @@ def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_folder_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.data import cached_table as kept
+    from training.data import cached_table
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     tree(tmp_path)
-    monkeypatch.setattr(kept, "atomic_bytes", refuse)
+    monkeypatch.setattr(cached_table, "atomic_bytes", refuse)
     assert load_librispeech(tmp_path, ["dev-clean"]).ids == IDS
     assert not list((tmp_path / "LibriSpeech").glob(".*"))
 

@@ -13,8 +13,8 @@ from eval_assets import corpus, example, said
 from training.cli.charts import audio_of
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.evaluation.evaluate import evaluate
-from training.evaluation.picks import DELETED, EQUAL, INSERTED, SUBSTITUTED, choose, diff
 from training.evaluation.report import build_report
+from training.evaluation.selected_rows import DELETED, EQUAL, INSERTED, SUBSTITUTED, diff, select_rows
 from training.evaluation.stored import History, load_results
 
 VOID = {"meta", "br"}
@@ -137,13 +137,13 @@ def test_diff_marks_each_kind():
     assert diff("", "") == []
 
 
-def test_picks_hold_best_worst_and_changed_rows_of_every_run(results):
-    picks = choose(results)
-    assert len({pick.id for pick in picks}) == len(picks) <= 16
-    assert any(pick.why.startswith("translation changes") for pick in picks) and any(
-        p.why == "worst" for p in picks
+def test_selected_rows_hold_best_worst_and_changed_rows_of_every_run(results):
+    selected = select_rows(results)
+    assert len({row.id for row in selected}) == len(selected) <= 16
+    assert any(row.why.startswith("translation changes") for row in selected) and any(
+        p.why == "worst" for p in selected
     )
-    assert all({said.run for said in pick.said} == {"demo_e2e", "demo_whisper"} for pick in picks)
+    assert all({found.run for found in row.hypotheses} == {"demo_e2e", "demo_whisper"} for row in selected)
     table = {(row["id"], row["task"]): row for row in results[0].predictions()}
 
     def errors(name):
@@ -153,6 +153,6 @@ def test_picks_hold_best_worst_and_changed_rows_of_every_run(results):
             for k in ("substitutions", "deletions", "insertions")
         )
 
-    worst = next(pick for pick in picks if pick.why.endswith("worst"))
-    best = next(pick for pick in picks if pick.why.endswith("best"))
+    worst = next(row for row in selected if row.why.endswith("worst"))
+    best = next(row for row in selected if row.why.endswith("best"))
     assert errors(worst.id) > errors(best.id)

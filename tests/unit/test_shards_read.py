@@ -16,8 +16,7 @@ from shard_assets import RATE, archive, folder, member, sample, sidecar, wav
 from torch.utils.data import DataLoader
 
 from training.base.errors import UserError
-from training.data import audio
-from training.data import cached_table as kept
+from training.data import audio, cached_table
 from training.data.dataset import SpeechDataset, validate
 from training.data.example import TRANSCRIBE, TRANSLATE, Example
 from training.data.sources.shards import index as indices
@@ -228,7 +227,7 @@ def test_without_the_right_to_write_the_index_stays_in_memory(
     def refused(*_: Any) -> None:
         raise PermissionError(13, "no")
 
-    monkeypatch.setattr(kept, "atomic_bytes", refused)
+    monkeypatch.setattr(cached_table, "atomic_bytes", refused)
     assert len(load_shards(path)) == 3
     assert sorted(one.name for one in path.iterdir()) == ["shard_000000.tar"]
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from training.alignment import labelling
 from training.alignment.generate import FILE, LEDGER
-from training.alignment.labelling import misheard, record_of, timing_problem
+from training.alignment.labelling import record_of, timing_problem, word_error_rate
 from training.alignment.parts import RECORDS, Parts, Record
 from training.alignment.rows import load_rows
 from training.alignment.teacher import Clip, NoTimes, Timed
@@ -239,11 +239,13 @@ def test_a_word_without_a_time_drops_its_utterance() -> None:
 @given(
     words=st.lists(st.sampled_from("abc"), min_size=1, max_size=6), others=st.lists(st.sampled_from("abc"))
 )
-def test_misheard_is_a_share_of_the_references_words(words: list[str], others: Sequence[str]) -> None:
+def test_the_word_error_rate_is_a_share_of_the_references_words(
+    words: list[str], others: Sequence[str]
+) -> None:
     example = Example(id="u", audio=AudioRef(path="u"), duration=1.0, texts={"transcribe": " ".join(words)})
-    assert misheard(example, " ".join(words).upper() + "!") == 0.0
-    assert misheard(example, "") == 1.0
-    assert 0 <= misheard(example, " ".join(others)) <= max(len(words), len(others)) / len(words)
+    assert word_error_rate(example, " ".join(words).upper() + "!") == 0.0
+    assert word_error_rate(example, "") == 1.0
+    assert 0 <= word_error_rate(example, " ".join(others)) <= max(len(words), len(others)) / len(words)
 
 
 def test_whisper_labels_by_the_command_too(tmp_path: Path) -> None:

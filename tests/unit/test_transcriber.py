@@ -1,4 +1,4 @@
-"""Recordings of any length: cut in pauses, joined at seams, every word once."""
+"""Recordings of any length: cut in pauses, joined where they overlap, every word once."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_no_word_is_lost_or_doubled_where_nobody_pauses(tmp_path: Path, ctc: boo
     whole = write(tmp_path / "whole.wav", speak(ids))
     ears = Transcriber(recogniser(ctc=ctc), detector="energy")
     recording = ears.plan(whole)
-    assert sum(window.seam is not None for window in recording.windows) >= 20
+    assert sum(window.stitch_at is not None for window in recording.windows) >= 20
     assert ears.finish([recording])[0].text == said(ids)
 
 
@@ -175,10 +175,10 @@ def test_windows_cover_all_speech_and_are_short_enough(
         for point in np.linspace(region.start, region.end, 50):
             assert any(w.start - 1e-9 <= point <= w.end + 1e-9 for w in windows)
     for before, window in pairwise(windows):
-        if window.seam is None:
+        if window.stitch_at is None:
             assert window.start >= before.end
         else:
-            assert window.start < window.seam < before.end
+            assert window.start < window.stitch_at < before.end
 
 
 def test_the_longest_pauses_part_first() -> None:
@@ -217,7 +217,7 @@ def word(text: str, start: float) -> SpokenWord:
 def test_a_half_heard_word_at_the_edge_goes() -> None:
     left = [word("one", 8.0), word("two", 8.5), word("three", 9.0), word("fo", 9.5)]
     right = [word("ree", 9.0), word("four", 9.5), word("five", 10.0)]
-    # No word was heard alike by both: the seam parts them.
+    # No word is the same in both: they are divided at the cut.
     assert [w.text for w in join(left, right, 9.3, 0.3)] == ["one", "two", "three", "four", "five"]
     right = [word("o", 8.5), word("Three,", 9.05), word("four", 9.5), word("five", 10.0)]
     assert [w.text for w in join(left, right, 9.6, 0.3)] == ["one", "two", "three", "four", "five"]
@@ -344,7 +344,7 @@ def test_models_without_frames_take_long_recordings(tmp_path: Path, architecture
     path = write(tmp_path / "long.wav", sound.astype(np.float32))
     ears = Transcriber(Trained(architecture, tmp_path, architecture, None), detector="energy", pack=0.0)
     recording = ears.plan(path)
-    assert [window.seam is not None for window in recording.windows] == [False, True, False]
+    assert [window.stitch_at is not None for window in recording.windows] == [False, True, False]
     result = ears.finish([recording])[0]
     assert list(result.texts) == ["transcribe", "translate"]
     assert result.words == () and result.confidence is None

@@ -113,7 +113,7 @@ def test_words_are_the_references_and_confidences_those_of_their_tokens() -> Non
         assert isinstance(timed, Timed)
         assert [word.text for word in timed.words] == one.example.texts["transcribe"].split()
         assert all(0 <= word.start <= word.end <= one.example.duration for word in timed.words)
-        assert timed.heard != one.example.texts["transcribe"]
+        assert timed.recognised != one.example.texts["transcribe"]
     features = architecture.encode(clips[1].example, clips[1].waveform)
     batch = architecture.collate([features])
     with torch.no_grad():
@@ -187,4 +187,4 @@ def test_a_ctc_head_places_the_words() -> None:
         assert first.start < first.end <= one.example.duration
     assert str(found[2]) == "'zzz' cannot be written in the model's vocabulary: no token for z"
     heard = WhisperTeacher(architecture)(clips[:2])
-    assert [timed.heard for timed in found[:2]] == [timed.heard for timed in heard]
+    assert [timed.recognised for timed in found[:2]] == [timed.recognised for timed in heard]

@@ -117,14 +117,14 @@ def test_states_of_the_loss_are_handed_on() -> None:
 
 @pytest.mark.parametrize("pauses", [True, False])
 def test_long_recordings_have_the_times_of_the_recording(tmp_path: Path, pauses: bool) -> None:
-    """Also across seams, where windows overlap, and where one word is said over and over."""
+    """Also where windows overlap, and where one word is repeated."""
     ids = random.Random(0).choices(range(24), k=150) + [3] * 150
     gaps = dict.fromkeys(range(9, 300, 10), 1.2) if pauses else {}
     path = write(tmp_path / "long.wav", speak(ids, gaps))
-    ears = Transcriber(aligner(), detector="energy")
-    recording = ears.plan(path)
-    assert ears.timed and any(window.seam is not None for window in recording.windows) != pauses
-    result = ears.finish([recording])[0]
+    transcriber = Transcriber(aligner(), detector="energy")
+    recording = transcriber.plan(path)
+    assert transcriber.timed and any(window.stitch_at is not None for window in recording.windows) != pauses
+    result = transcriber.finish([recording])[0]
     assert not isinstance(result, UserError)
     assert result.text == said(ids) and len(result.words) == 300
     starts, now = [], 0.4
@@ -162,12 +162,12 @@ def test_confidence_leaves_calibrated(tmp_path: Path, ctc: bool) -> None:
     )
     trained = replace(trained, folder=tmp_path, calibration=half)
     path = write(tmp_path / "a.wav", speak([1, 2]))
-    ears = Transcriber(trained)
-    result = ears.transcribe(path)[0]
+    transcriber = Transcriber(trained)
+    result = transcriber.transcribe(path)[0]
     assert [word.confidence for word in result.words] == [0.5, 0.5] and result.confidence == pytest.approx(
         0.5
     )
-    assert "confidence is calibrated" in ears.note
+    assert "confidence is calibrated" in transcriber.note
     stale = Transcriber(replace(trained, calibration=replace(half, weights="other")))
     assert stale.transcribe(path)[0].words[0].confidence > 0.7
     assert "other weights" in stale.note

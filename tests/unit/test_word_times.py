@@ -93,7 +93,7 @@ def test_wrong_and_missing_words_have_no_errors_but_count_for_f1() -> None:
 
 def test_words_are_matched_as_the_wer_matches_them() -> None:
     found = match_words([["Hello,", "–", "World"]], [["hello", "big", "world!"]], ["en"])[0]
-    assert (found.pairs, found.references, found.said) == (((0, 0), (2, 2)), (0, 2), (0, 1, 2))
+    assert (found.pairs, found.references, found.hypotheses) == (((0, 0), (2, 2)), (0, 2), (0, 1, 2))
     # French parts l'eau in two; half of it is not the word.
     whole, half = match_words([["L'eau", "va"]] * 2, [["l’eau", "va"], ["eau", "va"]], ["fr"] * 2)
     assert whole.pairs == ((0, 0), (1, 1)) and half.pairs == ((1, 1),)
@@ -119,7 +119,7 @@ TIMES = st.lists(
 
 
 def corpus(rows: list, shift: float = 0.0) -> tuple[list[Example], list[tuple[SpokenWord, ...]]]:
-    """Utterances of different words, times in milliseconds: start, length, what is said minus that of both ends."""
+    """Utterances of different words, times in milliseconds: start, length, hypothesis minus reference of both ends."""
     examples, spoken = [], []
     for n, row in enumerate(rows):
         names = [f"w{n}x{k}" for k in range(len(row))]

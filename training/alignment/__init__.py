@@ -1,1 +1,1 @@
-"""Times of known words: forced alignment with a model that hears, and the manifest that keeps what it found."""
+"""Forced alignment: times of known words from a trained model, and the manifest that stores them."""

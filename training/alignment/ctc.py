@@ -17,7 +17,8 @@ from training.models.architecture import Architecture
 
 
 class CtcTeacher:
-    """Hears each clip once: its best path is what was heard, the best path that spells the reference gives times."""
+    """Runs the model once per clip. The best path gives the recognised text; the best path that spells the reference
+    gives the times of its words."""
 
     def __init__(self, architecture: Architecture) -> None:
         assert architecture.frames is not None
@@ -28,9 +29,9 @@ class CtcTeacher:
     def __call__(self, clips: Sequence[Clip]) -> list[Timed | NoTimes]:
         rows = [self._encoded(clip) for clip in clips]
         good = [row for row in rows if not isinstance(row, NoTimes)]
-        heard = iter(self._log_probs(good))
+        log_probs = iter(self._log_probs(good))
         return [
-            row if isinstance(row, NoTimes) else self._timed(clip, next(heard))
+            row if isinstance(row, NoTimes) else self._timed(clip, next(log_probs))
             for clip, row in zip(clips, rows, strict=True)
         ]
 
@@ -47,9 +48,9 @@ class CtcTeacher:
         return self.frames.log_probs(model, on_device(self.architecture.collate(rows), model))
 
     def _timed(self, clip: Clip, log_probs: np.ndarray) -> Timed | NoTimes:
-        heard = self.vocabulary.text(greedy(log_probs, self.vocabulary.blank))
+        recognised = self.vocabulary.text(greedy(log_probs, self.vocabulary.blank))
         try:
             words = align_words(log_probs, clip.example.texts[TRANSCRIBE], self.frames)
         except ValueError as reason:
             return NoTimes(str(reason))
-        return Timed(words, heard)
+        return Timed(words, recognised)

@@ -1,4 +1,5 @@
-"""``timestamps_manifest.json`` of a split: its utterances heard once, the good ones kept, the others in the ledger."""
+"""Makes ``timestamps_manifest.json`` of a split: aligns each utterance once, keeps the good ones, lists the others in
+the ledger."""
 
 from __future__ import annotations
 
@@ -25,8 +26,11 @@ _OPTIONAL = ("speaker", "language", "domain", "group")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is asked for. max_wer: the largest share of misheard words that an utterance may have; batch_seconds: of
-    sound that goes through the model together; parallel: processes; the rest as `Labeller` has it."""
+    """Options of `generate`.
+
+    max_wer: the largest word error rate (a share) of the model on an utterance that is kept. batch_seconds: seconds of
+    audio in one batch. parallel: number of processes. The other options are those of `Labeller`.
+    """
 
     model: str
     split: str

@@ -1,4 +1,4 @@
-"""From rows of a data source to records: sound, words with times, and how much of them the teacher misheard."""
+"""From rows of a data source to records: audio, words with times, and the word error rate of the teacher."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def record_of(clip: Clip, answer: Timed | NoTimes) -> Record:
     problem = timing_problem(words)
     if problem is not None:
         return _dropped(clip.example, "no_times", problem)
-    return Record(clip.example.id, words, misheard(clip.example, answer.heard))
+    return Record(clip.example.id, words, word_error_rate(clip.example, answer.recognised))
 
 
 def timing_problem(words: Sequence[SpokenWord]) -> str | None:
@@ -99,9 +99,9 @@ def timing_problem(words: Sequence[SpokenWord]) -> str | None:
     return None
 
 
-def misheard(example: Example, heard: str) -> float:
-    """Word error rate of what the teacher heard, both texts normalised, as a share of the reference's words."""
-    reference, hypothesis = (_normal(example, text) for text in (example.texts[TRANSCRIBE], heard))
+def word_error_rate(example: Example, recognised: str) -> float:
+    """Word error rate of the teacher's text ``recognised``, both texts normalised: word edits per reference word."""
+    reference, hypothesis = (_normal(example, text) for text in (example.texts[TRANSCRIBE], recognised))
     return round(align_words([reference], [hypothesis]).error_rate().value / 100, 4)
 
 

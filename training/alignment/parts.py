@@ -1,4 +1,4 @@
-"""What was found so far, kept on disk as it is found: a run that is killed goes on where it stood."""
+"""The records so far, written to disk one batch at a time: a run that was killed continues from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORDS, SETTINGS = "parts.jsonl", "parts.json"
 
 @dataclass(frozen=True)
 class Record:
-    """One utterance: its words and the share of them that the teacher misheard, or why there are none."""
+    """One utterance: its words and the word error rate of the teacher (a share), or the reason why it has no words."""
 
     id: str
     words: tuple[SpokenWord, ...] = ()
@@ -29,8 +29,8 @@ class Record:
 class Parts:
     """The records of a folder, and the settings that they were made with.
 
-    Records are appended in one write. A line that a kill has cut short is taken away when the folder is opened again,
-    and its utterance is heard again.
+    Records are appended in one write. A line that is incomplete because the run was killed is removed when the folder is opened again,
+    and its utterance is aligned again.
 
     Raises `UserError` where the folder was begun with other settings, unless ``force``, which begins anew.
     """

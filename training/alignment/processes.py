@@ -18,9 +18,9 @@ _work: Work | None = None
 
 
 def in_processes(work: Work, batches: Sequence[Sequence[int]], count: int) -> Iterator[list[Record]]:
-    """What ``work`` says of each batch, as it is found.
+    """The records that ``work`` makes of each batch, in the order in which batches finish.
 
-    Processes are spawned; their mistakes are raised here. Raises `UserError` where the system has ended one.
+    Processes are spawned; their exceptions are raised here. Raises `UserError` where the system has ended one.
     """
     count = min(count, len(batches))
     if count < 2:

@@ -1,4 +1,5 @@
-"""Who says when the words of a reference were spoken: any model of ours that hears, or a stock Whisper."""
+"""The interface of a teacher: a model that gives times to the words of a reference. It is a trained model of this
+library or a stock Whisper."""
 
 from __future__ import annotations
 
@@ -25,10 +26,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Timed:
-    """The reference's words with their times, and what the teacher itself heard."""
+    """The reference's words with their times, and the text that the teacher itself recognised."""
 
     words: tuple[SpokenWord, ...]
-    heard: str
+    recognised: str
 
 
 class Teacher(Protocol):

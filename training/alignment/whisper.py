@@ -1,4 +1,4 @@
-"""Times of given words from the cross-attention of a Whisper that is made to say them."""
+"""Times of given words from the cross-attention of a Whisper decoder that reads them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import text_ids
 
 FILTER_WIDTH = 7
-"""Of the median filter, where the model's configuration states none."""
+"""Width of the median filter where the model's configuration states none."""
 _TINY = 1e-9
 
 
 class WhisperTeacher:
-    """Makes Whisper say the reference and looks where each of its tokens listened.
+    """Feeds the reference to Whisper's decoder and reads the times of its tokens from the cross-attention.
 
-    The decoder reads the reference's own tokens (it is never asked what it would say), and the cross-attention of the
-    heads that follow the sound is warped to time, as in Whisper's published word timestamps. What the model hears by
-    itself is generated beside it, from the same encoding, and serves the word error rate alone.
+    The decoder reads the tokens of the reference; it does not generate them. Dynamic time warping aligns the
+    cross-attention of the alignment heads to time, as in Whisper's published word timestamps. A second decoding of the
+    same encoder states generates the model's own text, which only serves to compute the word error rate.
     ``native``: each clip alone and in a context of 30 s, as published; else clips go together, in the context that
     the model was trained with.
     """
@@ -75,30 +75,30 @@ class WhisperTeacher:
         if self.architecture.domains is not None:
             batch = self.architecture.domains.predict(model, batch, states).batch
         attention, hidden = self._reading(batch["decoder_input_ids"][:, 0], states)
-        heard = self._heard(batch, states, max(row["seconds"] for row in rows))
+        recognised = self._recognised(batch, states, max(row["seconds"] for row in rows))
         first = batch["prompt_length"]
         return [
             Timed(
-                # the last token of the prompt listens to the first one of the text
-                self._words(row, attention[i, :, first - 1 :], hidden[i, first - 1 :], said[first:]),
-                heard[i],
+                # the last token of the prompt attends to the frames of the first token of the text
+                self._words(row, attention[i, :, first - 1 :], hidden[i, first - 1 :], tokens[first:]),
+                recognised[i],
             )
-            for i, (row, said) in enumerate(zip(rows, batch["decoder_input_ids"][:, 0], strict=True))
+            for i, (row, tokens) in enumerate(zip(rows, batch["decoder_input_ids"][:, 0], strict=True))
         ]
 
     def _reading(self, inputs: torch.Tensor, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The decoder reads ``inputs [batch, length]``: attention ``[batch, heads, length, frames]`` and its states."""
         model: Any = self.architecture.model
-        with _listening(model, self.heads) as layers:
+        with _recorded_attention(model, self.heads) as layers:
             hidden = model.model.decoder(
                 input_ids=inputs, encoder_hidden_states=states, use_cache=False
             ).last_hidden_state
         return torch.cat([layers[layer] for layer in sorted(layers)], dim=1), hidden
 
-    def _heard(self, batch: dict[str, Any], states: torch.Tensor | None, seconds: float) -> list[str]:
+    def _recognised(self, batch: dict[str, Any], states: torch.Tensor | None, seconds: float) -> list[str]:
         bound = longest_hypothesis(seconds)
-        said = self.architecture.decode(batch, DecodeOptions(max_new_tokens=bound), states=states)
-        return [one.text for one in said[TRANSCRIBE]]
+        decoded = self.architecture.decode(batch, DecodeOptions(max_new_tokens=bound), states=states)
+        return [one.text for one in decoded[TRANSCRIBE]]
 
     def _words(
         self, row: dict[str, Any], attention: torch.Tensor, hidden: torch.Tensor, tokens: torch.Tensor
@@ -123,7 +123,7 @@ class WhisperTeacher:
 
 
 def _spelling(word: str, example: Example) -> str:
-    """Corpora in capitals are said in lower case: Whisper has few tokens of capitals, and they are letters."""
+    """A word of a corpus in capitals becomes lower case: Whisper has few tokens of capitals, most of them single letters."""
     return word.lower() if example.texts[TRANSCRIBE].isupper() else word
 
 
@@ -150,10 +150,10 @@ def alignment_heads(model: Any) -> dict[int, list[int]]:
 
 
 @contextmanager
-def _listening(model: Any, heads: dict[int, list[int]]) -> Iterator[dict[int, torch.Tensor]]:
+def _recorded_attention(model: Any, heads: dict[int, list[int]]) -> Iterator[dict[int, torch.Tensor]]:
     """Cross-attention ``[batch, chosen heads, length, frames]`` of the decoder's pass in the block, by layer.
 
-    Hooks keep the chosen heads alone: all of a large model's would be gigabytes.
+    Hooks store the chosen heads only: the attention of all heads of a large model takes gigabytes.
     """
     kept: dict[int, torch.Tensor] = {}
     before = model.config._attn_implementation

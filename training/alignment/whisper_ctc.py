@@ -17,9 +17,10 @@ from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 
 
 class WhisperCtcTeacher(WhisperTeacher):
-    """The head's frames place the words, the decoder says what it hears.
+    """The frames of the CTC head give the times of the words; the decoder gives the recognised text.
 
-    The attention of a small Whisper from scratch hardly follows the sound; its CTC head has to (see `docs/log.md`).
+    The attention of a small Whisper trained from scratch hardly follows the audio; its CTC head does (see
+    `docs/log.md`).
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -32,15 +33,16 @@ class WhisperCtcTeacher(WhisperTeacher):
         if not rows:
             return []
         batch = on_device(self.architecture.collate(rows), self.architecture.model)
-        heard = self._heard(batch, None, max(row["seconds"] for row in rows))
+        recognised = self._recognised(batch, None, max(row["seconds"] for row in rows))
         log_probs = self.frames.log_probs(self.architecture.model, batch)
         return [
-            self._placed(row, frames, said) for row, frames, said in zip(rows, log_probs, heard, strict=True)
+            self._placed(row, frames, text)
+            for row, frames, text in zip(rows, log_probs, recognised, strict=True)
         ]
 
-    def _placed(self, row: dict[str, Any], log_probs: np.ndarray, heard: str) -> Timed | NoTimes:
+    def _placed(self, row: dict[str, Any], log_probs: np.ndarray, recognised: str) -> Timed | NoTimes:
         log_probs = log_probs[: max(1, math.ceil(row["seconds"] * ENCODER_FRAMES_PER_SECOND))]
         try:
-            return Timed(align_words(log_probs, " ".join(row["words"]), self.frames), heard)
+            return Timed(align_words(log_probs, " ".join(row["words"]), self.frames), recognised)
         except ValueError as reason:
             return NoTimes(str(reason))

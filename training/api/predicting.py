@@ -160,5 +160,5 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
 
 
 def setting(trained: Trained, name: str) -> Any:
-    """Of the run's ``evaluation:`` block; None for a model without a run."""
+    """A value of the run's ``evaluation:`` block; None for a model without a run."""
     return getattr(trained.config.evaluation, name) if trained.config else None

@@ -144,16 +144,16 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str], model_type: st
     found.require()
     how = decoding(trained, asked.options or DecoderOptions(), asked.batch_seconds)
     meta = _meta(trained, asked, path, manifest, how, len(found.ledger))
-    evaluation, said = _scored(trained, how, found, meta, teacher)
+    evaluation, decoded = _scored(trained, how, found, meta, teacher)
     scores = Scores(evaluation.report, evaluation.predictions, found.ledger, written=written)
     if place is not None:
         scores = replace(scores, written=(*written, *evaluation.write(place.folder, place.name)))
         logger.info(evaluation.summary())
     if asked.swap_test:
-        scores = _swapped(scores, swap_test(trained, found.dataset, said, how), place)
+        scores = _swapped(scores, swap_test(trained, found.dataset, decoded, how), place)
     if place is not None:
         logger.info(f"written: {', '.join(map(str, scores.written))}")
-        _into_registry(trained, asked, *said)
+        _into_registry(trained, asked, *decoded)
     if scores.too_many_dropped:
         logger.error(_too_many(scores.report["dropped"]))
     return scores
@@ -328,7 +328,7 @@ def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
 
 
 def _into_registry(trained: Trained, asked: Asked, examples: Any, hypotheses: Any) -> None:
-    """What was said about a split of a registry is kept there too; a database that refuses spoils no evaluation."""
+    """Store the predictions for a split of a registry in the registry too; where that fails, warn and continue."""
     config = trained.config
     if asked.manifest is not None or config is None or config.data.registry is None:
         return
@@ -353,11 +353,11 @@ def _silence(trained: Trained, how: Decoding) -> dict[str, list[str]]:
     domain = domains.names[0] if domains is not None else None
     probes = Probes(trained.architecture.encode, trained.architecture.sample_rate, domain)
     task = trained.architecture.tasks[0]
-    said: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    texts: dict[str, list[str]] = {kind: [] for kind in KINDS}
     found = predict(trained.architecture, probes, options=how.asked, with_loss=False)
     for row in found.predictions:
-        said[probes.kind(row.row)].append(row.hypotheses[task].text)
-    return said
+        texts[probes.kind(row.row)].append(row.hypotheses[task].text)
+    return texts
 
 
 def _training_split(trained: Trained) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from training.data.dataset import SpeechDataset
 from training.data.example import TRANSCRIBE
 from training.decoding.loading import with_domain
 from training.decoding.predict import PromptsOnly
-from training.evaluation.domains import OWN, heard, table
+from training.evaluation.domains import OWN, predicted_domains, table
 from training.evaluation.domains import swap_test as compare
 from training.models.architecture import SWAP
 
@@ -44,29 +44,31 @@ def check_domains(manifest: Any) -> None:
 
 
 def swap_test(trained: Trained, dataset: Any, own: Any, how: Decoding) -> dict[str, Any]:
-    """The same utterances with the other prompts; logs the table.
+    """Decode the same utterances with the other prompts, compare the scores and log the table.
 
     Args:
-        trained: a model that is told the domain.
+        trained: a model with domain tokens.
         dataset: what was decoded.
         own: examples and hypotheses with the utterances' own domains.
-        how: how the model is asked.
+        how: options of decoding.
 
     Returns:
         What ``{run}_swap.json`` holds.
     """
     domains = trained.architecture.domains
     assert domains is not None
-    said = {OWN: own}
+    decoded = {OWN: own}
     for prompt in ("swap", "none", *(["auto"] if domains.predictable else [])):
         other = with_domain(trained, prompt)
         rows = SpeechDataset(
             dataset.manifest, PromptsOnly(other.architecture.encode), trained.architecture.sample_rate
         )
         found = how.predict(other, rows)
-        said[prompt] = (found.examples, found.hypotheses)
+        decoded[prompt] = (found.examples, found.hypotheses)
     resamples = setting(trained, "resamples") or 1000
-    result = compare(said, resamples=resamples, seed=0)
-    result["heard_domains"] = heard(*said["auto"], resamples=resamples, seed=0) if "auto" in said else None
+    result = compare(decoded, resamples=resamples, seed=0)
+    result["heard_domains"] = (
+        predicted_domains(*decoded["auto"], resamples=resamples, seed=0) if "auto" in decoded else None
+    )
     logger.info(table(result))
     return result

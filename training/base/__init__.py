@@ -1,1 +1,1 @@
-"""What every part of the library stands on: errors and files."""
+"""Errors, files and names that every part of the library uses."""

@@ -41,7 +41,7 @@ _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal
 class UserError(ValueError):
     """What is wrong, where (``file:line``), why, and what to do about it.
 
-    Raise it for anything that a person using the commands can mend. Everything else is a defect of the
+    Raise it for anything that a user of the commands can correct. Everything else is a defect of the
     library and keeps its traceback.
     """
 
@@ -101,8 +101,8 @@ def _message(error: UserError) -> str:
         return text
     # The traceback's lines are indented; those of exceptions are not, and name the class with its module. The
     # last one is the error itself, those before it are its causes.
-    said = re.split(rf"^(?:[\w.]+\.)?{wrapped[1]}: ", text, flags=re.MULTILINE)
-    return said[-1].rstrip("\n") if len(said) > 1 else text
+    parts = re.split(rf"^(?:[\w.]+\.)?{wrapped[1]}: ", text, flags=re.MULTILINE)
+    return parts[-1].rstrip("\n") if len(parts) > 1 else text
 
 
 def _refusal(error: OSError) -> str:

@@ -1,6 +1,6 @@
-"""Files that an operating system or a network drive leaves in folders and archives. They are never data.
+"""System files: an operating system or a network drive leaves them in folders and archives. They are never data.
 
-Whoever lists a folder for data, or asks whether it is empty, asks here what to pass over.
+Code that lists a folder for data, or asks whether a folder is empty, uses `listed` and `is_empty`, which skip them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ _PATTERN = re.compile(
 """AppleDouble files, pax headers that an old ``tar`` has written out as files, open files of NFS, download marks."""
 
 
-def is_litter(path: str | Path) -> bool:
-    """Whether a relative path (its parts parted by ``/`` or ``\\``) names such a file, or one in such a folder.
+def is_system_file(path: str | Path) -> bool:
+    """Whether a path names a system file, or a file in a system folder.
 
-    Of an absolute path only the file's own name counts: where a folder lies says nothing about what is in it.
+    Args:
+        path: parts are separated by ``/`` or ``\\``. Of an absolute path only the last part is examined, because
+            the place of a folder says nothing about the files in it.
     """
     parts = [part.lower() for part in re.split(r"[/\\]", str(path)) if part]
     if Path(path).is_absolute():
@@ -36,23 +38,29 @@ def is_litter(path: str | Path) -> bool:
     return any(part in _NAMES or _PATTERN.fullmatch(part) is not None for part in parts)
 
 
-def listed(folder: Path, pattern: str = "*", litter: list[str] | None = None) -> Iterator[Path]:
-    """What ``folder.glob(pattern)`` finds, without litter; the list ``litter`` gets the names of its files."""
+def listed(folder: Path, pattern: str = "*", found: list[str] | None = None) -> Iterator[Path]:
+    """The paths that ``folder.glob(pattern)`` finds, without system files.
+
+    Args:
+        folder: the folder to list.
+        pattern: a pattern as `pathlib.Path.glob` takes it.
+        found: a list to which the names of the system files are added, relative to ``folder``.
+    """
     for path in folder.glob(pattern):
         name = path.relative_to(folder).as_posix()
-        if not is_litter(name):
+        if not is_system_file(name):
             yield path
-        elif litter is not None and path.is_file():
-            litter.append(name)
+        elif found is not None and path.is_file():
+            found.append(name)
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing, or nothing but litter."""
+    """Whether a folder holds nothing, or nothing but system files."""
     return next(listed(folder), None) is None
 
 
-def told(names: Iterable[str]) -> str | None:
-    """One line that says how many files were passed over, None where there was none."""
+def summary_of(names: Iterable[str]) -> str | None:
+    """One line with the number of system files that were skipped; None for an empty list."""
     found = sorted(names)
     if not found:
         return None

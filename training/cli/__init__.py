@@ -29,7 +29,7 @@ COMMANDS = {
     "evaluate": ("training.cli.evaluate", "score a trained model on a test split"),
     "calibrate": (
         "training.cli.calibrate",
-        "make the confidence of a model's words honest, on its dev split",
+        "calibrate the confidence of a model's words on its dev split",
     ),
     "compare": ("training.cli.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.cli.charts", "draw the curves and scores of runs, write the report"),

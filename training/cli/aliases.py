@@ -19,8 +19,8 @@ class OneValue(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        said = vars(namespace).setdefault("_said", {})
-        name = said.setdefault(self.dest, option_string)
+        given = vars(namespace).setdefault("_said", {})
+        name = given.setdefault(self.dest, option_string)
         earlier = getattr(namespace, self.dest)
         if name != option_string and earlier != values:
             raise argparse.ArgumentError(

@@ -1,4 +1,4 @@
-"""``polyvox calibrate``: make the confidence of a model's words honest, on utterances that it was not trained on.
+"""``polyvox calibrate``: calibrate the confidence of a model's words, on utterances that it was not trained on.
 
 Writes ``calibration.json`` into the model's folder; from then on ``polyvox evaluate`` and ``polyvox transcribe`` use it
 wherever they decode with these options and these weights.

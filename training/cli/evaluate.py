@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--swap_test",
         action="store_true",
-        help="domain_whisper: score once more with another domain's token, with none, and with the one it hears",
+        help="domain_whisper: score once more with another domain's token, with none, and with the predicted one",
     )
     result.add_argument(
         "--evaluation",

@@ -151,11 +151,11 @@ def _lines(path: Path) -> Iterable[str]:
         path, require=("transcript",), need_duration=False, option="polyvox preprocess … --column "
     )
     texts = [text for task, _, text in rows.texts() if task == TRANSCRIBE]
-    said = [text for text in texts if not is_marker(text)]
-    if len(said) < len(texts):
-        count = len(texts) - len(said)
+    kept = [text for text in texts if not is_marker(text)]
+    if len(kept) < len(texts):
+        count = len(texts) - len(kept)
         print(
             f"--text: {path}: {count:,} texts that only say nan, None or the like are left out",
             file=sys.stderr,
         )
-    return said
+    return kept

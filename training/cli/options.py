@@ -69,7 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser, what: str) -> None:
-    """Whose utterances are decoded by which model: ``what`` says which folders will do."""
+    """Add the options of the model and of the data. ``what``: help text on the folders that are accepted."""
     parser.add_argument(
         "--model_dir",
         "--model_path",
@@ -103,7 +103,7 @@ def add_domain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--domain",
         default=None,
-        help="domain_whisper: one of its domains for all utterances; auto: the one it hears; none: no token; swap: another "
+        help="domain_whisper: one of its domains for all utterances; auto: the predicted one; none: no token; swap: another "
         "than their own",
     )
 

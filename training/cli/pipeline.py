@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         "--stage", choices=("dev", "prod"), help="prod: configs/prod_*, by accelerate; default: dev"
     )
     result.add_argument(
-        "--profile", choices=("demo", "dev"), help="default: what suits the machine, said why"
+        "--profile",
+        choices=("demo", "dev"),
+        help="default: the one that suits the machine; the reason is printed",
     )
     result.add_argument("--fresh", action="store_true", help="do every step again")
     result.add_argument("--yes", action="store_true", help="for the installer; nothing is asked here")
@@ -179,7 +181,7 @@ def overrides_for(name: str, overrides: Sequence[str], names: Collection[str]) -
 
 
 def _installation(installed: bool) -> tuple[float, str]:
-    """Seconds that the call before this one took for it, and what is said of them."""
+    """Seconds that the previous call took for it, and the text to print about them."""
     from training.recipes.walker import clock, say
 
     if not installed:

@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="WORD",
-        help="this word of nan, None, N/A, null and the like is said here: texts that are only this word stay",
+        help="this word of nan, None, N/A, null and the like is a real word here: texts that are only this word stay",
     )
     add("--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read files")
     return result

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WORD",
-        help="this word of nan, None, N/A, null and the like is said here: texts that are only this word stay",
+        help="this word of nan, None, N/A, null and the like is a real word here: texts that are only this word stay",
     )
     _add_sound_arguments(parser)
     parser.add_argument(

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from training.recipes.word_labels import Label
 
 COMMANDS = ("demo", "llm", "timestamps")
-"""Who else can be told something, as ``demo:minutes=5``: these by options of their commands, the encoder by keys."""
+"""Commands whose options can be overridden, as in ``demo:minutes=5``; for the encoder, configuration keys can be."""
 ENCODER = "encoder"
 SHARED = ("paths", "data", "audio", "profile", "dataloader")
 """Blocks whose overrides count for the encoder's training too."""
 DEFAULTS = {"timestamps": {"model": "small"}}
-"""Options of the other commands that are given unless told otherwise."""
+"""Default options of the other commands."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -145,7 +145,7 @@ def _check_model(config: Path, model: Mapping[str, Any]) -> None:
 
 
 def of_phase2(phase1: Run) -> tuple[str, ...]:
-    """What makes phase 2 of the configuration of phase 1: its model, and a folder and a name beside its own."""
+    """Overrides that turn the configuration of phase 1 into that of phase 2: the model, the folder and the name."""
     from training.recipes.word_labels import quoted
 
     folder, name = phase1.resolved.folder, phase1.resolved.name

@@ -1,7 +1,7 @@
-"""``polyvox timestamps``: when each word of a transcript was spoken, by a Whisper or a CTC model that hears it.
+"""``polyvox timestamps``: when each word of a transcript was spoken, from a Whisper or a CTC model.
 
-The words are the reference's own, never the recogniser's. Utterances that the model mishears, and those in which a word
-finds no time, stand in the ledger ``dropped.tsv``. Call again after an interruption: it goes on where it stood.
+The words are the reference's own, never the recogniser's. Utterances with a high word error rate, and those in which a word
+gets no time, are listed in ``dropped.tsv``. After an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         dest="max_wer",
         type=share,
         default=0.1,
-        help="drop utterances of which the model mishears more than this share of the words (0.1)",
+        help="drop utterances on which the word error rate of the model is above this share (0.1)",
     )
     add(
         "--use-native",

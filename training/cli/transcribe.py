@@ -1,4 +1,4 @@
-"""``polyvox transcribe``: what a trained model hears in recordings of any length."""
+"""``polyvox transcribe``: transcribes recordings of any length with a trained model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import USER_ERROR, UserError
-from training.base.system_files import listed, told
+from training.base.system_files import listed, summary_of
 from training.cli.aliases import OneValue
 from training.cli.options import add_domain, add_options, from_arguments
 from training.data.file_names import on_disk
@@ -23,7 +23,7 @@ FORMATS = ("txt", "json", "srt", "vtt", "tsv", "words", "ctm", "textgrid")
 ONE_FILE = ("srt", "vtt", "textgrid")
 """Formats whose files cannot be printed one after another."""
 ENDINGS = {"words": "words.json", "textgrid": "TextGrid"}
-"""Of file names, where they are not the format's name."""
+"""Suffixes of file names that are not the name of the format."""
 SOME_BROKEN = 1
 """Exit status where some files could be transcribed and some could not."""
 
@@ -71,14 +71,14 @@ def parser() -> argparse.ArgumentParser:
     add_domain(result)
     group = result.add_argument_group("long recordings")
     group.add_argument(
-        "--longest", type=float, default=None, help="seconds heard at once; default: the model's"
+        "--longest", type=float, default=None, help="longest window in seconds; default: the model's"
     )
     group.add_argument("--pause", type=float, default=0.7, help="seconds of silence that always part (0.7)")
     group.add_argument("--pad", type=float, default=0.1, help="seconds of silence kept around speech (0.1)")
     group.add_argument(
         "--pack", type=float, default=None, help="join what pauses part, up to so many seconds"
     )
-    group.add_argument("--always_cut", action="store_true", help="also cut what could be heard at once")
+    group.add_argument("--always_cut", action="store_true", help="also cut recordings that fit one window")
     group.add_argument(
         "--detector",
         choices=("energy", "silero"),
@@ -119,11 +119,11 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
     clips: list[Path] = []
     for path in map(on_disk, paths):
         if path.is_dir():
-            litter: list[str] = []
-            below = listed(path, "**/*", litter)
+            system_files: list[str] = []
+            below = listed(path, "**/*", system_files)
             found = sorted(p for p in below if p.suffix.lower() in SOUND_SUFFIXES)
-            if said := told(litter):
-                print(f"{path}: {said}", file=sys.stderr)
+            if line := summary_of(system_files):
+                print(f"{path}: {line}", file=sys.stderr)
             if not found:
                 raise UserError(
                     f"{path}: no audio files ({', '.join(sorted(SOUND_SUFFIXES))}) in this folder"

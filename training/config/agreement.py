@@ -87,12 +87,12 @@ def evaluation_steps(training: Training) -> float:
 
 
 def checkpoint_strategy(training: Training) -> str:
-    """When checkpoints are written: as said, else at each evaluation, else by steps."""
+    """When checkpoints are written: as configured, else at each evaluation, else by steps."""
     return training.save_strategy or ("steps" if training.eval_strategy == "no" else training.eval_strategy)
 
 
 def checkpoint_steps(training: Training) -> float:
-    """Steps between checkpoints: as said, else at each evaluation."""
+    """Steps between checkpoints: as configured, else at each evaluation."""
     return training.save_steps or evaluation_steps(training)
 
 
@@ -186,7 +186,7 @@ def _augmentation(config: Settings) -> list[Problem]:
     key: KeyPath = ("augmentation",)
     problems = []
     if settings.reverb.prob and settings.reverb.folder is None:
-        message = "rooms need impulse responses; name their folder in augmentation.reverb.folder"
+        message = "reverberation needs impulse responses; name their folder in augmentation.reverb.folder"
         problems.append(Problem((*key, "reverb", "prob"), message, ((*key, "reverb", "folder"),)))
     bounds = (("speed", "low", "high"), ("volume", "low_db", "high_db"), ("noise", "snr_low", "snr_high"))
     for name, low, high in bounds:
@@ -269,7 +269,7 @@ def task_of(config: Settings) -> str:
 
 
 def scored_by_word_times(config: Settings) -> bool:
-    """Whether training is judged by the times of given words alone."""
+    """Whether checkpoints are scored by the times of given words only."""
     options = options_in(config)
     return options is not None and options.scored_by_word_times
 

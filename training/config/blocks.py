@@ -56,7 +56,7 @@ class Inconsistent(ValueError):
 
 
 class Paths(Block):
-    """Where the project's data and results lie. Relative paths start from the working directory."""
+    """Folders of the project's data and results. Relative paths start from the working directory."""
 
     data_root: Path | None = None
     """Folder that relative audio paths start from (see `data.audio_root`); null: each manifest's own folder."""
@@ -99,8 +99,8 @@ class Shards(Block):
     test: tuple[Path, ...] = ()
     """The folders that the finished run is scored on."""
     domains: dict[str, str] = Field(default_factory=dict)
-    """Folder (its name, or the end of its path) → domain of the samples whose JSON names none. A folder's name says
-    nothing by itself. null takes back what a base said of a folder."""
+    """Folder (its name, or the end of its path) → domain of the samples whose JSON names none. The name of a folder
+    alone has no meaning. null removes the entry of a base configuration."""
     default_domain: str | None = None
     """Domain of samples that have none otherwise; they are counted. null: such a sample is a mistake."""
     keys: Literal["first_dot", "suffix"] = "first_dot"
@@ -162,7 +162,7 @@ class Data(Block):
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column → the manifest's column, where the names differ (`transcript: sentence`)."""
     keep_text_markers: tuple[str, ...] = ()
-    """Words of `nan`, `None`, `N/A`, `null` and the like that are said in this data. Other rows whose text is only such
+    """Words of `nan`, `None`, `N/A`, `null` and the like that are real words in this data. Other rows whose text is only such
     a word go into the ledger (`missing_text_marker`)."""
     dataset: DatasetSource | None = None
     """A `datasets` dataset in place of `train`, `dev` and `test`."""
@@ -189,7 +189,7 @@ class Data(Block):
 
 
 class Audio(Block):
-    """What the waveform must be like."""
+    """Audio: sample rate, length and channel."""
 
     sample_rate: Count = 16000
     """Samples per second that the model expects; other rates are resampled when read."""
@@ -210,7 +210,7 @@ class Lora(Block):
     dropout: Share = 0.05
     """Dropout in front of the adapters."""
     after_epochs: NonNegative = 0.0
-    """The adapters wait for so many epochs, in which what learns in full beside them (a projector) learns alone."""
+    """Epochs in which the adapters are not trained, only the modules that are trained in full beside them (a projector)."""
 
 
 class Training(Block):
@@ -302,7 +302,7 @@ class Training(Block):
 
 
 class Dataloader(Block):
-    """How batches reach the model."""
+    """How batches are loaded."""
 
     num_workers: Annotated[int, Field(ge=0)] = 2
     """Processes that decode audio and encode examples; 0: in the main process."""
@@ -332,14 +332,14 @@ class Evaluation(Block):
 
 
 class Output(Block):
-    """Where the run goes."""
+    """Where a run is written."""
 
     dir: Path = Path("${paths.output_dir}/${output.experiment_name}")
     """The run's folder: checkpoints, logs, the resolved configuration, results of training."""
     experiment_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")] = "run"
     """Name in charts and result files; without one, the name of the configuration's file."""
     log_file: Path | None = None
-    """What the run prints is added to this file too."""
+    """File to which the printed lines are appended too."""
     wandb_project: str | None = None
     """Project on wandb, with `training.report_to: wandb`; null: what the variable WANDB_PROJECT says."""
     wandb_entity: str | None = None
@@ -347,7 +347,7 @@ class Output(Block):
 
 
 class Profile(Block):
-    """All that the hardware decides; plans and verdicts are made against it."""
+    """Settings that depend on the hardware; the dry run plans for it."""
 
     name: str = "default"
     """Name in messages."""

@@ -68,7 +68,7 @@ def suggestion(name: str, choices: Any) -> str:
 
 
 def _describe(error: Any, key: KeyPath, model: type[BaseModel]) -> tuple[str, str]:
-    """What is wrong, and what comes after it: the value and the nearest valid one."""
+    """The message about an error, and its continuation: the value and the nearest valid one."""
     if error["type"] == "missing":
         return MISSING, ""
     if error["type"] == "extra_forbidden":

@@ -126,7 +126,7 @@ def _resolve(layers: Sequence[Layer], main: Place, name: str, options: OptionsOf
     mistakes += move_keys(given)
     values = interpolate(given, f"{name}_phase2" if phase == 2 else name, mistakes)
     config, findings = _check(values, options)
-    # One mistake is enough for a key; and what a file that cannot be read would have said is not missing.
+    # One mistake is enough for a key; and keys of a file that cannot be read do not count as missing.
     unread, known = any(not mistake.key for mistake in mistakes), {mistake.key for mistake in mistakes}
     fresh = [one for one in findings if one.key not in known and not (unread and one.text == explain.MISSING)]
     mistakes += [Mistake(given.place(one.key, main), one.key, one.text) for one in fresh]

@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing that the user has to mend, and where."""
+    """A mistake that the user has to correct, and its place."""
 
     place: Place
     key: KeyPath
@@ -44,7 +44,7 @@ class Mistake:
 
 @dataclass
 class Layer:
-    """What one file or one override says. ``places`` has an entry for every key and list item."""
+    """The values of one file or one override. ``places`` has an entry for every key and list item."""
 
     data: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, Place] = field(default_factory=dict)

@@ -1,9 +1,8 @@
-"""Decoding: a file, or a stretch of it, becomes float32 mono samples at the rate that is asked for.
+"""Decodes an audio file, or a stretch of it, into float32 mono samples at a given sample rate.
 
-Which decoder reads a file is told by its first bytes (`training.data.sound.containers`), never by its name. WAV, FLAC, OGG
-and MP3 go through soundfile, which seeks to a stretch without decoding what lies before and after it. Everything
-else (M4A, AAC, WebM, video containers) goes through the ffmpeg program where there is one. Nothing here replaces
-sound that cannot be read: it raises `AudioError`.
+The first bytes of a file choose its decoder (`training.data.sound.containers`), never its name. soundfile reads WAV, FLAC,
+OGG and MP3; it seeks to a stretch without decoding the rest. The ffmpeg program, where it is installed, reads all other
+formats (M4A, AAC, WebM, video containers). Audio that cannot be read raises `AudioError`; it is never replaced.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ __all__ = [
 ]
 
 SOUNDFILE_CONTAINERS = frozenset({"wav", "rf64", "w64", "flac", "ogg", "mp3", "aiff", "au", "sphere", "voc"})
-"""Those of `training.data.sound.containers.identify` that soundfile reads."""
+"""Containers of `training.data.sound.containers.identify` that soundfile reads."""
 SOUNDFILE_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64"}
 )
-"""How such files are usually named: for finding sound in a folder, not for choosing what decodes it."""
+"""Usual suffixes of such files: to find audio in a folder, not to choose the decoder."""
 SOUND_SUFFIXES = SOUNDFILE_SUFFIXES | {
     f".{name}"
     for name in (
@@ -78,48 +77,64 @@ SOUND_SUFFIXES = SOUNDFILE_SUFFIXES | {
         *("caf", "ac3", "eac3", "wv"),
     )
 }
-"""The same, with what needs ffmpeg."""
+"""The same, with the suffixes of formats that need ffmpeg."""
 LARGEST_SAMPLE = 2.0**31
-"""Samples as whole numbers of 32 bits in a float file are as large. The spectrum of larger ones leaves 32-bit floats."""
+"""The largest absolute sample: that of 32-bit integers stored as floats. The spectrum of larger ones overflows float32."""
 END_TOLERANCE = 0.05
-"""Seconds by which a stated end may lie behind the file's last sample: tables round their times."""
+"""Seconds by which a stated end may be after the last sample of the file, because tables round their times."""
 
 
 def load_audio(ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
-    """Samples of ``ref``: float32 ``[time]``, mono, at ``sample_rate``.
+    """Decode a stretch of a file.
 
-    Mono is the channel that ``ref`` names; without one the mean of all, or the loudest one where that mean lies more
-    than 20 dB below it, because the channels cancel each other (`training.data.sound.downmix`).
+    The result is the channel that ``ref`` names. Without one it is the mean of all channels, or the loudest channel
+    where the mean is more than 20 dB below it, because the channels cancel each other (`training.data.sound.downmix`).
 
-    Raises `AudioError` for a file that is missing, truncated, without samples or of an unknown format, and
-    for a stretch or a channel that is not in the file.
+    Args:
+        ref: the file, the stretch in seconds and the channel.
+        sample_rate: of the result, in Hz.
+
+    Returns:
+        Samples float32 ``[time]``, mono, at ``sample_rate``.
+
+    Raises:
+        AudioError: the file is missing, truncated, without samples or of an unknown format, or the stretch or the
+            channel is not in it.
     """
     return load_with_channel(ref, sample_rate)[0]
 
 
 def load_with_channel(ref: AudioRef, sample_rate: int = 16_000) -> tuple[np.ndarray, int | None]:
-    """`load_audio`, and the channel that stands for all because their mean would lose it; None otherwise."""
+    """As `load_audio`; also returns the channel that was used because the channels cancel each other, else None."""
     with _opened(ref.path) as (handle, container, key):
         return _load(handle, container, key, ref, sample_rate)
 
 
 def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:
-    """`load_audio` for a file that lies in memory (a Parquet cell); ``ref.path`` only names it in messages."""
+    """As `load_audio` for a file in memory (a Parquet cell); ``ref.path`` only names it in messages."""
     with _in_memory(data, ref.path) as (handle, container, key):
         return _load(handle, container, key, ref, sample_rate)[0]
 
 
 def block_of_bytes(data: bytes, ref: AudioRef) -> tuple[np.ndarray, int]:
-    """The stretch of a file that lies in memory as one block of `stream`: float32 ``[time, channels]``, sample rate."""
+    """The stretch of a file in memory as one block of `stream`: float32 ``[time, channels]`` and the sample rate in Hz."""
     with _in_memory(data, ref.path) as (handle, container, key):
         return _whole(handle, container, key, ref)
 
 
 def stream(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndarray, int]]:
-    """The same stretch in blocks ``(float32 [time, channels], sample rate)`` as the file has them.
+    """Decode a stretch of a file block by block, so that long files need little memory.
 
-    For files of hours: one block at a time is in memory. Where ``ref`` names a channel the blocks hold that one alone.
-    Raises `AudioError` like `load_audio`, for an end that is missing after the last block.
+    Args:
+        ref: the file, the stretch in seconds and the channel.
+        block_seconds: length of a block.
+
+    Yields:
+        Samples float32 ``[time, channels]`` at the sample rate of the file, and that rate in Hz. With a channel in
+        ``ref`` the blocks have that channel only.
+
+    Raises:
+        AudioError: as for `load_audio`; a truncated file raises it after its last block.
     """
     with _opened(ref.path) as (handle, container, key):
         for samples, rate in _blocks(handle, container, key, ref, block_seconds):
@@ -128,17 +143,19 @@ def stream(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndar
 
 
 def stream_mono(ref: AudioRef, block_seconds: float = 10.0) -> Iterator[tuple[np.ndarray, int]]:
-    """`stream` with blocks ``[time]``: made mono as `load_audio` makes the whole stretch, which is decoded twice for it
-    where it has several channels and more than one block."""
+    """As `stream`, with mono blocks float32 ``[time]``, mixed as `load_audio` mixes the whole stretch.
+
+    A file of several channels is decoded twice: once to choose the channel.
+    """
     channel = taken_channel(ref, block_seconds)
     for block, rate in stream(ref, block_seconds):
         yield mono(block, channel), rate
 
 
 def taken_channel(ref: AudioRef, block_seconds: float = 10.0) -> int | None:
-    """Which channel `load_audio` takes of this stretch because the mean would lose it; None: the mean, or one channel.
+    """The channel that `load_audio` uses because the channels cancel each other; None: it uses the mean, or ``ref.channel``.
 
-    Decodes a file of several channels. Raises `AudioError`.
+    Decodes the stretch where it has several channels. Raises `AudioError`.
     """
     if ref.channel is not None or probe(ref.path).channels == 1:
         return None
@@ -186,17 +203,17 @@ def _soundfile_blocks(
 
 
 def probe(path: str | Path) -> AudioInfo:
-    """Length and shape of a file: by its header (and its tail, to tell a truncated one) where soundfile reads it.
+    """Duration, sample rate and channels of a file.
 
-    What ffmpeg reads is decoded and counted, because the headers of those containers state estimates. Raises
-    `AudioError`.
+    For files that soundfile reads they come from the header, and the end of the file shows whether it is truncated.
+    Files that need ffmpeg are decoded, because the headers of those containers hold estimates. Raises `AudioError`.
     """
     with _opened(path) as (handle, container, key):
         return _probe(handle, container, key, str(path))
 
 
 def probe_bytes(data: bytes, name: str) -> AudioInfo:
-    """`probe` for a file that lies in memory."""
+    """As `probe` for a file in memory; ``name`` names it in messages."""
     with _in_memory(data, name) as (handle, container, key):
         return _probe(handle, container, key, name)
 
@@ -232,7 +249,7 @@ def _whole(handle: BinaryIO, container: str, key: Hashable, ref: AudioRef) -> tu
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, str, Hashable]]:
-    """The file, its container, and a key of its content as far as the file system knows it."""
+    """The open file, its container, and a key that changes with its content (size and times of the file system)."""
     path = Path(path)
     _require_file(path)
     with path.open("rb") as handle:
@@ -243,7 +260,7 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, str, Hashable]]:
 
 @contextmanager
 def _in_memory(data: bytes, name: str) -> Iterator[tuple[BinaryIO, str, Hashable]]:
-    """The same of bytes. ffmpeg is given an unnamed file: it must jump in an M4A, which it cannot in a pipe."""
+    """As `_opened` for bytes. ffmpeg gets an unnamed file, because it must seek in an M4A."""
     container = _container(io.BytesIO(data), name)
     if container in SOUNDFILE_CONTAINERS:
         yield io.BytesIO(data), container, None
@@ -263,14 +280,14 @@ def _container(handle: BinaryIO, name: str | Path) -> str:
 
 
 def needs_ffmpeg(path: str | Path) -> bool:
-    """Whether a file is decoded by ffmpeg, as its first bytes say. Raises `AudioError` where nothing decodes it."""
+    """Whether ffmpeg decodes a file, by its first bytes. Raises `AudioError` for an unknown format."""
     with _opened(path) as (_, container, _):
         return container not in SOUNDFILE_CONTAINERS
 
 
 def segment_duration(ref: AudioRef, info: AudioInfo) -> float:
-    """Seconds of the stretch that ``ref`` names in a file of ``info``. Raises `AudioError` where it, or the channel
-    that ``ref`` names, is not in it."""
+    """Seconds of the stretch ``ref`` in a file of ``info``. Raises `AudioError` where the stretch or the channel is not in
+    it."""
     _require_channel(ref, info.channels)
     start, stop = _frame_range(ref, info.frames, info.sample_rate)
     return (stop - start) / info.sample_rate
@@ -311,11 +328,11 @@ def _frame_range(ref: AudioRef, frames: int, rate: int) -> tuple[int, int]:
 
 
 class NanSamples(AudioError):
-    """Some of its samples are NaN."""
+    """Some samples of the file are NaN."""
 
 
 class InfiniteSamples(AudioError):
-    """Some of its samples are infinite, or too large for the 32 bits that they are computed in."""
+    """Some samples of the file are infinite, or too large for float32 arithmetic."""
 
 
 def _require_numbers(samples: np.ndarray, name: str) -> None:
@@ -332,7 +349,7 @@ def _require_numbers(samples: np.ndarray, name: str) -> None:
 
 
 def _finish(samples: np.ndarray, rate: int, ref: AudioRef, sample_rate: int) -> tuple[np.ndarray, int | None]:
-    """Mono at ``sample_rate`` of ``[time, channels]``, and the channel that was taken (None: the mean)."""
+    """Mono at ``sample_rate`` from ``[time, channels]``, and the channel that was used (None: the mean)."""
     channel = choose([samples])
     samples = mono(samples, channel)
     if rate != sample_rate:
@@ -343,7 +360,7 @@ def _finish(samples: np.ndarray, rate: int, ref: AudioRef, sample_rate: int) -> 
 
 
 def _selected(samples: np.ndarray, ref: AudioRef) -> np.ndarray:
-    """The channel that ``ref`` names, as ``[time, 1]``; all of them where it names none."""
+    """The channel that ``ref`` names, ``[time, 1]``; all channels where it names none."""
     if ref.channel is None:
         return samples
     _require_channel(ref, samples.shape[1])

@@ -1,7 +1,7 @@
-"""Changed copies of the training clips, drawn anew in every epoch: speed, noise, rooms, volume, shift, SpecAugment.
+"""Augmentation of the training clips, drawn again in every epoch: speed, noise, reverberation, volume, shift, SpecAugment.
 
 Everything is drawn in the data workers from a generator of (seed, epoch, row), so that a run can be repeated
-and resumed whatever the number of workers and processes. Evaluation never comes through here.
+and resumed whatever the number of workers and processes. Evaluation does not use it.
 """
 
 from __future__ import annotations
@@ -23,29 +23,37 @@ if TYPE_CHECKING:
     from training.data.options import Augmentation
 
 _QUIETEST = 1e-8
-_ROOMS_KEPT = 256
+_CACHED_RESPONSES = 256
 
 
 @dataclass(frozen=True)
 class Augment:
-    """The changes of one run; picklable. ``noises`` and ``rooms`` are files, sorted by name."""
+    """The augmentation of one run; picklable. noises, impulse_responses: paths of audio files, sorted by name."""
 
     settings: Augmentation
     sample_rate: int
     seed: int
     noises: tuple[str, ...] = ()
-    rooms: tuple[str, ...] = ()
+    impulse_responses: tuple[str, ...] = ()
 
     def waits(self, epoch: int) -> bool:
-        """Whether this epoch still hears the clips as they are."""
+        """Whether the clips of this epoch are used unchanged (``after_epochs``)."""
         return epoch < self.settings.after_epochs
 
     def generator(self, epoch: int, index: int) -> np.random.Generator:
-        """The draws of row ``index`` in this epoch."""
+        """The random generator of row ``index`` in this epoch."""
         return np.random.default_rng([self.seed, epoch, index])
 
     def sound(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """The clip changed, float32 ``[samples]``; each change with its own probability."""
+        """Apply the changes, each with its own probability.
+
+        Args:
+            waveform: float32 ``[samples]``, mono, at ``sample_rate``.
+            draw: the generator of this row and epoch.
+
+        Returns:
+            The changed clip, float32 ``[samples]``; speed and shift change its length.
+        """
         steps: tuple[tuple[Any, Callable[[np.ndarray, np.random.Generator], np.ndarray]], ...] = (
             (self.settings.speed, self._speed),
             (self.settings.shift, self._shift),
@@ -59,13 +67,13 @@ class Augment:
         return waveform.astype(np.float32, copy=False)
 
     def together(self, clips: Sequence[np.ndarray], draw: np.random.Generator) -> np.ndarray:
-        """Clips one after the other, a drawn silence between each two."""
+        """The clips in sequence with a random silence between them, float32 ``[samples]``."""
         longest = round(self.settings.join.pause * self.sample_rate)
         pauses = draw.integers(0, longest + 1, size=len(clips) - 1).tolist()
         return np.concatenate([*(np.pad(c, (0, n)) for c, n in zip(clips, pauses, strict=False)), clips[-1]])
 
     def apart(self, clips: Sequence[np.ndarray]) -> np.ndarray:
-        """Clips one after the other, so far apart that all frames that each alone would have are there."""
+        """The clips in sequence with a second of silence between them, so that each keeps all frames that it has alone."""
         return np.concatenate([*(np.pad(clip, (0, self.sample_rate)) for clip in clips[:-1]), clips[-1]])
 
     def features(self, features: dict[str, Any], draw: np.random.Generator) -> dict[str, Any]:
@@ -94,7 +102,8 @@ class Augment:
     def _reverb(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         from scipy.signal import fftconvolve
 
-        response = impulse_response(self.rooms[int(draw.integers(len(self.rooms)))], self.sample_rate)
+        chosen = int(draw.integers(len(self.impulse_responses)))
+        response = impulse_response(self.impulse_responses[chosen], self.sample_rate)
         wet = fftconvolve(waveform, response)[: len(waveform)]
         return wet * (_rms(waveform) / max(_rms(wet), _QUIETEST))
 
@@ -120,7 +129,7 @@ class Augment:
 def make_augment(
     settings: Augmentation, *, sample_rate: int, seed: int, spectrogram: bool, joinable: bool = True
 ) -> Augment | None:
-    """The changes that a configuration asks for; None where it asks for none.
+    """The augmentation that a configuration asks for; None where it asks for none.
 
     Raises `UserError` for a folder without sound, for SpecAugment on a model that has no spectrogram, and for
     joined clips where they are not ``joinable``.
@@ -129,7 +138,7 @@ def make_augment(
         return None
     if settings.join.prob and not joinable:
         raise UserError(
-            "augmentation.join.prob: only CTC models hear several clips as one (a decoder's prompt names one language, "
+            "augmentation.join.prob: only CTC models take several clips as one utterance (a decoder's prompt names one language, "
             "and its labels are limited); set it to 0"
         )
     if settings.spec.prob and not spectrogram:
@@ -139,8 +148,8 @@ def make_augment(
         )
     noise, reverb = settings.noise, settings.reverb
     noises = _sounds("augmentation.noise.folder", noise.folder) if noise.prob and noise.folder else ()
-    rooms = _sounds("augmentation.reverb.folder", reverb.folder) if reverb.prob and reverb.folder else ()
-    return Augment(settings, sample_rate, seed, noises, rooms)
+    responses = _sounds("augmentation.reverb.folder", reverb.folder) if reverb.prob and reverb.folder else ()
+    return Augment(settings, sample_rate, seed, noises, responses)
 
 
 def coloured_noise(samples: int, draw: np.random.Generator) -> np.ndarray:
@@ -150,9 +159,9 @@ def coloured_noise(samples: int, draw: np.random.Generator) -> np.ndarray:
     return np.fft.irfft(spectrum * frequencies ** (-draw.uniform(0.0, 2.0) / 2), n=samples)
 
 
-@lru_cache(maxsize=_ROOMS_KEPT)
+@lru_cache(maxsize=_CACHED_RESPONSES)
 def impulse_response(path: str, sample_rate: int) -> np.ndarray:
-    """A room's response from its direct sound on: what comes before would delay the words."""
+    """An impulse response float32 ``[samples]``, cut before its direct sound: the part before would delay the words."""
     response = load_audio(AudioRef(path=path), sample_rate)
     return response[int(np.abs(response).argmax()) :]
 

@@ -1,4 +1,4 @@
-"""A table that was read from many files, kept beside them as long as they stay the same."""
+"""A cache of a table that was read from many files. It is stored beside them and valid while they stay the same."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from training.data.ledger import Drop, DropLedger
 _NOTE = b"polyvox"
 
 
-class Kept(NamedTuple):
-    """A table, what is not in it, and what there is to say of it."""
+class CachedTable(NamedTuple):
+    """A table, the ledger of what was left out of it, and notes on it."""
 
     table: pa.Table
     refused: DropLedger
     notes: tuple[str, ...]
 
 
-def recall(path: Path, key: str) -> Kept | None:
-    """What `keep` wrote to ``path``; None where it is missing or has another key."""
+def load_cached(path: Path, key: str) -> CachedTable | None:
+    """The table that `store` wrote to ``path``; None where the file is missing, unreadable or has another key."""
     try:
         with pa.OSFile(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
@@ -35,15 +35,23 @@ def recall(path: Path, key: str) -> Kept | None:
     if note["key"] != key or "notes" not in note:
         return None
     refused = DropLedger([Drop(*one) for one in note["refused"]])
-    return Kept(table.replace_schema_metadata(None), refused, tuple(note["notes"]))
+    return CachedTable(table.replace_schema_metadata(None), refused, tuple(note["notes"]))
 
 
-def keep(path: Path, key: str, table: pa.Table, refused: DropLedger, notes: Sequence[str] = ()) -> None:
-    """Write all of it under ``key``, which says all that it depends on; nothing in a folder that may only be read."""
+def store(path: Path, key: str, table: pa.Table, refused: DropLedger, notes: Sequence[str] = ()) -> None:
+    """Write a table to ``path``; a folder without write permission is left as it is.
+
+    Args:
+        path: the Arrow file to write.
+        key: everything that the table depends on; `load_cached` compares it.
+        table: the rows.
+        refused: what was left out of the table, and why.
+        notes: lines to print when the table is used.
+    """
     note = {"key": key, "refused": [dataclasses.astuple(drop) for drop in refused], "notes": list(notes)}
     noted = table.replace_schema_metadata({_NOTE: json.dumps(note).encode()})
     try:
         with atomic_bytes(path) as handle, pa.ipc.new_file(handle, noted.schema) as writer:
             writer.write_table(noted)
-    except OSError:  # the table is made anew each time
+    except OSError:  # without a cache the table is built again each time
         return

@@ -1,6 +1,6 @@
 """Control tokens of speech and language models that stand in transcripts as text: ``<|0.00|>``, ``<|vi|>``, ``</s>``.
 
-Such marks come from tools that write their tokens out. What was said is between them.
+Such marks come from tools that write their tokens out. The transcript is between them.
 """
 
 from __future__ import annotations
@@ -61,24 +61,24 @@ def unmarked(text: str, column: str, seconds: float, clean: Callable[[str], str]
     """The text of a ``column`` (transcript or translation) of a clip of ``seconds``, cleaned and without control marks.
 
     Time marks are taken out and their times kept. Other marks are taken out before the first and after the last
-    word. A mark among the words, and one that says that the text is not what was said, is a fault: nobody knows
+    word. A mark among the words, and one by which the text is not the transcript, is a fault: it is unknown
     which of the words belong to the clip.
     """
     text = clean(text)
     parts = _MARK.split(text)  # text, mark, text, mark, …, text
     if len(parts) == 1:
         return Unmarked(text)
-    said, marks = [clean(part) for part in parts[::2]], parts[1::2]
+    texts, marks = [clean(part) for part in parts[::2]], parts[1::2]
     return Unmarked(
-        text=clean(" ".join(said)),
-        segments=_segments(said, marks, seconds),
+        text=clean(" ".join(texts)),
+        segments=_segments(texts, marks, seconds),
         marks=len(marks),
         times=sum(TIME.fullmatch(mark) is not None for mark in marks),
-        fault=_fault(said, marks, column),
+        fault=_fault(texts, marks, column),
     )
 
 
-def _fault(said: list[str], marks: list[str], column: str) -> str | None:
+def _fault(texts: list[str], marks: list[str], column: str) -> str | None:
     for n, mark in enumerate(marks):
         if TIME.fullmatch(mark):
             continue
@@ -87,16 +87,16 @@ def _fault(said: list[str], marks: list[str], column: str) -> str | None:
             return f"{mark} says that the text is not all that the clip says, or not of this clip"
         if name in _OTHER_TASK.get(column, ()):
             return f"{mark} says that the text is no {column}"
-        if any(said[: n + 1]) and any(said[n + 1 :]):
+        if any(texts[: n + 1]) and any(texts[n + 1 :]):
             return f"{mark} stands among the words"
     return None
 
 
-def _segments(said: list[str], marks: list[str], seconds: float) -> tuple[Span, ...]:
+def _segments(texts: list[str], marks: list[str], seconds: float) -> tuple[Span, ...]:
     """Every text with the times before and after it; none at all where one lacks them or they are not of this clip."""
     times = [float(found[1]) if (found := TIME.fullmatch(mark)) else None for mark in marks]
     spans = []
-    for n, text in enumerate(said):
+    for n, text in enumerate(texts):
         if not text:
             continue
         before = next((time for time in reversed(times[:n]) if time is not None), None)

@@ -41,7 +41,7 @@ class SpeechDataset(Dataset):
 
     ``encode(example, waveform) -> Features`` is the architecture's; ``augment`` changes what `drawn` gives, and
     nothing else. Clips of ``max_seconds`` and more than that, or shorter than ``min_seconds``, are for `validate`
-    to drop: nothing is ever cut. ``keep_markers``: words of `training.data.missing.MARKERS` that are said here.
+    to drop: nothing is ever cut. ``keep_markers``: words of `training.data.missing.MARKERS` that are real words here.
 
     Raises `DataError` for a row whose sound cannot be read, is not as long as stated, or cannot be encoded. No
     row is ever replaced by silence or by another one.
@@ -118,7 +118,7 @@ class SpeechDataset(Dataset):
         assert self.augment is not None
         try:
             return self.augment.sound(waveform, draw)
-        except ValueError as error:  # a noise or a room that cannot be read
+        except ValueError as error:  # a noise or an impulse response that cannot be read
             raise _unusable(example, error) from error
 
     def _clip(self, index: int) -> tuple[Example, np.ndarray]:
@@ -132,7 +132,7 @@ class SpeechDataset(Dataset):
         return example, waveform
 
     def _remedy(self) -> str:
-        """What takes such rows out of the data."""
+        """A hint how to remove such rows from the data."""
         tasks = getattr(self.encode, "tasks", None) or TEXT_COLUMNS
         texts = [TEXT_COLUMNS[task] for task in tasks]
         return remedy(self.manifest, texts, self.min_seconds, self.max_seconds)

@@ -24,7 +24,7 @@ _CHUNK = 8
 def will_decode(clips: int, wanted: bool | None, opened: bool, report: Callable[[str], object]) -> bool:
     """Whether so many ``clips`` are decoded, and a line to ``report`` that says so.
 
-    wanted: what the user said; None: nothing, then it depends on `DECODE_BELOW`. opened: whether files are opened.
+    wanted: the choice of the user; None: no choice, then it depends on `DECODE_BELOW`. opened: whether files are opened.
     Raises `UserError` where they are not and decoding is wanted.
     """
     if not opened:
@@ -43,7 +43,7 @@ def will_decode(clips: int, wanted: bool | None, opened: bool, report: Callable[
 
 
 class DecodePool:
-    """What `training.data.sound_checks.decoded` says of many sounds, in their order, whatever the number of processes.
+    """Results of `training.data.sound_checks.decoded` for many files, in their order for any number of processes.
 
     Processes are spawned, never forked: threads of other libraries may hold locks here. They are ended when the block
     is left, also by Ctrl-C.

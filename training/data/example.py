@@ -1,4 +1,4 @@
-"""The types that cross the walls of the house: `Example` on the way in, `Hypothesis` on the way out."""
+"""The types that data, models and evaluation share: `Example` is the input of a model, `Hypothesis` its output."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TASKS: tuple[str, ...] = (TRANSCRIBE, TRANSLATE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioRef:
-    """Where the sound of one utterance lies.
+    """The file, or the stretch of a file, with the audio of one utterance.
 
-    ``start`` and ``end`` are seconds into the file; ``end=None`` means up to its end. ``channel`` is one of the file's,
-    counted from 0; None: all of them, made one (`training.data.audio.load_audio`).
+    ``start`` and ``end`` are seconds into the file; ``end=None`` means the end of the file. ``channel`` is
+    counted from 0; None: all channels, mixed to mono (`training.data.audio.load_audio`).
     """
 
     path: str
@@ -40,8 +40,8 @@ class Example:
     """One utterance, as every data source makes it and every architecture consumes it.
 
     ``texts`` maps a task of `TASKS` to its reference; a task that the source has no text for is absent
-    (never the empty string and never ``"nan"``). ``group`` is what must not be torn apart by a split
-    (a video, a talk). ``duration`` is None where a command leaves it to the file's header (`load_manifest` with
+    (never the empty string and never ``"nan"``). Utterances of one ``group`` (a video, a talk) must be in the same
+    split. ``duration`` is in seconds; None where a command leaves it to the file's header (`load_manifest` with
     ``need_duration=False``). ``word_languages`` has one language code per whitespace-separated word of the
     transcript. ``source`` is ``file:line``, for messages.
     """
@@ -72,11 +72,11 @@ class SpokenWord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
-    """What a model said about one utterance for one task.
+    """The output of a model for one utterance and one task.
 
-    ``id`` is the `Example`'s. ``seconds`` is the wall time of its batch divided by the number of
-    hypotheses in it. ``confidence`` (0 to 1) and ``words`` are there where the architecture knows them;
-    ``domain`` where the model was asked which it hears.
+    ``id`` is that of the `Example`. ``seconds`` is the wall time of its batch divided by the number of
+    hypotheses in it. ``confidence`` (0 to 1) and ``words`` are set where the architecture gives them;
+    ``domain`` where the model was asked to predict the domain.
     """
 
     id: str

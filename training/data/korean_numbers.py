@@ -1,7 +1,7 @@
-"""Numerals of Korean text spelt out, as they are said.
+"""Numerals of Korean text, spelt out as they are spoken.
 
 Korean has two series of numbers. Sino-Korean ones (일, 이, 삼) are the rule; native ones (한, 두, 세) stand before
-the counters of `COUNTERS`. Which one is said after all is ambiguous for some words (번, 분, 대, 장): those are not
+the counters of `COUNTERS`. Which one is spoken is ambiguous for some words (번, 분, 대, 장): those are not
 listed and read as Sino-Korean. What has no single reading stays in digits: times (3:30), fractions (1/2), dates with
 points (2019.3.1), and digits beside Latin letters (mp3, 5km).
 """
@@ -64,7 +64,7 @@ def read_numerals(text: str) -> str:
 
 
 def _group(number: int) -> str:
-    """1 to 9,999; a one is not said before ten, hundred and thousand."""
+    """1 to 9,999; a one is not spoken before ten, hundred and thousand."""
     places = reversed(list(zip(f"{number:04d}"[::-1], _PLACES, strict=True)))
     return "".join(
         ("" if digit == "1" and place else _DIGITS[int(digit)]) + place
@@ -80,9 +80,9 @@ def _read(run: re.Match[str]) -> str:
         return f"{_whole(whole)}점{_one_by_one(fraction)}" if fraction else _whole(whole, run)
     if not _LIST.fullmatch(found):
         return found
-    # A telephone number begins with a nought and is said digit by digit throughout.
-    said = (lambda part: _one_by_one(part, "공")) if found[0] == "0" else (lambda part: _whole(part, run))
-    return re.sub("[0-9]+", lambda part: said(part[0]), found)
+    # A telephone number begins with a nought and is spoken digit by digit throughout.
+    read = (lambda part: _one_by_one(part, "공")) if found[0] == "0" else (lambda part: _whole(part, run))
+    return re.sub("[0-9]+", lambda part: read(part[0]), found)
 
 
 def _whole(digits: str, run: re.Match[str] | None = None) -> str:

@@ -40,7 +40,7 @@ def clean_korean(text: str, rules: KoreanRules) -> str:
     """`clean_transcript`, and what belongs to Korean: `plain_forms`, the marks of AI-Hub, ``rules``. Idempotent.
 
     AI-Hub marks sounds (``b/ n/ l/ o/ u/``), fillers (``아/``), repeated beginnings (``그+``) and unclear words
-    (``그*``). The sounds go; of the words only the mark goes, since they were said.
+    (``그*``). The sounds are removed; of the words only the mark is removed, since they were spoken.
     """
     while (cleaned := _clean_once(text, rules)) != text:
         text = cleaned

@@ -1,4 +1,4 @@
-"""How long a clip may be: bounds, their tolerance, and what is said of a clip that lies beyond them."""
+"""Bounds on the length of a clip, their tolerance, and the message for a clip outside them."""
 
 from __future__ import annotations
 

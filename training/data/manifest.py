@@ -1,4 +1,4 @@
-"""Manifests: tables of utterances on disk, held in Arrow and turned into an `Example` when one is asked for."""
+"""Manifests: tables of utterances on disk. They are kept as Arrow tables; a row becomes an `Example` on access."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_manifest(
     need_text: bool = False,
     option: str = CONFIGURATION,
 ) -> Manifest:
-    """Read a manifest: TSV, CSV (RFC 4180), JSONL, Parquet or ``timestamps_manifest.json``, told by the suffix.
+    """Read a manifest: TSV, CSV (RFC 4180), JSONL, Parquet or ``timestamps_manifest.json``, by its suffix.
 
     Relative audio paths start from the manifest's folder; with ``audio_root`` they are looked up there first.
     ``columns`` maps our names to the file's; a file that a command of ours made has our names already, so that
@@ -148,9 +148,9 @@ class Manifest(Sequence[Example]):
     """
 
     column_option = CONFIGURATION
-    """What stands before ``transcript=text`` where a user names a column."""
+    """The option before ``transcript=text`` with which a user names a column."""
     notes: tuple[str, ...] = ()
-    """What there is to say of the whole source; a selection of it says nothing."""
+    """Notes on the whole source; a selection of rows has none."""
 
     def __init__(self, table: pa.Table, path: Path, audio_root: Path | None = None) -> None:
         self.table = table
@@ -287,9 +287,9 @@ class Manifest(Sequence[Example]):
         return audio.segment_duration(ref, audio.probe(ref.path))
 
     def sound_marks(self) -> list[str]:
-        """What tells the sound of each row from others: its path as the table has it, and the file's size in bytes.
+        """A mark of the audio of each row: its path as in the table, and the size of the file in bytes.
 
-        Sizes are asked once for a file. Its time of change is left out: a copy has another and is the same sound.
+        The size of each file is read once. Its time of change is not part of the mark: a copy has the same audio.
         """
         folders = [str(folder) for folder in (self.audio_root, self.path.parent) if folder is not None]
         cells = self.table.column("audio_path").to_pylist()

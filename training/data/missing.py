@@ -1,6 +1,6 @@
 """Cells that say "nothing is known" in a word: ``nan``, ``None``, ``N/A`` and the like, as other programs write them.
 
-In a column of seconds they count as empty. In a column of text they may also be what was said ("null" is a German
+In a column of seconds they count as empty. In a column of text they may also be a spoken word ("null" is a German
 number), so a row is never trained on them in silence: it goes into the ledger, unless the user says that the word stays.
 """
 
@@ -47,9 +47,9 @@ def is_marker(text: str | None, keep: Collection[str] = ()) -> bool:
 
 
 def problem(name: str, text: str, option: str) -> str:
-    """What the ledger says of such a row, with how to keep it; ``option`` is what stands before the word."""
+    """The ledger's detail of such a row, with the option that keeps it; ``option`` precedes the word."""
     word = text.strip()
-    return f"{name}: {word!r} stands for no value; if it was said: {option}{word!r}"
+    return f"{name}: {word!r} stands for no value; if it is a spoken word: {option}{word!r}"
 
 
 def warnings(columns: Mapping[str, Iterable[str | None]]) -> list[str]:

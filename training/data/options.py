@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Block(BaseModel):
-    """Frozen, and no key that nobody reads."""
+    """Base of all blocks: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -28,7 +28,7 @@ class Block(BaseModel):
 
 
 def one_or_more(given: Any) -> Any:
-    """A list of one, where a name stands alone."""
+    """A single name or path as a list of one."""
     return (given,) if isinstance(given, str | Path) else given
 
 
@@ -36,11 +36,11 @@ class Change(Block):
     """One change of the training clips."""
 
     prob: Share = 0.0
-    """Share of the clips that it is made of."""
+    """Share of the clips that are changed."""
 
 
 class Speed(Change):
-    """Faster or slower, pitch and all (Ko et al. 2015)."""
+    """Speed perturbation, which also changes the pitch (Ko et al. 2015)."""
 
     low: Positive = 0.9
     """Slowest."""
@@ -58,25 +58,25 @@ class Volume(Change):
 
 
 class Shift(Change):
-    """Silence in front and behind: nothing is cut off."""
+    """Silence before and after the clip; nothing is cut off."""
 
     seconds: NonNegative = 0.2
     """The longest silence at either end."""
 
 
 class Noise(Change):
-    """Noise beneath the speech."""
+    """Noise that is added to the speech."""
 
     folder: Path | None = None
-    """Recordings of noise (WAV, FLAC, …); null: made-up noise from white to brown."""
+    """Recordings of noise (WAV, FLAC, …); null: synthetic noise from white to brown."""
     snr_low: float = 5.0
-    """Loudest: decibels of the speech above it."""
+    """Lowest signal-to-noise ratio, in decibels."""
     snr_high: float = 25.0
-    """Softest."""
+    """Highest signal-to-noise ratio, in decibels."""
 
 
 class Reverb(Change):
-    """Rooms: the clip is convolved with a recorded impulse response."""
+    """Reverberation: the clip is convolved with a recorded impulse response."""
 
     folder: Path | None = None
     """Impulse responses (WAV, FLAC, …)."""
@@ -96,32 +96,32 @@ class SpecMasks(Change):
 
 
 class Join(Change):
-    """Clips one after the other as one utterance, as they come in long recordings; ``prob``: of the batches."""
+    """Several clips in sequence as one utterance, as in long recordings; ``prob``: share of the batches."""
 
     most: Annotated[int, Field(ge=2)] = 3
     """The most clips in one; together, before pauses and other changes, no longer than `audio.max_length_seconds`."""
     pause: NonNegative = 0.3
     """The longest silence between two of them, in seconds."""
     after_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs of single clips before: a model from scratch learns to align sooner on short ones."""
+    """Number of first epochs with single clips only: a model from scratch learns to align faster on short clips."""
 
 
 class Augmentation(Block):
-    """Changes of the training clips, drawn anew for every clip and epoch; evaluation hears clips as they are."""
+    """Augmentation of the training clips, drawn again for every clip and epoch. Evaluation uses the clips unchanged."""
 
     enabled: bool = True
-    """false: no changes, whatever stands below."""
+    """false: no augmentation, whatever the keys below say."""
     after_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs of clips as they are before: a model from scratch learns sooner what it hears plainly, and these steps
-    are cheaper. `join` has its own."""
+    """Number of first epochs without augmentation: a model from scratch learns faster from unchanged clips, and these
+    steps are cheaper. `join` has its own."""
     speed: Speed = Speed()
-    """Faster or slower, pitch and all."""
+    """Speed perturbation, which also changes the pitch."""
     shift: Shift = Shift()
-    """Silence in front and behind."""
+    """Silence before and after the clip."""
     reverb: Reverb = Reverb()
-    """The sound of a room."""
+    """Reverberation."""
     noise: Noise = Noise()
-    """Sound behind the speech."""
+    """Noise that is added to the speech."""
     volume: Volume = Volume()
     """Louder or softer."""
     spec: SpecMasks = SpecMasks()

@@ -1,4 +1,4 @@
-"""A door into `training.cli.preprocess`."""
+"""Runs the command of `training.cli.preprocess`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.preprocess import main

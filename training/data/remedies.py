@@ -1,4 +1,4 @@
-"""What takes utterances out of the data whose sound cannot be used: a command to copy, where the source is a table."""
+"""Hints how to remove utterances with unusable audio from the data: for a table, a command to copy."""
 
 from __future__ import annotations
 

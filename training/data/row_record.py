@@ -37,7 +37,7 @@ class Rows(Protocol):
     def table(self) -> pa.Table: ...
 
     def sound_marks(self) -> list[str]:
-        """What tells the sound of each row from others: its path and its size in bytes, or a hash of its content."""
+        """A mark of the audio of each row: its path and size in bytes, or a hash of its content."""
         ...
 
 

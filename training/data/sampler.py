@@ -102,7 +102,7 @@ class DurationBatchSampler(Sampler[list[int]]):
 
 
 EPOCHS_LOOKED_AT = 3
-"""So many epochs tell how long joined utterances get."""
+"""Number of epochs from which the length of joined utterances is estimated."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Joining:
 
 class EpochBatches(Sampler[list[tuple[int | tuple[int, ...], int]]]):
     """The batches of a `DurationBatchSampler` with the epoch beside each index: ``(index, epoch)``; with
-    ``joining`` beside several indices, ``((index, …), epoch)``, which are heard as one.
+    ``joining`` beside several indices, ``((index, …), epoch)``, whose clips become one utterance.
 
     Workers that outlive an epoch hold a copy of the dataset; so the epoch that augmentation draws from reaches
     them with the index.
@@ -207,11 +207,11 @@ def longest_first(
     """Batches for evaluation: sorted by length, longest first (what does not fit shows at once)."""
     durations = np.asarray(durations, dtype=np.float64)
     batches: list[list[int]] = []
-    room = 0
+    remaining = 0
     for i in np.argsort(-durations, kind="stable").tolist():
-        if room <= 0:
+        if remaining <= 0:
             batches.append([])
-            room = max(1, min(int(max_seconds / max(durations[i], 1e-3)), batch_size or len(durations)))
+            remaining = max(1, min(int(max_seconds / max(durations[i], 1e-3)), batch_size or len(durations)))
         batches[-1].append(i)
-        room -= 1
+        remaining -= 1
     return batches

@@ -39,7 +39,7 @@ def error_drop(example: Example, error: AudioError) -> Drop:
 def level_drop(
     example: Example, level: Level, texts: Iterable[str], silence_db: float = SILENCE_DB
 ) -> Drop | None:
-    """Silence under a text. Where ``texts`` hold nothing that can be said, silence is right."""
+    """Silence where a text is expected. Where ``texts`` hold no words, silence is right."""
     if not any(map(audible, texts)):
         return None
     if level.constant:

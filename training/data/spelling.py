@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 
-class _Heard(dict[int, str]):
-    """What `str.translate` makes of a code point: itself, or a space where it is no letter, digit or mark.
+class _AudibleTable(dict[int, str]):
+    """A table of `str.translate`: letters, digits and marks stay, all other code points become spaces.
 
-    Each is looked up once: a vocabulary from scratch reads the characters of a million rows.
+    It caches each code point, because building a vocabulary reads the characters of a million rows.
     """
 
     def __missing__(self, code: int) -> str:
@@ -19,12 +19,12 @@ class _Heard(dict[int, str]):
         return found
 
 
-_HEARD = _Heard()
+_AUDIBLE = _AudibleTable()
 
 
 def audible(text: str) -> str:
     """Letters, digits and marks in lower case, words parted by one space, NFC."""
-    return " ".join(unicodedata.normalize("NFC", text).lower().translate(_HEARD).split())
+    return " ".join(unicodedata.normalize("NFC", text).lower().translate(_AUDIBLE).split())
 
 
 def frames_needed(targets: Sequence[int] | str) -> int:

@@ -1,4 +1,4 @@
-"""A door into `training.cli.split`."""
+"""Runs the command of `training.cli.split`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.split import main

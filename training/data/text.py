@@ -1,7 +1,7 @@
-"""Cleaning of transcripts and translations: what annotators add that nobody said is taken out.
+"""Cleaning of transcripts and translations: removes what annotators add to the spoken words.
 
 Cleaned: invisible characters, emphasis marks, tags in square brackets, runs of white space. Kept: every
-letter, digit and punctuation mark that was said, letter case, Vietnamese tones (NFC, never stripped).
+letter, digit and punctuation mark of the spoken words, letter case, Vietnamese tones (NFC, never stripped).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TAGS = re.compile(_TAG)
 
 
 def clean_transcript(text: str) -> str:
-    """The text as it was said. Idempotent; the result is NFC, stripped, with single spaces.
+    """The text of the spoken words. Idempotent; the result is NFC, stripped, with single spaces.
 
     A tag leaves a space, so that the words around it stay apart; punctuation that followed it moves to the
     word before it, and goes where there is none.

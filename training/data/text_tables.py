@@ -89,7 +89,7 @@ def _is_tsv(path: Path) -> bool:
 
 
 def layout_of(path: Path) -> Layout:
-    """What separates the cells, and where the rows begin; a separator that is not the usual one is said on stderr."""
+    """What separates the cells, and where the rows begin; an unusual separator is reported on stderr."""
     with path.open("rb") as handle:
         first = handle.readline()
     stated = _STATED.fullmatch(decoded(path, first, 1).strip("\r\n"))

@@ -25,7 +25,7 @@ NAME = "calibration.json"
 METHODS = ("isotonic", "platt")
 _FORMAT = 1
 _PIECES, _PIECE = 16, 1 << 16
-"""Of weights only so many pieces of so many bytes are hashed: other weights differ everywhere."""
+"""Number and size in bytes of the pieces of the weights that are hashed; a trained model differs in every piece."""
 
 
 @dataclass(frozen=True, kw_only=True)

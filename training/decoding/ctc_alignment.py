@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 BEFORE_SECONDS = 0.04
 AFTER_SECONDS = 0.04
-"""What a word may take of the blanks around its labels. CTC fires a label in a frame or two of its sound, and blanks
-fill the rest of it, above all its end; but they fill pauses too. So a word reaches over blanks towards its
-neighbours, but no further than this."""
+"""Seconds by which a word may extend over the blanks before and after its labels. CTC emits a label in one or two frames
+of its sound and blanks in the others, above all at its end. Pauses consist of blanks too. A word is therefore
+extended over blanks towards its neighbours, at most by these lengths."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,18 @@ class CtcAligner:
 
 
 def align_words(log_probs: np.ndarray, text: str, frames: CtcFrames) -> tuple[SpokenWord, ...]:
-    """The words of ``text`` with times in seconds from the clip's start.
+    """Align the words of a text to the frames of a clip.
 
-    log_probs is float ``[frames, vocabulary]``. Raises ``ValueError`` for a word that the vocabulary cannot write, and
-    where the frames are too few.
+    Args:
+        log_probs: float ``[frames, vocabulary]``.
+        text: the words, separated by white space.
+        frames: of the model that gave ``log_probs``.
+
+    Returns:
+        The words with times in seconds from the start of the clip, and confidence from 0 to 1.
+
+    Raises:
+        ValueError: the vocabulary lacks a character of a word, or there are too few frames.
     """
     vocabulary = CtcVocabulary(tuple(frames.tokens), frames.blank)
     ids = frames.speller.encode(text)
@@ -65,7 +73,7 @@ def align_words(log_probs: np.ndarray, text: str, frames: CtcFrames) -> tuple[Sp
 
 
 def _groups(text: str, spelled: Sequence[Sequence[int]], speller: Any) -> list[list[int]]:
-    """Places of the labels of each word; one such as ``l'eau`` is spelled as two."""
+    """Indices of the labels of each word; a word such as ``l'eau`` is spelled as two."""
     pieces = [len(audible(word).split()) for word in text.split()]
     for word, count in zip(text.split(), pieces, strict=True):
         missing = speller.unknown(word)
@@ -85,7 +93,8 @@ def word_times(
 ) -> list[tuple[float, float]]:
     """Start and end of each word in seconds of the clip, of ``count`` frames; see `AFTER_SECONDS`.
 
-    Two words that reach for the same blanks part them in the proportion of their reaches.
+    Blanks that two words could both take are divided between them in proportion to `AFTER_SECONDS` and
+    `BEFORE_SECONDS`.
     """
     second, edge = frames.seconds_per_frame, frames.edge_seconds
     starts = np.array([labels[0].start for labels in words]) * second

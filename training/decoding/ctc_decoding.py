@@ -1,4 +1,4 @@
-"""From the frames of a CTC model to words with times and confidence: best path, or beam search."""
+"""Decodes the frames of a CTC model into words with times and confidence: best path or beam search."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from training.models.architecture import Architecture, CtcFrames, Decoded, Decod
 class CtcDecoder:
     """``log_probs [frames, vocabulary] -> Decoded``: the best path, or a beam search where ``pruning`` is given.
 
-    ``search`` takes the place of the own beam search: ``log_probs -> beams``, best first.
-    Times and confidence come from the frames alone: from the best alignment of what was decoded, whatever a
-    language model or hot words had to do with it. Times count from the clip's own start, ``edge_seconds`` into the
-    frames.
+    Times and confidence come from the best alignment of the decoded labels to the frames; a language model and hot
+    words change the labels only. Times are seconds from the start of the clip.
+
+    vocabulary: texts of the labels and the blank. seconds_per_frame: audio of one frame, in seconds.
+    pruning: of the beam search; None: best path. scorer: language model and hot words of the beam search.
+    search: another beam search to use instead, ``log_probs -> beams``, best first.
+    edge_seconds: silence before and after the clip that the frames contain.
     """
 
     vocabulary: CtcVocabulary
@@ -44,7 +47,13 @@ class CtcDecoder:
         return self.describe(log_probs, ids, tuple(beams))
 
     def describe(self, log_probs: np.ndarray, ids: tuple[int, ...], beams: tuple[Beam, ...] = ()) -> Decoded:
-        """Text, words and confidence of labels that were found in some way."""
+        """Text, words and confidence of decoded labels.
+
+        Args:
+            log_probs: float32 ``[frames, vocabulary]``.
+            ids: the labels, without blanks and repetitions.
+            beams: the beams of the search, best first, stored as alternatives.
+        """
         places = align(log_probs, ids, self.vocabulary.blank)
         seconds = len(log_probs) * self.seconds_per_frame - 2 * self.edge_seconds
         words = tuple(
@@ -62,17 +71,17 @@ class CtcDecoder:
 
 
 def greedy(log_probs: np.ndarray, blank: int) -> list[int]:
-    """The labels of the single best path."""
+    """Labels of the best path of log_probs float32 ``[frames, vocabulary]``, without blanks and repetitions."""
     return collapse(log_probs.argmax(axis=-1).tolist(), blank)
 
 
 def feasible(beams: Sequence[Beam], frames: int) -> tuple[int, ...]:
-    """The best beam's labels; none where there is no sound at all."""
+    """Labels of the best beam; none where there are no frames."""
     return beams[0].ids if beams and frames else ()
 
 
 def with_frame_decoder(architecture: Architecture, options: DecodeOptions) -> DecodeOptions:
-    """The options with what reads the frames of a model with a CTC output, where they name nothing."""
+    """The options, with a frame decoder where a model with a CTC output has none yet."""
     frames = architecture.frames
     if frames is None or options.frames is not None:
         return options
@@ -80,7 +89,7 @@ def with_frame_decoder(architecture: Architecture, options: DecodeOptions) -> De
 
 
 def frame_decoder(frames: CtcFrames, width: int) -> CtcDecoder:
-    """The decoder that follows the likeliest label of each frame; with a ``width`` above 1, a beam search."""
+    """A decoder that takes the most probable label of each frame; with a ``width`` above 1, a beam search."""
     vocabulary = CtcVocabulary(tuple(frames.tokens), frames.blank)
     pruning = Pruning(width) if width > 1 else None
     return CtcDecoder(vocabulary, frames.seconds_per_frame, pruning, edge_seconds=frames.edge_seconds)

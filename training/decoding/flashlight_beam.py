@@ -1,6 +1,6 @@
 """Beam search over a lexicon with a KenLM model, in compiled code: flashlight-text (the extra ``beam``).
 
-Its vocabulary is closed: only words of the language model can be said. Scores are weighted as `Fusion` weights
+Its vocabulary is closed: only words of the language model can be recognised. Scores are weighted as `Fusion` weights
 them. The own search (`training.decoding.prefix_beam`) spells any word and takes hot words, and is slower.
 """
 

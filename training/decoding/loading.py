@@ -1,4 +1,4 @@
-"""A finished model and everything that using it needs, from its folder alone."""
+"""Loads a finished model, and everything that its use needs, from its folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Trained:
 
     @property
     def longest_seconds(self) -> float | None:
-        """The longest utterance that it was trained on, where the run's results say so."""
+        """Seconds of the longest utterance of its training; None where the run's results do not state them."""
         for place in (self.folder, self.folder.resolve().parent):
             path = place / "train_results.json"
             if path.is_file():
@@ -49,7 +49,7 @@ class Trained:
 
 
 def load_model(folder: os.PathLike[str] | str) -> Trained:
-    """Load a model that was trained before: for `training.evaluate`, `training.Transcriber`, or to look at.
+    """Load a trained model for `training.evaluate` or `training.Transcriber`, or to inspect it.
 
     Args:
         folder: a finished run, its folder, one of its checkpoints, or any folder that stock transformers wrote.
@@ -102,7 +102,7 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
 
 
 def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
-    """The same model, asked for some of its tasks only."""
+    """The same model for some of its tasks. Raises `UserError` for a task that it was not trained for."""
     unknown = [task for task in tasks if task not in trained.architecture.tasks]
     if unknown:
         raise UserError(
@@ -112,9 +112,15 @@ def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
 
 
 def with_domain(trained: Trained, asked: str | None, option: str | None = None) -> Trained:
-    """The same model, its prompts with another domain than the utterances' own (see `ASKED`); None: as they are.
+    """The same model with another domain in its prompts.
 
-    ``option``: what the user gave, default ``--domain``. Raises `UserError` for what the model cannot be asked.
+    Args:
+        trained: the model.
+        asked: one of `ASKED` or a domain; None: the model is returned unchanged.
+        option: name of the option in messages; default: ``--domain``.
+
+    Raises:
+        UserError: the model has no domains, does not know this one, or cannot predict it.
     """
     if asked is None:
         return trained
@@ -129,7 +135,7 @@ def with_domain(trained: Trained, asked: str | None, option: str | None = None) 
         raise UserError(f"{given}: this model knows {there[0]} alone; there is no other domain")
     if asked == AUTO and not domains.predictable:
         raise UserError(
-            f"{given}: this model was not taught to say which domain it hears (model.domain_supervised: false); "
+            f"{given}: this model was not trained to predict the domain (model.domain_supervised: false); "
             f"name one: {', '.join(there)}"
         )
     return replace(trained, architecture=trained.architecture.with_domain(asked))
@@ -161,7 +167,7 @@ def _run_config(folder: Path) -> Config | None:
 
 
 def default_device() -> str:
-    """The GPU where there is one."""
+    """``cuda`` where there is a GPU, else ``cpu``."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""From a dataset of encoded utterances to hypotheses keyed by utterance id: in training, evaluation and use."""
+"""Decodes a dataset of encoded utterances into hypotheses: in training, evaluation and transcription."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from training.models.architecture import (
 
 TOKENS_PER_SECOND = 25
 EXTRA_TOKENS = 16
-"""Bound on the length of a hypothesis where the configuration sets none: far above any speech (byte-level
-tokens of Vietnamese included), and low enough that a model which has not learnt to stop ends in time."""
+"""Tokens per second, and tokens beside them, that bound a hypothesis where the configuration sets no bound: far more than
+speech needs (byte-level tokens of Vietnamese included), and few enough to end a model that has not learnt to stop."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One utterance and what the model said of it, by task. ``row`` is its place in the dataset."""
+    """One utterance and its hypotheses by task. ``row`` is its index in the dataset."""
 
     row: int
     example: Example
@@ -63,7 +63,7 @@ class Predictions:
         return [hypothesis for row in self.predictions for hypothesis in row.hypotheses.values()]
 
     def add(self, other: Predictions) -> None:
-        """Take over what another call found."""
+        """Add the predictions and the loss of another call."""
         self.predictions += other.predictions
         self.loss_sum += other.loss_sum
         self.items += other.items
@@ -84,7 +84,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class PromptsOnly(UtteranceEncoder):
-    """An encoder that leaves the references out: no label of a test set is too long to be decoded."""
+    """An encoder without the references, so that an utterance with too many labels can still be decoded."""
 
     encode: UtteranceEncoder
     tasks: tuple[str, ...] = TASKS
@@ -93,7 +93,7 @@ class PromptsOnly(UtteranceEncoder):
         return self.encode(replace(example, texts={}), waveform)
 
     def check(self, example: Example, seconds: float) -> None:
-        """The encoder's own check of what is left (see `training.data.dataset.validate`)."""
+        """The check of the wrapped encoder, without texts (see `training.data.dataset.validate`)."""
         self.encode.check(replace(example, texts={}), seconds)
 
 
@@ -115,14 +115,29 @@ def predict(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> Predictions:
-    """Hypotheses of every utterance of ``dataset`` for every task of the architecture, and the loss beside them.
+    """Decode every utterance of a dataset for every task of the architecture, and compute the loss.
 
-    Utterances are batched by length, longest first; the encoder runs once for the loss and all tasks.
-    ``dataset[i]`` gives features, ``dataset.manifest[i]`` the example, ``dataset.durations`` seconds.
-    ``options``: how the model is asked (None: greedy). A model that can place words does so for its own transcripts.
-    ``given_text`` asks for no text at all: the hypotheses are the reference transcripts, with the times and confidence
-    of their words.
-    ``progress`` is told the audio seconds of each finished batch.
+    Utterances are batched by length, longest first. The encoder runs once for the loss and all tasks.
+
+    Args:
+        architecture: the model and its encoding, collation and decoding.
+        dataset: ``dataset[i]`` gives features, ``dataset.manifest[i]`` the example, ``dataset.durations`` the seconds
+            of all utterances, float ``[rows]``.
+        model: a module to use instead of ``architecture.model`` (the trainer's).
+        batch_seconds: seconds of audio in a batch, padding included.
+        batch_size: the most utterances in a batch; None: no bound.
+        options: of decoding; None: greedy. A model with an aligner also gives the times of the words.
+        given_text: generate no text; the hypotheses are the reference transcripts with times and confidence of words.
+        with_loss: also compute the loss on the references.
+        rank: of this process; it decodes every ``world``-th batch.
+        world: number of processes.
+        workers: processes that load the data; 0: this process.
+        context: of multiprocessing, for the workers.
+        autocast: gives the context manager of each forward pass.
+        progress: gets the audio seconds of each finished batch.
+
+    Returns:
+        Predictions in the order of the dataset, and the loss, of this rank's share.
     """
     assert architecture.aligner is not None or not given_text
     options = with_frame_decoder(architecture, options or DecodeOptions())
@@ -175,14 +190,14 @@ def _predict_batch(
     domains: list[str | None] = [None] * len(rows)
     if architecture.domains is not None:
         batch, states, domains = architecture.domains.predict(model, batch, states)
-    said: Mapping[str, Sequence[Decoded | None]]
+    decoded: Mapping[str, Sequence[Decoded | None]]
     if given_text:
-        said = {TRANSCRIBE: _given(architecture, model, batch, examples, states)}
+        decoded = {TRANSCRIBE: _given(architecture, model, batch, examples, states)}
     else:
         longest = max(float(dataset.durations[row]) for row in rows)
         bounded = replace(options, max_new_tokens=options.max_new_tokens or longest_hypothesis(longest))
-        said = architecture.decode(batch, bounded, model=model, states=states)
-    seconds = (time.perf_counter() - started) / max(1, len(rows) * len(said))
+        decoded = architecture.decode(batch, bounded, model=model, states=states)
+    seconds = (time.perf_counter() - started) / max(1, len(rows) * len(decoded))
     for i, row in enumerate(rows):
         example = in_languages(examples[i], architecture.languages)
         hypotheses = {
@@ -195,8 +210,8 @@ def _predict_batch(
                 words=one.words,
                 domain=domains[i],
             )
-            for task, decoded in said.items()
-            if (one := decoded[i]) is not None
+            for task, rows_of_task in decoded.items()
+            if (one := rows_of_task[i]) is not None
         }
         found.predictions.append(Prediction(row, example, hypotheses))
     return found
@@ -209,9 +224,10 @@ def on_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
 
 
 def in_languages(example: Example, languages: tuple[str, str]) -> Example:
-    """The example with the model's languages where it names none: texts are normalised and tagged by them.
+    """The example with the model's languages where it names none; normalisation and tagging depend on them.
 
-    What is spoken says nothing of the translation: that of an English utterance is in the model's target language.
+    The language of the speech does not determine that of the translation: the translation of an English utterance is
+    in the model's target language.
     """
     spoken, written = example.language or languages[0], example.target_language or languages[1]
     return replace(example, language=spoken, target_language=written)

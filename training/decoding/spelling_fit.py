@@ -17,7 +17,7 @@ from training.decoding.ngram.arpa import NgramModel
 from training.decoding.ngram.counts import SPECIAL, Ngram
 
 LEAST_SHARE = 0.9
-"""Of a language model's unigram probability that the model must be able to spell."""
+"""Smallest share of a language model's unigram probability that the model must be able to spell."""
 EXAMPLES = 8
 LETTERS_SHOWN = 60
 Fold = Callable[[str], str]

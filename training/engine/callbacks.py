@@ -1,4 +1,4 @@
-"""What happens beside the training steps: logging, unfreezing, history, warnings, signals."""
+"""Callbacks of the trainer: logging, unfreezing, history, warnings, signals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class LoggingCallback(TrainerCallback):
-    """A line per logged step and evaluation, and where somebody looks a progress bar: loss, audio per second, time left."""
+    """A line per logged step and evaluation, and a progress bar in a terminal: loss, audio per second, time left."""
 
     def __init__(self) -> None:
         self.started = 0.0
@@ -97,7 +97,7 @@ class EncoderUnfreezeCallback(TrainerCallback):
     """Gives frozen parameters their gradient back when ``epochs`` have passed.
 
     ``freeze`` and ``unfreeze`` are called once each. The parameters are in the optimiser from the start, so that
-    their states begin when their gradients do.
+    their optimiser states begin with their first gradients.
     """
 
     def __init__(self, epochs: float, freeze: Callable[[], int], unfreeze: Callable[[], int]) -> None:
@@ -123,7 +123,7 @@ class EncoderUnfreezeCallback(TrainerCallback):
 class MetricsSaveCallback(TrainerCallback):
     """Keeps ``metrics/<experiment>_metrics.json`` up to date: every logged record, in order.
 
-    After a resume the records from before the checkpoint stay, later ones are dropped: they are logged anew.
+    After a resume the records from before the checkpoint stay, later ones are dropped, because they are logged again.
     """
 
     def __init__(self, path: Path, experiment: str) -> None:
@@ -138,8 +138,7 @@ class MetricsSaveCallback(TrainerCallback):
 
 
 class AugmentationStartCallback(TrainerCallback):
-    """Says when the training clips become harder, ``after`` so many epochs as ``augmentation.<key>`` has it, and where a run
-    ends before that."""
+    """Logs when augmentation starts, after the number of epochs in ``augmentation.<key>``; warns where the run ends before."""
 
     def __init__(self, key: str, after: int) -> None:
         self.key, self.after = key, after
@@ -150,7 +149,7 @@ class AugmentationStartCallback(TrainerCallback):
         if state.num_train_epochs <= self.after:
             logger.warning(
                 f"warning: augmentation.{self.key} is {self.after}, and the run ends in epoch {state.num_train_epochs:g}: it "
-                "comes to nothing; lower it or train longer"
+                "has no effect; lower it or train longer"
             )
 
     def on_epoch_begin(
@@ -165,7 +164,7 @@ class AugmentationStartCallback(TrainerCallback):
 class ConvergenceMonitorCallback(TrainerCallback):
     """Warns, once per stretch, when the smoothed loss has not improved for ``patience`` steps.
 
-    ``anew``: epochs at which the clips become harder, so that no loss before is one to improve on.
+    ``anew``: epochs at which augmentation starts; losses before them are not compared with later ones.
     """
 
     def __init__(self, patience: int = 500, minimum: float = 1e-3, anew: Sequence[float] = ()) -> None:
@@ -179,7 +178,7 @@ class ConvergenceMonitorCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A resumed run goes on counting: what it logged before is looked at again, without a word."""
+        """Restore the state of a resumed run from its earlier records, without warnings."""
         for record in state.log_history:
             if "loss" in record:
                 self._look(record["loss"], int(record["step"]), record.get("epoch"))

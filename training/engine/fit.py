@@ -86,7 +86,7 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
 
 
 def joining(config: Config) -> Joining | None:
-    """Which clips are heard together; None where ``augmentation.join`` is off."""
+    """Which clips become one utterance; None where ``augmentation.join`` is off."""
     settings = config.augmentation.join
     if not (config.augmentation.enabled and settings.prob):
         return None

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class RegistryCallback(TrainerCallback):
-    """The run, and after every evaluation and epoch all its figures. What cannot be written is said once.
+    """The run, and after every evaluation and epoch all its figures. A failure to write is reported once.
 
     Nothing is lost then: the figures are in the run's folder too, and ``polyvox data record`` stores them later.
     """

@@ -181,10 +181,10 @@ def build(config: Config, *, source: Path | None = None) -> Run:
 
 
 def check_sample_rate(config: Config, architecture: Architecture) -> None:
-    """`UserError` where the sound would not be what the model hears."""
+    """`UserError` where the sample rate of the audio is not that of the model."""
     if config.audio.sample_rate != architecture.sample_rate:
         raise UserError(
-            f"audio.sample_rate: {config.audio.sample_rate}, but this model hears {architecture.sample_rate} samples a second"
+            f"audio.sample_rate: {config.audio.sample_rate}, but this model takes {architecture.sample_rate} samples a second"
         )
 
 

@@ -1,4 +1,4 @@
-"""Batches, optimiser and learning-rate schedule, made once for a look: what cannot be made is said before a run begins."""
+"""Builds batches, optimiser and learning-rate schedule once before a run begins, so that errors show early."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _named(value: object) -> str:
 
 @contextmanager
 def _refused(what: str, hint: str) -> Iterator[None]:
-    """What a library refuses as a `UserError` that says what it was about."""
+    """Turn the errors of a library into a `UserError` that names the setting."""
     try:
         yield
     except UserError:

@@ -1,4 +1,4 @@
-"""The one trainer of all architectures: Hugging Face's, with honest batches, losses, checkpoints and scores."""
+"""The trainer of all architectures: Hugging Face's, with its own batches, loss normalisation, checkpoints and scores."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from training.models.architecture import Architecture, DecodeOptions, supervised
 
 
 class NotFiniteError(UserError):
-    """The loss of a batch is NaN or infinite; says which utterances were in it."""
+    """The loss of a batch is NaN or infinite; the message names its utterances."""
 
 
 NO_EPOCH = sys.maxsize
-"""An epoch that no run reaches: training begins behind it, and so not at all."""
+"""An epoch that no run reaches: a run that starts after it takes no step."""
 
 
 class OneCycle(torch.optim.lr_scheduler.OneCycleLR):
-    """One that goes on along the cycle of *this* run's steps where a checkpoint's run was to have more or fewer."""
+    """A schedule that keeps the number of steps of *this* run when it is restored from a run with another number."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """All but the shape of the cycle."""
+        """Restore all values except the shape of the cycle."""
         ours = ("total_steps", "_schedule_phases")
         super().load_state_dict({name: value for name, value in state_dict.items() if name not in ours})
 
@@ -51,8 +51,25 @@ class SpeechTrainer(Seq2SeqTrainer):
     - batches come from `DurationBatchSampler` or what ``make_batches`` makes, the same list on every rank;
     - the loss is normalised by the supervised tokens of the whole accumulated batch over all ranks;
     - ``evaluate`` gives the loss and the scores of hypotheses keyed by utterance id, from one encoding;
-    - checkpoints hold safetensors and JSON only and end with a marker that they are whole;
+    - checkpoints hold safetensors and JSON only, and a marker when they are complete;
     - a loss that is not finite stops the run and names the utterances.
+
+    Args:
+        architecture: the model and its encoding, collation, loss and decoding.
+        args: Hugging Face's arguments.
+        train_dataset: encoded utterances, with ``durations`` in seconds.
+        eval_dataset: the same of the dev split.
+        policy: limits of the batches, in seconds of audio and in utterances.
+        score: ``(examples, hypotheses) -> {name: value}``, called by `evaluate`.
+        options: of decoding in `evaluate`; default: greedy.
+        label_smoothing: share of the loss that label smoothing has.
+        one_cycle: use the one-cycle schedule of the learning rate.
+        joining: which clips become one utterance (augmentation); None: none.
+        no_decay: names of parameters without weight decay.
+        ema_decay: decay of the moving average of the weights; None: no average.
+        make_batches: makes the sampler of batches; default: `DurationBatchSampler`.
+        callbacks: added to Hugging Face's.
+        model: the module to train where it is not ``architecture.model`` (adapters).
     """
 
     def __init__(
@@ -113,16 +130,16 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     @property
     def bare_model(self) -> torch.nn.Module:
-        """The model without what spreads it over processes."""
+        """The model without the wrapper of distributed training."""
         return self.accelerator.unwrap_model(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the base class; ends its workers whatever happens, and ends with the averaged weights where asked for."""
+        """As the base class. It always stops the data workers, and loads the averaged weights at the end where there are any."""
         try:
             output = super().train(*args, **kwargs)
             if self.average is not None and not self._best_is_loaded():
                 self.average.copy_to(self.bare_model)
-            self.average = None  # checkpoints hold averaged weights: the best one is one already
+            self.average = None  # checkpoints hold averaged weights already
             return output
         finally:
             iterator = getattr(self._loader, "_iterator", None)
@@ -154,12 +171,12 @@ class SpeechTrainer(Seq2SeqTrainer):
         return schedule
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """As the base class, which would train a run that has had all its steps for one more."""
+        """As the base class, but a run that has taken all its steps takes no further one."""
         epochs, batches = super()._init_training_state(*args, **kwargs)
         return (NO_EPOCH, 0) if self.state.global_step >= self.state.max_steps else (epochs, batches)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """As the base class, less those of which only some rows learn: decay would move all of them."""
+        """As the base class, without parameters of which only some rows are trained: decay would change all rows."""
         return [
             name for name in super().get_decay_parameter_names(model) if short_name(name) not in self.no_decay
         ]
@@ -167,7 +184,7 @@ class SpeechTrainer(Seq2SeqTrainer):
     # Batches
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """One loader over this rank's share; accelerate would shard it again, so it never sees it."""
+        """The loader of this rank's batches. It is not given to accelerate, which would shard it again."""
         make = self.make_batches or partial(DurationBatchSampler, self.train_dataset.durations)  # type: ignore[union-attr]
         sampler = make(
             max_seconds=self.policy.max_seconds,
@@ -189,13 +206,13 @@ class SpeechTrainer(Seq2SeqTrainer):
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
             worker_init_fn=leave_signals_to_the_run,
-            # Its own, so that starting an iteration takes nothing from the draws that dropout depends on.
+            # Its own generator, so that starting an iteration does not change the random numbers of dropout.
             generator=torch.Generator().manual_seed(self.args.seed),
         )
         return self._loader
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """Count the audio of the accumulated batch on the way (for hours per second)."""
+        """As the base class; also counts the seconds of audio (for hours per second)."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.audio_seconds += sum(batch["seconds"] for batch in batches)
         return batches, items
@@ -214,11 +231,13 @@ class SpeechTrainer(Seq2SeqTrainer):
         return items.to(device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the machine does, before the reporters see it: the speed since the last log, in hours of this rank's
-        audio per second, and the use of the GPU."""
+        """Add the speed and the use of the GPU to the logs, before they are reported.
+
+        ``audio_hours_per_second`` is the audio of this rank since the last log, in hours per second.
+        """
         if "loss" in logs:
-            now, (then, heard) = time.perf_counter(), self._last_log
-            logs["audio_hours_per_second"] = (self.audio_seconds - heard) / 3600 / max(now - then, 1e-9)
+            now, (then, before) = time.perf_counter(), self._last_log
+            logs["audio_hours_per_second"] = (self.audio_seconds - before) / 3600 / max(now - then, 1e-9)
             self._last_log = (now, self.audio_seconds)
             logs.update(tracking.gpu_use())
         super().log(logs, start_time)
@@ -232,7 +251,17 @@ class SpeechTrainer(Seq2SeqTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The model's own loss, already divided by the tokens of the accumulated batch over all ranks."""
+        """The loss of the model, divided by the supervised tokens of the accumulated batch over all ranks.
+
+        Args:
+            model: the module, perhaps wrapped for distributed training.
+            inputs: a batch (see `training.models.architecture.Batch`).
+            return_outputs: also return the model's output.
+            num_items_in_batch: supervised tokens of the accumulated batch over all ranks; None: those of ``inputs``.
+
+        Returns:
+            A scalar, or the scalar and the output.
+        """
         outputs = self.architecture.loss(inputs, items=num_items_in_batch, model=model)
         loss = outputs.loss
         if num_items_in_batch is not None and self.args.world_size > 1:
@@ -246,7 +275,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """One forward and backward pass; stops at a loss that is not finite."""
+        """One forward and backward pass. Raises `NotFiniteError` for a loss that is NaN or infinite."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise NotFiniteError(
@@ -262,7 +291,16 @@ class SpeechTrainer(Seq2SeqTrainer):
     def evaluate(  # type: ignore[override]
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Loss and scores over the whole set, each utterance once, whatever the number of ranks."""
+        """Loss and scores of a dataset; each utterance counts once for any number of ranks.
+
+        Args:
+            eval_dataset: encoded utterances; default: the dev split.
+            ignore_keys: not used.
+            metric_key_prefix: begins the names of the results.
+
+        Returns:
+            ``{prefix}_loss``, ``{prefix}_runtime`` (seconds) and the scores.
+        """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         started = time.perf_counter()
         with self._averaged():
@@ -293,7 +331,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         return metrics
 
     def _averaged(self) -> AbstractContextManager[dict[str, torch.Tensor]]:
-        """The model as it is judged and kept: with averaged weights, where there is an average."""
+        """A context in which the model has the averaged weights, where there is an average; gives the raw weights."""
         return nullcontext({}) if self.average is None else self.average.applied(self.bare_model)
 
     # Checkpoints
@@ -311,13 +349,13 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.architecture.save_processor(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """As the base class; the moving average and the weights that it averages go each to its place."""
+        """As the base class; also restores the moving average and the raw weights."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.average is not None:
             self.average.restore(self.bare_model, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Mark the new checkpoint as whole before an older one is deleted."""
+        """As the base class; marks the new checkpoint as complete before it deletes an older one."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         (folder / checkpoint.MARKER).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a system without ears would score: the nearest training sentence, and the copy of the transcript."""
+"""Scores of baselines that use no audio: the nearest training sentence, and a copy of the transcript."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ def judge_words(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -
     judged = [
         (words[example.id][place].confidence, place in right, row)
         for row, (example, found) in enumerate(zip(chosen, matches, strict=True))
-        for right in [{said for _, said in found.pairs}]
-        for place in found.said
+        for right in [{place for _, place in found.pairs}]
+        for place in found.hypotheses
     ]
     confidence, right, row = zip(*judged, strict=True) if judged else ((), (), ())
     return Judged(
@@ -127,7 +127,7 @@ def score_confidence(judged: Judged, *, resamples: int, seed: int) -> dict[str, 
 
 
 def reliability(judged: Judged, edges: np.ndarray) -> list[dict[str, Any]]:
-    """Of each bin that has words: its borders, their number, mean confidence and the share that is right."""
+    """For each bin with words: its borders, the number of words, their mean confidence and the share of right words."""
     places = _bins(judged.confidence, edges)
     found = []
     for number, (low, high) in enumerate(pairwise(edges.tolist())):
@@ -148,7 +148,7 @@ def confidence_section(
     resamples: int,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Of confidences as they leave, and of the model's own (``raw``) where those are others; None where there are none.
+    """Scores of the given confidences, and of the model's own (``raw``) where they differ; None where there are none.
 
     note: whether they are calibrated, and why not.
     """

@@ -80,7 +80,7 @@ def tag_source(examples: Sequence[Example]) -> str:
 
 
 def matrix_language(rows: Sequence[Tagged]) -> str:
-    """The language the speech is said to be in, where words of it occur, else that of most words."""
+    """The stated language of the speech where words of it occur, else the language of most words."""
     words = Counter(tag for row in rows for tag in row.tags)
     stated = Counter(primary_language(row.example.language) for row in rows)
     known = {tag: count for tag, count in stated.items() if tag in words}
@@ -133,7 +133,7 @@ def by_word_language(
 @dataclass(frozen=True)
 class Tagged:
     """One aligned transcription row: per reference word its language and whether it was hit; ``inserted``
-    counts the words said before each reference word (the last place: after all)."""
+    counts the inserted words before each reference word (the last place: after all of them)."""
 
     example: Example
     tags: tuple[str, ...]
@@ -235,11 +235,14 @@ def words_replaced(pairs: Sequence[tuple[Row, Row]], *, resamples: int, seed: in
 
 def _replaced(translation: Row, found: Sequence[Span]) -> Counter[str]:
     hit = _marks(align_words([translation.reference], [translation.hypothesis]), 0)[0]
-    written, said = Counter(translation.reference_words), Counter(translation.hypothesis_words)
+    reference_words, hypothesis_words = (
+        Counter(translation.reference_words),
+        Counter(translation.hypothesis_words),
+    )
     counts: Counter[str] = Counter()
     for span in found:
         inside = hit[span.start : span.end]
-        gone = sum(said[word] <= written[word] for word in span.foreign)
+        gone = sum(hypothesis_words[word] <= reference_words[word] for word in span.foreign)
         counts["words"] += len(span.foreign)
         counts["gone"] += gone
         counts["replaced"] += gone if all(inside) else 0

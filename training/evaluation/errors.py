@@ -60,10 +60,10 @@ def word_pairs(alignments: Alignments) -> Iterator[tuple[str, str, str]]:
     rows = zip(alignments.references, alignments.hypotheses, alignments.chunks, strict=True)
     for reference, hypothesis, chunks in rows:
         for chunk in chunks:
-            said = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            recognised = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
             written = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-            width = max(len(said), len(written))
-            for left, right in zip(_fill(written, width), _fill(said, width), strict=True):
+            width = max(len(recognised), len(written))
+            for left, right in zip(_fill(written, width), _fill(recognised, width), strict=True):
                 yield chunk.type, left, right
 
 
@@ -115,10 +115,18 @@ def _listed(ids: Sequence[str], total: int) -> dict[str, Any]:
 
 
 def inserted_without_speech(
-    heard: Mapping[str, Sequence[str]], language: str | None = None
+    hypotheses: Mapping[str, Sequence[str]], language: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """What was "heard" in clips without speech: per kind (silence, noise, music) the words that were made up."""
-    return {kind: _invented(texts, language) for kind, texts in sorted(heard.items())}
+    """Words that a model wrote for clips without speech.
+
+    Args:
+        hypotheses: texts of the clips by kind (silence, noise, music).
+        language: of the normalisation.
+
+    Returns:
+        Counts and the most frequent texts, by kind.
+    """
+    return {kind: _invented(texts, language) for kind, texts in sorted(hypotheses.items())}
 
 
 def _invented(texts: Sequence[str], language: str | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from training.evaluation.baselines import NEAREST_RULE, nearest_training_sentenc
 from training.evaluation.breakdown import accuracy as word_accuracy
 from training.evaluation.breakdown import by_domain, by_duration, by_vocabulary, domain_gap, drawing, worst
 from training.evaluation.codeswitch import by_word_language
-from training.evaluation.domains import heard
+from training.evaluation.domains import predicted_domains
 from training.evaluation.errors import confusions, degenerate, error_shares, inserted_without_speech, loops
 from training.evaluation.intervals import interval, units_of
 from training.evaluation.language import DESCRIPTION, accuracy
@@ -105,7 +105,7 @@ def evaluate(
     meta: what the scores belong to (versions, commit, hashes), copied into the result as it is.
     train_texts: the training split's texts by task (``{"transcribe": …, "translate": …}``; a plain iterable
         counts as transcripts), for the nearest-training-sentence baseline.
-    train_speakers: whom training heard; the others are scored apart.
+    train_speakers: speakers of the training split; the other speakers are scored separately.
     silence: hypotheses for clips without speech, by kind (silence, noise, music).
     words: what is known of single words beside the hypotheses.
     dropped: what `left_out` gives; None: nobody says whether utterances were left out.
@@ -132,7 +132,7 @@ def evaluate(
         "speed": _speed(examples, hypotheses),
         **_transcription(rows.get(TRANSCRIBE, []), _texts_of(train_texts, TRANSCRIBE), draws),
         "degenerate": {task: degenerate(found) for task, found in rows.items()},
-        "heard_domains": heard(examples, hypotheses, resamples=resamples, seed=seed),
+        "heard_domains": predicted_domains(examples, hypotheses, resamples=resamples, seed=seed),
         "no_speech": inserted_without_speech(silence or {}, language),
         "translation": _translation(rows, draws),
         "nearest_training_sentence": _nearest(rows, train_texts, draws),
@@ -201,7 +201,7 @@ def _targets(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _speed(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:
-    """Of all that was generated: a hypothesis without a reference took its time too."""
+    """Speed over all hypotheses, also those without a reference."""
     spoken = {hypothesis.id for hypothesis in hypotheses}
     durations = {example.id: example.duration for example in examples if example.id in spoken}
     seconds = sum(hypothesis.seconds for hypothesis in hypotheses)
@@ -277,7 +277,7 @@ def _speakers(
     known: set[str] | None,
     draws: _Draws,
 ) -> dict[str, Any]:
-    """Scores per speaker, and of all whom training heard or did not hear (``known``: the former)."""
+    """Scores per speaker, and of the speakers of the training split (``known``) and of all others."""
     speakers: dict[str, dict[str, Any]] = {}
     groups: dict[str, dict[str, Any]] = {"heard": {}, "unheard": {}}
     for task, found in rows.items():

@@ -2,7 +2,7 @@
 
 All four are corpus-level: counts are summed over the utterances first and the score is taken of the sums
 (the mean of utterance scores is something else). An empty reference adds nothing to the number of reference
-words; words said where it is empty are insertions and count as errors.
+words; words of a hypothesis where it is empty are insertions and count as errors.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def bleu_tokenizer(languages: Sequence[str]) -> str:
 
 
 def bleu_statistic(references: Sequence[str], hypotheses: Sequence[str], tokenizer: str = "13a") -> Statistic:
-    """sacrebleu's sentence counts (lengths, matched and said n-grams); the score of a sum is sacrebleu's own."""
+    """sacrebleu's sentence counts (lengths, n-grams matched and n-grams of the hypothesis); the score of a sum is sacrebleu's own."""
     metric = bleu_metric(tokenizer)
     return _sacrebleu(
         metric, references, hypotheses, lengths=2 + 2 * metric.max_ngram_order, reference_length=1
@@ -93,10 +93,10 @@ def transcript_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, S
     """
     references, hypotheses = _texts(rows, raw)
     characters = [_spaced(row, text, raw) for row, text in zip(rows, references, strict=True)]
-    said = [_spaced(row, text, raw) for row, text in zip(rows, hypotheses, strict=True)]
+    recognised = [_spaced(row, text, raw) for row, text in zip(rows, hypotheses, strict=True)]
     found = {
         "wer": align_words(references, hypotheses).error_rate(),
-        "cer": align_characters(characters, said).error_rate(),
+        "cer": align_characters(characters, recognised).error_rate(),
     }
     if not raw and not all(row.normalizer.spaces_in_cer for row in rows):
         found["cer_spaces"] = align_characters(references, hypotheses).error_rate()

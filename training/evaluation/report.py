@@ -1,4 +1,4 @@
-"""One self-contained ``report.html``: scores with intervals, curves, errors, examples one can hear, settings.
+"""One self-contained ``report.html``: scores with intervals, curves, errors, examples with audio, settings.
 
 Everything is in the file: figures as inline SVG, sound as data URIs, no scripts. All text is escaped.
 """
@@ -17,8 +17,8 @@ from training.evaluation.charts import smooth
 from training.evaluation.compare import compare
 from training.evaluation.figures import Bar, bars, curves, reliability
 from training.evaluation.metrics import NAMES
-from training.evaluation.picks import Pick, choose
 from training.evaluation.run_labels import colour, labels
+from training.evaluation.selected_rows import SelectedRow, select_rows
 from training.evaluation.stored import History, Result
 from training.evaluation.summary import SYSTEMS as TIMED
 from training.evaluation.summary import TEXTS, score_text
@@ -57,7 +57,7 @@ def build_report(
         lstrip_blocks=True,
     )
     environment.filters.update(score=score_text, number=_number, pretty=_pretty)
-    picks = choose(results)
+    selected = select_rows(results)
     return environment.get_template(TEMPLATE).render(
         title=title,
         results=results,
@@ -69,7 +69,7 @@ def build_report(
         texts=TEXTS,
         figures=[(name, legend, Markup(svg)) for name, legend, svg in _figures(results, histories)],
         comparisons=comparisons(results),
-        picks=[(pick, _audio(pick, load)) for pick in picks],
+        selected=[(row, _audio(row, load)) for row in selected],
     )
 
 
@@ -150,8 +150,8 @@ def _bar(score: dict[str, Any] | None) -> Bar | None:
     return Bar(score["value"], score.get("low"), score.get("high"))
 
 
-def _audio(pick: Pick, load: LoadAudio | None) -> str | None:
-    found = load(pick.id) if load else None
+def _audio(row: SelectedRow, load: LoadAudio | None) -> str | None:
+    found = load(row.id) if load else None
     if found is None:
         return None
     data, mime = found

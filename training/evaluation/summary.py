@@ -8,9 +8,9 @@ from typing import Any
 from training.evaluation.metrics import NAMES
 
 SYSTEMS = {"model": "model", "teacher": "teacher's labels", "even": "evenly spread"}
-"""What is scored by its word times → what it is called."""
+"""System whose word times are scored → its printed name."""
 TEXTS = {"given": "reference text given", "own": "own text"}
-"""Whose words are timed."""
+"""Mode of the word times → its printed name."""
 _COPIES = {
     "copy_of_own_transcript": "copy of its own transcript",
     "copy_of_reference_transcript": "copy of the reference transcript",
@@ -35,7 +35,7 @@ def signed_text(found: Mapping[str, Any], key: str = "value") -> str:
 
 
 def summarize(report: Mapping[str, Any]) -> str:
-    """What a reader wants first: scores and targets, baselines, changed rows, the unheard voice."""
+    """The main figures as lines: scores and targets, baselines, changed rows, speakers that are not in training."""
     sections = (
         *(_scores, _accuracy, _domains, _languages, _translation, _nearest, _voices),
         *(_word_times, _confidence, _oddities, _speed),
@@ -75,9 +75,9 @@ def _domains(report: Mapping[str, Any]) -> Iterator[str]:
     for name, found in report.get("by_domain", {}).items():
         scores = ", ".join(f"{NAMES[key]} {score_text(found[key])}" for key in NAMES if key in found)
         yield f"domain {name}: {scores}, {found['rows']} rows"
-    if told := report.get("heard_domains"):
-        parts = [f"{name} {score_text(score)}" for name, score in told["by_domain"].items()]
-        yield f"domain heard rightly: {score_text(told['accuracy'], unit=' %')}: {', '.join(parts)}"
+    if predicted := report.get("heard_domains"):
+        parts = [f"{name} {score_text(score)}" for name, score in predicted["by_domain"].items()]
+        yield f"domain predicted correctly: {score_text(predicted['accuracy'], unit=' %')}: {', '.join(parts)}"
     gap = report.get("domain_gap")
     if not gap:
         return
@@ -183,13 +183,13 @@ def _confidence(report: Mapping[str, Any]) -> Iterator[str]:
 def _oddities(report: Mapping[str, Any]) -> Iterator[str]:
     for task, found in report["degenerate"].items():
         yield f"{task}: {found['looping']['count']} hypotheses loop, {found['empty']['count']} are empty, of {found['rows']}"
-    heard = [
+    invented = [
         f"{kind} {found['words_per_clip']:.1f}"
         for kind, found in report["no_speech"].items()
         if found["clips"]
     ]
-    if heard:
-        yield f"words made up per clip without speech: {', '.join(heard)}"
+    if invented:
+        yield f"words made up per clip without speech: {', '.join(invented)}"
 
 
 def _speed(report: Mapping[str, Any]) -> Iterator[str]:

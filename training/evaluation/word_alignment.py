@@ -45,6 +45,6 @@ def _alignments(output: Any) -> Alignments:
 def _count(chunks: Sequence[jiwer.AlignmentChunk]) -> list[int]:
     totals = dict.fromkeys(("equal", "substitute", "delete", "insert"), 0)
     for chunk in chunks:
-        said = chunk.hyp_end_idx - chunk.hyp_start_idx
-        totals[chunk.type] += said if chunk.type == "insert" else chunk.ref_end_idx - chunk.ref_start_idx
+        inserted = chunk.hyp_end_idx - chunk.hyp_start_idx
+        totals[chunk.type] += inserted if chunk.type == "insert" else chunk.ref_end_idx - chunk.ref_start_idx
     return list(totals.values())

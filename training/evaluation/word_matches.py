@@ -1,4 +1,4 @@
-"""Which word of a hypothesis is which word of the reference: the alignment of the WER, with places in both."""
+"""Pairs of equal words of a reference and a hypothesis, by the alignment of the WER, with their places in both."""
 
 from __future__ import annotations
 
@@ -13,35 +13,43 @@ from training.evaluation.word_alignment import align_words
 
 @dataclass(frozen=True)
 class Matches:
-    """Of one utterance.
+    """The matched words of one utterance.
 
     pairs: (place in the reference, place in the hypothesis) of the words that are equal, in order.
-    references, said: places of the words that count: those that the normalisation leaves something of.
+    references, hypotheses: places of the words that count: words of which something is left after normalisation.
     """
 
     pairs: tuple[tuple[int, int], ...]
     references: tuple[int, ...]
-    said: tuple[int, ...]
+    hypotheses: tuple[int, ...]
 
 
 def match_words(
-    references: Sequence[Sequence[str]], said: Sequence[Sequence[str]], languages: Sequence[str | None]
+    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]], languages: Sequence[str | None]
 ) -> list[Matches]:
-    """Words of each utterance, as written, aligned as the WER aligns their normalised texts.
+    """Align the words of references and hypotheses as the WER aligns their normalised texts.
 
-    A word that the normalisation parts (French ``l'eau``) is matched where all its pieces are those of one word of
-    the other side.
+    A word that the normalisation splits (French ``l'eau``) is matched where all its pieces are those of one word of the
+    other side.
+
+    Args:
+        references: words of each utterance, as written.
+        hypotheses: the same of the recognised text.
+        languages: of each utterance, for the normalisation.
+
+    Returns:
+        The matches of each utterance.
     """
     if not references:
         return []
     left = [_pieces(words, language) for words, language in zip(references, languages, strict=True)]
-    right = [_pieces(words, language) for words, language in zip(said, languages, strict=True)]
+    right = [_pieces(words, language) for words, language in zip(hypotheses, languages, strict=True)]
     chunks = align_words([_text(pieces) for pieces in left], [_text(pieces) for pieces in right]).chunks
     return [_matches(*found) for found in zip(left, right, chunks, strict=True)]
 
 
 def _pieces(words: Sequence[str], language: str | None) -> list[tuple[int, str]]:
-    """(place of its word, piece) of all that the normalisation leaves."""
+    """(place of its word, piece) of all pieces that are left after normalisation."""
     normal = normalizer(language)
     return [(place, piece) for place, word in enumerate(words) for piece in normal.words(word)]
 

@@ -26,11 +26,11 @@ _MICRO = 1_000_000
 
 @dataclass(frozen=True)
 class Timing:
-    """Words of all utterances whose times can be compared, and how many there are.
+    """Differences of the times of matched words, and the number of words of each utterance.
 
-    row: the utterance of each pair. start, end: said minus reference, microseconds. iou: shared stretch over both
+    row: the utterance of each pair. start, end: hypothesis minus reference, microseconds. iou: shared stretch over both
     together, millionths. All int64 ``[pairs]``.
-    references, said, backwards: words of each utterance, in the reference, in the hypothesis, and those of the
+    references, hypotheses, backwards: words of each utterance, in the reference, in the hypothesis, and those of the
     hypothesis that are not monotone. All int64 ``[utterances]``.
     """
 
@@ -39,7 +39,7 @@ class Timing:
     end: np.ndarray
     iou: np.ndarray
     references: np.ndarray
-    said: np.ndarray
+    hypotheses: np.ndarray
     backwards: np.ndarray
 
     def side(self, name: str) -> np.ndarray:
@@ -62,33 +62,38 @@ class Timing:
         return Statistic(self.sums(values, np.ones_like(values)), score)
 
 
-def timing(examples: Sequence[Example], said: Sequence[Sequence[SpokenWord]]) -> Timing:
-    """Words ``said`` of each utterance against its ``words``, matched as the WER matches them."""
+def timing(examples: Sequence[Example], hypotheses: Sequence[Sequence[SpokenWord]]) -> Timing:
+    """Compare the times of recognised words with those of the reference, matched as the WER matches them.
+
+    Args:
+        examples: utterances whose ``words`` have reference times in seconds.
+        hypotheses: words of each utterance, times in seconds from its start.
+    """
     matches = match_words(
         [[word.text for word in example.words] for example in examples],
-        [[word.text for word in words] for words in said],
+        [[word.text for word in words] for words in hypotheses],
         [text_language(example, TRANSCRIBE) for example in examples],
     )
     pairs = [
         (row, *_difference(example.words[i], words[j]))
-        for row, (example, words, found) in enumerate(zip(examples, said, matches, strict=True))
+        for row, (example, words, found) in enumerate(zip(examples, hypotheses, matches, strict=True))
         for i, j in found.pairs
     ]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 4)
     counts = [
-        (len(found.references), len(found.said), not_monotone([words[j] for j in found.said]))
-        for words, found in zip(said, matches, strict=True)
+        (len(found.references), len(found.hypotheses), not_monotone([words[j] for j in found.hypotheses]))
+        for words, found in zip(hypotheses, matches, strict=True)
     ]
     return Timing(*table.T, *np.array(counts, dtype=np.int64).reshape(-1, 3).T)
 
 
 def _difference(reference: Word, word: SpokenWord) -> tuple[int, int, int]:
-    start, end, said_start, said_end = (
+    start, end, hypothesis_start, hypothesis_end = (
         round(_MICRO * seconds) for seconds in (reference.start, reference.end, word.start, word.end)
     )
-    shared = max(0, min(end, said_end) - max(start, said_start))
-    both = max(end, said_end) - min(start, said_start)
-    return said_start - start, said_end - end, _MICRO * shared // both if both > 0 else _MICRO
+    shared = max(0, min(end, hypothesis_end) - max(start, hypothesis_start))
+    both = max(end, hypothesis_end) - min(start, hypothesis_start)
+    return hypothesis_start - start, hypothesis_end - end, _MICRO * shared // both if both > 0 else _MICRO
 
 
 def not_monotone(words: Sequence[SpokenWord]) -> int:
@@ -143,19 +148,19 @@ class Draws:
 
 def score_times(times: Timing, draws: Draws) -> dict[str, Any]:
     """Every figure with its 95 % interval: milliseconds for errors, percent for shares, F1 and IoU."""
-    backwards, said = int(times.backwards.sum()), int(times.said.sum())
+    backwards, recognised = int(times.backwards.sum()), int(times.hypotheses.sum())
     found = np.bincount(times.row, minlength=len(times.references))
     return {
         "utterances": len(times.references),
         "reference_words": int(times.references.sum()),
-        "said_words": said,
+        "said_words": recognised,
         "matched_words": len(times.row),
         "matched": draws.interval(Statistic(np.stack([found, times.references], axis=1), percent)),
         "start": _side(times, "start", draws),
         "end": _side(times, "end", draws),
         "f1": {str(bound): draws.interval(_f1(times, bound)) for bound in TOLERANCES},
         "iou": draws.interval(times.mean(times.iou, _percent_of_millionths)),
-        "not_monotone": {"count": backwards, "of": said},
+        "not_monotone": {"count": backwards, "of": recognised},
     }
 
 
@@ -173,9 +178,10 @@ def _side(times: Timing, name: str, draws: Draws) -> dict[str, Any]:
 
 
 def _f1(times: Timing, tolerance: int) -> Statistic:
-    """Of all words said and all words of the reference; right: matched, start and end both within the tolerance."""
+    """F1 over all words of hypotheses and references. A word is right if it is matched and its start and end are both
+    within the tolerance (milliseconds)."""
     right = times.sums(times.within(tolerance, "start", "end"))[:, 0]
-    counts = np.stack([2 * right, times.references + times.said], axis=1)
+    counts = np.stack([2 * right, times.references + times.hypotheses], axis=1)
     return Statistic(counts, percent)
 
 

@@ -1,4 +1,4 @@
-"""The part of an evaluation that is about the times of words: a model's, a teacher's, and evenly spread ones."""
+"""The section of an evaluation on word times: of a model, of a teacher, and of words spread evenly over the clip."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RULES = {
     ),
 }
 FIGURES_RULE = (
-    "errors in milliseconds, said minus reference; within: share of the matched words whose start (or end) is so near; "
+    "errors in milliseconds, hypothesis minus reference; within: share of the matched words whose start (or end) is so near; "
     "f1: a word is right where it is matched and start and end are both so near; iou: shared stretch over both stretches "
     "together, mean of the matched words; not_monotone: words that end before they start, or start or end before the word "
     "before them does; even: the words spread over the clip by their letters; even_over_model: mean onset error of even "
@@ -50,20 +50,20 @@ def word_times_section(
     resamples: int,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Both modes of `RULES`, each by itself; None where no reference has times, or nothing is there to be scored.
+    """Scores of both modes of `RULES`; None where no reference has times, or there is nothing to score.
 
     own: hypotheses of the model's own text. given: hypotheses whose text is the reference's, None for a model that
-    cannot. teacher: labels of the reference words, by utterance. train_speakers: whom training heard.
+    cannot. teacher: labels of the reference words, by utterance. train_speakers: speakers of the training split.
     """
     timed = [example for example in examples if example.words]
-    heard = None if train_speakers is None else set(train_speakers)
+    trained = None if train_speakers is None else set(train_speakers)
     ours = spoken_words(own)
     modes: dict[str, dict[str, Words]] = {
         "given": _present(model=None if given is None else spoken_words(given), teacher=teacher),
         "own": _present(model=ours or None),
     }
     found = {
-        mode: _mode(mode, timed, systems, heard, resamples, seed)
+        mode: _mode(mode, timed, systems, trained, resamples, seed)
         for mode, systems in modes.items()
         if timed and systems
     }
@@ -78,7 +78,7 @@ def _mode(
     mode: str,
     examples: Sequence[Example],
     systems: Mapping[str, Words],
-    heard: set[str] | None,
+    trained: set[str] | None,
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -88,16 +88,16 @@ def _mode(
         # A teacher has labels of some utterances; of a model, an utterance without words has missed them all.
         rows = [example for example in examples if name == "model" or words.get(example.id)]
         kept = [example for example in rows if mode == "own" or _same(example, words.get(example.id, ()))]
-        said = [words.get(example.id, ()) for example in kept]
-        even = [_even(mode, example, spoken) for example, spoken in zip(kept, said, strict=True)]
+        hypotheses = [words.get(example.id, ()) for example in kept]
+        even = [_even(mode, example, spoken) for example, spoken in zip(kept, hypotheses, strict=True)]
         draws = Draws.over(kept, resamples, seed)
-        times, baseline = timing(kept, said), timing(kept, even)
+        times, baseline = timing(kept, hypotheses), timing(kept, even)
         section[name] = {
             **score_times(times, draws),
             "left_out": len(rows) - len(kept),
-            "without_times": sum(not spoken for spoken in said),
+            "without_times": sum(not spoken for spoken in hypotheses),
             "even_over_model": error_ratio(baseline, times, draws),
-            **({"groups": _groups(kept, said, heard, resamples, seed)} if name == "model" else {}),
+            **({"groups": _groups(kept, hypotheses, trained, resamples, seed)} if name == "model" else {}),
         }
         if "even" not in section:
             section["even"] = score_times(baseline, draws)
@@ -111,30 +111,33 @@ def _same(example: Example, words: Sequence[SpokenWord]) -> bool:
         [[word.text for word in words]],
         [text_language(example, TRANSCRIBE)],
     )[0]
-    return not words or len(found.pairs) == len(found.references) == len(found.said)
+    return not words or len(found.pairs) == len(found.references) == len(found.hypotheses)
 
 
-def _even(mode: str, example: Example, said: Sequence[SpokenWord]) -> Sequence[SpokenWord]:
-    words: Sequence[Any] = example.words if mode == "given" else said
+def _even(mode: str, example: Example, hypothesis: Sequence[SpokenWord]) -> Sequence[SpokenWord]:
+    words: Sequence[Any] = example.words if mode == "given" else hypothesis
     return spread(" ".join(word.text for word in words), 0.0, example.duration)
 
 
 def _groups(
     examples: Sequence[Example],
-    said: Sequence[Sequence[SpokenWord]],
-    heard: set[str] | None,
+    hypotheses: Sequence[Sequence[SpokenWord]],
+    trained: set[str] | None,
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The main figures of the voices that training heard or did not hear, and of each domain."""
+    """The main figures of the speakers of the training split, of all other speakers, and of each domain."""
     groups: dict[str, list[int]] = {}
     for place, example in enumerate(examples):
-        for name in _names(example, heard):
+        for name in _names(example, trained):
             groups.setdefault(name, []).append(place)
     scores = {}
     for name, places in sorted(groups.items()):
         rows = [examples[place] for place in places]
-        times, draws = timing(rows, [said[place] for place in places]), Draws.over(rows, resamples, seed)
+        times, draws = (
+            timing(rows, [hypotheses[place] for place in places]),
+            Draws.over(rows, resamples, seed),
+        )
         near = times.within(TOLERANCES[1], "start").astype("int64")
         scores[name] = {
             "utterances": len(rows),
@@ -145,8 +148,8 @@ def _groups(
     return scores
 
 
-def _names(example: Example, heard: set[str] | None) -> Iterator[str]:
-    if heard is not None and example.speaker:
-        yield f"voices {'heard' if example.speaker in heard else 'unheard'} in training"
+def _names(example: Example, trained: set[str] | None) -> Iterator[str]:
+    if trained is not None and example.speaker:
+        yield f"voices {'heard' if example.speaker in trained else 'unheard'} in training"
     if example.domain:
         yield f"domain {example.domain}"

@@ -1,9 +1,8 @@
-"""The contract: all that the rest of the library knows of a model is its `Architecture`.
+"""The interface of a model: the rest of the library uses only its `Architecture`.
 
 An architecture is one folder of ``training/models`` (or a class of another package, see `training.models.lookup`):
-``config.py`` has its ``Options``, ``build.py`` its subclass of `Architecture`, ``collator.py`` how an utterance becomes
-features and features a batch, ``model.py`` the network. What only some models can do is a typed object that is there
-or None: `CtcFrames`, `Domains`, `Aligner`, `CrossAttention`.
+``config.py`` has its ``Options``, ``build.py`` its subclass of `Architecture`, ``collator.py`` the encoding of utterances
+and the collation of batches, ``model.py`` the network. An ability of only some models is a typed object or None: `CtcFrames`, `Domains`, `Aligner`, `CrossAttention`.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ syllables of two byte-level tokens each."""
 _NOT_INPUTS = ("ids", "seconds", "clip_seconds", "prompt_length", "prompt_lengths")
 
 AS_IT_IS, AUTO, NONE, SWAP = "as_it_is", "auto", "none", "swap"
-"""Which domain stands in the prompt: the utterance's own; the one that the model predicts; none; another than its own
-(the next in the list)."""
+"""The domain in the prompt: the utterance's own; the one that the model predicts; none; another than its own (the next in
+the list)."""
 ASKED = (AS_IT_IS, AUTO, NONE, SWAP)
 
 
@@ -51,25 +50,31 @@ def model_inputs(batch: Batch) -> Batch:
 
 
 def supervised_positions(batch: Batch) -> int:
-    """Positions that the loss of a batch is summed over: what it is divided by."""
+    """The number of positions that the loss of a batch is summed over; the loss is divided by it."""
     if "supervised" in batch:
         return int(batch["supervised"].sum())
     return int((batch["labels"] != -100).sum())
 
 
 def new_tokens(wanted: int | None, positions: int, prompt: int) -> int:
-    """``max_new_tokens`` that the decoder has positions for: what is wanted, or all that the prompt leaves."""
-    room = positions - prompt
-    return min(wanted or room, room)
+    """``max_new_tokens`` that fit the decoder.
+
+    Args:
+        wanted: the configured bound; None: as many as fit.
+        positions: of the decoder.
+        prompt: tokens of the prompt.
+    """
+    left = positions - prompt
+    return min(wanted or left, left)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
-    """What `Architecture.build` may look at beside its own options.
+    """Arguments of `Architecture.build` beside its options.
 
     texts: iterates over the training split's texts as ``(task, language, text)`` (for tokenizers and trimmed
         vocabularies); it may be called more than once.
-    meta: a model without weights on the meta device is wanted (the dry run, when weights cannot be had).
+    meta: build a model without weights on the meta device (for the dry run where weights are not available).
     source: a checkpoint folder to restore instead of what the options name.
     seed: of the first weights.
     """
@@ -81,9 +86,9 @@ class BuildContext:
 
 
 class UtteranceEncoder(ABC):
-    """From an utterance to features. Picklable: it travels to spawned workers. Subclasses are frozen dataclasses.
+    """Encodes an utterance as features. Picklable, because data workers get a copy. Subclasses are frozen dataclasses.
 
-    tasks: those that labels are made for.
+    tasks: tasks that get labels.
     """
 
     tasks: tuple[str, ...]
@@ -93,7 +98,7 @@ class UtteranceEncoder(ABC):
         """Features of an utterance.
 
         Args:
-            example: its texts may be missing (an utterance that is only transcribed).
+            example: its texts may be empty (an utterance to transcribe).
             waveform: float32 ``[time]``, mono, at the architecture's sample rate.
 
         Raises:
@@ -103,7 +108,7 @@ class UtteranceEncoder(ABC):
 
     @abstractmethod
     def check(self, example: Example, seconds: float) -> None:
-        """Raise what encoding ``seconds`` of sound with these texts would raise, without any sound."""
+        """Raise the errors that encoding ``seconds`` of audio with these texts would raise, without the audio."""
 
     def unwritable(self, example: Example) -> int:
         """Characters or pieces of the texts that the vocabulary has no id for; 0 for a vocabulary of bytes."""
@@ -119,7 +124,7 @@ class UtteranceEncoder(ABC):
 
 
 class BatchCollator(ABC):
-    """From features to a batch. Picklable, as `UtteranceEncoder`. Subclasses are frozen dataclasses.
+    """Collates features into a batch. Picklable, as `UtteranceEncoder`. Subclasses are frozen dataclasses.
 
     tasks: the second axis of the labels, in this order.
     """
@@ -132,7 +137,8 @@ class BatchCollator(ABC):
 
     @property
     def padding(self) -> Literal["longest", "some_full", "full"]:
-        """To what the sound is padded: the longest clip; in some batches the model's whole context; always that."""
+        """Length to which audio is padded: the longest clip; in some batches the model's whole context; always the whole
+        context."""
         return "longest"
 
     def in_full_context(self) -> Self:
@@ -163,10 +169,10 @@ class ParameterGroups:
 
 @dataclass(frozen=True, kw_only=True)
 class CtcFrames:
-    """The frames of a model with a CTC output, as `training.decoding` reads them.
+    """The frames of a model with a CTC output, which `training.decoding` decodes.
 
     tokens: text of each id of the vocabulary; a word starts at ``▁…`` where there is such a token, else words are
-        parted by ``" "`` or ``"|"``. blank: id of the blank, whose text does not count.
+        separated by ``" "`` or ``"|"``. blank: id of the blank, whose text does not count.
     seconds_per_frame: audio that one frame stands for. edge_seconds: silence before the clip (and after it) that the
         first (and last) frames stand for.
     log_probs: ``(model, batch, states=None) -> list of float32 [real frames, vocabulary]``, one per row, padding cut
@@ -184,8 +190,8 @@ class CtcFrames:
 
 
 class DomainPrediction(NamedTuple):
-    """What `Domains.predict` gives: the batch with complete prompts, the encoder's states, and for each utterance the
-    domain that it was taken for (None: it was told)."""
+    """The result of `Domains.predict`: the batch with complete prompts, the encoder's states ``[batch, frames, width]``, and
+    the predicted domain of each utterance (None: its domain was given)."""
 
     batch: Batch
     states: torch.Tensor | None
@@ -194,9 +200,9 @@ class DomainPrediction(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Domains:
-    """Populations that a model can be told of.
+    """Domains (populations of speakers) that a model has tokens for.
 
-    names: in the order of the configuration. default: of utterances that name none; None: they are refused.
+    names: in the order of the configuration. default: domain of utterances that name none; None: such utterances are refused.
     predictable: whether the model learnt to predict the domain itself.
     predict: ``(model, batch, states=None) -> DomainPrediction``; completes prompts that leave the domain open.
     """
@@ -219,16 +225,26 @@ class Aligner(Protocol):
     def __call__(
         self, model: Any, batch: Batch, texts: Sequence[str], states: torch.Tensor | None = None
     ) -> list[tuple[SpokenWord, ...]]:
-        """The whitespace-separated words of one text per row, in seconds of the clip; ``()`` where there is no place
-        for them. ``states`` are the encoder's, where they are known already."""
+        """Times of the whitespace-separated words of one text per row.
+
+        Args:
+            model: the module.
+            batch: on the model's device.
+            texts: one text per row.
+            states: encoder states ``[batch, frames, width]`` where they are known already.
+
+        Returns:
+            For each row its words with times in seconds from the start of the clip; ``()`` where the text cannot be
+            aligned.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class CrossAttention:
-    """A decoder whose attention to the sound can place given words (Whisper's published word timestamps).
+    """A decoder whose cross-attention gives the times of given words (Whisper's published word timestamps).
 
-    head: frames of a CTC head beside it, which places them better in a small model from scratch; None without.
+    head: frames of a CTC head on the encoder, whose times are better in a small model from scratch; None without.
     """
 
     head: CtcFrames | None = None
@@ -242,10 +258,9 @@ class FrameDecoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
-    """How a model is asked: the same in training, evaluation and transcription.
+    """Options of decoding, the same in training, evaluation and transcription.
 
-    beam_width: 1 is greedy. max_new_tokens: bound of a decoder that writes token after token; None: by the length of
-    the clip. frames: what reads the frames of a model with a CTC output; it must be there for such a model.
+    beam_width: 1 is greedy. max_new_tokens: bound of an autoregressive decoder; None: by the length of the clip. frames: decodes the frames of a model with a CTC output, for which it is required.
     """
 
     beam_width: int = 1
@@ -253,15 +268,18 @@ class DecodeOptions:
     frames: FrameDecoder | None = None
 
     def generation(self) -> dict[str, Any]:
-        """What ``generate`` takes."""
+        """The arguments of transformers' ``generate``."""
         bound = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
         return {"num_beams": self.beam_width, "do_sample": False, **bound}
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a model said about one utterance for one task. ``confidence`` from 0 to 1, and ``words``, where they are
-    known; ``alternatives``: other beams, the best first."""
+    """The decoded text of one utterance for one task.
+
+    words: with times in seconds, empty where the model gives none. confidence: 0 to 1, None where unknown. ids: token
+    ids of the text. alternatives: beams, the best first.
+    """
 
     text: str
     words: tuple[SpokenWord, ...] = ()
@@ -272,21 +290,21 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(ABC):
-    """A model and all that one architecture contributes to a run.
+    """A model with its processor, encoding, collation and decoding.
 
     model: its ``forward(**batch, num_items_in_batch=None)`` returns an output with ``loss``: the sum of the
         token losses over all tasks divided by ``num_items_in_batch`` (supervised tokens of the whole
         accumulated batch), or by its own supervised tokens when that is None.
     processor: what stock transformers calls the processor; ``save_pretrained`` writes it beside the weights.
-    tasks: what the model can be asked for.
+    tasks: the tasks of the model.
     languages: of the speech and of its translation, where an utterance names none (ISO 639 codes).
     sample_rate: of the waveforms that the model takes, in Hz.
-    encode, collate: from an utterance to a batch. train_encode, train_collate: the same for training, where they
-        differ (CTC's silence around clips; Whisper's share of batches in full context).
+    encode, collate: make features of an utterance and a batch of features. train_encode, train_collate: the same for
+        training, where they differ (CTC's silence around clips; Whisper's share of batches in full context).
     spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
         SpecAugment in the data workers may mask.
-    notes: lines for the user: what the build decided (vocabulary trimmed to …, unseen tokens …).
-    frames, domains, aligner, attention: abilities; None where the model has them not.
+    notes: lines for the user on decisions of the build (vocabulary trimmed to …, unseen tokens …).
+    frames, domains, aligner, attention: abilities of the model; None where it does not have them.
     """
 
     Options: ClassVar[type[ModelOptions]]
@@ -310,10 +328,15 @@ class Architecture(ABC):
     @classmethod
     @abstractmethod
     def build(cls, options: Any, context: BuildContext) -> Self:
-        """The architecture of ``options`` (of the class `Options`), with weights unless ``context.meta``.
+        """Build the model.
 
-        Raises `training.base.errors.UserError` for options that cannot be, `training.base.errors.NotInReach` for weights that
-        are not to be had here.
+        Args:
+            options: of the class `Options`.
+            context: see `BuildContext`; with ``context.meta`` the model has no weights.
+
+        Raises:
+            training.base.errors.UserError: the options contradict each other or name what does not exist.
+            training.base.errors.NotInReach: the weights are not available here.
         """
 
     @abstractmethod
@@ -333,7 +356,7 @@ class Architecture(ABC):
 
         Args:
             batch: on the model's device.
-            model: in the place of ``self.model`` (the trainer's, with adapters).
+            model: a module to use instead of ``self.model`` (the trainer's, with adapters).
             states: the ``encoder_last_hidden_state`` of a forward pass over the batch: the encoder is not run again.
             generation: ``max_new_tokens``, ``num_beams``, … as transformers' ``generate`` takes them.
         """
@@ -345,10 +368,19 @@ class Architecture(ABC):
     @property
     @abstractmethod
     def positions(self) -> int | None:
-        """Positions of the decoder; None for a model that writes no token after another."""
+        """Positions of the decoder; None for a model that is not autoregressive."""
 
     def loss(self, batch: Batch, *, items: Any = None, model: Any = None) -> Any:
-        """Output of the forward pass with its ``loss``, divided by ``items`` (None: by its own supervised tokens)."""
+        """Run the forward pass.
+
+        Args:
+            batch: on the model's device.
+            items: number of supervised tokens to divide the loss by; None: those of the batch.
+            model: a module to use instead of ``self.model``.
+
+        Returns:
+            The model's output; ``loss`` is a scalar.
+        """
         chosen = self.model if model is None else model
         return chosen(**model_inputs(batch), num_items_in_batch=items)
 
@@ -360,10 +392,18 @@ class Architecture(ABC):
         model: Any = None,
         states: torch.Tensor | None = None,
     ) -> dict[str, list[Decoded]]:
-        """What the model says of each row, by task; with words and their times where it can tell them.
+        """Decode a batch; words have times where the model gives them.
 
-        The one way from a batch to hypotheses: checkpoints are chosen, test sets scored and recordings transcribed by
-        it. ``model`` and ``states`` as for `generate`.
+        The choice of checkpoints, the scores of test sets and transcription all use this method.
+
+        Args:
+            batch: on the model's device.
+            options: beam width, bound of the length, decoder of the frames.
+            model: as for `generate`.
+            states: as for `generate`.
+
+        Returns:
+            For each task one `Decoded` per row.
         """
         chosen = self.model if model is None else model
         if self.frames is not None:
@@ -372,10 +412,10 @@ class Architecture(ABC):
             return {TRANSCRIBE: [options.frames(log_probs) for log_probs in rows]}
         sequences = self.generate(batch, model=chosen, states=states, **options.generation())
         texts = {task: [self.text(row) for row in ids.tolist()] for task, ids in sequences.items()}
-        said = {task: [Decoded(text) for text in found] for task, found in texts.items()}
+        decoded = {task: [Decoded(text) for text in found] for task, found in texts.items()}
         if self.aligner is not None and TRANSCRIBE in texts:
-            said[TRANSCRIBE] = self.align(batch, texts[TRANSCRIBE], model=chosen, states=states)
-        return said
+            decoded[TRANSCRIBE] = self.align(batch, texts[TRANSCRIBE], model=chosen, states=states)
+        return decoded
 
     def align(
         self,
@@ -385,7 +425,17 @@ class Architecture(ABC):
         model: Any = None,
         states: torch.Tensor | None = None,
     ) -> list[Decoded]:
-        """The given texts, one per row, with the times of their words. For a model with an `aligner` alone."""
+        """Give times to the words of given texts; only for a model with an `aligner`.
+
+        Args:
+            batch: on the model's device.
+            texts: one text per row.
+            model: as for `generate`.
+            states: as for `generate`.
+
+        Returns:
+            One `Decoded` per row: its text, its words with times in seconds, and their mean confidence.
+        """
         assert self.aligner is not None
         found = self.aligner(self.model if model is None else model, batch, texts, states=states)
         return [
@@ -393,7 +443,7 @@ class Architecture(ABC):
         ]
 
     def heaviest_inputs(self, example: Example, waveform: np.ndarray, tokens: int) -> Features:
-        """Features as heavy as a clip of that length can be: ``tokens`` labels a task, prompt and EOS included.
+        """Features that need the most memory for a clip of that length: ``tokens`` labels per task, prompt and EOS included.
 
         Args:
             example: with a text of one word for each task.
@@ -407,13 +457,13 @@ class Architecture(ABC):
         return features
 
     def with_tasks(self, tasks: tuple[str, ...]) -> Self:
-        """The same model, asked for these of its tasks alone."""
+        """The same model for these of its tasks only."""
         return replace(
             self, tasks=tasks, encode=self.encode.with_tasks(tasks), collate=self.collate.with_tasks(tasks)
         )
 
     def with_domain(self, asked: str) -> Self:
-        """The same model, its prompts with the domain ``asked`` (one of `ASKED` or a name); for one with `domains`."""
+        """The same model with the domain ``asked`` in its prompts (one of `ASKED` or a name); only for a model with `domains`."""
         assert self.domains is not None
         return replace(self, encode=replace(self.encode, asked=asked))  # type: ignore[type-var]
 
@@ -429,5 +479,5 @@ class Architecture(ABC):
 
 
 def stretched(ids: Sequence[int], prompt: int, length: int) -> list[int]:
-    """Labels of one word as labels of ``length`` tokens: its first token as often as needed."""
+    """Labels of ``length`` tokens, made from the labels of one word: its first token is repeated."""
     return [*ids[:prompt], *[ids[prompt]] * max(1, length - prompt - 1), ids[-1]]

@@ -1,4 +1,4 @@
-"""What every ``model:`` block can be asked, whatever its architecture. Imports no torch: configurations are read fast."""
+"""The base of every ``model:`` block. Does not import torch, so that configurations load fast."""
 
 from __future__ import annotations
 

@@ -310,7 +310,7 @@ class _Search:
         self.plans: dict[tuple[str, ...], Plan | None] = {(): plan}
 
     def singles(self) -> list[Remedy]:
-        """Of each kind of change the mildest that is enough on its own."""
+        """For each kind of change, the mildest one that is enough on its own."""
         kinds = [options for options in candidates(self.config) if self.matters(options)]
         found = [self.mildest([], options) for options in kinds]
         return [self.remedy([change]) for change in found if change is not None]

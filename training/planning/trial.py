@@ -107,11 +107,11 @@ def run(config: Config, architecture: Architecture, model: Any, batch: Batch, on
 
 
 def hypothesis(architecture: Architecture, one: Features) -> dict[str, str]:
-    """What the model says about one clip, for each task, in at most `NEW_TOKENS` tokens."""
+    """The model's text of one clip for each task, at most `NEW_TOKENS` tokens long."""
     tokens = min(NEW_TOKENS, longest_hypothesis(one["seconds"]))
     with torch.no_grad():
-        said = architecture.decode(
+        decoded = architecture.decode(
             architecture.collate([one]),
             with_frame_decoder(architecture, DecodeOptions(max_new_tokens=tokens)),
         )
-    return {task: rows[0].text for task, rows in said.items()}
+    return {task: rows[0].text for task, rows in decoded.items()}

@@ -87,7 +87,7 @@ def heaviest(config: Config, durations: np.ndarray, *, padded: bool = False) -> 
 
 
 def _joined(config: Config, rows: int, seconds: float, shortest: float) -> list[tuple[int, float]]:
-    """What becomes of a bucket's batch when its clips are joined: as long as allowed, silences beside them."""
+    """Shapes (rows, seconds) of a bucket's batch when its clips are joined: as long as allowed, with silences."""
     changes, longest = config.augmentation, config.audio.max_length_seconds
     if not (changes.enabled and changes.join.prob):
         return []

@@ -37,7 +37,7 @@ VERBATIM = ("tokenizer.json", "vocab.json", "added_tokens.json")
 PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")
 """How pickles, torch's archives and compressed pickles begin."""
 EXAMPLE_LINE = re.compile(rf"^  (?:{'|'.join(TASKS)}): .*\n?", re.MULTILINE)
-"""What `training.engine.callbacks.HypothesisCallback` logs: an utterance of the dev split, and what was heard."""
+"""What `training.engine.callbacks.HypothesisCallback` logs: a reference of the dev split and its hypothesis."""
 UTTERANCES = ("worst", "by_speaker")
 """Sections of an evaluation that quote the test split's texts or name its speakers."""
 

@@ -14,7 +14,7 @@ IN_TEXT = re.compile(r"(?<![\w.:/~])(?:/[\w.@+-]+){2,}/?|(?<!\w)[A-Za-z]:\\[\w.@
 CREDENTIALS = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 HOMES = ("home", "Users")
 KEPT_PARTS = 2
-"""Of a path outside the working directory and the home the last two parts stay: enough to tell files apart."""
+"""Number of last parts that are kept of a path outside the working directory and the home folder."""
 
 TOKENS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}|wandb_v\d_\w{20,}|sk-[A-Za-z0-9-]{30,})"

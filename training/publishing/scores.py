@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from training.publishing.evidence import Scored
     from training.publishing.facts import Facts
 
-PROMPTS = {OWN: "its own", "swap": "another domain's", "none": "none", "auto": "the one it hears"}
-"""What a prompt of the swap test says of the domain."""
+PROMPTS = {OWN: "its own", "swap": "another domain's", "none": "none", "auto": "the predicted one"}
+"""Prompt of the swap test → description of its domain."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
@@ -56,8 +56,8 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
     )
     if prompt := report["meta"].get("domain"):
         yield f"Token in the prompt of all utterances: {PROMPTS.get(prompt, prompt)}."
-    if heard := report.get("heard_domains"):
-        yield f"Asked which domain it hears it is right for {score_text(heard['accuracy'], unit=' %')}."
+    if predicted := report.get("heard_domains"):
+        yield f"It predicts the domain correctly for {score_text(predicted['accuracy'], unit=' %')} of the utterances."
     if gap := report.get("domain_gap"):
         for name, found in gap["gaps"].items():
             told = ", ".join(f"{NAMES[key]} {score_text(score)}" for key, score in found.items())

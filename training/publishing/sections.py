@@ -132,7 +132,7 @@ def _learns(training: Mapping[str, Any]) -> str:
 
 
 def _precision(facts: Facts) -> str:
-    """As it was computed, where the run says so; else as the configuration asks."""
+    """The recorded precision of the run; else that of its configuration."""
     recorded = [one["precision"] for one in facts.results.get("devices") or [] if "precision" in one]
     if recorded:
         return ", then ".join(dict.fromkeys(recorded))
@@ -142,7 +142,7 @@ def _precision(facts: Facts) -> str:
 
 
 def _device(facts: Facts) -> str:
-    """What the run says that it was computed on; of one that does not say, what its configuration has."""
+    """The recorded devices of the run; else those of its configuration."""
     if recorded := facts.results.get("devices"):
         return told(recorded)
     profile = facts.config["profile"]

@@ -111,13 +111,13 @@ def reason(error: BaseException) -> str:
         hint = "" if isinstance(error, ValueError) else "; the same command goes on where it stopped"
         return without_token(f"{told}{hint}")
     code = response.status_code
-    said = getattr(error, "server_message", None)
+    message = getattr(error, "server_message", None)
     meaning = REASONS.get(code, "the Hub is not well; call again later" if code >= 500 else "it refuses")
-    return without_token(f"{meaning} (status {code}{f': {said}' if said else ''})")
+    return without_token(f"{meaning} (status {code}{f': {message}' if message else ''})")
 
 
 def without_token(text: str) -> str:
-    """The text, should a server have said the token back to us, without it."""
+    """The text without the token, which a server may have repeated in its message."""
     from huggingface_hub import get_token
 
     token: Any = get_token()

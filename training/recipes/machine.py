@@ -1,4 +1,4 @@
-"""Which profile suits the machine, decided from what is there, and said in one line."""
+"""Chooses the profile that suits the machine, and gives the reason in one line."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Spec(_Strict):
     state: Text = "outputs/.recipe_{recipe}.json"
     """The record of what was done."""
     places: dict[str, Text] = {}
-    """What is printed at the end: where everything lies."""
+    """Places that are printed at the end."""
     steps: list[StepSpec]
 
 

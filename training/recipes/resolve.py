@@ -65,7 +65,7 @@ class Run:
         """What a recipe's ``{run.…}`` means.
 
         ``manifests``: those of training and dev; ``tested``: that of the test split, in a list, which is empty where
-        the run names its own test data; ``unheard``: that of the voice that training does not use, where it is there;
+        the run names its own test data; ``unheard``: that of the speakers that are not in training, where it exists;
         ``scoring``: the settings of the evaluation as ``key=value``.
         """
         data, splits = self.resolved.values["data"], self.path("splits_dir")

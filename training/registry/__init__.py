@@ -1,1 +1,1 @@
-"""The data registry: recordings, transcripts, frozen versions of data sets, runs and what they said, in a database."""
+"""The data registry: recordings, transcripts, frozen versions of data sets, runs and their predictions, in a database."""

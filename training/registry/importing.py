@@ -193,7 +193,7 @@ class _Import:
         return {**files, **self._each(lambda path: hashed(bare[path]), list(bare))}
 
     def _each(self, ask: Callable[[_Key], Any], keys: Sequence[_Key]) -> dict[_Key, Any]:
-        """What ``ask`` says of each key, in threads; an `AudioError` is an answer too."""
+        """Results of ``ask`` for each key, computed in threads; an `AudioError` is a result too."""
 
         def answer(key: _Key) -> Any:
             try:
@@ -308,7 +308,7 @@ class _Import:
 
 
 def fingerprint(content_hash: str, row: Mapping[str, Any]) -> str:
-    """What makes two rows the same utterance: the content of the sound, the stretch, and every cell but id and split."""
+    """The identity of an utterance: the content of the audio, the stretch, and every cell except id and split."""
     skipped = {LINE, "id", "split", "audio_path", "duration"}
     cells = {name: value for name, value in row.items() if name not in skipped and value not in (None, "")}
     return hash_of(content_hash, json.dumps(cells, sort_keys=True, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Runs, their figures and what their models said, in the registry that they were trained from."""
+"""Stores runs, their figures and their predictions in the registry that they were trained from."""
 
 from __future__ import annotations
 
@@ -92,9 +92,17 @@ def store_predictions(
     examples: Sequence[Example],
     hypotheses: Sequence[Hypothesis],
 ) -> int:
-    """What the model of the run in ``folder`` said about ``split``, in place of what it said before; how many.
+    """Store the predictions of a run for a split; they replace earlier ones.
 
-    0 where the registry knows no such run (a model that was trained elsewhere).
+    Args:
+        registry: the registry that the run was trained from.
+        folder: the run's folder.
+        split: name of the split.
+        examples: the utterances.
+        hypotheses: the predictions.
+
+    Returns:
+        The number of stored predictions; 0 where the registry has no such run (a model that was trained elsewhere).
     """
     texts = {example.id: example.texts for example in examples}
     with registry.write() as connection:
@@ -108,16 +116,16 @@ def store_predictions(
         rows = [
             {
                 "run_id": run_id,
-                "key": hash_of(split, said.task, said.id),
-                "transcript_id": known.get(said.id),
-                "utterance": said.id,
+                "key": hash_of(split, hypothesis.task, hypothesis.id),
+                "transcript_id": known.get(hypothesis.id),
+                "utterance": hypothesis.id,
                 "split": split,
-                "task": said.task,
-                "reference": texts.get(said.id, {}).get(said.task),
-                "hypothesis": said.text,
-                "confidence": said.confidence,
+                "task": hypothesis.task,
+                "reference": texts.get(hypothesis.id, {}).get(hypothesis.task),
+                "hypothesis": hypothesis.text,
+                "confidence": hypothesis.confidence,
             }
-            for said in hypotheses
+            for hypothesis in hypotheses
         ]
         for block in chunks(rows, _INSERT):
             connection.execute(insert(_PREDICTIONS), block)

@@ -59,7 +59,7 @@ class AudioFile(Base):
 
 
 class Transcript(Base):
-    """What is said in a recording, or from ``start_s`` to ``end_s`` of it, and how that stretch sounds."""
+    """The transcript of a recording, or of the stretch from ``start_s`` to ``end_s`` of it, and its acoustic properties."""
 
     __tablename__ = "transcripts"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -138,7 +138,7 @@ class EpochMetric(Base):
 
 
 class Prediction(Base):
-    """What a run's model said about one utterance. ``key`` hashes split, task and utterance."""
+    """The prediction of a run's model for one utterance. ``key`` hashes split, task and utterance."""
 
     __tablename__ = "predictions"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -201,8 +201,8 @@ _REASONS = (
 
 def explain(error: DBAPIError) -> str:
     """What a driver's error means, what to do, and the driver's own words."""
-    said = " ".join(str(error.orig).split())
+    message = " ".join(str(error.orig).split())
     for marks, meaning in _REASONS:
-        if any(mark in said.lower() for mark in marks):
-            return f"{meaning} ({said})"
-    return f"the database refuses: {said}"
+        if any(mark in message.lower() for mark in marks):
+            return f"{meaning} ({message})"
+    return f"the database refuses: {message}"

@@ -1,4 +1,4 @@
-"""A door into `training.cli.calibrate`."""
+"""Runs the command of `training.cli.calibrate`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.calibrate import main

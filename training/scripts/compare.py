@@ -1,4 +1,4 @@
-"""A door into `training.cli.compare`."""
+"""Runs the command of `training.cli.compare`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.compare import main

@@ -1,4 +1,4 @@
-"""A door into `training.cli.download`."""
+"""Runs the command of `training.cli.download`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.download import main

@@ -118,7 +118,7 @@ def write_stamp(folder: Path, stamp: dict[str, Any]) -> None:
 
 
 def new_stamp(old: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
-    """What stands after an installation. Extras that were there before are kept: pip removes nothing."""
+    """The record of an installation. It keeps extras that were installed before, because pip removes nothing."""
     return {
         "inputs": fingerprint(),
         "root": str(ROOT),
@@ -171,7 +171,7 @@ def make_venv(folder: Path, say: Say) -> None:
 
 
 def install(wanted: Wanted, stamp: dict[str, Any], say: Say) -> bool:
-    """pip itself, torch, then the rest at the pinned versions; False when pip failed (said why)."""
+    """pip itself, torch, then the rest at the pinned versions; False when pip failed (the reason is printed)."""
     pins = pinned(ROOT / "constraints.txt")
     pip = Pip(python_of(wanted.venv), wanted.venv / LOG, say)
     if not pip.install([f"pip=={pins['pip']}"], "pip"):

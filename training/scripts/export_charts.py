@@ -1,4 +1,4 @@
-"""A door into `training.cli.charts`."""
+"""Runs the command of `training.cli.charts`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.charts import main

@@ -1,4 +1,4 @@
-"""A door into `training.cli.timestamps`."""
+"""Runs the command of `training.cli.timestamps`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.timestamps import main

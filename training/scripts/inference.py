@@ -1,4 +1,4 @@
-"""A door into `training.cli.inference`."""
+"""Runs the command of `training.cli.inference`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.inference import main

@@ -1,4 +1,4 @@
-"""A door into `training.cli.lm`."""
+"""Runs the command of `training.cli.lm`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.lm import main

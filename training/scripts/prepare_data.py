@@ -1,4 +1,4 @@
-"""A door into `training.cli.prepare_data`."""
+"""Runs the command of `training.cli.prepare_data`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.prepare_data import main

@@ -1,4 +1,4 @@
-"""A door into `training.cli.evaluate`."""
+"""Runs the command of `training.cli.evaluate`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.evaluate import main

@@ -1,4 +1,4 @@
-"""A door into `training.cli.train`."""
+"""Runs the command of `training.cli.train`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.train import main

@@ -1,4 +1,4 @@
-"""A door into `training.cli.transcribe`."""
+"""Runs the command of `training.cli.transcribe`."""
 
 from training.base.errors import exit_on_user_error
 from training.cli.transcribe import main

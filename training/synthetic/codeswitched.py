@@ -28,7 +28,7 @@ from training.synthetic.plan import (
     Take,
     Video,
     in_session,
-    record_in_room,
+    record_session,
 )
 from training.synthetic.text import Sentence, corpus
 
@@ -47,17 +47,17 @@ UNHEARD_SPEAKER = Speaker("khoa", "vi+m7", 235, 52)
 
 
 def plan(minutes: float, seed: int) -> list[Video]:
-    """Who says what in which recording. A video ends when its time is full."""
-    heard = len(SPEAKERS) * VIDEOS_PER_SPEAKER
-    size = Size.of(minutes, heard, block=10, shortest_mean=_SHORTEST_MEAN)
+    """The videos of the corpus."""
+    training_videos = len(SPEAKERS) * VIDEOS_PER_SPEAKER
+    size = Size.of(minutes, training_videos, block=10, shortest_mean=_SHORTEST_MEAN)
     shares = size.deal(corpus(size.sentences, seed))
     rng = random.Random(seed)
     videos = []
-    for number in range(heard + UNHEARD_VIDEOS):
+    for number in range(training_videos + UNHEARD_VIDEOS):
         session, index = divmod(number, len(SPEAKERS))
-        speaker = in_session(SPEAKERS[index] if size.hears(number) else UNHEARD_SPEAKER, rng)
+        speaker = in_session(SPEAKERS[index] if size.in_training(number) else UNHEARD_SPEAKER, rng)
         videos.append(
-            record_in_room(
+            record_session(
                 f"demo{number + 1:02d}",
                 [Take(speaker, spoken(sentence), (_cells(sentence),)) for sentence in shares[number]],
                 rng,
@@ -70,7 +70,7 @@ def plan(minutes: float, seed: int) -> list[Video]:
 
 
 def spoken(sentence: Sentence) -> str:
-    """What the synthesiser is given (SSML): the voice is Vietnamese and switches for every other run."""
+    """The input of the synthesiser (SSML): the voice is Vietnamese and switches for runs in another language."""
     return ssml((part.text, None if part.language == "vi" else part.language) for part in sentence.parts)
 
 

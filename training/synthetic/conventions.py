@@ -24,7 +24,7 @@ from training.synthetic.plan import (
     Take,
     Video,
     in_session,
-    record_in_room,
+    record_session,
 )
 from training.synthetic.writer import write_all
 
@@ -83,7 +83,7 @@ def _draw(_kind: str, rng: random.Random) -> Numbered | None:
 
 
 def plan(minutes: float, seed: int) -> list[Video]:
-    """The typical speakers of the Korean corpus by turns, a session each."""
+    """The videos of the corpus: the typical speakers of the Korean corpus take turns, one session each."""
     size = Size.of(minutes, SESSIONS, block=1, shortest_mean=_SHORTEST_MEAN)
     shares = size.deal(sentences(size.sentences, seed))
     rng = random.Random(seed)
@@ -91,9 +91,9 @@ def plan(minutes: float, seed: int) -> list[Video]:
 
 
 def _session(number: int, share: Sequence[Numbered], size: Size, rng: random.Random) -> Video:
-    speaker = in_session(TYPICAL[number % len(TYPICAL)] if size.hears(number) else UNHEARD_TYPICAL, rng)
+    speaker = in_session(TYPICAL[number % len(TYPICAL)] if size.in_training(number) else UNHEARD_TYPICAL, rng)
     takes = [Take(speaker, ssml([(sentence.spelled, None)]), _cells(sentence)) for sentence in share]
-    return record_in_room(
+    return record_session(
         f"demo_co{number + 1:02d}",
         takes,
         rng,
@@ -104,10 +104,10 @@ def _session(number: int, share: Sequence[Numbered], size: Size, rng: random.Ran
 
 
 def _cells(sentence: Numbered) -> tuple[Row, ...]:
-    said = {"language": "ko", "kind": "fluent", "spoken": sentence.spelled}
+    shared = {"language": "ko", "kind": "fluent", "spoken": sentence.spelled}
     return (
-        {"transcript": sentence.spelled, "domain": SPELLED, **said},
-        {"transcript": sentence.digits, "domain": DIGITS, **said},
+        {"transcript": sentence.spelled, "domain": SPELLED, **shared},
+        {"transcript": sentence.digits, "domain": DIGITS, **shared},
     )
 
 

@@ -1,8 +1,8 @@
-"""The demo corpora: speech that anyone can make, spoken by espeak-ng.
+"""The demo corpora: synthetic speech by espeak-ng.
 
 ``codeswitched`` (Vietnamese–English, `training.synthetic.codeswitched`), ``korean`` (a typical and an atypical
 population, `training.synthetic.korean`), ``conventions`` (one sound, two ways to write it,
-`training.synthetic.conventions`) and ``english`` (with the times of its words, `training.synthetic.english`). Laid out as an annotation system exports it: ``manifest.tsv`` and
+`training.synthetic.conventions`) and ``english`` (with the times of its words, `training.synthetic.english`). The layout is that of an annotation system's export: ``manifest.tsv`` and
 ``video_<id>/segment_<n>.wav`` (16 kHz, mono, PCM16).
 """
 
@@ -31,7 +31,7 @@ DEFAULT_CORPUS = "codeswitched"
 
 @dataclass(frozen=True, slots=True)
 class DemoSummary:
-    """What was made: ``minutes`` of audio, ``words`` distinct ones; ``told`` is what only this corpus has."""
+    """A summary of a corpus: ``minutes`` of audio, number of distinct ``words``; ``told`` describes what is special about it."""
 
     manifest: Path
     utterances: int
@@ -59,10 +59,10 @@ def make_demo(
     force: bool = False,
     progress: Progress | None = None,
 ) -> DemoSummary:
-    """Write a corpus to the folder ``output``: about ``minutes`` of the voices that training hears.
+    """Write a corpus to the folder ``output``: about ``minutes`` of speech of the training speakers.
 
-    The utterances of the unheard voices come on top. Equal arguments give equal bytes. Nothing is seen in
-    ``output`` before everything is made. Raises `UserError` where a demo or another export is there
+    The utterances of the unheard speakers are added to that. Equal arguments give equal bytes. ``output`` appears
+    only when the corpus is complete. Raises `UserError` where a demo or another export is there
     already (unless ``force``), where espeak-ng is missing, or where the grammar has too few sentences.
     """
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How atypical speakers of the Korean demo corpus say a sentence: repeated and swapped syllables, long pauses."""
+"""Deviations of the atypical speakers of the Korean demo corpus: repeated and swapped syllables, long pauses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A sentence as it was said: ``text`` with `PAUSE` where the speaker stopped, ``kinds`` of deviations in it."""
+    """A spoken sentence: ``text`` with `PAUSE` where the speaker stopped, ``kinds`` of deviations in it."""
 
     text: str
     ssml: str
@@ -42,12 +42,12 @@ class Spoken:
 
 
 def fluently(sentence: str) -> Spoken:
-    """The sentence as it was meant."""
+    """The sentence without deviations."""
     return _spoken([sentence], ())
 
 
 def deviate(sentence: str, habits: Habits, rng: random.Random) -> Spoken:
-    """The sentence as a speaker of these habits says it, which may be as it was meant."""
+    """The sentence with random deviations by these habits; there may be none."""
     pieces: list[_Piece] = []
     kinds: list[str] = []
     for number, word in enumerate(sentence.split()):
@@ -56,8 +56,8 @@ def deviate(sentence: str, habits: Habits, rng: random.Random) -> Spoken:
             if rng.random() < habits.pause:
                 pieces += [rng.uniform(*_BETWEEN_WORDS), " "]
                 kinds.append(PAUSED)
-        said, deviations = _word(word, habits, rng)
-        pieces += said
+        spoken, deviations = _word(word, habits, rng)
+        pieces += spoken
         kinds += deviations
     return _spoken(pieces, tuple(kind for kind in (REPEATED, SWAPPED, PAUSED) if kind in kinds))
 

@@ -2,7 +2,7 @@
 
 The times are those of the synthesiser (`training.synthetic.espeak_words`), carried through resampling, trimming and the
 silence around each clip. Each session has one voice, one recording level and one background noise; a third of
-the sentences have a pause in them, so that words do not lie evenly. No sentence is said twice.
+the sentences have a pause in them, so that words do not lie evenly. No sentence occurs twice.
 
 Columns: ``id, group`` (the session), ``audio_path, duration, transcript`` (lower case, no punctuation), ``words`` (JSON
 ``[[word, start, end], …]`` in seconds of the clip, the words of the transcript one by one), ``speaker, language`` (``en``),
@@ -27,7 +27,7 @@ from training.synthetic.plan import (
     Take,
     Video,
     in_session,
-    record_in_room,
+    record_session,
 )
 
 SESSIONS_PER_SPEAKER = 5
@@ -49,18 +49,18 @@ UNHEARD_SPEAKER = Speaker("victor", "en-us+m7", 172, 52)
 
 
 def plan(minutes: float, seed: int) -> list[Video]:
-    """Who says what in which session: the speakers by turns."""
-    heard = len(SPEAKERS) * SESSIONS_PER_SPEAKER
-    size = Size.of(minutes, heard, block=1, shortest_mean=_SHORTEST_MEAN)
+    """The videos of the corpus: the speakers take turns."""
+    training_videos = len(SPEAKERS) * SESSIONS_PER_SPEAKER
+    size = Size.of(minutes, training_videos, block=1, shortest_mean=_SHORTEST_MEAN)
     shares = size.deal(sentences(size.sentences, seed))
     rng = random.Random(seed)
-    return [_session(number, shares[number], size, rng) for number in range(heard + UNHEARD_VIDEOS)]
+    return [_session(number, shares[number], size, rng) for number in range(training_videos + UNHEARD_VIDEOS)]
 
 
 def _session(number: int, share: Sequence[EnglishSentence], size: Size, rng: random.Random) -> Video:
     turn, index = divmod(number, len(SPEAKERS))
-    speaker = in_session(SPEAKERS[index] if size.hears(number) else UNHEARD_SPEAKER, rng)
-    return record_in_room(
+    speaker = in_session(SPEAKERS[index] if size.in_training(number) else UNHEARD_SPEAKER, rng)
+    return record_session(
         f"demo_en{number + 1:02d}",
         [_take(speaker, sentence, rng) for sentence in share],
         rng,

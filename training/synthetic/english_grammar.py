@@ -1,9 +1,9 @@
 """Everyday English sentences, as patterns, for the English demo corpus.
 
 In a pattern ``{slot}`` is filled from `SLOTS`, whose fillings may hold slots themselves, and ``{a slot}`` with the article
-that agrees (a key, an umbrella). All is lower case; punctuation is there for the voice, which pauses at a comma. Numbers
-are written as they are said. Words that sound alike (two, to) are told apart by what stands around them; most such
-words (read, right, there) are left out. There are few words, so that a small model hears each of them often.
+that agrees (a key, an umbrella). All is lower case; the voice pauses at a comma. Numbers
+are spelt out. The context distinguishes words that sound alike (two, to); most such words (read, right, there) are left
+out. The vocabulary is small, so that each word occurs often in training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A thin door to espeak-ng, the synthesiser in the package ``espeakng-loader`` (optional extra ``demo``).
+"""A thin wrapper of espeak-ng, the synthesiser in the package ``espeakng-loader`` (optional extra ``demo``).
 
 The library keeps its state in C globals: one voice per process at a time, and the sound of a text depends
 a little on what was spoken before it (phases, flutter). Equal bytes are therefore promised for equal
@@ -29,7 +29,7 @@ _POSITION_CHARACTER = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 
 VOLUME = 60
-"""Of 100, espeak's own default: at that its loudest vowels are cut off at full scale."""
+"""Volume; espeak's default is 100, at which its loudest vowels clip."""
 
 EVENT_WORD, EVENT_PHONEME = 1, 7
 _LIST_TERMINATED = 0
@@ -110,7 +110,7 @@ class Espeak:
         return np.frombuffer(b"".join(self._chunks), dtype=np.int16)
 
     def speak_with_events(self, ssml: str) -> tuple[np.ndarray, list[Event]]:
-        """A sound as of `speak`, and the events of this very sound: said again, it would be another one.
+        """A sound as of `speak`, and the events of the same call: a second call would give another sound.
 
         Where espeak reports phonemes, a sound is now and then a few milliseconds longer or shorter. Corpora without
         times are therefore spoken by `speak`, or their bytes would change.

@@ -18,7 +18,7 @@ GLUE = " \u200b"
 """Between words: a space, and a zero-width space that keeps espeak from taking two words for one."""
 
 LOUD = 0.3
-"""Of the level (RMS) of the sentence: what is above it is sound, what is below it the silence before a plosive.
+"""Share of the RMS level of the sentence: louder samples are sound, softer ones the silence before a plosive.
 
 Between an event of a word and its first phoneme nothing was found from 0.21 to 0.42 (4,000 boundaries of function words, four voices).
 """

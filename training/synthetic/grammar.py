@@ -1,10 +1,10 @@
 """Sentence patterns of the demo corpus.
 
 In a pattern ``{slot}`` is filled from `SLOTS`, ``{@category}`` with an English term of that category and
-``{@=term}`` with that very term. The last character tells how the sentence may go on: ``.`` a statement,
+``{@=term}`` with that very term. The last character gives the kind of sentence: ``.`` a statement,
 ``~`` a proposal or request (takes nhé, nha, …), ``?`` a question, ``!`` an exclamation.
-Words are kept apart by what can really stand together (nobody cooks in the library), so that every
-sentence the grammar makes is one that a person could say.
+Slots are separated by meaning (nobody cooks in the library), so that a person could say every sentence of
+the grammar.
 """
 
 from __future__ import annotations

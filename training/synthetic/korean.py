@@ -1,13 +1,13 @@
 """The Korean demo corpus: a typical and an atypical population of speakers, no speaker in both.
 
 Domain ``normal`` speaks fluently. Domain ``dyslexic`` speaks slowly, repeats and swaps syllables and pauses between
-and inside words; the transcript is the sentence that was meant. In each session one speaker of either population
-says sentences in the same room, with the same noise and level: two of ``normal`` for one of ``dyslexic``. A split by
-sessions therefore has both domains in every part, and noise does not tell them apart. No sentence is said twice.
+and inside words; the transcript is the sentence that was meant. In each session one speaker of each population
+speaks with the same noise and level: two sentences of ``normal`` for one of ``dyslexic``. A split by sessions
+therefore has both domains in every part, and the noise does not identify the domain. No sentence occurs twice.
 
 Columns: ``id, group`` (the session), ``audio_path, duration, transcript, speaker, language`` (``ko``), ``domain``;
 ``kind``: ``fluent``, ``slow``, or what else was done, joined with ``+`` (``repeated``, ``swapped``, ``paused``);
-``spoken``: what was really said, ``…`` where the speaker paused; ``voice``, ``snr_db`` (empty: no noise);
+``spoken``: the spoken words, ``…`` where the speaker paused; ``voice``, ``snr_db`` (empty: no noise);
 ``split_hint``: ``unheard`` on the rows of two speakers, one of either population, outside train, dev and test.
 """
 
@@ -32,13 +32,13 @@ from training.synthetic.plan import (
     Take,
     Video,
     in_session,
-    record_in_room,
+    record_session,
 )
 
 NORMAL, DYSLEXIC = "normal", "dyslexic"
 _SHORTEST_MEAN = 2.6
 _TURN = (NORMAL, NORMAL, DYSLEXIC)
-"""Who speaks in turn."""
+"""The domains of the speakers in turn."""
 
 TYPICAL = (
     Speaker("seoyeon", "ko+f2", 215, 52),
@@ -53,7 +53,7 @@ UNHEARD_TYPICAL = Speaker("taeho", "ko+m6", 215, 50)
 
 @dataclass(frozen=True, slots=True)
 class Atypical:
-    """A speaker of the population ``dyslexic``: a slow voice and what it does to words."""
+    """A speaker of the domain ``dyslexic``: a slow voice and its habits."""
 
     speaker: Speaker
     habits: Habits
@@ -72,21 +72,23 @@ UNHEARD_ATYPICAL = Atypical(
 
 
 def plan(minutes: float, seed: int) -> list[Video]:
-    """Who says what in which session: every typical speaker meets every atypical one."""
-    heard = len(TYPICAL) * len(ATYPICAL)
-    size = Size.of(minutes, heard, block=len(_TURN), shortest_mean=_SHORTEST_MEAN, together=len(_TURN))
+    """The videos of the corpus: each session pairs a typical speaker with an atypical one, every pair once."""
+    training_videos = len(TYPICAL) * len(ATYPICAL)
+    size = Size.of(
+        minutes, training_videos, block=len(_TURN), shortest_mean=_SHORTEST_MEAN, together=len(_TURN)
+    )
     shares = size.deal(sentences(size.sentences, seed))
     rng = random.Random(seed)
-    return [_session(number, shares[number], size, rng) for number in range(heard + UNHEARD_VIDEOS)]
+    return [_session(number, shares[number], size, rng) for number in range(training_videos + UNHEARD_VIDEOS)]
 
 
 def _session(number: int, share: Sequence[KoreanSentence], size: Size, rng: random.Random) -> Video:
-    is_heard = size.hears(number)
+    in_training = size.in_training(number)
     turn, index = divmod(number, len(TYPICAL))
-    typical = TYPICAL[index] if is_heard else UNHEARD_TYPICAL
-    # 6 and 5 have no common divisor: thirty sessions, thirty pairs.
-    atypical = ATYPICAL[number % len(ATYPICAL)] if is_heard else UNHEARD_ATYPICAL
-    return record_in_room(
+    typical = TYPICAL[index] if in_training else UNHEARD_TYPICAL
+    # 6 and 5 have no common divisor, so that thirty sessions give all thirty pairs.
+    atypical = ATYPICAL[number % len(ATYPICAL)] if in_training else UNHEARD_ATYPICAL
+    return record_session(
         f"demo_ko{number + 1:02d}",
         _takes(
             share, in_session(typical, rng), Atypical(in_session(atypical.speaker, rng), atypical.habits), rng
@@ -102,33 +104,35 @@ def _session(number: int, share: Sequence[KoreanSentence], size: Size, rng: rand
 def _takes(
     share: Sequence[KoreanSentence], typical: Speaker, atypical: Atypical, rng: random.Random
 ) -> list[Take]:
-    """The sentences, each said by whose turn it is."""
+    """The takes of a session: the speakers take turns as in `_TURN`."""
     takes = []
     for at, sentence in enumerate(share):
         text = sentence.transcript
         if _TURN[at % len(_TURN)] == NORMAL:
             takes.append(_take(typical, NORMAL, "fluent", text, fluently(text)))
         else:
-            said = deviate(text, atypical.habits, rng)
-            takes.append(_take(atypical.speaker, DYSLEXIC, "+".join(said.kinds) or "slow", text, said))
+            deviated = deviate(text, atypical.habits, rng)
+            takes.append(
+                _take(atypical.speaker, DYSLEXIC, "+".join(deviated.kinds) or "slow", text, deviated)
+            )
     return takes
 
 
-def _take(speaker: Speaker, domain: str, kind: str, transcript: str, said: Spoken) -> Take:
+def _take(speaker: Speaker, domain: str, kind: str, transcript: str, spoken: Spoken) -> Take:
     cells = {
         "transcript": transcript,
         "language": "ko",
         "domain": domain,
         "kind": kind,
-        "spoken": said.text,
+        "spoken": spoken.text,
     }
-    return Take(speaker, said.ssml, (cells,))
+    return Take(speaker, spoken.ssml, (cells,))
 
 
 def syllable_edits(row: Row) -> tuple[int, int]:
     """Edits from the transcript of a row to what was spoken, and syllables of the transcript."""
-    meant, said = ("".join(filter(is_syllable, row[column])) for column in ("transcript", "spoken"))
-    return Levenshtein.distance(meant, said), len(meant)
+    transcript, spoken = ("".join(filter(is_syllable, row[column])) for column in ("transcript", "spoken"))
+    return Levenshtein.distance(transcript, spoken), len(transcript)
 
 
 def _tell(rows: Sequence[Row]) -> str:

@@ -2,8 +2,8 @@
 
 In a pattern ``{slot}`` is filled from `SLOTS` and ``{slot|을/를}`` takes the particle that agrees with the filling:
 the first form after a final consonant, the second after a vowel. All is in the polite style (해요체); elders
-get its honorific forms. Words are kept apart by what can really stand together (nobody wears soup). There are few
-words, so that a small model hears each of them often.
+get its honorific forms. Slots are separated by meaning, so that every sentence makes sense (nobody wears soup). The
+vocabulary is small, so that each word occurs often in training.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "good_feeling": ("기뻐요", "행복해요", "신나요", "기분이 좋아요"),
     "bad_reason": ("늦게 일어나서", "길을 잃어버려서", "감기에 걸려서", "숙제가 많아서"),
     "bad_feeling": ("속상해요", "힘들어요", "슬퍼요"),
-    # Where numbers are heard (`training.synthetic.conventions`)
+    # Places with numbers (`training.synthetic.conventions`)
     "door": ("창구", "출구", "자리", "교실"),
     "side": ("왼쪽", "오른쪽", "끝"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Who says what in which recording: the plan of a demo corpus, made before anything is spoken."""
+"""The plan of a demo corpus: speakers, sentences and recordings, made before the synthesis."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """One thing to say (SSML) and the cells that it gives to the manifest: a row for each text of the clip.
+    """One utterance to synthesise (SSML) and the cells that it gives to the manifest: a row for each text of the clip.
 
     Where the words of the transcript shall have times, ``positions`` are the places of their first characters in
     the SSML (`training.synthetic.espeak_words.place`).
@@ -45,9 +45,9 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One recording session, all that a worker needs to make it.
+    """One recording session: the input of a worker that synthesises it.
 
-    It ends when ``seconds`` are full; ``together`` takes are all spoken or none. ``noise_slope`` is the exponent of 1/f, ``snr_db`` is None without noise, ``level_db`` that of the speech.
+    It ends after ``seconds`` of speech. Of ``together`` takes in sequence all are spoken or none. ``noise_slope`` is the exponent of 1/f, ``snr_db`` is None without noise, ``level_db`` that of the speech.
     ``silence`` is that around every clip, in seconds, from and to.
     """
 
@@ -65,9 +65,9 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A demo corpus: ``plan(minutes, seed)`` says what to speak, ``columns`` are those of its manifest.
+    """A demo corpus: ``plan(minutes, seed)`` gives its videos, ``columns`` are those of its manifest.
 
-    ``minutes`` and ``folder`` (below ``data/``) are defaults; ``tell`` says of the rows what only this corpus has.
+    ``minutes`` and ``folder`` (below ``data/``) are defaults; ``tell`` describes what is special about the rows of this corpus.
     """
 
     minutes: float
@@ -79,53 +79,68 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is written for ``minutes`` of speech: every video gets ``turns`` times ``block`` sentences.
+    """The size of a corpus for some minutes of speech.
 
-    ``seconds`` is the time of a heard video; each of the `UNHEARD_VIDEOS` has ``unheard`` sentences.
+    Each of the ``training_videos`` gets ``turns`` times ``block`` sentences and ``seconds`` of speech. Each of the
+    `UNHEARD_VIDEOS`, whose speakers are not in training, gets ``unheard`` sentences.
     """
 
-    heard: int
+    training_videos: int
     seconds: float
     block: int
     turns: int
     unheard: int
 
     @classmethod
-    def of(cls, minutes: float, heard: int, *, block: int, shortest_mean: float, together: int = 1) -> Size:
-        """Sentences are written ahead, for clips of ``shortest_mean`` seconds; ``together`` as in `Video`."""
-        seconds = minutes * 60 / heard
+    def of(
+        cls, minutes: float, training_videos: int, *, block: int, shortest_mean: float, together: int = 1
+    ) -> Size:
+        """The size for ``minutes`` of speech in the training videos.
+
+        Args:
+            minutes: of speech in all training videos together.
+            training_videos: number of videos whose speakers are in training.
+            block: sentences of one turn.
+            shortest_mean: seconds of a clip, estimated low, so that there are enough sentences.
+            together: as in `Video`.
+        """
+        seconds = minutes * 60 / training_videos
         turns = math.ceil(seconds / shortest_mean / block)
         unheard = max(1, min(_UNHEARD_UTTERANCES, round(minutes * 1.5)) // UNHEARD_VIDEOS)
-        return cls(heard, seconds, block, turns, math.ceil(unheard / together) * together)
+        return cls(training_videos, seconds, block, turns, math.ceil(unheard / together) * together)
 
     @property
     def sentences(self) -> int:
-        return self.heard * self.turns * self.block + UNHEARD_VIDEOS * self.unheard
+        return self.training_videos * self.turns * self.block + UNHEARD_VIDEOS * self.unheard
 
-    def hears(self, number: int) -> bool:
-        """Whether training may hear the video of this number; those of the unheard voices come last."""
-        return number < self.heard
+    def in_training(self, number: int) -> bool:
+        """Whether the speaker of the video of this number is in training; the videos of unheard speakers come last."""
+        return number < self.training_videos
 
     def deal(self, sentences: Sequence[T]) -> list[tuple[T, ...]]:
-        """The sentences of each video, those of the unheard voices last.
+        """The sentences of each video; the videos of unheard speakers come last.
 
-        Block by block in turn: every video has the shares of kinds, and what no time is left for was written last.
+        Blocks of sentences go to the videos in turn, so that every video has the same shares of kinds. Sentences that
+        find no time in a video are the last ones of the corpus.
         """
         step = self.block
-        starts = [[(turn * self.heard + n) * step for turn in range(self.turns)] for n in range(self.heard)]
+        starts = [
+            [(turn * self.training_videos + n) * step for turn in range(self.turns)]
+            for n in range(self.training_videos)
+        ]
         shares = [tuple(one for at in own for one in sentences[at : at + step]) for own in starts]
-        rest = sentences[self.heard * self.turns * step :]
+        rest = sentences[self.training_videos * self.turns * step :]
         halves = [rest[n * self.unheard : (n + 1) * self.unheard] for n in range(UNHEARD_VIDEOS)]
         return shares + [tuple(half) for half in halves]
 
 
 def in_session(speaker: Speaker, rng: random.Random) -> Speaker:
-    """Nobody speaks alike on two days: rate ±4 %, pitch ±3."""
+    """The speaker with a random change for one session: rate ±4 %, pitch ±3."""
     rate = round(speaker.rate * rng.uniform(0.96, 1.04))
     return Speaker(speaker.name, speaker.voice, rate, speaker.pitch + rng.randint(-3, 3))
 
 
-def record_in_room(
+def record_session(
     video_id: str,
     takes: Iterable[Take],
     rng: random.Random,
@@ -136,17 +151,17 @@ def record_in_room(
     together: int = 1,
     silence: tuple[float, float] = SILENCE,
 ) -> Video:
-    """The session of this number, with a background noise and a recording level of its own. An unheard voice says all
-    that is written for it."""
+    """The video of one session, with its own background noise and recording level. An unheard speaker speaks all of its
+    sentences."""
     return Video(
         id=video_id,
         takes=tuple(takes),
-        seconds=size.seconds if size.hears(number) else math.inf,
+        seconds=size.seconds if size.in_training(number) else math.inf,
         snr_db=snr_db,
         noise_slope=rng.choice((0.0, 1.0, 2.0)),
         level_db=rng.uniform(-26.0, -20.0),
         seed=rng.randrange(2**31),
         together=together,
-        split_hint="" if size.hears(number) else UNHEARD,
+        split_hint="" if size.in_training(number) else UNHEARD,
         silence=silence,
     )

@@ -1,4 +1,4 @@
-"""The studio of the demo corpora: speaks what is planned with espeak-ng and records it, 16 kHz, mono, PCM16."""
+"""Synthesis of the demo corpora: speaks the planned videos with espeak-ng and writes WAV files, 16 kHz, mono, PCM16."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Progress = Callable[[int, int], None]
 
 
 def synthesise_all(videos: list[Video], folder: Path, progress: Progress | None) -> list[Row]:
-    """Speak the videos into ``folder``; the rows of the manifest, ordered by id.
+    """Synthesise the videos into ``folder``; returns the rows of the manifest, ordered by id.
 
-    A set number of fresh processes, whatever the machine: espeak's sound depends on what it said before.
+    The number of fresh processes is the same on every machine, because the sound of espeak depends on earlier calls.
     """
     rows: list[Row] = []
     groups = [videos[first::_PROCESSES] for first in range(_PROCESSES)]

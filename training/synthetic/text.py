@@ -2,7 +2,7 @@
 
 `corpus` draws from the patterns of ``training.synthetic.grammar``. It keeps every two sentences at least
 two word edits apart, so that no split can put near copies on both sides, and prefers rare words, so that
-each word of the vocabulary is heard in several contexts.
+each word of the vocabulary occurs in several contexts.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Sentence:
 
     @property
     def transcript(self) -> str:
-        """What is said, without markup."""
+        """The spoken words, without markup."""
         return "".join(part.text for part in self.parts)
 
     @property

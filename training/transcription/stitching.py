@@ -1,4 +1,4 @@
-"""Two transcripts of overlapping windows become one: no word twice, none lost."""
+"""Joins the transcripts of two overlapping windows: no word appears twice, no word is lost."""
 
 from __future__ import annotations
 
@@ -8,32 +8,41 @@ from collections.abc import Sequence
 from training.data.example import SpokenWord
 
 TIMED_TOLERANCE = 0.35
-"""Seconds by which two windows may place the same word apart."""
+"""Seconds by which the times of the same word may differ between two windows."""
 
 
 def join(
-    left: Sequence[SpokenWord], right: Sequence[SpokenWord], seam: float, tolerance: float
+    left: Sequence[SpokenWord], right: Sequence[SpokenWord], stitch_at: float, tolerance: float
 ) -> list[SpokenWord]:
-    """The words of both, times in seconds of the recording.
+    """Join the words of two overlapping windows.
 
-    They meet in a run of equal words that both heard at about the same time (give or take ``tolerance``): up to it
-    the left one counts, after it the right one, so that what either heard half at its edge goes. The longer a run and
-    the closer its times, the more it is trusted: of a word said over and over only the times tell which is which.
-    Without any such run the seam itself parts them.
+    The transcripts are joined in a run of equal words that both windows have at about the same time. Words of
+    ``left`` are taken up to the run, words of ``right`` after it, so that words which a window has only in part at its
+    edge are dropped. Of several runs the longest with the closest times is used: for a repeated word only the times
+    show which occurrence is which. Without such a run, the words are divided at ``stitch_at``.
+
+    Args:
+        left: words of the earlier window, times in seconds of the recording.
+        right: words of the later window, times in seconds of the recording.
+        stitch_at: where the recording was cut between the two windows, in seconds.
+        tolerance: seconds by which the times of the same word may differ.
+
+    Returns:
+        The words of both windows in order, times in seconds of the recording.
     """
-    run = _best_run(left, right, seam, tolerance)
+    run = _best_run(left, right, stitch_at, tolerance)
     if run is None:
-        return [*(w for w in left if _middle(w) < seam), *(w for w in right if _middle(w) >= seam)]
+        return [*(w for w in left if _middle(w) < stitch_at), *(w for w in right if _middle(w) >= stitch_at)]
     first, second, length = run
-    step = min(range(length), key=lambda n: abs(_middle(left[first + n]) - seam))
+    step = min(range(length), key=lambda n: abs(_middle(left[first + n]) - stitch_at))
     return [*left[: first + step + 1], *right[second + step + 1 :]]
 
 
 def _best_run(
-    left: Sequence[SpokenWord], right: Sequence[SpokenWord], seam: float, tolerance: float
+    left: Sequence[SpokenWord], right: Sequence[SpokenWord], stitch_at: float, tolerance: float
 ) -> tuple[int, int, int] | None:
-    """(place in left, place in right, length) of the run to meet in."""
-    near = {i for i, word in enumerate(left) if abs(_middle(word) - seam) <= 30.0}
+    """The run in which the transcripts are joined: (place in left, place in right, number of words)."""
+    near = {i for i, word in enumerate(left) if abs(_middle(word) - stitch_at) <= 30.0}
     same = {
         (i, j)
         for i in near

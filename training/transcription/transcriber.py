@@ -33,7 +33,7 @@ SHORTEST = 0.3
 
 @dataclass(frozen=True)
 class Recording:
-    """A file and the windows that its speech lies in; ``channel``: the one that is heard, None: all, made one."""
+    """A file and the windows that contain its speech. channel: the channel that is used; None: all, mixed to mono."""
 
     path: str
     seconds: float
@@ -44,20 +44,28 @@ class Recording:
 class Transcriber:
     """A trained model, ready for recordings.
 
-    model: a folder (a run's, one of its checkpoints, a stock model), a finished run, or what `load_trained` made of it.
-    tasks: some of the model's, default all. language: of the speech, default the model's. domain: which population
-        speaks, for a model that is told; ``auto``: the one that it hears.
-    options: how the frames of a CTC model are read, and the beam width of all others.
-    longest: seconds that the model hears at once, at most 30; default: the longest utterance of its training where
-        the run says that, else 30. A recording that is no longer is heard whole, unless ``always_cut``; a longer one is
-        cut in pauses (see `Cutting`; those of ``pause`` seconds always, and ``pad`` seconds of silence stay) that ``detector`` finds (
-        ``energy``, ``silero``, or one of your own).
-    pack: what pauses part is heard together up to this many seconds. Default: ``longest`` for stock models,
-        0 for the library's own, which learnt from single utterances.
+    Args:
+        model: a folder (of a run, of a checkpoint, of a stock model), a finished run, or a result of `load_trained`.
+        tasks: tasks of the model to run; default: all.
+        language: language of the speech (ISO 639); default: the model's.
+        domain: domain of the speakers, for a model with domain tokens; ``auto``: the model predicts it.
+        options: how the frames of a CTC model are decoded, and the beam width of the other models.
+        longest: longest input of the model in seconds, at most 30; default: the longest utterance of its training where
+            the run states it, else 30. A recording of at most this length is one window, unless ``always_cut``.
+        pause: silence in seconds that always ends a window (see `Cutting`).
+        pad: silence in seconds that is kept before and after speech.
+        pack: regions of speech are put into one window up to this many seconds. Default: ``longest`` for stock
+            models, 0 for models of this library, which were trained on single utterances.
+        always_cut: cut recordings that fit one window too.
+        detector: finds the pauses: ``energy``, ``silero``, or a `Detector`.
+        batch_seconds: seconds of audio in one batch.
+        channel: channel of multi-channel recordings, counted from 0; default: the mean of the channels, or the loudest
+            channel where they cancel each other.
 
-    channel: of recordings with several, counted from 0; default: their mean, or the loudest where they cancel each other.
-
-    ``warnings``: a line for each recording of which one channel was taken for that. ``timed``: whether it tells words with times. ``note``: whether their confidence is calibrated, and why not.
+    Attributes:
+        warnings: a line for each recording whose channels cancel each other, with the channel that was used.
+        timed: whether the model gives words with times.
+        note: whether the confidence of words is calibrated, and why not.
 
     Raises `UserError` for a folder without a model and for options that the model cannot serve.
     """
@@ -109,7 +117,7 @@ class Transcriber:
             audio: a recording of any length.
 
         Returns:
-            Its text, segments and, where the model tells them, words with times in seconds and confidence.
+            Its text, segments and, where the model gives them, words with times in seconds and confidence.
 
         Raises:
             UserError: the file cannot be read.
@@ -124,8 +132,8 @@ class Transcriber:
             files: recordings of any length.
 
         Returns:
-            For each file, in order, what JSON holds of its transcript: ``text``, ``confidence`` (0 to 1; NaN where the
-            model tells none), ``audio``, ``seconds``, ``segments`` and the text of each task.
+            For each file, in order, its transcript as a dictionary: ``text``, ``confidence`` (0 to 1; NaN where the
+            model gives none), ``audio``, ``seconds``, ``segments`` and the text of each task.
 
         Raises:
             UserError: a file cannot be read.
@@ -142,9 +150,9 @@ class Transcriber:
         *,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> list[Transcript]:
-        """One `Transcript` for each file, in order. ``progress`` is told the audio seconds of each finished batch.
+        """One `Transcript` for each file, in order. ``progress`` gets the audio seconds of each finished batch.
 
-        Raises `UserError` for a file that cannot be heard: `plan` and `finish` go on with the others.
+        Raises `UserError` for a file that cannot be decoded; `plan` and `finish` continue with the others.
         """
         files = [audio] if isinstance(audio, str | Path) else audio
         transcripts = []
@@ -155,7 +163,7 @@ class Transcriber:
         return transcripts
 
     def plan(self, path: Path | str) -> Recording:
-        """Look at a file and cut it. Raises `UserError` where it cannot be read."""
+        """Open a file and cut it into windows. Raises `UserError` where it cannot be read."""
         try:
             seconds = probe(path).duration
             if not is_too_long(seconds, self.longest) and not self.always_cut:
@@ -179,11 +187,16 @@ class Transcriber:
     ) -> list[Transcript | UserError]:
         """Transcribe recordings that `plan` has cut, windows of all files in common batches.
 
-        In the place of a recording that cannot be heard after all (broken samples, shorter than a frame) stands
-        what is wrong with it.
+        Args:
+            recordings: results of `plan`.
+            progress: gets the audio seconds of each finished batch.
+
+        Returns:
+            A transcript for each recording, in order. For a recording that cannot be encoded (broken samples, shorter
+            than a frame) it is a `UserError` with the reason.
         """
         dataset = Windows(recordings, self.architecture, self.language)
-        heard: dict[tuple[int, int], Mapping[str, Hypothesis]] = {}
+        hypotheses: dict[tuple[int, int], Mapping[str, Hypothesis]] = {}
         if len(dataset):
             result = predict(
                 self.architecture,
@@ -193,25 +206,27 @@ class Transcriber:
                 with_loss=False,
                 progress=progress,
             )
-            heard = {dataset.places[row.row]: self._calibrated(row.hypotheses) for row in result.predictions}
-        self.warnings += [f"{recordings[file].path}: {said}" for file, said in sorted(dataset.taken.items())]
+            hypotheses = {
+                dataset.places[row.row]: self._calibrated(row.hypotheses) for row in result.predictions
+            }
+        self.warnings += [f"{recordings[file].path}: {note}" for file, note in sorted(dataset.taken.items())]
         return [
             dataset.broken.get(file)
-            or self._transcript(one, [heard[file, n] for n in range(len(one.windows))])
+            or self._transcript(one, [hypotheses[file, n] for n in range(len(one.windows))])
             for file, one in enumerate(recordings)
         ]
 
-    def _calibrated(self, said: Mapping[str, Hypothesis]) -> Mapping[str, Hypothesis]:
+    def _calibrated(self, hypotheses: Mapping[str, Hypothesis]) -> Mapping[str, Hypothesis]:
         if self.calibration is None:
-            return said
-        return {task: self.calibration.apply(hypothesis) for task, hypothesis in said.items()}
+            return hypotheses
+        return {task: self.calibration.apply(hypothesis) for task, hypothesis in hypotheses.items()}
 
-    def _transcript(self, recording: Recording, heard: Sequence[Mapping[str, Hypothesis]]) -> Transcript:
+    def _transcript(self, recording: Recording, hypotheses: Sequence[Mapping[str, Hypothesis]]) -> Transcript:
         tasks = self.architecture.tasks
         stitched = {
             name: stitch(
                 recording.windows,
-                [said[name] for said in heard],
+                [by_task[name] for by_task in hypotheses],
                 timed=self.timed and name == TRANSCRIBE,
             )
             for name in tasks
@@ -219,11 +234,11 @@ class Transcriber:
         segments = []
         for n in range(len(recording.windows)):
             texts = {name: " ".join(word.text for word in words[n]) for name, words in stitched.items()}
-            known = self.timed and _has_times(heard[n][TRANSCRIBE])
+            known = self.timed and _has_times(hypotheses[n][TRANSCRIBE])
             words = tuple(stitched[TRANSCRIBE][n]) if known else ()
             start, end = borders(recording.windows, n)
             if any(texts.values()):
-                domain = heard[n][tasks[0]].domain
+                domain = hypotheses[n][tasks[0]].domain
                 segments.append(Segment(start, end, texts, words, mean_confidence(words), domain))
         every = [word for segment in segments for word in segment.words]
         return Transcript(recording.path, recording.seconds, tasks, tuple(segments), mean_confidence(every))
@@ -249,7 +264,7 @@ def transcribe(
 
 
 def _require_domain(trained: Trained, domain: str | None) -> None:
-    """A recording names none of its own, so somebody must."""
+    """`UserError` where the model needs a domain and none is given: a recording has none of its own."""
     domains = trained.architecture.domains
     if domain in (None, AS_IT_IS, SWAP) and domains is not None and domains.default is None:
         given = "" if domain is None else f"--domain {domain}: a recording has no domain of its own; "
@@ -259,36 +274,38 @@ def _require_domain(trained: Trained, domain: str | None) -> None:
         )
 
 
-def stitch(windows: Sequence[Window], heard: Sequence[Hypothesis], *, timed: bool) -> list[list[SpokenWord]]:
+def stitch(
+    windows: Sequence[Window], hypotheses: Sequence[Hypothesis], *, timed: bool
+) -> list[list[SpokenWord]]:
     """Words of each window, times in seconds of the recording; where windows overlap each word once.
 
     Hypotheses without times get guessed ones, which only serve to join them.
     """
-    known = [timed and _has_times(said) for said in heard]
+    known = [timed and _has_times(one) for one in hypotheses]
     placed = [
-        _shifted(said.words, window.start) if there else spread(said.text, window.start, window.end)
-        for window, said, there in zip(windows, heard, known, strict=True)
+        _shifted(one.words, window.start) if has_times else spread(one.text, window.start, window.end)
+        for window, one, has_times in zip(windows, hypotheses, known, strict=True)
     ]
     for n, window in enumerate(windows):
-        if window.seam is None:
+        if window.stitch_at is None:
             continue
         both_known = known[n - 1] and known[n]
         tolerance = TIMED_TOLERANCE if both_known else 1.5 * (windows[n - 1].end - window.start)
-        both = join(placed[n - 1], placed[n], window.seam, tolerance)
+        both = join(placed[n - 1], placed[n], window.stitch_at, tolerance)
         kept = sum(1 for word in placed[n - 1] if any(word is other for other in both))
         placed[n - 1], placed[n] = both[:kept], both[kept:]
     return placed
 
 
-def _has_times(said: Hypothesis) -> bool:
-    """A text for whose words no place was found has none."""
-    return bool(said.words) or not said.text
+def _has_times(hypothesis: Hypothesis) -> bool:
+    """Whether the words have times: a text without words needs none."""
+    return bool(hypothesis.words) or not hypothesis.text
 
 
 def borders(windows: Sequence[Window], n: int) -> tuple[float, float]:
-    """From where to where a window counts: seams instead of overlapping ends."""
-    start = windows[n].seam
-    end = windows[n + 1].seam if n + 1 < len(windows) else None
+    """Start and end of a window in seconds, without the parts that belong to its neighbours."""
+    start = windows[n].stitch_at
+    end = windows[n + 1].stitch_at if n + 1 < len(windows) else None
     return windows[n].start if start is None else start, windows[n].end if end is None else end
 
 
@@ -300,15 +317,15 @@ def _at_least(window: Window, seconds: float) -> Window:
     if window.seconds >= SHORTEST:
         return window
     start = max(0.0, min(window.start, seconds - SHORTEST))
-    return Window(start, min(seconds, start + SHORTEST), window.seam)
+    return Window(start, min(seconds, start + SHORTEST), window.stitch_at)
 
 
 class Windows:
     """Windows of recordings as a dataset of encoded utterances, as `predict` takes it.
 
     ``places[row]``: number of the recording, number of its window. ``broken``: recordings, by number, of which a
-    window could not be encoded; a second of silence is heard in its place. ``taken``: recordings, by number, of which one
-    channel is heard because their mean would lose what they hold, and which.
+    window could not be encoded; a second of silence takes its place. ``taken``: recordings, by number, whose channels
+    cancel each other, with a note on the channel that is used instead of their mean.
     """
 
     def __init__(self, recordings: Sequence[Recording], architecture: Any, language: str | None) -> None:
@@ -327,7 +344,7 @@ class Windows:
         try:
             samples, channel = load_with_channel(example.audio, self.architecture.sample_rate)
             if channel is not None:
-                self.taken.setdefault(self.places[row][0], f"{CANCELLED} channel {channel}, which is heard")
+                self.taken.setdefault(self.places[row][0], f"{CANCELLED} channel {channel}, which is used")
             return self.architecture.encode(example, samples)
         except (ValueError, OSError) as error:
             place = "" if isinstance(error, AudioError) else f"{example.audio.path}: "

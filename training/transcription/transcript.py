@@ -1,4 +1,4 @@
-"""What was said in a recording, and how it is written: text, JSON, TSV, subtitles, words with times."""
+"""The transcript of a recording and its formats: text, JSON, TSV, subtitles, words with times."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ CUE_SECONDS, CUE_PAUSE = 6.0, 0.8
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch that was heard at once (or up to a seam). ``texts`` by task; ``words`` where the model tells them,
-    ``domain`` where it was asked which it hears."""
+    """One window of a transcript, up to the points where it is joined to its neighbours.
+
+    start, end: seconds of the recording. texts: the text of each task. words: words with times, empty where the model
+    gives none. confidence: 0 to 1. domain: the predicted domain, where the model was asked to predict it.
+    """
 
     start: float
     end: float
@@ -47,19 +50,19 @@ class Transcript:
 
     @property
     def words(self) -> tuple[SpokenWord, ...]:
-        """With times in seconds of the recording; empty where the model tells none."""
+        """Words with times in seconds of the recording; empty where the model gives none."""
         return tuple(word for segment in self.segments for word in segment.words)
 
     @property
     def placed(self) -> list[Sequence[SpokenWord]]:
-        """Words of each segment; where the model tells none, its text spread over its length, with confidence 0."""
+        """Words of each segment. Where the model gives none, the text is spread over the segment, with confidence 0."""
         return [
             segment.words or spread(segment.texts[self.tasks[0]], segment.start, segment.end)
             for segment in self.segments
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds."""
+        """The transcript as it is written to JSON."""
         return {
             "audio": self.audio,
             "seconds": round(self.seconds, 3),

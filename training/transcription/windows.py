@@ -1,4 +1,4 @@
-"""A long recording in windows that a model can hear: cut in pauses, overlapping where there is none."""
+"""Splits a long recording into windows that a model can take: cut in pauses, overlapping where there is no pause."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import numpy as np
 from training.transcription.speech_regions import Region, padded
 
 CUT_FROM = 0.55
-"""A region without pauses is cut where it is quietest in the last part of the window, from this share on."""
+"""A region without pauses is cut at its quietest point in the last part of the window, from this share of it on."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What the model hears at once, in seconds of the recording. ``seam``: the cut between it and the window before,
-    which it overlaps; None where a pause parts them."""
+    """A stretch of a recording that the model takes as one input.
+
+    start, end: seconds of the recording. stitch_at: second at which this window is joined to the window before it, where
+    the two overlap; None where a pause separates them.
+    """
 
     start: float
     end: float
-    seam: float | None = None
+    stitch_at: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -29,10 +32,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Cutting:
-    """longest: seconds of a window. pause: a silence of so many seconds always ends a window (unless ``pack``); shorter
-    ones end one where it would be too long otherwise, the longest of them first. pad: seconds of silence kept around
-    speech. overlap: seconds that windows share where nobody pauses. pack: what pauses part is heard together, up to so
-    many seconds.
+    """How a recording is cut into windows; all values in seconds.
+
+    longest: the longest window. pause: a silence of this length always ends a window (unless ``pack``). Where a window
+        would be too long, it is also cut in shorter silences, the longest of them first.
+    pad: silence kept before and after speech. overlap: length that two windows share where there is no pause.
+    pack: regions of speech that pauses separate are put into one window up to this length; 0: they are not.
     """
 
     longest: float = 30.0
@@ -48,7 +53,18 @@ class Cutting:
 def plan_windows(
     regions: Sequence[Region], level: np.ndarray, hop: float, seconds: float, cutting: Cutting
 ) -> list[Window]:
-    """Windows that cover all regions of a recording. ``level [frames]`` is low where a cut does least harm."""
+    """Windows that cover all regions of speech of a recording.
+
+    Args:
+        regions: stretches of speech, in seconds.
+        level: loudness float ``[frames]``; low where a cut does the least harm.
+        hop: seconds between two frames of ``level``.
+        seconds: length of the recording.
+        cutting: how to cut.
+
+    Returns:
+        The windows in order of their start.
+    """
     windows: list[Window] = []
     groups = group(regions, cutting.longest - 2 * cutting.pad, cutting.pause)
     for region in _packed(padded(groups, seconds, cutting.pad), cutting.pack):
@@ -59,8 +75,8 @@ def plan_windows(
 def group(regions: Sequence[Region], longest: float, pause: float) -> list[Region]:
     """Neighbours joined across the shortest pauses first, while the result is no longer than ``longest``.
 
-    So what is too long for one window falls apart where the pause is longest. Where the cuts are depends on what is
-    near alone, not on where in the recording it stands.
+    A stretch that is too long for one window is therefore cut in its longest pauses. The cuts depend on the
+    neighbouring regions only, not on the place in the recording.
     """
     starts, ends = [r.start for r in regions], [r.end for r in regions]
     first, last = (
@@ -89,13 +105,13 @@ def _packed(regions: Sequence[Region], pack: float) -> list[Region]:
 
 def _cut(region: Region, level: np.ndarray, hop: float, cutting: Cutting) -> list[Window]:
     windows: list[Window] = []
-    start, seam, half = region.start, None, cutting.overlap / 2
+    start, stitch_at, half = region.start, None, cutting.overlap / 2
     while region.end - start > cutting.longest:
         latest = start + cutting.longest - half
         cut = _quietest(level, hop, start + CUT_FROM * cutting.longest, latest)
-        windows.append(Window(start, cut + half, seam))
-        start, seam = cut - half, cut
-    windows.append(Window(start, region.end, seam))
+        windows.append(Window(start, cut + half, stitch_at))
+        start, stitch_at = cut - half, cut
+    windows.append(Window(start, region.end, stitch_at))
     return windows
 
 

@@ -263,15 +263,15 @@ def _queue_undone(study: optuna.Study) -> None:
 
 
 def outcome(trial: FrozenTrial) -> str:
-    """How a trial ended; `KILLED` where its process could not say it; empty while it waits or runs."""
+    """How a trial ended; `KILLED` where its process could not record it; empty while it waits or runs."""
     if not trial.state.is_finished():
         return ""
-    said = trial.user_attrs.get(OUTCOME)
+    recorded = trial.user_attrs.get(OUTCOME)
     if trial.state.name == "COMPLETE":
         return COMPLETE
     if trial.state.name == "PRUNED":
-        return str(said or PRUNED)
-    return said if said in (FAILED, STOPPED) else KILLED  # it may have died between two words
+        return str(recorded or PRUNED)
+    return recorded if recorded in (FAILED, STOPPED) else KILLED  # it may have died between two words
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

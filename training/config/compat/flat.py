@@ -70,7 +70,7 @@ def has_sizes(layer: Layer) -> bool:
 
 
 def complete(given: Layer, *, ctc: bool) -> list[Mistake]:
-    """What takes the merged layers to know: the model's type where sizes stood without a block, shares of the run."""
+    """Complete the merged layers: the model's type where sizes had no block, and shares of the run."""
     mistakes: list[Mistake] = []
     if ctc and isinstance(given.data.setdefault("model", {}), dict):
         given.data["model"].setdefault("type", "ctc")

@@ -59,7 +59,7 @@ NO_PICKLE = (
     "a run's folder is meant, such as outputs/voxlm-2b; a .pt is a pickle, which runs code when it is loaded"
 )
 WORD_TIMES = ("training.phase=2", "data.librispeech=null")
-"""What ``--timestamps`` says besides: word times are what phase 2 learns from, in the corpus's place."""
+"""Further overrides of ``--timestamps``: phase 2 learns from word times instead of the corpus."""
 NO_LOGIN = (
     "--login-hf: training uploads nothing; leave it out, and when the run is finished: polyvox publish --model_dir "
     "outputs/RUN --repo_id OWNER/RUN (private unless you say otherwise; HF_TOKEN as before)"
@@ -137,11 +137,11 @@ def overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _check_names(args: argparse.Namespace) -> None:
-    said: dict[str, tuple[str, str]] = {}
+    given: dict[str, tuple[str, str]] = {}
     for name, key in {**KEYS, **NAMES}.items():
         if (value := getattr(args, name)) is None:
             continue
-        other, earlier = said.setdefault(key, (name, value))
+        other, earlier = given.setdefault(key, (name, value))
         if earlier != value:
             raise UserError(
                 f"--{other} {earlier} and --{name} {value} both stand for {key}; leave out one of them"
@@ -161,7 +161,7 @@ def shards_in(root: Path) -> Iterator[str]:
 
 
 def notes(args: argparse.Namespace) -> list[str]:
-    """What is to be said of options that change nothing."""
+    """Lines to print about options that change nothing."""
     if args.samples_per_shard is None:
         return []
     return [

@@ -97,7 +97,7 @@ def _load(archive: Archive, mirror: str, report: Report, pause: float) -> str | 
 
 
 def _damaged(archive: Archive, file: Path) -> str:
-    """Put the file aside; what is to be said of it."""
+    """Put the file aside; returns the line to print about it."""
     return f"{file.name} is damaged (its MD5 is not {archive.md5}); kept as {set_aside(file)}"
 
 

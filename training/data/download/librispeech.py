@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from training.base.errors import UserError
 from training.base.files import writable
-from training.base.system_files import listed, told
+from training.base.system_files import listed, summary_of
 from training.data.download.archives import Archive, Report, bar, need_room, obtain
 from training.data.download.transfer import PAUSE
 from training.data.download.unpack import unpack
@@ -107,16 +107,16 @@ def _provide(archive: Archive, corpus: Path, mirrors: Sequence[str], report: Rep
     need_room(archive.folder, found.stat().st_size - _bytes_in(folder))
     corpus.mkdir(exist_ok=True)
     unpacking.touch()
-    litter: list[str] = []
+    system_files: list[str] = []
     with bar(split, found.stat().st_size) as progress:
-        written = unpack(found, corpus, split, progress.update, litter)
+        written = unpack(found, corpus, split, progress.update, system_files)
     if next(listed(folder, f"*/*/*{TRANSCRIPTS}"), None) is None:
         raise UserError(
             f"{found}: holds no transcripts in LibriSpeech/{split}/; it is the archive of something else"
         )
     unpacking.replace(complete)
-    if said := told(litter):
-        report(f"{split}: {said}")
+    if line := summary_of(system_files):
+        report(f"{split}: {line}")
     report(f"{split}: {folder} is complete; files unpacked: {written:,}")
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from training.base.errors import UserError
-from training.base.system_files import is_litter
+from training.base.system_files import is_system_file
 from training.data.sources.librispeech import FOLDER
 
 
@@ -23,22 +23,22 @@ def unpack(
     corpus: Path,
     split: str,
     advance: Callable[[int], None],
-    litter: list[str] | None = None,
+    system_files: list[str] | None = None,
 ) -> int:
     """Write what of a ``.tar.gz`` is missing below ``corpus`` (the folder ``LibriSpeech``); how many files that was.
 
-    Members that an operating system has left are passed over; the list ``litter`` gets their names.
+    Members that an operating system has left are skipped; their names are added to the list ``system_files``.
 
     A file appears under its name when it is whole, so that a call that was killed can be repeated. ``advance(bytes)``
     follows every member. Raises `UserError` for a member that would lie elsewhere or is no regular file, for a file
     that is there with another size, and for an archive that ends too early.
     """
-    written, litter = 0, [] if litter is None else litter
+    written, system_files = 0, [] if system_files is None else system_files
     with _opened(archive) as tar:
         for member in tar:
             target = None
-            if is_litter(member.name):
-                litter += [member.name] if member.isreg() else []
+            if is_system_file(member.name):
+                system_files += [member.name] if member.isreg() else []
             else:
                 target = _target(member, corpus, split, archive)
             if target is not None and not _is_there(target, member, corpus):

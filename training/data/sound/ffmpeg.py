@@ -77,7 +77,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of decoded sound: samples per second, and channels."""
+    """Sample rate in Hz and number of channels of decoded audio."""
 
     rate: int
     channels: int
@@ -183,7 +183,7 @@ def _knows_fd(program: str) -> bool:
 
 
 class _Messages:
-    """What ffmpeg says, read beside its sound so that neither waits for the other; no more than a page is kept."""
+    """ffmpeg's messages, read in parallel with its audio so that neither blocks the other; at most a page is kept."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._kept = b""
@@ -203,12 +203,12 @@ class _Messages:
         return self._kept.decode("utf-8", "replace").strip()
 
 
-def _require_whole(source: Source, status: int, said: str) -> None:
+def _require_whole(source: Source, status: int, stderr: str) -> None:
     """`AudioError` for what ffmpeg failed at, and for what it passed over: ends that are missing, damaged parts."""
     if status != 0:
-        raise AudioError(source.name, f"ffmpeg cannot decode it: {_reason(said)}")
+        raise AudioError(source.name, f"ffmpeg cannot decode it: {_reason(stderr)}")
     demuxer = DEMUXERS[source.container]
-    passed = [line for line in said.splitlines() if _is_of_the_file(line, demuxer)]
+    passed = [line for line in stderr.splitlines() if _is_of_the_file(line, demuxer)]
     if any("unknown-length element with ID 0x1" in line for line in passed):
         raise AudioError(
             source.name, "a second file begins within it, and only the first could be read: part them"
@@ -228,9 +228,9 @@ def _is_of_the_file(line: str, demuxer: str) -> bool:
     return name.startswith("in#") or demuxer in name.split(",")
 
 
-def _reason(said: str) -> str:
+def _reason(stderr: str) -> str:
     """The line that says why, of those that ffmpeg prints: the first, the others follow from it."""
-    lines = [_CONTEXT.sub("", line).strip() for line in said.splitlines() if line.strip()]
+    lines = [_CONTEXT.sub("", line).strip() for line in stderr.splitlines() if line.strip()]
     if any("matches no streams" in line for line in lines):
         return "there is no sound in it"
     return lines[0] if lines else "no reason given"

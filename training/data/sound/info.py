@@ -1,4 +1,4 @@
-"""What is said of a sound file, by whatever decodes it: its shape, or why it cannot be had."""
+"""What a decoder returns about an audio file: its shape, or the reason why it cannot be decoded."""
 
 from __future__ import annotations
 

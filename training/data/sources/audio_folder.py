@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from training.base.errors import UserError
-from training.base.system_files import listed, told
+from training.base.system_files import listed, summary_of
 from training.data import audio
 from training.data.columns import DATASET_COLUMNS, rename
 from training.data.manifest import Manifest, from_table, with_header_durations
@@ -40,15 +40,15 @@ def load_audio_folder(folder: Path, split: str, columns: Mapping[str, str] | Non
     """
     root = _split_folder(folder, split)
     found = [root / name for name in METADATA if (root / name).is_file()]
-    litter: list[str] = []
-    table, path = (_described(found[0], columns), found[0]) if found else (_listed(root, litter), root)
+    system_files: list[str] = []
+    table, path = (_described(found[0], columns), found[0]) if found else (_listed(root, system_files), root)
     rows = from_table(
         table, path, audio_root=root, need_duration=False, need_text=bool(found), option=DATASET_COLUMNS
     )
     rows = with_header_durations(rows, rows.seconds)
     rows.column_option = DATASET_COLUMNS
-    said = told(litter)
-    rows.notes = () if said is None else (f"{root}: {said}",)
+    line = summary_of(system_files)
+    rows.notes = () if line is None else (f"{root}: {line}",)
     return rows
 
 
@@ -74,9 +74,9 @@ def _described(path: Path, columns: Mapping[str, str] | None) -> pa.Table:
     return rename(read_table(path), {"audio_path": "file_name", **(columns or {})}, path)
 
 
-def _listed(root: Path, litter: list[str]) -> pa.Table:
-    """The audio files below ``root``; what an operating system has left there is put into ``litter``."""
-    found = [path for path in listed(root, "**/*", litter) if path.suffix.lower() in SUFFIXES]
+def _listed(root: Path, system_files: list[str]) -> pa.Table:
+    """The audio files below ``root``; the names of system files are added to ``system_files``."""
+    found = [path for path in listed(root, "**/*", system_files) if path.suffix.lower() in SUFFIXES]
     files = sorted(path.relative_to(root).as_posix() for path in found)
     return pa.table(
         {"audio_path": pa.array(files, pa.string()), LINE: pa.array(range(1, len(files) + 1), pa.int32())}

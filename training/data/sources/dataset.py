@@ -138,7 +138,7 @@ class DatasetSource(Sequence[Example]):
         return self.rows.table
 
     def sound_marks(self) -> list[str]:
-        """What tells the sound of each row from others: name and size in bytes; the number of its row does not count."""
+        """A mark of the audio of each row: name and size in bytes, without the number of the row."""
         sizes = self._sizes()
         if sizes is None:
             return self.rows.sound_marks()

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from training.base.errors import UserError
-from training.base.system_files import listed, told
+from training.base.system_files import listed, summary_of
 from training.data import audio
-from training.data.cached_table import Kept, keep, recall
+from training.data.cached_table import CachedTable, load_cached, store
 from training.data.example import Example
 from training.data.file_names import same_name
 from training.data.ledger import DropLedger
@@ -143,29 +143,29 @@ def _holds_transcripts(folder: Path) -> bool:
     return next(listed(folder, f"*/*/*{TRANSCRIPTS}"), None) is not None
 
 
-def _read_split(folder: Path) -> Kept:
-    """The rows of a split, columns as strings, what of it cannot be used, and how much litter lies in it."""
+def _read_split(folder: Path) -> CachedTable:
+    """The rows of a split, columns as strings, the ledger of utterances that cannot be used, and a note on system files."""
     files, notes = _files(folder)
     key = hashlib.sha256(json.dumps([_VERSION, files]).encode()).hexdigest()
     index = folder.with_name(f".{folder.name}.polyvox_index.arrow")
-    found = recall(index, key)
+    found = load_cached(index, key)
     if found is None:
         table, refused = _built(folder.parent, list(files))
-        keep(index, key, table, refused)
-        return Kept(table, refused, notes)
+        store(index, key, table, refused)
+        return CachedTable(table, refused, notes)
     return found._replace(notes=notes)
 
 
 def _files(folder: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
     """Sounds and transcripts of a split, by their paths from ``LibriSpeech`` on: size and time of change; notes."""
     found: dict[str, tuple[int, int]] = {}
-    litter: list[str] = []
-    for path in listed(folder, "*/*/*", litter):
+    system_files: list[str] = []
+    for path in listed(folder, "*/*/*", system_files):
         if path.name.endswith(_FILES) and not path.name.startswith("."):
             stat = path.stat()
             found[path.relative_to(folder.parent).as_posix()] = (stat.st_size, stat.st_mtime_ns)
-    said = told(litter)
-    return dict(sorted(found.items())), () if said is None else (f"{folder}: {said}",)
+    line = summary_of(system_files)
+    return dict(sorted(found.items())), () if line is None else (f"{folder}: {line}",)
 
 
 def _built(corpus: Path, files: Sequence[str]) -> tuple[pa.Table, DropLedger]:

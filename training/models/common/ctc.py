@@ -16,9 +16,9 @@ from training.models.common.targets import IGNORED
 class CtcCharacters:
     """The vocabulary of a CTC head: characters of the training transcripts, blank at 0.
 
-    Characters, not the decoder's pieces: each stands in many words, so that the encoder learns to tell them
-    apart within minutes, and a head over some hundred of them costs next to nothing. Case and punctuation
-    are not heard and are left out; letters keep their diacritics.
+    Characters, not the decoder's pieces: each occurs in many words, so that the encoder learns to distinguish them
+    within minutes, and a head over some hundred of them costs almost nothing. Case and punctuation
+    have no sound and are left out; letters keep their diacritics.
     """
 
     def __init__(self, characters: str) -> None:
@@ -40,7 +40,7 @@ class CtcCharacters:
         return [self._ids[c] for c in self.audible(text) if c in self._ids]
 
     def unknown(self, text: str) -> list[str]:
-        """Characters of the text that cannot be written."""
+        """Characters of the text that are not in the vocabulary, sorted."""
         return sorted(set(self.audible(text)) - {" "} - set(self.characters))
 
     def __len__(self) -> int:

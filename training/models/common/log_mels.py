@@ -16,11 +16,11 @@ FRAMES_PER_SECOND = 100
 MAX_FRAMES = 3000
 ENCODER_FRAMES_PER_SECOND = 50
 TAIL = 640
-"""Samples of silence after each clip: four frames, the last of which sees nothing but silence."""
+"""Samples of silence after each clip: four frames, of which the last one covers silence only."""
 
 
 def check_length(extractor: Any, samples: int) -> None:
-    """``ValueError`` for a clip over the 30 s that Whisper hears; of the tolerance over them `log_mel` takes nothing."""
+    """``ValueError`` for a clip longer than Whisper's 30 s and a tolerance; `log_mel` cuts the tolerance off."""
     seconds, most = samples / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
     if is_too_long(seconds, most):
         raise ValueError(f"{seconds:.3f} s of audio, at most {most:g} s")

@@ -196,7 +196,7 @@ class _Pass:
             logits.copy_(chances if factor == 1 else chances.mul_(factor))
 
     def _uniform_part(self) -> torch.Tensor:
-        """What the uniform part of the smoothed targets adds to the loss: less the mean logit, everywhere."""
+        """The share of the loss of the uniform part of the smoothed targets: minus the mean logit of each row, summed."""
         if self.column_sums is None:
             return torch.zeros_like(self.loss)
         logits = self.hidden.sum(0, dtype=self.exact) @ self.column_sums
@@ -207,7 +207,7 @@ class _Pass:
     def _cross_entropy(
         self, logits: torch.Tensor, chances: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Of rows with these probabilities, without the `_uniform_part`."""
+        """The sum of the cross entropies of the rows, without the `_uniform_part`."""
         picked = logits.gather(1, labels[:, None]).to(self.exact)
         chance = chances.gather(1, labels[:, None])
         if bool((chance < _SMALL).any()):

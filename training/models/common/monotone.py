@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 REACH = 2
-"""Frames on either side of a chosen one that say where between frames the time lies."""
+"""Frames on either side of the chosen one that are used to place the time between frames."""
 RULED_OUT = -1e4
-"""In the place of log 0: a path over it is worse than any other, yet still a path."""
+"""Used instead of log 0: a path with it is worse than any other and still finite."""
 
 
 def word_times(

@@ -27,8 +27,8 @@ class FrameCount(Protocol):
 
 @dataclass(frozen=True)
 class MelFrames:
-    """Frames of log-mels every ``hop`` samples, of which convolutions of stride 2 leave one in ``factor``;
-    ``edge`` samples of silence stand on either side of the clip."""
+    """Frames of log-mels every ``hop`` samples; convolutions of stride 2 keep one in ``factor``. There are ``edge``
+    samples of silence on either side of the clip."""
 
     hop: int
     factor: int
@@ -49,7 +49,7 @@ class CtcEncode(UtteranceEncoder):
     ``input_values``) and the ids of its transcript.
 
     Raises ``ValueError`` for a clip of less than one frame, and for a transcript that the frames cannot be
-    aligned with. An example without texts is encoded without labels, to be heard only.
+    aligned with. An example without texts is encoded without labels: it can be transcribed, not trained on.
     """
 
     feature_extractor: Any
@@ -84,10 +84,10 @@ class CtcEncode(UtteranceEncoder):
         return labels
 
     def check(self, example: Example, seconds: float) -> None:
-        """Raise what encoding would raise, and ``ValueError`` for a transcript in which nothing can be heard."""
+        """Raise what encoding would raise, and ``ValueError`` for a transcript without letters and digits."""
         labels = self.labels(example, round(seconds * self.feature_extractor.sampling_rate))
         if TRANSCRIBE in example.texts and not labels:
-            raise ValueError("nothing in the transcript can be heard: no letters and no digits")
+            raise ValueError("the transcript has no letters and no digits")
 
     def unwritable(self, example: Example) -> int:
         """Characters of the transcript that this vocabulary has no token for."""

@@ -23,7 +23,7 @@ class Options(ModelOptions):
     (raw samples)."""
     pretrained: str | None = None
     """Folder of a CTC run, or hub id or folder of a pretrained ``parakeet_ctc`` or wav2vec2: its weights are
-    fine-tuned. Where its vocabulary is another one the output layer is made anew."""
+    fine-tuned. Where its vocabulary differs, the output layer is initialised again."""
     vocabulary: Literal["characters", "bpe"] = "characters"
     """Tokens: characters, or byte-pair pieces learnt from the training split."""
     vocab_size: int = Field(500, ge=2)
@@ -44,9 +44,9 @@ class Options(ModelOptions):
     subsampling: Literal[2, 4, 8] = 4
     """Log-mel frames that become one frame of the encoder (1 frame is 10 ms)."""
     subsampling_channels: int = Field(64, ge=1)
-    """Channels of the convolutions that do it."""
+    """Channels of the subsampling convolutions."""
     sample_rate: int = Field(16000, ge=1000)
-    """Samples per second that the model hears (the same as ``audio.sample_rate``)."""
+    """Samples per second of the audio that the model takes (the same as ``audio.sample_rate``)."""
     n_mels: int = Field(80, ge=8)
     """Mel bands."""
     n_fft: int | None = Field(None, ge=64)
@@ -57,18 +57,18 @@ class Options(ModelOptions):
     """Norm in FastConformer's convolutions. ``batch`` is the published one; with ``layer`` no clip depends on
     the batch that it is in, which several processes need to give the losses of one."""
     conv_kernel: int = Field(0, ge=0)
-    """Frames that the convolution module in each layer of the Transformer sees, an odd number; 0: a plain
+    """Kernel of the convolution module in each layer of the Transformer, in frames, an odd number; 0: a plain
     Transformer without one. FastConformer has its own (``sizes.conv_kernel_size``)."""
     feature_norm: Literal["bands", "clip", "peak"] = "bands"
     """Log-mels are normalised per clip: each band by its mean and deviation, as pretrained FastConformers expect;
     all bands together by theirs (``clip``), which short clips of a word or two need; or by the loudest point alone
     (``peak``), to which silence around the speech makes no difference."""
     edge_silence: float = Field(0.0, ge=0, le=2)
-    """Seconds of silence put before and after every clip in evaluation and use (``feature_norm: peak``); what training
-    hears there is drawn, see ``augmentation.shift``, and nothing while ``augmentation.after_epochs`` last."""
+    """Seconds of silence before and after every clip in evaluation and use (``feature_norm: peak``). In training the
+    silence is random, see ``augmentation.shift``; there is none in the first ``augmentation.after_epochs``."""
     middle_weight: float = Field(0.0, ge=0, lt=1)
     """Share of the training loss that is CTC on the states half way up the encoder (Lee and Watanabe, 2021): a model
-    from scratch may learn in fewer steps, and each costs an output layer and a loss more. Not with wav2vec2."""
+    from scratch may learn in fewer steps; each step costs one more output layer and loss. Not with wav2vec2."""
     sizes: dict[str, Any] = Field(default_factory=dict)
     """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
 
@@ -87,7 +87,7 @@ class Options(ModelOptions):
                 f"middle_weight ({self.middle_weight:g}): not for encoder: wav2vec2; set it to 0"
             )
         if self.feature_norm != "bands" and self.encoder == "wav2vec2":
-            raise ValueError("feature_norm: wav2vec2 hears samples, not log-mels")
+            raise ValueError("feature_norm: wav2vec2 takes samples, not log-mels")
         if self.edge_silence and self.feature_norm != "peak":
             raise ValueError(
                 f"edge_silence ({self.edge_silence:g}): other norms than feature_norm: peak would change with it"

@@ -41,7 +41,7 @@ class CtcOutput(ModelOutput):
 
 
 class CtcForward:
-    """What the three encoders have in common; each gives `states` and its output layer `to_logits`.
+    """Base of the three encoders: the loss and the forward pass. Each encoder implements `states` and `to_logits`.
 
     label_smoothing: set by the trainer; that share of the loss is the divergence of the frames' outputs from
     equal probabilities (Kim et al., 2017).
@@ -68,7 +68,7 @@ class CtcForward:
         raise NotImplementedError
 
     def normed(self, states: torch.Tensor) -> torch.Tensor:
-        """A layer's states as `to_logits` knows them."""
+        """States of a layer within the encoder, normalised as `to_logits` expects them."""
         return states
 
     def forward(
@@ -93,15 +93,18 @@ class CtcForward:
         if labels is not None:
             loss = self._loss(logits, lengths, labels, num_items_in_batch)
             for half_way in middle:
-                heard = self.to_logits(self.normed(half_way))
-                aside = self._loss(heard, lengths, labels, num_items_in_batch)
-                loss = torch.lerp(loss, aside, self.middle_weight)
+                middle_logits = self.to_logits(self.normed(half_way))
+                middle_loss = self._loss(middle_logits, lengths, labels, num_items_in_batch)
+                loss = torch.lerp(loss, middle_loss, self.middle_weight)
         return CtcOutput(loss=loss, logits=logits, lengths=lengths, encoder_last_hidden_state=states)
 
     @contextmanager
     def _half_way(self, learning: bool) -> Iterator[list[torch.Tensor]]:
-        """What the lower half of the encoder gives, once the encoder has been called: of its last layer that LayerDrop
-        lets stand; nothing where there is none, and without `middle_weight` in training."""
+        """A list that holds the states of the lower half of the encoder once the encoder was called.
+
+        They are those of the last layer of that half which LayerDrop did not skip, ``[batch, frames, width]``. The list
+        is empty where all were skipped, outside training, and without `middle_weight`.
+        """
         if not (learning and self.middle_weight and self.training):  # type: ignore[attr-defined]
             yield []
             return
@@ -127,8 +130,8 @@ class CtcForward:
     ) -> torch.Tensor:
         loss = ctc_loss(logits, lengths, labels, blank=BLANK_ID)
         if self.label_smoothing:
-            heard = (labels != IGNORED).any(dim=-1)
-            frames = torch.arange(logits.shape[1], device=logits.device) < (lengths * heard)[:, None]
+            labelled = (labels != IGNORED).any(dim=-1)
+            frames = torch.arange(logits.shape[1], device=logits.device) < (lengths * labelled)[:, None]
             spread = -logits.float().log_softmax(dim=-1).mean(dim=-1)
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * (spread * frames).sum()
         return loss / (items if items is not None else (labels != IGNORED).sum().clamp(min=1))
@@ -145,8 +148,8 @@ class FastConformerCtc(CtcForward, ParakeetForCTC):
     """Stock `ParakeetForCTC` (Rekesh et al., 2023): names, weights and configuration are the stock class's.
 
     With ``conv_norm: layer`` in the settings the convolution modules have a layer norm in the place of the batch
-    norm (NeMo's ``conv_norm_type``): what a clip gives then depends on that clip alone, on any number of
-    processes and in a batch of any size.
+    norm (NeMo's ``conv_norm_type``): the output of a clip then depends on that clip only, with any number
+    of processes and in a batch of any size.
     """
 
     def __init__(self, config: Any) -> None:
@@ -170,7 +173,7 @@ class FastConformerCtc(CtcForward, ParakeetForCTC):
         return self.ctc_head(states)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Write the folder so that stock transformers takes it for what it is."""
+        """Write the folder in the format of the stock class, so that stock transformers loads it."""
         return _save_as(self, ParakeetForCTC, save_directory, kwargs)
 
 
@@ -195,7 +198,7 @@ class Wav2Vec2Ctc(CtcForward, Wav2Vec2ForCTC):
         return self.lm_head(self.dropout(states))
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Write the folder so that stock transformers takes it for what it is."""
+        """Write the folder in the format of the stock class, so that stock transformers loads it."""
         return _save_as(self, Wav2Vec2ForCTC, save_directory, kwargs)
 
 
@@ -230,7 +233,7 @@ class ConvolutionModule(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
-        """What is added to states ``[batch, frames, width]``; frames of padding count as silence."""
+        """The residual of states ``[batch, frames, width]``; frames of padding count as silence."""
         inner = nn.functional.glu(self.pointwise1(self.norm(states)))
         if padding is not None:
             inner = inner.masked_fill(padding[..., None], 0.0)
@@ -259,12 +262,12 @@ class TransformerBlock(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
-        """states ``[batch, frames, width]``; padding bool ``[batch, frames]``, true where there is none."""
+        """Map states ``[batch, frames, width]`` to states of that shape. padding: bool ``[batch, frames]``, True on padding."""
         if self.conv is not None:
             states = states + self.conv(states, padding)
         normed = self.norm_self_att(states)
-        heard, _ = self.self_attn(normed, normed, normed, key_padding_mask=padding, need_weights=False)
-        states = states + self.dropout(heard)
+        attended, _ = self.self_attn(normed, normed, normed, key_padding_mask=padding, need_weights=False)
+        states = states + self.dropout(attended)
         inner = self.dropout(nn.functional.gelu(self.linear1(self.norm_feed_forward(states))))
         return states + self.dropout(self.linear2(inner))
 
@@ -272,8 +275,8 @@ class TransformerBlock(GradientCheckpointingLayer):
 class TransformerEncoder(nn.Module):
     """Convolutions that shorten the log-mels, sinusoidal positions, pre-norm Transformer layers.
 
-    With ``conv_kernel`` there are no sinusoids: the convolutions know what stands beside what, and no position
-    is too far along to have been seen in training.
+    With ``conv_kernel`` there are no sinusoids: the convolutions encode relative positions, so that clips may be
+    longer than those of training.
     """
 
     def __init__(self, config: TransformerCtcConfig) -> None:

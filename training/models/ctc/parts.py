@@ -190,23 +190,23 @@ def _same_encoder(encoder: str, config: Any, name: str) -> None:
 
 
 def pretrained(
-    sizes: Sizes, name: str, tokenizer: CtcTokenizer, said: Collection[str], *, meta: bool = False
+    sizes: Sizes, name: str, tokenizer: CtcTokenizer, named: Collection[str], *, meta: bool = False
 ) -> Pretrained:
     """The weights of ``name`` with an output layer for ``tokenizer``.
 
     Rows of the output layer whose tokens the checkpoint knows too are carried over, all others are new.
-    ``said``: sizes that the configuration names; `UserError` where the checkpoint has others.
+    ``named``: sizes that the configuration names; `UserError` where the checkpoint has others.
     """
     config = _config_of(sizes.encoder, name)
-    _agree(sizes, config, name, said)
+    _agree(sizes, config, name, named)
     extractor = fetch("model.pretrained", name, lambda: AutoFeatureExtractor.from_pretrained(name))
     if extractor.sampling_rate != sizes.sound.sample_rate:
         raise UserError(
-            f"model.sample_rate: {sizes.sound.sample_rate}, but {name} hears {extractor.sampling_rate} samples a second"
+            f"model.sample_rate: {sizes.sound.sample_rate}, but {name} takes {extractor.sampling_rate} samples a second"
         )
     if sizes.encoder != "wav2vec2":
-        _same_sound(sizes.sound, extractor, name, said)
-    if "dropout" in said:
+        _same_sound(sizes.sound, extractor, name, named)
+    if "dropout" in named:
         _set_dropout(config, sizes.dropout)
     before = _tokens(name)
     stock_norm = (getattr(config, SETTINGS, None) or {}).get("conv_norm", "batch")
@@ -246,7 +246,7 @@ def _any_config(name: str) -> Any:
     return AutoConfig.from_pretrained(name)
 
 
-def _agree(sizes: Sizes, config: Any, name: str, said: Collection[str]) -> None:
+def _agree(sizes: Sizes, config: Any, name: str, named: Collection[str]) -> None:
     ours = {
         "d_model": sizes.width,
         "num_encoder_layers": sizes.layers,
@@ -262,10 +262,10 @@ def _agree(sizes: Sizes, config: Any, name: str, said: Collection[str]) -> None:
         key: next((getattr(inner, field) for field in FIELDS[key] if hasattr(inner, field)), None)
         for key in ours
     }
-    _refuse_others(ours, there, f"{name} has", said)
+    _refuse_others(ours, there, f"{name} has", named)
 
 
-def _same_sound(sound: Sound, extractor: Any, name: str, said: Collection[str]) -> None:
+def _same_sound(sound: Sound, extractor: Any, name: str, named: Collection[str]) -> None:
     norm = extractor.feature_norm if isinstance(extractor, ClipNormExtractor) else "bands"
     there = {
         "n_mels": extractor.feature_size,
@@ -274,15 +274,15 @@ def _same_sound(sound: Sound, extractor: Any, name: str, said: Collection[str]) 
         "feature_norm": norm,
         "edge_silence": edge_silence(extractor),
     }
-    _refuse_others(sound._asdict(), there, f"{name} hears", said)
+    _refuse_others(sound._asdict(), there, f"{name} takes", named)
 
 
 def _refuse_others(
-    ours: Mapping[str, Any], there: Mapping[str, Any], subject: str, said: Collection[str]
+    ours: Mapping[str, Any], there: Mapping[str, Any], subject: str, named: Collection[str]
 ) -> None:
     """`UserError` for the first key that the configuration names with another value than the checkpoint's."""
     for key, value in there.items():
-        if key in said and None not in (ours[key], value) and ours[key] != value:
+        if key in named and None not in (ours[key], value) and ours[key] != value:
             raise UserError(
                 f"model.{key}: {ours[key]}, but {subject} {value}; leave it out (or set it to {value})"
             )

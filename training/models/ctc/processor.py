@@ -19,7 +19,7 @@ SHIFT_SECONDS = 0.010
 EPSILON = 1e-5
 PEAK_RANGE = math.log(10**8)  # 80 dB
 PEAK_MEAN, PEAK_DEVIATION = 7.0, 2.5
-"""Of speech: how far its log-mels lie under their peak on average, and their deviation."""
+"""Mean distance of the log-mels of speech to their peak, and their standard deviation."""
 QUIETEST_PEAK = -10.0
 """Log-mel power under which the loudest point of a clip is no speech, so that silence is not made loud. Speech at
 -25 dB peaks near -1; this is 39 dB less."""
@@ -27,7 +27,7 @@ QUIETEST_PEAK = -10.0
 
 @dataclass
 class CtcProcessor:
-    """What the trainer saves beside the weights."""
+    """The processor that is saved beside the weights."""
 
     feature_extractor: Any
     tokenizer: CtcTokenizer
@@ -75,7 +75,7 @@ class ClipNormExtractor(ParakeetFeatureExtractor):
         Raises ``ValueError`` where sampling_rate is not the extractor's.
         """
         if sampling_rate not in (None, self.sampling_rate):
-            raise ValueError(f"sampling_rate: {sampling_rate}, but the model hears {self.sampling_rate}")
+            raise ValueError(f"sampling_rate: {sampling_rate}, but the model takes {self.sampling_rate}")
         edge = round(self.edge_silence * self.sampling_rate)
         samples = torch.nn.functional.pad(torch.as_tensor(raw_speech, dtype=torch.float32), (edge, edge))
         if self.preemphasis is not None:

@@ -22,12 +22,12 @@ FILE = "tokenizer.json"
 _PLAIN = "abcdefghijklmnopqrstuvwxyz"
 _VIETNAMESE = "aàáảãạăằắẳẵặâầấẩẫậbcdđeèéẻẽẹêềếểễệfghiìíỉĩịjklmnoòóỏõọôồốổỗộơờớởỡợpqrstuùúủũụưừứửữựvwxyỳýỷỹỵz"
 LETTERS = {"en": _PLAIN, "vi": _VIETNAMESE}
-"""Letters that a vocabulary holds whatever the training texts are: Vietnamese texts alone may lack f, j, w, z,
+"""Letters that a vocabulary always holds: Vietnamese texts alone may lack f, j, w, z,
 and English words would lose letters."""
 
 
 class CtcTokenizer:
-    """Text to ids and ids to text; blank at 0. Case and punctuation are not heard and are left out, tones stay.
+    """Text to ids and ids to text; blank at 0. Case and punctuation have no sound and are left out; tones are kept.
 
     Characters are byte-pair encoding without merges, so that one file format (``tokenizer.json`` of
     `tokenizers`) serves both. A word starts at ``▁``, which stands between words of characters and begins the
@@ -80,11 +80,11 @@ class CtcTokenizer:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of what is audible of the text; a character that is not in the vocabulary is left out."""
+        """Ids of the letters and digits of the text; a character that is not in the vocabulary is left out."""
         return self.tokenizer.encode(audible(text), add_special_tokens=False).ids
 
     def unknown(self, text: str) -> list[str]:
-        """Characters of the text that cannot be written."""
+        """Characters of the text that are not in the vocabulary, sorted."""
         return sorted(set(audible(text)) - {" "} - set(self.tokens))
 
     def decode(self, ids: Iterable[int]) -> str:

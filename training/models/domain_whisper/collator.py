@@ -21,8 +21,8 @@ PLACE = 2
 class DomainEncode(WhisperEncode):
     """`WhisperEncode` whose prompt is language, task, domain, ``<|notimestamps|>``.
 
-    domains: token id of each domain. domain: of utterances that name none. asked: one of `ASKED`, or a domain that
-    all utterances are taken for. open_id: stands where the model is to fill in what it hears.
+    domains: token id of each domain. domain: of utterances that name none. asked: one of `ASKED`, or a domain
+    that all utterances get. open_id: placeholder token, which the predicted domain replaces.
     Raises ``ValueError`` also for an utterance of no domain or of an unknown one.
     """
 
@@ -59,9 +59,9 @@ class DomainEncode(WhisperEncode):
 
 @dataclass(frozen=True, kw_only=True)
 class DataCollatorSpeechSeq2SeqDomain(WhisperCollator):
-    """`WhisperCollator` that has the model learn which domain it hears, and may weigh the domains.
+    """`WhisperCollator` that trains the model to predict the domain, and may weigh the domains.
 
-    supervise: the domain token itself is a label too, so that the model can be asked for it. weights: factor of
+    supervise: the domain token is a label too, so that the model learns to predict it. weights: factor of
     the loss of a domain's utterances, 1 where none is named; ``weights [batch]`` is in the batch where any is.
     """
 

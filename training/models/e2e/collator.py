@@ -101,12 +101,12 @@ class E2EEncode(UtteranceEncoder):
         return self.max_label_tokens
 
     def values(self, waveform: np.ndarray) -> np.ndarray:
-        """What the feature extractor makes of the clip: float32 ``[samples]``."""
+        """The output of the feature extractor for the clip: float32 ``[samples]``."""
         extractor = self.feature_extractor
         return extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="np").input_values[0]
 
     def prompt(self, example: Example, task: str) -> list[int]:
-        """What stands between the start token and the text, in training and in generation."""
+        """The token ids between the start token and the text, in training and in generation."""
         source, target = self.languages
         language = (example.language or source) if task == TRANSCRIBE else (example.target_language or target)
         code: str | None = language

@@ -12,7 +12,7 @@ from training.models.common.ctc import ctc_loss
 from training.models.ctc.model import TransformerBlock, TransformerCtcConfig, sinusoids
 
 KERNEL = 9
-"""Frames that a convolution sees at once: 180 ms at 50 frames a second, about two sounds of speech."""
+"""Kernel of a convolution in frames: 180 ms at 50 frames a second, about two phones."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class WordAligner(nn.Module):
     """Points from every word to the frames in which it starts and ends (Vinyals et al., 2015: pointer networks).
 
     Frames go through convolutions and self-attention, words through self-attention and cross-attention to the
-    frames; a pointer is a scaled product of the two. Where in the text a word stands is a hint to where in the
-    clip it is: the distance of the two is a learned part of every logit. What a row gives depends on that row
-    alone. All parameters belong to stock layers, so that a model that loads itself onto the meta device can
+    frames; a pointer is a scaled dot product of the two. The place of a word in the text indicates its place in
+    the clip: a learned term of the distance between the two is added to every logit. The output of a row depends on
+    that row only. All parameters belong to stock layers, so that a model that loads itself onto the meta device can
     initialise them.
     """
 
@@ -72,32 +72,41 @@ class WordAligner(nn.Module):
         words: torch.Tensor,
         word_lengths: torch.Tensor,
     ) -> AlignerOutput:
-        """frames ``[batch, frames, frame_width]``, words ``[batch, words, word_width]``; lengths int64 ``[batch]``.
+        """Logits of the pointers and of the characters.
 
-        Pointers of words of padding mean nothing.
+        Args:
+            frames: encoder states ``[batch, frames, frame_width]``.
+            frame_lengths: real frames of each row, int64 ``[batch]``.
+            words: states of the language model ``[batch, words, word_width]``.
+            word_lengths: words of each row, int64 ``[batch]``.
+
+        Returns:
+            See `AlignerOutput`; pointers of padding words have no meaning.
         """
         no_frame = _padding(frame_lengths, frames.shape[1])
         no_word = _padding(word_lengths, words.shape[1])
-        heard = self._heard(frames, no_frame)
-        asked = self._asked(words, no_word, heard, no_frame)
-        pointers = self._pointers(asked, heard) + self._from_distance(
+        frame_states = self._frame_states(frames, no_frame)
+        word_states = self._word_states(words, no_word, frame_states, no_frame)
+        pointers = self._pointers(word_states, frame_states) + self._from_distance(
             words.shape[1], word_lengths, frames.shape[1], frame_lengths
         )
         start, end = pointers.masked_fill(no_frame[:, None, :], -math.inf)
-        return AlignerOutput(start, end, self.ctc_head(heard))
+        return AlignerOutput(start, end, self.ctc_head(frame_states))
 
-    def _heard(self, frames: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    def _frame_states(self, frames: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
         states = self._placed(self.frames_in, frames)
         for layer in self.frame_layers:
             states = layer(states, padding)
         return self.frame_norm(states)
 
-    def _asked(
-        self, words: torch.Tensor, padding: torch.Tensor, heard: torch.Tensor, no_frame: torch.Tensor
+    def _word_states(
+        self, words: torch.Tensor, padding: torch.Tensor, frame_states: torch.Tensor, no_frame: torch.Tensor
     ) -> torch.Tensor:
         states = self._placed(self.words_in, words)
         for layer in self.word_layers:
-            states = layer(states, heard, tgt_key_padding_mask=padding, memory_key_padding_mask=no_frame)
+            states = layer(
+                states, frame_states, tgt_key_padding_mask=padding, memory_key_padding_mask=no_frame
+            )
         return self.word_norm(states)
 
     def _placed(self, project: nn.Module, states: torch.Tensor) -> torch.Tensor:
@@ -123,7 +132,7 @@ class WordAligner(nn.Module):
 
 
 def _padding(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """True where there is nothing, ``[batch, size]``; never in a whole row, over which attention is not defined."""
+    """True on padding, ``[batch, size]``; never in a whole row, because attention over no place is not defined."""
     return torch.arange(size, device=lengths.device) >= lengths.clamp(min=1)[:, None]
 
 

@@ -153,7 +153,7 @@ class VoxLMArchitecture(Architecture):
 ARCHITECTURE = VoxLMArchitecture
 
 TOKENS_PER_WORD = 2
-"""Of made-up words, where memory is planned."""
+"""Tokens of a made-up word in the plan of memory."""
 
 
 def made_up_words(features: Features) -> dict[str, Any]:
@@ -185,12 +185,12 @@ def _settings(model: VoxLM) -> dict[str, Any]:
 
 
 def _settings_of(config: VoxLMConfig) -> dict[str, Any]:
-    """What a folder says of itself, as far as it does."""
+    """The settings that a folder stores; empty where it has none."""
     return getattr(config, SETTINGS, None) or {}
 
 
 def _remember(model: VoxLM, options: Options, characters: str) -> None:
-    """What a folder must say of itself."""
+    """Store the settings that a folder must contain."""
     settings = {
         "type": "voxlm",
         "phase": options.phase,

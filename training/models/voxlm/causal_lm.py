@@ -1,9 +1,9 @@
-"""A small causal language model from scratch, for speech models that must do without a pretrained one.
+"""A small causal language model from scratch, for speech models without a pretrained one.
 
-What makes a pretrained language model fit to listen is that it can repeat what stands before it. A model that has only
-seen sentences cannot, so this one is taught it: the user's turn is the sentence spelled by a bad hand (tokens repeated,
-dropped, exchanged, pauses between), the assistant's turn is the sentence. Its embeddings then are something that a
-projector can aim at.
+A speech model needs a language model that can repeat its prompt. A pretrained one can; a model that was trained on single
+sentences cannot. This one is trained to repeat: the user's turn is a corrupted copy of a sentence (tokens repeated,
+dropped or replaced, pauses between them), the assistant's turn is the sentence. A projector can then map audio to its
+embeddings.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Of a Qwen2."""
+    """Sizes of a Qwen2 model."""
 
     vocab_size: int = 600
     hidden_size: int = 128
@@ -75,7 +75,7 @@ class Sizes:
 
 @dataclass
 class Repeating(torch.utils.data.Dataset):
-    """Sentences to be repeated from a bad copy, a new copy each time one is drawn: ``input_ids`` and ``labels``."""
+    """Sentences to repeat from a corrupted copy, a new copy each time one is drawn: ``input_ids`` and ``labels``."""
 
     tokenizer: Any
     texts: Sequence[str]
@@ -97,13 +97,13 @@ class Repeating(torch.utils.data.Dataset):
         return len(self.texts)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        said = self._content[index]
-        prompt = [*self._before, *self.copy(said), *self._after]
-        response = [*said, self.tokenizer.eos_token_id]
+        sentence = self._content[index]
+        prompt = [*self._before, *self.copy(sentence), *self._after]
+        response = [*sentence, self.tokenizer.eos_token_id]
         return {"input_ids": [*prompt, *response], "labels": [*[IGNORED] * len(prompt), *response]}
 
     def copy(self, ids: Sequence[int]) -> list[int]:
-        """The ids by a bad hand."""
+        """A corrupted copy of the ids: tokens repeated, dropped or replaced, pauses between them."""
         draw, pause = self._draw, self.tokenizer.convert_tokens_to_ids(PAUSE)
         found: list[int] = [pause] * draw.randint(0, MOST_REPEATS)
         for token in ids:
@@ -116,7 +116,7 @@ class Repeating(torch.utils.data.Dataset):
 
 
 def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Right padded; padding is told by length."""
+    """A batch, padded on the right; the attention mask marks the padding."""
     return {
         "input_ids": rectangle([row["input_ids"] for row in rows], 0),
         "attention_mask": rectangle([[1] * len(row["input_ids"]) for row in rows], 0),

@@ -45,7 +45,7 @@ class VoxLMEncode(UtteranceEncoder):
     (phase 2) also ``words``, how many there are; ``token_words``, the word of each label (-1: none); ``starts`` and
     ``ends`` in seconds; ``ctc_labels``.
     Raises ``ValueError`` for more labels than ``max_label_tokens``, for a clip over 30 s and, with ``align``, for
-    word times that are not there or not those of the transcript. An utterance without texts is encoded to be heard.
+    word times that are not there or not those of the transcript. An utterance without texts can be transcribed, not trained on.
     """
 
     feature_extractor: Any
@@ -87,7 +87,7 @@ class VoxLMEncode(UtteranceEncoder):
         return self.max_label_tokens
 
     def spoken(self, text: str) -> dict[str, Any]:
-        """Labels and the words that they belong to, of a text that is taken as what was said."""
+        """Labels and the words that they belong to, of a text that is taken as the transcript."""
         text = " ".join(text.split())
         ids, words = word_of_tokens(self.tokenizer, text)
         return {
@@ -122,8 +122,8 @@ class VoxLMCollator(Context, BatchCollator):
     ``input_ids``, ``attention_mask`` ``[batch, length]``, right padded; ``labels`` ``[batch, 1, length]``, `IGNORED`
     but for the response and its EOS; ``input_features`` ``[batch, mels, frames]``, ``frames`` ``[batch]`` and the
     ``longest`` of them; ``clip_seconds``, a list;
-    ``prompt_lengths`` ``[batch]`` and the longest of them, ``prompt_length``. Padding is told by length: its id may be
-    that of EOS. With ``align`` ``token_words``, ``words``, ``starts``, ``ends``, ``ctc_labels`` (see `VoxLM.forward`),
+    ``prompt_lengths`` ``[batch]`` and the longest of them, ``prompt_length``. The attention mask marks padding, whose id may
+    be that of EOS. With ``align`` ``token_words``, ``words``, ``starts``, ``ends``, ``ctc_labels`` (see `VoxLM.forward`),
     and ``supervised`` ``[batch]``, two pointers for each word, which losses are divided by.
     """
 

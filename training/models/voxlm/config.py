@@ -41,20 +41,20 @@ class Options(ModelOptions):
     type: Literal["voxlm"] = "voxlm"
     """The architecture."""
     name: str | None = None
-    """Folder of a VoxLM to go on with, whatever the two below say: phase 2 needs that of phase 1."""
+    """Folder of a VoxLM to continue from, whatever the two keys below say; phase 2 needs that of phase 1."""
     audio_encoder: str | None = None
-    """Hub id or folder of a Whisper, whose encoder listens; its decoder is not kept."""
+    """Hub id or folder of a Whisper, whose encoder is used; its decoder is not."""
     llm: str | None = None
     """Hub id or folder of a causal language model."""
     phase: Literal[1, 2] = 1
-    """1: to write what is said. 2: to say when each word was spoken; all that phase 1 has learnt is frozen."""
+    """1: trains transcription. 2: trains the times of words; all parameters of phase 1 are frozen."""
     language: str = "en"
     """Language of rows that name none (ISO 639)."""
     instruction: str = "Transcribe the speech."
-    """What the language model is asked behind the sound."""
+    """The instruction to the language model, after the audio."""
     encoder_context: Literal["full", "trimmed"] = "full"
-    """``full``: the encoder hears 30 s, as it was pretrained, and what lies behind the clip is dropped. ``trimmed``: the
-    batch's longest clip and a margin, for encoders that were trained so."""
+    """``full``: the encoder takes 30 s, as in its pretraining, and its states after the clip are dropped. ``trimmed``: the
+    batch's longest clip and a margin, for encoders that were trained in this way."""
     context_margin_seconds: float = Field(1.0, ge=0, le=30)
     """Silence that a trimmed context keeps after the longest clip."""
     stack: int = Field(4, ge=1)
@@ -62,12 +62,12 @@ class Options(ModelOptions):
     projector_width: int | None = Field(None, ge=1)
     """Hidden width of the projector; null: that of the language model, times two."""
     frozen_weights: Literal["fp32", "bf16"] = "fp32"
-    """Type of the encoder's and the language model's weights, which never learn themselves; the projector, adapters and
-    the aligner are kept in fp32 whatever it is."""
+    """Type of the frozen weights of the encoder and the language model; the projector, the adapters and the aligner are
+    always fp32."""
     max_label_tokens: int = Field(448, ge=8)
     """Longest response, template and EOS included; longer examples are dropped and listed."""
     aligner: AlignerSizes = AlignerSizes()
-    """What phase 2 adds."""
+    """The aligner that phase 2 adds."""
     alignment_weight: float = Field(1.0, ge=0)
     """Weight of the pointers' loss in phase 2, beside the second loss's `aligner.ctc_weight`."""
 

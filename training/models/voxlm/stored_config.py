@@ -16,7 +16,7 @@ AUDIO = "<|audio|>"
 
 
 def check_instruction(tokenizer: Any, instruction: str, option: str) -> None:
-    """`UserError` where a chat template would obey a part of the instruction instead of showing it."""
+    """`UserError` where the instruction contains a control token of the tokenizer."""
     if found := control_tokens_in(tokenizer, instruction):
         raise UserError(
             f"{option}: {found[0]} is a control token of the language model's tokenizer; write the instruction without it"
@@ -24,7 +24,7 @@ def check_instruction(tokenizer: Any, instruction: str, option: str) -> None:
 
 
 class VoxLMConfig(PreTrainedConfig):
-    """audio_config: of the Whisper whose encoder listens. text_config: of the language model. audio_token_id: of
+    """audio_config: of the Whisper whose encoder is used. text_config: of the language model. audio_token_id: of
     `AUDIO`. stack: encoder frames in one group. projector_width: of the projector's hidden layer. aligner: arguments
     of `training.models.voxlm.aligner.WordAligner`, None where there is no phase 2 yet."""
 
@@ -73,9 +73,9 @@ class VoxLMProcessor(ProcessorMixin):
 
     def end(self) -> int:
         """The token that ends a response: what the chat template writes after one, else the tokenizer's EOS."""
-        said = "x"
-        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": said}]
+        response = "x"
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": response}]
         whole = self.tokenizer.apply_chat_template(turns, tokenize=False)
-        after = self.tokenizer(whole.rpartition(said)[2], add_special_tokens=False).input_ids
+        after = self.tokenizer(whole.rpartition(response)[2], add_special_tokens=False).input_ids
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         return after[0] if after and after[0] in special else self.tokenizer.eos_token_id

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PointedWords:
-    """``(model, batch, texts, states=None) -> the words of each text with times and raw confidence``.
+    """Times and confidence of the words of given texts: ``(model, batch, texts, states=None) -> words of each text``.
 
     A word's confidence is the probability of all its tokens, each after those before it; nothing alters the scores.
     """
@@ -33,25 +33,27 @@ class PointedWords:
         self, model: Any, batch: Batch, texts: Sequence[str], states: torch.Tensor | None = None
     ) -> list[tuple[SpokenWord, ...]]:
         features = [self.encode.spoken(text) for text in texts]
-        said = self.collate.texts(features, batch["frames"].cpu())
-        said = {
-            key: value.to(batch["frames"].device) for key, value in said.items() if torch.is_tensor(value)
+        texts_batch = self.collate.texts(features, batch["frames"].cpu())
+        texts_batch = {
+            key: value.to(batch["frames"].device)
+            for key, value in texts_batch.items()
+            if torch.is_tensor(value)
         }
         if states is None:
             states = model.encode(batch["input_features"])
-        count, states = int(said["words"].max()), states[:, : encoder_frames(batch["longest"])]
+        count, states = int(texts_batch["words"].max()), states[:, : encoder_frames(batch["longest"])]
         if not count:
             return [()] * len(texts)
-        frames, ids = batch["frames"], said["input_ids"]
-        hidden = model.hidden(model.embed(ids, states, frames), said["attention_mask"])
-        pointed = model.point(hidden, states, frames, said["token_words"], said["words"], count)
+        frames, ids = batch["frames"], texts_batch["input_ids"]
+        hidden = model.hidden(model.embed(ids, states, frames), texts_batch["attention_mask"])
+        pointed = model.point(hidden, states, frames, texts_batch["token_words"], texts_batch["words"], count)
         times = [
             p.float().log_softmax(dim=-1).cpu().numpy() for p in (pointed.start_logits, pointed.end_logits)
         ]
-        sure = _word_probabilities(model, hidden, ids, said["token_words"], count)
+        sure = _word_probabilities(model, hidden, ids, texts_batch["token_words"], count)
         rows = []
         for i, text in enumerate(texts):
-            n, length = int(said["words"][i]), int(encoder_frames(frames[i]))
+            n, length = int(texts_batch["words"][i]), int(encoder_frames(frames[i]))
             found = word_times(
                 times[0][i, :n, :length],
                 times[1][i, :n, :length],

@@ -76,7 +76,7 @@ class WhisperEncode(UtteranceEncoder):
         return labels
 
     def prompt(self, example: Example, task: str) -> list[int]:
-        """What stands between the start token and the text, in training and in generation."""
+        """The token ids between the start token and the text, in training and in generation."""
         tokenizer = self.processor.tokenizer
         language = example.language or self.language
         # Not get_added_vocab(): it makes a table of Whisper's 1,600 tokens at each call.

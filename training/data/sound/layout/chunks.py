@@ -67,7 +67,7 @@ class _Kind:
 
 @dataclass(slots=True)
 class _Sound:
-    """What the header says. Offsets are the file's; ``stated`` is in bytes, None for unknown, ``written``
+    """The values of the header. Offsets are the file's; ``stated`` is in bytes, None for unknown, ``written``
     the same as it stands there; ``end``: of the container."""
 
     start: int

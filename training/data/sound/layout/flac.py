@@ -28,7 +28,7 @@ _OTHER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """What STREAMINFO says; ``at``: of its content, ``total``: 0 for unknown."""
+    """The fields of STREAMINFO; ``at``: offset of its content, ``total``: samples, 0 for unknown."""
 
     start: int
     at: int

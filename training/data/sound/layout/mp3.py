@@ -53,7 +53,7 @@ class _Run:
 
     @property
     def bytes(self) -> int:
-        """Of all its frames."""
+        """Number of bytes of all frames."""
         return sum(stop - start for start, stop in self.pieces)
 
 

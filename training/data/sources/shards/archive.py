@@ -115,7 +115,7 @@ def _size(header: tarfile.TarInfo, extended: dict[str, str]) -> int:
 
 
 def _extension(header: tarfile.TarInfo, handle: BinaryIO, content: int, length: int) -> dict[str, str]:
-    """What a pax or GNU header says of the next member; nothing where it is too long or broken."""
+    """The fields of a pax or GNU header for the next member; empty where it is too long or damaged."""
     if header.size > _EXTENSION_LIMIT or content + header.size > length:
         return {}
     if header.type == tarfile.GNUTYPE_LONGNAME:

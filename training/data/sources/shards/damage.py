@@ -43,7 +43,7 @@ def account(
 def with_stated(ledger: DropLedger, held: Mapping[str, int], stated: Mapping[str, int]) -> DropLedger:
     """The ledger of a folder, in which damaged shards have lost as many utterances as ``stated`` says of them.
 
-    ``held`` are the usable samples of each shard. What a shard without damage is said to hold is not believed.
+    ``held`` are the usable samples of each shard. The stated number of samples of a shard without damage is not used.
     """
     damaged = {drop.id.partition("/")[0] for drop in ledger if drop.reason in DAMAGE}
     drops = list(ledger)
@@ -56,11 +56,11 @@ def with_stated(ledger: DropLedger, held: Mapping[str, int], stated: Mapping[str
 
 def _assigned(drops: Sequence[Drop], shard: str, missing: int, stated: int) -> list[Drop]:
     """The first stretch of the shard stands for all that is missing, its others for nothing."""
-    said = f"{missing:,} of the {stated:,} samples that metadata.json states are lost without a name"
+    nameless_lost = f"{missing:,} of the {stated:,} samples that metadata.json states are lost without a name"
     nameless = [index for index, drop in enumerate(drops) if drop.id == shard]
     found = list(drops)
     for index in nameless:
         count = missing if index == nameless[0] else 0
-        detail = f"{drops[index].detail.partition('; about')[0]}; {said}"
+        detail = f"{drops[index].detail.partition('; about')[0]}; {nameless_lost}"
         found[index] = dataclasses.replace(drops[index], utterances=count, detail=detail)
-    return found if nameless or not missing else [*found, Drop(shard, "truncated", said, missing)]
+    return found if nameless or not missing else [*found, Drop(shard, "truncated", nameless_lost, missing)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def folder_domain(folder: Path, domains: Mapping[str, str]) -> str | None:
-    """What the map says of a folder: its key is the folder's name, or as much of the end of its path as is needed."""
+    """The entry of a map for a folder: its key is the folder's name, or as much of the end of its path as is needed."""
     fitting = [key for key in domains if names_folder(key, folder)]
     return domains[max(fitting, key=lambda key: len(Path(key).parts))] if fitting else None
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from training.base.errors import UserError
 from training.base.system_files import listed
 from training.data.audio import find_ffmpeg
-from training.data.cached_table import keep, recall
+from training.data.cached_table import load_cached, store
 from training.data.ledger import DropLedger
 from training.data.sources.shards.damage import with_stated
 from training.data.sources.shards.keys import FIRST_DOT, taken_apart
@@ -46,7 +46,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What ``metadata.json`` says: ``total`` and ``samples`` per shard where they stand there, a domain for all."""
+    """The values of ``metadata.json``: ``total`` and ``samples`` per shard where they stand there, a domain for all."""
 
     total: int | None = None
     samples: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -86,7 +86,7 @@ def _key(folder: Path, columns: Mapping[str, str] | None, keys: str) -> str:
 
 
 def _kept(folder: Path, key: str) -> Index | None:
-    found = recall(folder / INDEX, key)
+    found = load_cached(folder / INDEX, key)
     return None if found is None else Index(folder, *found)
 
 
@@ -96,12 +96,12 @@ def _built(folder: Path, key: str, columns: Mapping[str, str] | None, keys: str)
         table, ledger = read_shard(path, columns, keys)
         tables.append(table.append_column(SHARD, pa.array([path.name] * len(table), pa.string())))
         refused.extend(ledger)
-    list(listed(folder, "*", refused.litter))  # its litter is counted, though none of it is read
+    list(listed(folder, "*", refused.system_files))  # system files are counted and not read
     table = pa.concat_tables(tables, promote_options="default")
     table, whole = _with_whole_names(table) if keys == FIRST_DOT else (table, [])
     table = _without_duplicates(table, refused)
     notes = remarks(folder, refused, samples=len(table), whole_names=whole)
-    keep(folder / INDEX, key, table, refused, notes)
+    store(folder / INDEX, key, table, refused, notes)
     return Index(folder, table, DropLedger(refused.drops), notes)
 
 
@@ -169,7 +169,7 @@ def _stated(shard: Any) -> tuple[str, int] | None:
 
 
 def disagreements(index: Index, metadata: Metadata) -> list[str]:
-    """What ``metadata.json`` says and the shards do not hold. The shards are believed."""
+    """Differences between ``metadata.json`` and the shards. The counts of the shards are used."""
     name, held = index.folder / METADATA, index.samples()
     if metadata.problem is not None:
         return [f"{name} {metadata.problem}: {len(index.table):,} samples counted in {len(held)} shards"]

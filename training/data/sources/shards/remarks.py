@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.base.system_files import told
+from training.base.system_files import summary_of
 from training.data.column_names import guess
 from training.data.sources.shards.samples import Refusals
 
@@ -13,12 +13,12 @@ _SHOWN = 8
 
 
 def remarks(folder: Path, refused: Refusals, *, samples: int, whole_names: Sequence[str]) -> tuple[str, ...]:
-    """Lines on litter, on other members that are no utterance, on clips by their whole names, on texts not found.
+    """Lines on system files, on other members that are no utterance, on clips by their whole names, on texts not found.
 
     ``samples`` is the number of usable ones, ``whole_names`` those of the clips.
     """
     texts = None if samples else _texts(refused)
-    found = [told(refused.litter), _strangers(refused), _names(whole_names), texts]
+    found = [summary_of(refused.system_files), _strangers(refused), _names(whole_names), texts]
     return tuple(f"{folder}: {line}" for line in found if line is not None)
 
 

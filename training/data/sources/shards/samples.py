@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from training.base.system_files import is_litter
+from training.base.system_files import is_system_file
 from training.data import audio
 from training.data.json_tables import json_object
 from training.data.ledger import DropLedger
@@ -42,11 +42,11 @@ _TEXTS = ("transcript", "translation")
 class Refusals(DropLedger):
     """What of a shard is not used, and what helps to say why.
 
-    ``litter`` are the members that an operating system has left, ``fields`` the fields (under our names) of the
+    ``system_files`` are the members that an operating system has left, ``fields`` the fields (under our names) of the
     samples without a text, ``others`` the suffixes of their members that are neither sound nor text.
     """
 
-    litter: list[str] = field(default_factory=list)
+    system_files: list[str] = field(default_factory=list)
     fields: Counter[str] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
 
@@ -54,7 +54,7 @@ class Refusals(DropLedger):
         """Take over the entries of another ledger, and of another shard's all else too."""
         super().extend(other)
         if isinstance(other, Refusals):
-            self.litter += other.litter
+            self.system_files += other.system_files
             self.fields += other.fields
             self.others += other.others
 
@@ -68,7 +68,7 @@ def read_shard(
 ) -> tuple[pa.Table, Refusals]:
     """One row a sample (strings, and `OFFSET`, `SIZE`, `LINE`), and what of the shard cannot be used.
 
-    Members are put together by the rule ``keys`` (see `training.data.sources.shards.keys`); litter is passed over.
+    Members are put together by the rule ``keys`` (see `training.data.sources.shards.keys`); system files are skipped.
     ``columns`` maps our names to those of the JSON. The row's ``audio_path`` is ``<shard>/<name of the sound>``.
     Every sound that is lost is one utterance of the ledger, every text whose sound is lost as well.
 
@@ -97,15 +97,15 @@ def _members(handle: BinaryIO, shard: str, ledger: Refusals) -> tuple[list[Part]
     parts: list[Part] = []
     lost: list[Lost] = []
     for member in read_members(handle):
-        litter = is_litter(member.name)
-        if litter:
-            ledger.litter.append(f"{shard}/{member.name}")
-        if litter and not _cut(member):
+        skipped = is_system_file(member.name)
+        if skipped:
+            ledger.system_files.append(f"{shard}/{member.name}")
+        if skipped and not _cut(member):
             continue
-        name = None if litter else taken_apart(member.name)
+        name = None if skipped else taken_apart(member.name)
         if name is not None:
             parts.append(Part(len(parts), name, member))
-        elif isinstance(member, Refused) and (litter or not member.name):
+        elif isinstance(member, Refused) and (skipped or not member.name):
             lost.append(Lost(len(parts), member))
         elif isinstance(member, Refused):
             ledger.add(f"{shard}/{member.name}", member.reason, member.detail)

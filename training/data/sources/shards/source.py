@@ -161,8 +161,8 @@ def _check_usable(indices: Sequence[Index], metadata: Sequence[Metadata]) -> Non
     if any(len(index.table) for index in indices):
         return
     named = ", ".join(str(index.folder) for index in indices)
-    said = [f"{named}: no sample can be used", _refused(indices, metadata).summary()]
-    raise UserError("\n".join([*said, *(note for index in indices for note in index.notes)]))
+    lines = [f"{named}: no sample can be used", _refused(indices, metadata).summary()]
+    raise UserError("\n".join([*lines, *(note for index in indices for note in index.notes)]))
 
 
 def _stated_domain(index: Index, metadata: Metadata, domains: Mapping[str, str] | None) -> str | None:

@@ -1,6 +1,6 @@
 """Are files joined to ten minutes transcribed as their parts are? Words apart, for each way of cutting.
 
-    python benchmarks/seams.py --model outputs/demo_ctc --manifest data/splits/test.csv [--pauses 0 0.6]
+    python benchmarks/stitching.py --model outputs/demo_ctc --manifest data/splits/test.csv [--pauses 0 0.6]
 
 Clips are drawn at random, joined with a pause (of the faint noise that recordings have) between them, and
 transcribed twice: each on its own, and all as one file. "Apart" is the word edit distance between the two, per word
@@ -47,7 +47,7 @@ def main() -> int:
     examples = _chosen(args)
     language = args.language or examples[0].language
     print(
-        f"{'pause':>6} {'detector':>9} {'windows':>8} {'seams':>6} {'apart %':>8} {'WER parts':>10} {'joined':>7} {'s':>6}"
+        f"{'pause':>6} {'detector':>9} {'windows':>8} {'joins':>6} {'apart %':>8} {'WER parts':>10} {'joined':>7} {'s':>6}"
     )
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +55,7 @@ def main() -> int:
         for pause in args.pauses:
             whole = _write(Path(folder, f"whole{pause}.wav"), _joined(parts, pause))
             for detector in args.detectors:
-                ears = Transcriber(
+                transcriber = Transcriber(
                     trained,
                     tasks=(TRANSCRIBE,),
                     language=language,
@@ -67,10 +67,10 @@ def main() -> int:
                     always_cut=args.cut_parts,
                     detector=detector,
                 )
-                found = _measure(ears, parts, whole, [e.texts[TRANSCRIBE] for e in examples], language)
+                found = _measure(transcriber, parts, whole, [e.texts[TRANSCRIBE] for e in examples], language)
                 results.append({"pause": pause, "detector": detector, **found})
                 print(
-                    f"{pause:>6g} {detector:>9} {found['windows']:>8} {found['seams']:>6} {found['apart']:>8.2f} "
+                    f"{pause:>6g} {detector:>9} {found['windows']:>8} {found['joins']:>6} {found['apart']:>8.2f} "
                     f"{found['wer_parts']:>10.2f} {found['wer_joined']:>7.2f} {found['seconds']:>6.1f}"
                 )
     if args.output:
@@ -92,7 +92,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pauses", type=float, nargs="+", default=[0.0, 0.6], help="seconds between clips")
     parser.add_argument("--detectors", nargs="+", default=["energy", "silero"])
     parser.add_argument(
-        "--longest", type=float, default=None, help="seconds of a window: short ones make seams"
+        "--longest", type=float, default=None, help="seconds of a window: short windows give more joins"
     )
     parser.add_argument("--pause", type=float, default=0.7, help="silence that always parts (0.7)")
     parser.add_argument("--pad", type=float, default=0.1, help="silence kept around speech (0.1)")
@@ -135,18 +135,22 @@ def _write(path: Path, samples: np.ndarray) -> Path:
 
 
 def _measure(
-    ears: Transcriber, parts: Sequence[Path], whole: Path, references: Sequence[str], language: str | None
+    transcriber: Transcriber,
+    parts: Sequence[Path],
+    whole: Path,
+    references: Sequence[str],
+    language: str | None,
 ) -> dict[str, Any]:
     normal = normalizer(language)
-    apart = " ".join(normal(one.text) for one in ears.transcribe(parts)).strip()
+    apart = " ".join(normal(one.text) for one in transcriber.transcribe(parts)).strip()
     started = time.perf_counter()
-    recording = ears.plan(whole)
-    joined = normal(ears.finish([recording])[0].text)
+    recording = transcriber.plan(whole)
+    joined = normal(transcriber.finish([recording])[0].text)
     seconds = time.perf_counter() - started
     written = " ".join(map(normal, references))
     return {
         "windows": len(recording.windows),
-        "seams": sum(window.seam is not None for window in recording.windows),
+        "joins": sum(window.stitch_at is not None for window in recording.windows),
         "words": len(apart.split()),
         "apart": _rate(apart, joined),
         "wer_parts": _rate(written, apart),

@@ -1,4 +1,4 @@
-"""Which utterances the report shows and plays: the best, the middling, the worst, and the ones that change."""
+"""Which utterances the report shows and plays: the best, the median, the worst, and those whose translation changes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Piece = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one run said for one task, aligned with the reference (normalised)."""
+class AlignedHypothesis:
+    """The hypothesis of one run for one task, aligned with the reference (both normalised)."""
 
     run: str
     task: str
@@ -28,33 +28,33 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Pick:
+class SelectedRow:
     """One utterance of the report, and why it is there."""
 
     id: str
     why: str
     references: dict[str, str]
     speaker: str = ""
-    said: list[Said] = field(default_factory=list)
+    hypotheses: list[AlignedHypothesis] = field(default_factory=list)
 
 
 def diff(reference: str, hypothesis: str) -> list[Piece]:
     """Normalised texts as runs of equal, substituted, deleted and inserted words."""
     kinds = {"equal": EQUAL, "substitute": SUBSTITUTED, "delete": DELETED, "insert": INSERTED}
     aligned = align_words([reference], [hypothesis])
-    written, said = aligned.references[0], aligned.hypotheses[0]
+    reference_words, hypothesis_words = aligned.references[0], aligned.hypotheses[0]
     return [
         (
             kinds[chunk.type],
-            " ".join(written[chunk.ref_start_idx : chunk.ref_end_idx]),
-            " ".join(said[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            " ".join(reference_words[chunk.ref_start_idx : chunk.ref_end_idx]),
+            " ".join(hypothesis_words[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )
         for chunk in aligned.chunks[0]
     ]
 
 
-def choose(results: Sequence[Result]) -> list[Pick]:
-    """At most sixteen utterances of the first run that has predictions, with what every run said of them.
+def select_rows(results: Sequence[Result]) -> list[SelectedRow]:
+    """At most sixteen utterances of the first run that has predictions, with the hypotheses of every run.
 
     Ranked by that run's word errors per reference word (all tasks together), ties by id.
     """
@@ -64,7 +64,7 @@ def choose(results: Sequence[Result]) -> list[Pick]:
         return []
     ranked = sorted(tables[leader], key=lambda name: _badness(tables[leader][name].values(), name))
     reasons = _reasons(ranked, tables[leader])
-    return [_pick(name, why, tables, leader) for name, why in reasons.items()]
+    return [_row(name, why, tables, leader) for name, why in reasons.items()]
 
 
 def _by_id(rows: Iterable[dict[str, str]]) -> dict[str, dict[str, dict[str, str]]]:
@@ -110,24 +110,26 @@ def _reasons(ranked: Sequence[str], table: dict[str, dict[str, dict[str, str]]])
     return reasons
 
 
-def _pick(name: str, why: str, tables: dict[str, dict[str, dict[str, dict[str, str]]]], leader: str) -> Pick:
+def _row(
+    name: str, why: str, tables: dict[str, dict[str, dict[str, dict[str, str]]]], leader: str
+) -> SelectedRow:
     rows = tables[leader][name]
-    said = [
-        _said(run, task, table[name][task])
+    hypotheses = [
+        _aligned(run, task, table[name][task])
         for task in (TRANSCRIBE, TRANSLATE)
         for run, table in tables.items()
-        # Another test set can have another utterance of that name.
+        # Another test set can have another utterance with the same id.
         if task in table.get(name, {}) and _same(table[name][task], rows.get(task))
     ]
     speaker = next(iter(rows.values())).get("speaker", "")
-    return Pick(name, why, {task: row["reference"] for task, row in rows.items()}, speaker, said)
+    return SelectedRow(name, why, {task: row["reference"] for task, row in rows.items()}, speaker, hypotheses)
 
 
 def _same(row: dict[str, str], leading: dict[str, str] | None) -> bool:
     return leading is None or row["reference"] == leading["reference"]
 
 
-def _said(run: str, task: str, row: dict[str, str]) -> Said:
+def _aligned(run: str, task: str, row: dict[str, str]) -> AlignedHypothesis:
     reference = row.get("normalised_reference") or row["reference"]
     pieces = diff(reference, row.get("normalised_hypothesis", row["hypothesis"]))
-    return Said(run, task, row["hypothesis"], pieces, _errors(row))
+    return AlignedHypothesis(run, task, row["hypothesis"], pieces, _errors(row))

@@ -1,4 +1,4 @@
-"""What operating systems leave in folders and archives is never data, never a refusal, and counted in one line."""
+"""System files in folders and archives are never data and never a reason to refuse; one line counts them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shard_assets import Entry, archive, member, sample, wav
 from speech_files import manifest, sound
 
 from training.base.errors import UserError
-from training.base.system_files import is_empty, is_litter, listed, told
+from training.base.system_files import is_empty, is_system_file, listed, summary_of
 from training.cli import shards as command
 from training.cli.transcribe import find_clips
 from training.data.augment import _sounds
@@ -29,7 +29,7 @@ from training.engine.averaging import mean_weights
 from training.engine.folder import check_folder
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
-LITTER = [
+SYSTEM_FILES = [
     "._a.wav",
     "sub/._b.flac",
     "__MACOSX/._a.wav",
@@ -53,9 +53,9 @@ LITTER = [
 ]
 
 
-@pytest.mark.parametrize("name", [*LITTER, "sub\\._a.wav", "./._a.wav"])
-def test_litter_is_known_by_its_name(name: str) -> None:
-    assert is_litter(name)
+@pytest.mark.parametrize("name", [*SYSTEM_FILES, "sub\\._a.wav", "./._a.wav"])
+def test_a_system_file_is_known_by_its_name(name: str) -> None:
+    assert is_system_file(name)
 
 
 @pytest.mark.parametrize(
@@ -74,17 +74,17 @@ def test_litter_is_known_by_its_name(name: str) -> None:
     ],
 )
 def test_other_names_are_not(name: str) -> None:
-    assert not is_litter(name)
+    assert not is_system_file(name)
 
 
 def test_where_a_folder_lies_says_nothing_of_what_is_in_it(tmp_path: Path) -> None:
     inside = sound(tmp_path / "@eaDir" / "a.wav", 0.2)
-    assert not is_litter(inside)
+    assert not is_system_file(inside)
     assert list(listed(inside.parent, "**/*")) == [inside]
 
 
-def scatter(folder: Path, names: list[str] = LITTER) -> int:
-    """Litter into a folder, as far as the file system takes the names; how many files that are."""
+def scatter(folder: Path, names: list[str] = SYSTEM_FILES) -> int:
+    """Write system files into a folder, as far as the file system takes the names; their number."""
     before = sum(path.is_file() for path in folder.rglob("*"))
     for name in names:
         path = folder / name
@@ -97,16 +97,16 @@ def scatter(folder: Path, names: list[str] = LITTER) -> int:
 
 def test_a_folder_of_nothing_else_is_empty(tmp_path: Path) -> None:
     assert is_empty(tmp_path)
-    scatter(tmp_path, [name for name in LITTER if not name.startswith("sub/")])
+    scatter(tmp_path, [name for name in SYSTEM_FILES if not name.startswith("sub/")])
     assert is_empty(tmp_path)
     (tmp_path / "a.txt").touch()
     assert not is_empty(tmp_path)
 
 
 def test_one_line_tells_how_many() -> None:
-    assert told([]) is None
-    assert told(["b", "a"]) == "2 files are passed over: an operating system has left them (such as a)"
-    assert (told(["b"]) or "").startswith("1 file is passed over")
+    assert summary_of([]) is None
+    assert summary_of(["b", "a"]) == "2 files are passed over: an operating system has left them (such as a)"
+    assert (summary_of(["b"]) or "").startswith("1 file is passed over")
 
 
 @pytest.mark.parametrize("keys", RULES)
@@ -116,15 +116,15 @@ def test_members_of_a_shard(tmp_path: Path, keys: str) -> None:
     for key in ("a", "b.1", "b.2"):
         pair = sample(key)
         rows += [one for part in pair for one in (member(f"./._{part.name}", APPLE_DOUBLE), part)]
-    rows += [member(name, APPLE_DOUBLE) for name in LITTER]
+    rows += [member(name, APPLE_DOUBLE) for name in SYSTEM_FILES]
     rows += [member("._link.wav", kind=tarfile.SYMTYPE, link="x"), member("../._up.wav", APPLE_DOUBLE)]
     table, ledger = read_shard(archive(tmp_path / "s.tar", rows), None, keys)
     assert table.column("id").to_pylist() == ["a", "b.1", "b.2"]
-    assert ledger.drops == [] and len(ledger.litter) == 6 + len(LITTER) + 2
+    assert ledger.drops == [] and len(ledger.system_files) == 6 + len(SYSTEM_FILES) + 2
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_an_archive_that_breaks_off_in_litter_is_still_damaged(tmp_path: Path, form: int) -> None:
+def test_an_archive_that_breaks_off_in_a_system_file_is_still_damaged(tmp_path: Path, form: int) -> None:
     path = archive(tmp_path / "s.tar", [*sample("a"), member("._b.wav", APPLE_DOUBLE * 90)], form)
     content = path.read_bytes()
     path.write_bytes(content[: content.index(APPLE_DOUBLE) + 600])
@@ -172,8 +172,8 @@ def test_a_folder_of_sounds(tmp_path: Path) -> None:
     assert f"{count} files are passed over" in note
 
 
-def test_a_folder_of_litter_is_no_folder_of_sounds(tmp_path: Path) -> None:
-    scatter(tmp_path, [*LITTER, "._metadata.csv", "__MACOSX/metadata.csv"])
+def test_a_folder_of_system_files_is_no_folder_of_sounds(tmp_path: Path) -> None:
+    scatter(tmp_path, [*SYSTEM_FILES, "._metadata.csv", "__MACOSX/metadata.csv"])
     assert not is_audio_folder(tmp_path)
 
 
@@ -206,16 +206,16 @@ def test_an_archive_that_is_unpacked(tmp_path: Path) -> None:
     names = [path.relative_to(tmp_path / "source").as_posix() for path in files]
     rows = [member(name, path.read_bytes()) for name, path in zip(names, files, strict=True)]
     first = names[0].rpartition("/")
-    litter = [
+    skipped = [
         *(f"{first[0]}/._{first[2]}", "._LibriSpeech", "LibriSpeech/.DS_Store", "__MACOSX/LibriSpeech/._x"),
         *("LibriSpeech/dev-clean/PaxHeaders.7/x.flac", "../._x", "/etc/._x"),
     ]
     path = tmp_path / "dev-clean.tar.gz"
-    path.write_bytes(packed([*(member(name, APPLE_DOUBLE) for name in litter), *rows]))
+    path.write_bytes(packed([*(member(name, APPLE_DOUBLE) for name in skipped), *rows]))
     found: list[str] = []
     written = unpack(path, tmp_path / "out" / "LibriSpeech", "dev-clean", lambda count: None, found)
     assert written == len(rows) == sum(map(len, CHAPTERS.values())) + len(CHAPTERS)
-    assert found == litter
+    assert found == skipped
     there = {one.relative_to(tmp_path / "out").as_posix() for one in (tmp_path / "out").rglob("*.*")}
     assert there == set(names)
 
@@ -228,7 +228,7 @@ def test_a_run_starts_in_a_folder_that_a_file_manager_has_looked_at(tmp_path: Pa
         check_folder(tmp_path, resume=None, fresh=False)
 
 
-def test_weights_are_read_beside_litter(tmp_path: Path) -> None:
+def test_weights_are_read_beside_system_files(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
