@@ -76,7 +76,7 @@ def generate(
 
 
 def _identity(rows: Manifest, settings: Settings) -> dict[str, Any]:
-    """What records belong to: other data, another model or another way would give others."""
+    """Settings that the records depend on: data, model and method."""
     return {
         "model": settings.model,
         "weights": _weights(Path(settings.model)),

@@ -90,7 +90,7 @@ def record_of(clip: Clip, answer: Timed | NoTimes) -> Record:
 
 
 def timing_problem(words: Sequence[SpokenWord]) -> str | None:
-    """Which word has no length, or begins before the one in front of it; None where all have times."""
+    """A message about the first word without length, or that begins before its predecessor; None where all are right."""
     before = 0.0
     for word in words:
         if word.end <= word.start or word.start < before:

@@ -1,4 +1,4 @@
-"""Which teacher a model's name gives: a run of ours that tells times, or a stock Whisper."""
+"""Loads the teacher that a model's name stands for: a run of this library that gives times, or a stock Whisper."""
 
 from __future__ import annotations
 

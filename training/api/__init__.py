@@ -1,4 +1,4 @@
-"""What a person does with the library: the public names, and the functions behind them that the commands call too.
+"""The public functions of the library, which the commands call too.
 
 `training` and `polyvox` hand these names on. Each is imported at its first use, so that ``import training`` alone
 imports neither torch nor transformers.

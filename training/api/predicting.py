@@ -1,4 +1,4 @@
-"""What all that scores a model has in common: whose utterances, which of them, and how they are decoded."""
+"""Shared by everything that scores a model: the choice of utterances and the options of decoding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READERS = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a model is asked: the same for all that one command decodes."""
+    """Options of decoding, the same for everything that one command decodes."""
 
     options: DecoderOptions
     asked: DecodeOptions

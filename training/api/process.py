@@ -1,4 +1,4 @@
-"""What is set in a process before torch is imported."""
+"""Settings of a process that are made before torch is imported."""
 
 from __future__ import annotations
 

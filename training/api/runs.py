@@ -43,7 +43,7 @@ class FinishedRun(os.PathLike[str]):
 
     @property
     def history(self) -> pandas.DataFrame:
-        """What was logged, a row for each record: ``step``, ``epoch``, ``loss``, ``eval_wer``, …; NaN where it has none."""
+        """The log as a table, a row for each record: ``step``, ``epoch``, ``loss``, ``eval_wer``, …; NaN where it has none."""
         import pandas
 
         name = self.config.output.experiment_name

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is to be scored and how; see `evaluate`."""
+    """The arguments of `evaluate`."""
 
     split: Literal["train", "dev", "test"]
     manifest: Path | None
@@ -259,7 +259,7 @@ def _words(trained: Trained, how: Decoding, dataset: Any, predictions: Any, teac
 
 
 def _place(trained: Trained, asked: Asked) -> Place | None:
-    """Where the results are written; a name that another run's results have is not taken unasked."""
+    """The place of the results; results of another run with that name are not overwritten by default."""
     from training.evaluation.stored import free_name, of_another
 
     if asked.output is None:
@@ -345,7 +345,7 @@ def _into_registry(trained: Trained, asked: Asked, examples: Any, hypotheses: An
 
 
 def _silence(trained: Trained, how: Decoding) -> dict[str, list[str]]:
-    """What the model transcribes on clips without speech, by kind."""
+    """Texts of the model for clips without speech, by kind."""
     from training.decoding.predict import predict
     from training.evaluation.probes import KINDS, Probes
 
@@ -382,7 +382,7 @@ def _training_split(trained: Trained) -> dict[str, Any]:
 def _meta(
     trained: Trained, asked: Asked, path: Path | None, manifest: Any, how: Decoding, dropped: int
 ) -> dict[str, Any]:
-    """What the figures depend on: versions, commit, hashes, settings."""
+    """Versions, commit, hashes and settings that the scores depend on."""
     from training.engine.versions import commit, versions
 
     config = trained.config

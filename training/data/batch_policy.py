@@ -1,4 +1,4 @@
-"""How large batches are. Imports no torch: configurations are read fast."""
+"""Limits of the size of batches. Does not import torch, so that configurations load fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPolicy:
-    """How large batches are: built once from a configuration, and the same for training, planning and evaluation.
+    """Limits of the size of batches, built once from a configuration, and the same for training, planning and evaluation.
 
     max_seconds: audio of a training batch, None: no bound. batch_size: utterances of a training batch, None: no bound.
     eval_seconds, eval_batch_size: the same for evaluation.

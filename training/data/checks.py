@@ -16,7 +16,7 @@ from training.data.sound_checks import attempt, channel_note, decoded_drop, erro
 
 
 class Rows(Protocol):
-    """What a data source offers: `training.data.manifest.Manifest`, `training.data.sources.dataset.DatasetSource`."""
+    """The interface of a data source: `training.data.manifest.Manifest`, `training.data.sources.dataset.DatasetSource`."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Example: ...

@@ -128,7 +128,7 @@ def warn(texts: Iterable[str], say: Callable[[str], object]) -> None:
 
 
 class MarkTally:
-    """What was done to the marks of a table, in utterances; threads may add to it at once."""
+    """Counts of utterances whose marks were changed; safe for threads."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

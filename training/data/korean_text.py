@@ -27,7 +27,7 @@ _HESITATION = re.compile(r"(?<=[가-힣])[/+*]+(?=[\s.,?!]|$)")
 
 @dataclass(frozen=True)
 class KoreanRules:
-    """How Korean transcripts are cleaned.
+    """Options of the cleaning of Korean transcripts.
 
     ``dual``: which of ``(…)/(…)`` stays; None leaves both. ``numerals``: ``read`` spells digits out.
     """

@@ -18,7 +18,7 @@ from training.base.files import atomic_text
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """What was left out. ``reason`` is a short name that can be counted, ``detail`` is for people.
+    """An utterance that was left out. ``reason`` is a short name to count, ``detail`` explains it.
 
     ``utterances`` says how many it stands for: nearly always one. A stretch of an archive that cannot be read may
     stand for many; 0 is for what is no utterance, or is counted in another entry.
@@ -111,5 +111,5 @@ class DropLedger:
 
 
 def allowed(total: int, max_share: float) -> int:
-    """How many of ``total`` utterances may be dropped: 29 of 100 at a share of 0.29, which is less in floating point."""
+    """The number of ``total`` utterances that may be dropped: 29 of 100 at a share of 0.29, which is less in floating point."""
     return math.floor(max_share * total + 1e-6)

@@ -28,7 +28,7 @@ def is_too_short(seconds: float, least: float) -> bool:
 
 
 def length_problem(example: Example, seconds: float) -> str | None:
-    """What is wrong with a clip that really lasts ``seconds``; None when it is as long as stated, or nothing is."""
+    """A message about a clip whose real length is ``seconds``; None where it agrees with the stated length or none is stated."""
     if example.duration is None:
         return None
     if abs(seconds - example.duration) <= max(TOLERANCE_SECONDS, TOLERANCE_SHARE * example.duration):

@@ -1,4 +1,4 @@
-"""How a stretch of sound measures once it is decoded: length, loudness, silence, clipping. One block in memory at a time."""
+"""Measures decoded audio: length, loudness, silence, clipping. One block is in memory at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which utterances a run was trained on: a few bytes for each row, written with every checkpoint and compared on resuming.
+"""A record of the training utterances: a few bytes per row, stored with every checkpoint and compared on resuming.
 
 A row is what training sees of it: its sound, its texts, its languages and domain. Names of utterances do not count; they
 serve only to say which rows are others.
@@ -28,7 +28,7 @@ _BETWEEN = "\x1f"
 
 
 class Rows(Protocol):
-    """What this module asks of a source of utterances."""
+    """The methods of a data source that this module uses."""
 
     @property
     def ids(self) -> list[str]: ...
@@ -120,7 +120,7 @@ def read(path: Path) -> pa.Table | None:
 
 
 def compare(before: pa.Table, now: pa.Table) -> Changes:
-    """What is another from one record to the other; empty where training sees the same rows in the same order."""
+    """The differences of two records; empty where the rows and their order are the same."""
     old, new = _keys(before), _keys(now)
     if np.array_equal(old, new):
         return Changes(len(old), len(new))

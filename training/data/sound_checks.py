@@ -61,7 +61,7 @@ def decoded_drop(
     max_seconds: float = math.inf,
     silence_db: float = SILENCE_DB,
 ) -> Drop | None:
-    """What is wrong with a row whose sound was decoded to its end; None when it can be used.
+    """The reason why a row with completely decoded audio cannot be used; None where it can be used.
 
     found: what `decoded` gives. texts: the row's. The length is the decoded one; headers estimate some.
     """
@@ -87,7 +87,7 @@ def decoded(ref: AudioRef, silence_db: float = SILENCE_DB) -> Level | AudioError
 
 
 def attempt(measuring: Callable[[], Level], name: str) -> Level | AudioError:
-    """What ``measuring`` gives of the sound called ``name``, or the error that it raises."""
+    """The result of ``measuring`` for the audio file ``name``, or the error that it raised."""
     try:
         return measuring()
     except AudioError as error:

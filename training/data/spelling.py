@@ -1,4 +1,4 @@
-"""What a CTC model can be asked to write, and how many frames that takes; without torch, for checks of data."""
+"""The characters that a CTC model writes, and the number of frames they need. Without torch, for checks of data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AUDIBLE = _AudibleTable()
 
 
 def audible(text: str) -> str:
-    """Letters, digits and marks in lower case, words parted by one space, NFC."""
+    """Letters, digits and marks in lower case, words separated by one space, NFC."""
     return " ".join(unicodedata.normalize("NFC", text).lower().translate(_AUDIBLE).split())
 
 

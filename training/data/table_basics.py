@@ -1,4 +1,4 @@
-"""What the readers of all kinds of tables share: the line column, lists of problems, decoded lines."""
+"""Shared by the readers of all kinds of tables: the line column, lists of problems, decoded lines."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def _clean_once(text: str) -> str:
 
 
 def sentence_key(text: str) -> str:
-    """What two utterances share when they say the same: words in lower case, without punctuation.
+    """A key that is equal for utterances of the same words: lower case, without punctuation.
 
     For finding repeated sentences across splits, not for scoring.
     """

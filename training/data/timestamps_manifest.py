@@ -67,7 +67,7 @@ def _named(sample: Any) -> str:
 
 
 def _problem(sample: Any) -> str | None:
-    """What is wrong with a sample; None when nothing is."""
+    """A message about an error in a sample; None where there is none."""
     if not isinstance(sample, dict):
         return f"an object is expected, this is {type(sample).__name__}"
     missing = [name for name in ("audio_path", "text", "duration", "words") if name not in sample]

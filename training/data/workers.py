@@ -1,4 +1,4 @@
-"""How the processes that a command starts behave when it is told to stop."""
+"""Signals: how the processes of a command stop with it."""
 
 from __future__ import annotations
 

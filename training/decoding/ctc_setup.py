@@ -27,7 +27,7 @@ BEAM_WIDTH = 10
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderOptions:
-    """How the frames are read. ``beam_width`` None: 1 (the best path), or `BEAM_WIDTH` with ``lm`` or ``hot_words``.
+    """Options of decoding CTC frames. ``beam_width`` None: 1 (the best path), or `BEAM_WIDTH` with ``lm`` or ``hot_words``.
 
     ``accept_lm``: go on with a language model, or hot words, that the model cannot spell (see `fit_language_model`).
     """
@@ -56,7 +56,7 @@ class DecoderOptions:
         )
 
     def decoder(self, architecture: Architecture) -> CtcDecoder | None:
-        """What reads the frames; None for a model without a CTC output, `UserError` where an option needs one."""
+        """The decoder of the frames; None for a model without a CTC output, `UserError` where an option needs one."""
         frames = architecture.frames
         if frames is None:
             if self.lm or self.hot_words:
@@ -96,7 +96,7 @@ class DecoderOptions:
         return model, fit
 
     def identity(self, architecture: Architecture) -> dict[str, Any]:
-        """What of these options decides which words are found: confidence that is calibrated for one is not for another."""
+        """The options that change the recognised words: calibration of confidence is valid for equal options only."""
         found: dict[str, Any] = {"beam_width": self.width}
         if architecture.frames is not None:
             found["search"] = self.search

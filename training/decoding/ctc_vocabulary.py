@@ -1,4 +1,4 @@
-"""What the ids of a CTC output spell: letters of words, and where one word ends and the next begins."""
+"""The vocabulary of a CTC output: letters of its ids, and the borders of words."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class CtcVocabulary:
 
     @cached_property
     def delimiter_id(self) -> int | None:
-        """Its id."""
+        """The id of the delimiter; None where there is none."""
         return None if self.delimiter is None else self.tokens.index(self.delimiter)
 
     @cached_property
     def begins_word(self) -> tuple[bool, ...]:
-        """For each id: does it end the word before it?"""
+        """For each id, whether it ends the word before it."""
         return tuple(token == self.delimiter or token.startswith(WORD_START) for token in self.tokens)
 
     @cached_property
@@ -51,7 +51,7 @@ class CtcVocabulary:
 
     @cached_property
     def _pieces(self) -> tuple[frozenset[str], frozenset[str]]:
-        """What a word may begin with (empty: nothing of its own), and what may follow."""
+        """Letters of tokens that may begin a word (an empty string where no tokens are marked so), and of those that may follow."""
         inner = frozenset(
             letters
             for letters, first in zip(self.letters, self.begins_word, strict=True)

@@ -19,7 +19,7 @@ NEVER = -math.inf
 
 
 class WordScorer(Protocol):
-    """What words add to the log probability of the frames. ``state`` is the scorer's own and hashable-free."""
+    """Scores of words that are added to the log probability of the frames. ``state`` is the scorer's own and hashable-free."""
 
     @property
     def start(self) -> Any:
@@ -29,7 +29,7 @@ class WordScorer(Protocol):
         """Score of a finished word, and the state after it."""
 
     def pending(self, state: Any, partial: str) -> float:
-        """What an unfinished word is worth while the search goes on; it counts for nothing in the end."""
+        """The score of an unfinished word during the search; it is not part of the final score."""
 
     def end(self, state: Any) -> float:
         """Score of the sentence ending here."""
@@ -37,7 +37,7 @@ class WordScorer(Protocol):
 
 @dataclass(frozen=True)
 class Pruning:
-    """What the search does not look at. ``Pruning.none(width)`` is exact where ``width`` is large enough.
+    """Limits of the search. ``Pruning.none(width)`` is exact where ``width`` is large enough.
 
     width: prefixes kept from frame to frame. gap: a prefix this far (natural log) below the best is dropped.
     floor: an id of a lower log probability is not tried in a frame.

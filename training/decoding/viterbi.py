@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Aligned:
-    """Where a label stands: its first frame, the frame after its last, its highest log probability there."""
+    """The place of a label: its first frame, the frame after its last, its highest log probability there."""
 
     start: int
     stop: int
@@ -52,9 +52,10 @@ def _best_path(log_probs: np.ndarray, states: np.ndarray) -> np.ndarray:
 
 
 def _forward(log_probs: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many states back the best path to each state came from, uint8 ``[frames, states]``, and the last scores.
+    """For each state the number of states that the best path advanced to reach it, uint8 ``[frames, states]``, and the scores
+    of the last frame.
 
-    All that grows with frames × states is one byte each: an hour can be aligned with its words.
+    This table needs one byte per frame and state, so that an hour of audio can be aligned.
     """
     skips = np.zeros(len(states), dtype=bool)  # a label may follow another one directly unless they are equal
     skips[3::2] = states[3::2] != states[1:-2:2]

@@ -1,4 +1,4 @@
-"""What words add to a beam search: an n-gram model's opinion (shallow fusion), a bonus per word, hot words."""
+"""Word scores of a beam search: an n-gram language model (shallow fusion), a bonus per word, hot words."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def mark_complete(folder: Path) -> None:
 
 
 def why_incomplete(folder: Path) -> str | None:
-    """What is missing in a checkpoint folder; None when it is whole."""
+    """A message about what is missing in a checkpoint folder; None where it is complete."""
     try:
         files = json.loads((folder / MARKER).read_text(encoding="utf8"))["files"]
     except FileNotFoundError:

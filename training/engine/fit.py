@@ -212,7 +212,7 @@ def _train(run: Run, ready: Ready, resume: Path | None) -> dict[str, Any]:
 
 
 def amounts_of(run: Run) -> dict[str, dict[str, Any]]:
-    """How much was trained on, and how much the checkpoints were chosen on."""
+    """Amounts of training data and of the data that checkpoints were chosen on."""
     splits = {"train": run.train, "dev": run.dev}
     return {name: amounts(rows.manifest) for name, rows in splits.items() if rows is not None}
 

@@ -20,11 +20,11 @@ from training.engine.run import Run
 
 RESULTS = "train_results.json"
 OF_VALUE = ("checkpoint-*", "metrics/*.json", "*.safetensors", RESULTS)
-"""What of a run's folder is never removed when a start fails: checkpoints, logged steps, models, results."""
+"""Files of a run's folder that are never removed when a start fails: checkpoints, logged steps, models, results."""
 
 
 def own_files(run: Run) -> list[Path]:
-    """What a run writes into its folder before its first checkpoint and its first logged step."""
+    """Files that a run writes before its first checkpoint and its first logged step."""
     names = [RESOLVED_NAME, *map(dropped_file, run.dropped)]
     log = run.config.output.log_file
     inside = [log] if log is not None and log.resolve().is_relative_to(run.folder.resolve()) else []
@@ -52,7 +52,7 @@ def check_model(config: Config, folder: Path) -> None:
 
 
 def _defaults(options: Any) -> dict[str, Any]:
-    """What the keys of a ``model:`` block are when nobody sets them, as a file would say it."""
+    """The default values of a ``model:`` block, as a file would state them."""
     from pydantic_core import to_jsonable_python
 
     fields = type(options).model_fields.items()

@@ -1,4 +1,4 @@
-"""What of a model is trained: everything, layer norms and attention, or adapters; and what stays frozen."""
+"""Which parameters are trained (all, layer norms and attention, or adapters) and which are frozen."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class LoraDefaults:
 
 @dataclass(frozen=True)
 class TrainablePlan:
-    """What `apply` decided; names are `short_name`s of the model that it returned.
+    """The result of `apply`; names are `short_name`s of the model that it returned.
 
     frozen: parameter names by the first reason that froze them; a reason that added nothing has none.
     unfreeze: parameters that are frozen at first and trained after ``unfreeze_epochs``. `apply` leaves their
@@ -246,7 +246,7 @@ class _Names:
 
 
 def _architecture(architecture: Architecture, groups: ParameterGroups, names: _Names) -> dict[str, set[str]]:
-    """What never learns: the architecture's own patterns, and what it was built without gradient."""
+    """Parameters that are never trained: the architecture's own patterns, and those that were built without gradient."""
     result = {f"the architecture: {pattern}": names.matching([pattern]) for pattern in groups.frozen}
     built = {name for name, parameter in architecture.model.named_parameters() if not parameter.requires_grad}
     if rest := built - names.matching(groups.frozen):

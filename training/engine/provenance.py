@@ -1,4 +1,4 @@
-"""How a model came about over all its starts: devices, precision, utterances. Kept in every checkpoint, read on resuming."""
+"""The history of a model over all starts of its run: devices, precision, utterances. Stored in every checkpoint."""
 
 from __future__ import annotations
 

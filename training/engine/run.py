@@ -131,7 +131,7 @@ def _open_shards(data: Data, split: Split) -> Any:
 
 
 def make_batches(config: Config, rows: Any) -> Callable[..., DurationBatchSampler]:
-    """What cuts the training rows into batches, given the bounds of one and the place among the processes."""
+    """A function that makes the batches of the training rows, given their limits and the rank of the process."""
     shards = config.data.shards
     if shards is None:
         return partial(DurationBatchSampler, rows.durations)

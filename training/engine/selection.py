@@ -11,7 +11,7 @@ from training.data.example import Hypothesis
 from training.evaluation.quick_scores import corpus_scores
 
 EVERYWHERE = frozenset({"loss", *(score for names in SCORES.values() for score in names)})
-"""What every evaluation gives for the run's tasks."""
+"""The metrics of every evaluation, for the run's tasks."""
 
 
 def check_metric(metric: str, dev: Rows, tasks: Sequence[str], *, timed: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What W&B and TensorBoard are told beside the curves: the resolved configuration, parameter counts, the GPU's use.
+"""Data for W&B and TensorBoard beside the curves: the resolved configuration, parameter counts, the use of the GPU.
 
 Keys and accounts are W&B's own affair: it reads ``WANDB_API_KEY``, or what ``wandb login`` stored; none is ours to keep.
 """

@@ -1,4 +1,4 @@
-"""What the figures of a run depend on beside its configuration and its data."""
+"""Versions that the figures of a run depend on, beside its configuration and its data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the errors of a transcription are: in long clips or short ones, in words that training knew or did not."""
+"""Errors of a transcription by length of the clip, by domain and by frequency of the word in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of errors: shares, confusions, loops, empty hypotheses, words where nobody speaks."""
+"""Kinds of errors: shares, confusions, loops, empty hypotheses, words in clips without speech."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def loops(row: Row) -> bool:
 
 
 def degenerate(rows: Sequence[Row]) -> dict[str, Any]:
-    """How many hypotheses loop or are empty where the reference is not (percent), with the first ids."""
+    """Number and percentage of hypotheses that loop, or are empty where the reference is not, with the first ids."""
     looping = [row.example.id for row in rows if loops(row)]
     empty = [row.example.id for row in rows if row.reference and not row.hypothesis]
     return {

@@ -29,7 +29,7 @@ from training.evaluation.word_alignment import align_characters, align_words
 from training.evaluation.words import WordEvidence, word_sections
 
 TARGETS = {"wer": ("<", 15.0), "cer": ("<", 10.0), "bleu": (">", 25.0), "chrf": (">", 50.0)}
-"""What the guides ask for, in percent."""
+"""Target scores of the guides, in percent."""
 
 UNIT_RULE = (
     "95 % percentile bootstrap; whole videos (group) are drawn where there are at least 8, else speakers where there "
@@ -50,7 +50,7 @@ class Evaluation:
     predictions: list[dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        """What ``{run}_metrics.json`` holds; scores in percent, undefined ones are None."""
+        """The content of ``{run}_metrics.json``; scores in percent, undefined ones are None."""
         return self.report
 
     def summary(self) -> str:
@@ -74,7 +74,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Draws:
-    """How intervals are drawn, the same everywhere in one evaluation."""
+    """Settings of the bootstrap, the same for all intervals of one evaluation."""
 
     resamples: int
     seed: int

@@ -105,7 +105,7 @@ def curves(
 def reliability(bins: Sequence[tuple[float, float, int]], label: str) -> str:
     """Share of right words over their mean confidence, both from 0 to 1: (confidence, share, words) of each bin.
 
-    The diagonal is what an honest confidence gives; the more words a bin has, the larger its dot.
+    Calibrated confidence lies on the diagonal; the more words a bin has, the larger its dot.
     """
     x, y = Scale(0.0, 1.0, _LEFT, WIDTH - _RIGHT), Scale(0.0, 1.0, HEIGHT - _BOTTOM, _TOP)
     most = max((words for _, _, words in bins), default=1)

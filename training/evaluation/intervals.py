@@ -24,7 +24,7 @@ _CHUNK = 200
 
 @dataclass(frozen=True)
 class Units:
-    """What is drawn with replacement: ``index`` int64 ``[rows]`` gives each row its unit out of ``count``."""
+    """The units that are drawn with replacement: ``index`` int64 ``[rows]`` gives each row its unit out of ``count``."""
 
     kind: str
     index: np.ndarray
@@ -101,7 +101,7 @@ def resampled_scores(statistics: Sequence[Statistic], units: Units, resamples: i
 
 
 def _draws(units: Units, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each unit is drawn, int64 ``[draws, units]``, some draws at a time."""
+    """The number of times that each unit is drawn, int64 ``[draws, units]``, some draws at a time."""
     generator = np.random.default_rng(seed)
     chance = np.full(max(units.count, 1), 1.0 / max(units.count, 1))
     for start in range(0, resamples if units.count else 0, _CHUNK):

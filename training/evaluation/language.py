@@ -1,4 +1,4 @@
-"""Which language is each word in? A tagger for Vietnamese–English text that needs no gold tags.
+"""Tags the language of each word. A tagger for Vietnamese–English text that needs no gold tags.
 
 A written Vietnamese word is one syllable, and nearly all syllables follow one orthographic grammar: an
 initial, a rime from a closed list, one tone, with rules on which may stand together (stops take only the
@@ -146,7 +146,7 @@ def _rime_follows(onset: str, rime: str) -> bool:
 
 @lru_cache(maxsize=65536)
 def _leaning(word: str) -> float | None:
-    """How much the word by itself speaks for Vietnamese (positive) or English; None for another script."""
+    """Evidence of the word alone for Vietnamese (positive) or English (negative); None for another script."""
     text = unicodedata.normalize("NFC", word.casefold())
     letters = [letter for letter in text if letter.isalpha()]
     if not letters:

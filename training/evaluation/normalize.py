@@ -48,7 +48,7 @@ class Normalizer:
         return self(text).split()
 
     def characters(self, text: str) -> str:
-        """What CER compares: the normalised text, without its spaces where ``spaces_in_cer`` is False."""
+        """The text that CER compares: the normalised text, without its spaces where ``spaces_in_cer`` is False."""
         normal = self(text)
         return normal if self.spaces_in_cer else normal.replace(" ", "")
 

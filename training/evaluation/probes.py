@@ -63,5 +63,5 @@ class Probes:
         return self.encode(self.manifest[row], probe_waveform(kind, number, self.sample_rate))
 
     def kind(self, row: int) -> str:
-        """What the clip of this row is."""
+        """The kind of the clip of this row."""
         return self.names[row][0]

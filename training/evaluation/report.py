@@ -112,7 +112,11 @@ def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterabl
         if found := result.report.get("confidence"):
             bins = [(one["confidence"], one["right"], one["words"]) for one in found["bins"]]
             caption = f"Share of right words by confidence, {result.run}"
-            yield caption, [(0, "words; on the dashed line confidence is honest")], reliability(bins, caption)
+            yield (
+                caption,
+                [(0, "words; the dashed line is calibrated confidence")],
+                reliability(bins, caption),
+            )
 
 
 def _bar_figure(

@@ -55,7 +55,7 @@ _BOUNDS = ("value", "low", "high")
 
 @dataclass(frozen=True, repr=False)
 class Scores:
-    """What an evaluation found. ``print(scores)`` shows the main figures.
+    """The result of an evaluation. ``print(scores)`` shows the main figures.
 
     Attributes:
         report: all figures, as ``{run}_metrics.json`` holds them.

@@ -27,7 +27,7 @@ class History:
     records: list[dict[str, Any]]
     config: str = ""
     place: str = ""
-    """Where the run lies, as far as it tells runs of one name apart."""
+    """The part of the run's folder that distinguishes runs with the same name."""
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of one logged name; records without it are left out."""

@@ -1,4 +1,4 @@
-"""How far the times of words are from those of the reference: errors of starts and ends, F1, overlap.
+"""Errors of word times against the reference: errors of starts and ends, F1, overlap.
 
 Sums are of whole microseconds, so that they add up exactly over utterances; figures are milliseconds and percent.
 """
@@ -47,7 +47,7 @@ class Timing:
         return self.start if name == "start" else self.end
 
     def within(self, tolerance: int, *names: str) -> np.ndarray:
-        """Which pairs are so near, bool ``[pairs]``, in all that is named. ``tolerance`` in milliseconds."""
+        """Whether the ``names`` (start, end) of each pair differ by at most ``tolerance`` milliseconds, bool ``[pairs]``."""
         near = [np.abs(self.side(name)) <= 1000 * tolerance for name in names]
         return np.logical_and.reduce(near)
 
@@ -129,7 +129,7 @@ def spoken_words(hypotheses: Sequence[Hypothesis]) -> dict[str, tuple[SpokenWord
 
 @dataclass(frozen=True)
 class Draws:
-    """How the intervals of one section are drawn: over ``units_of`` its utterances."""
+    """The bootstrap of one section: over ``units_of`` its utterances."""
 
     units: Units
     resamples: int

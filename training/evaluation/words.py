@@ -16,7 +16,7 @@ from training.evaluation.word_times_section import word_times_section
 
 @dataclass(frozen=True, kw_only=True)
 class WordEvidence:
-    """What is known of the words beside the hypotheses.
+    """Further data about the words, beside the hypotheses.
 
     given: hypotheses whose text is the reference's; None for a model that cannot place given words.
     raw: the hypotheses with the model's own confidences, where those that are scored are calibrated.

@@ -39,7 +39,7 @@ VALID, DOES_NOT_FIT = 0, 3
 SAMPLE = 500
 """Utterances of a split whose sound is read; of larger splits as many, spread evenly."""
 SAMPLE_TEXT = "kênh TikTok của em"
-"""What the labels are shown of where there is no data."""
+"""The text whose labels are shown where there is no data."""
 ONSETS = "b c ch d đ g gi h kh l m n ng nh p ph qu r s t th tr v x"
 RIMES = "a ai ao an anh ay e em en eo i iên in o oi on ong u ui un ủa ưng ươi ương âm ân ê ô ơ"
 LONGEST = 32
@@ -219,7 +219,7 @@ class _Report:
         return BuildContext(texts=self.texts, meta=meta, seed=self.config.training.seed)
 
     def parameters(self, architecture: Architecture, model: Any, plan: Any) -> None:
-        """How many parameters there are, train, and are frozen by which pattern."""
+        """Counts of all parameters, of trained ones, and of those frozen by each pattern."""
         from training.engine import freezing as trainable
 
         self.title("model")
@@ -274,7 +274,7 @@ class _Report:
         return runs.make_batches(self.config, fitting)(**worst_case.bounds(self.config))
 
     def labels(self, architecture: Architecture) -> None:
-        """What the decoder is taught on one example, exactly."""
+        """The exact labels of one example."""
         train = self.data.checked.get("train")
         if train is not None and len(train):
             what, one = "the first utterance", train[0]

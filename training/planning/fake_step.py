@@ -1,4 +1,4 @@
-"""What a training step holds in memory, counted on a model that has shapes and types but no contents.
+"""Counts the memory of a training step on a model of tensors with shapes and types but without contents.
 
 torch's fake tensors run the real forward and backward pass, autograd, autocast, checkpointing and the chunked
 loss included, without computing or storing a number. A dispatch mode sees every storage come and go; the most
@@ -26,7 +26,7 @@ from training.models.common import losses
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 KINDS = ("gradients", "half-precision weights", "logits and vocabulary-sized buffers", "activations")
-"""What the bytes at the peak are told apart as, beside weights and optimiser states."""
+"""Kinds of memory at the peak, beside weights and optimiser states."""
 
 
 _NEEDS_VALUES = "the model's forward pass depends on a number that only real data has"
@@ -340,7 +340,7 @@ def _attention(
 
 
 def _in_float32(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """What autocast computes in float32 on a GPU and leaves as it is on a CPU."""
+    """Operations that autocast computes in float32 on a GPU but not on a CPU."""
     return lambda input, *args, **kwargs: function(input.float(), *args, **kwargs)
 
 

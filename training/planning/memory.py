@@ -28,9 +28,9 @@ FIXED = ("weights", "optimiser states")
 PROCESS = "Python, libraries, data workers"
 ALLOCATOR, MALLOC = "allocator and kernel workspaces", "malloc's leftovers"
 AROUND = (PROCESS, ALLOCATOR, MALLOC)
-"""What a plan holds beside tensors."""
+"""Memory of a plan beside tensors."""
 CUDA_CONTEXT = int(0.7 * GIB)
-"""What driver, context and libraries take of a GPU's memory before the first tensor."""
+"""GPU memory of driver, context and libraries before the first tensor."""
 WORKSPACE = 64 * 2**20
 """cuBLAS and cuDNN keep scratch memory of this order."""
 FRAGMENTS = 0.04
@@ -46,7 +46,7 @@ EIGHT_BIT_FROM = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a plan is made for: the heaviest batches of training and of evaluation."""
+    """The input of a plan: the heaviest batches of training and of evaluation."""
 
     train: Batch
     evaluation: Batch | None = None
@@ -244,7 +244,7 @@ def generation_bytes(fake_model: FakeModel, load: Load, states: tuple[int, ...])
 
 
 def _around(config: Config, items: Mapping[str, int], cuda: bool) -> dict[str, int]:
-    """What is there beside the tensors of a moment."""
+    """Memory beside the tensors of one moment."""
     coming_and_going = sum(size for name, size in items.items() if name not in FIXED)
     if cuda:
         return {ALLOCATOR: WORKSPACE + int(FRAGMENTS * coming_and_going)}
@@ -256,7 +256,7 @@ def _around(config: Config, items: Mapping[str, int], cuda: bool) -> dict[str, i
 
 @lru_cache(maxsize=1)
 def process_bytes() -> int:
-    """What Python, torch and transformers take in this process, measured at the first call."""
+    """Memory of Python, torch and transformers in this process, measured at the first call."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)
@@ -341,7 +341,7 @@ class _Search:
         return self.remedy(chosen)
 
     def matters(self, options: Sequence[Change]) -> bool:
-        """What lightens evaluation alone cannot help a training step."""
+        """Whether the changes can help: those that only reduce the memory of evaluation do not help a training step."""
         return self.first.moment == "evaluation" or not all(option.for_evaluation for option in options)
 
     def fits(self, chosen: Sequence[Change]) -> bool:

@@ -27,7 +27,7 @@ STREAM = 4e9
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a trial would take: bytes beside the weights that are there already, and seconds."""
+    """Cost of a trial: bytes beside the weights that are loaded already, and seconds."""
 
     memory: int
     seconds: float
@@ -45,7 +45,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Result:
-    """What the step and the hypothesis were."""
+    """The results of the trial step and of the decoding."""
 
     loss: float
     gradient_norm: float

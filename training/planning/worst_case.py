@@ -30,7 +30,7 @@ SHORTEST = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of the data: clip lengths in seconds, and label tokens where a tokenizer could count them."""
+    """Figures of the data: clip lengths in seconds, and label tokens where a tokenizer could count them."""
 
     train: np.ndarray
     dev: np.ndarray | None
@@ -116,7 +116,7 @@ def make_sampler(config: Config, durations: np.ndarray) -> DurationBatchSampler:
 
 
 def bounds(config: Config) -> dict[str, Any]:
-    """What a sampler is told of its batches."""
+    """The limits of the batches of a sampler."""
     policy = batch_policy(config)
     return {
         "max_seconds": policy.max_seconds,

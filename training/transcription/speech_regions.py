@@ -1,4 +1,4 @@
-"""Where in a recording somebody speaks: by energy, or by Silero's network where it is installed.
+"""Finds the regions of speech in a recording: by energy, or by Silero's network where it is installed.
 
 A detector turns blocks of sound into one number per frame (its track), and the track of the whole recording into
 yes or no. The recording itself is never held in memory as a whole.

@@ -68,6 +68,6 @@ def _middle(word: SpokenWord) -> float:
 
 
 def _key(word: SpokenWord) -> str:
-    """What counts as the same word: case and punctuation do not matter; a mark alone is itself."""
+    """A key that is equal for the same word: case and punctuation do not count; a mark alone is its own key."""
     text = unicodedata.normalize("NFC", word.text).casefold()
     return "".join(c for c in text if unicodedata.category(c)[0] in "LMN") or text

@@ -20,7 +20,7 @@ NEVER = -99.0
 
 @dataclass(frozen=True)
 class Discounts:
-    """What is taken from n-grams counted once, twice, and more often. ``estimated`` is False for the fallback."""
+    """Discounts of n-grams counted once, twice, and more often. ``estimated`` is False for the fallback."""
 
     once: float
     twice: float
@@ -37,7 +37,7 @@ FALLBACK = Discounts(*FALLBACK_DISCOUNTS, estimated=False)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A model, and what a user wants to know of its making."""
+    """A model, and figures of its estimation."""
 
     model: NgramModel
     sentences: int

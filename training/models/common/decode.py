@@ -1,4 +1,4 @@
-"""What architectures with a tokenizer of transformers share: ids to text, made-up targets of a CTC head."""
+"""Shared by architectures with a tokenizer of transformers: ids to text, made-up targets of a CTC head."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def log_mel(extractor: Any, waveform: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Context:
-    """How long a batch of log-mels is.
+    """The length to which a batch of log-mels is padded.
 
     ``context="full"`` is 30 s. ``"trimmed"`` is the longest clip and ``margin`` seconds; a ``full_share`` of the
     batches, chosen by their ids (the same in a resumed run and on every rank), has 30 s all the same.

@@ -78,7 +78,7 @@ def _rows_within(size: int, columns: int, dtype: torch.dtype) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How one loss is computed: positions at a time, type of the products, who needs a gradient."""
+    """Settings of one loss: positions per chunk, type of the products, tensors that need a gradient."""
 
     smoothing: float
     chunk: int

@@ -30,7 +30,7 @@ def load_whole(model_class: Any, name: str, key: str, *, new: Sequence[str] = ()
 
 
 def cannot_load(key: str, name: str, error: Exception) -> UserError:
-    """What to raise where transformers could not load ``name``: `NotInReach` for a hub id, a mistake for a folder."""
+    """The error to raise where transformers could not load ``name``: `NotInReach` for a hub id, `UserError` for a folder."""
     kind = UserError if Path(name).is_dir() else NotInReach
     reason = str(error).strip().splitlines()[0]
     return kind(

@@ -155,7 +155,7 @@ def _sizes(options: Options) -> Sizes:
 
 
 def _said(options: Options) -> frozenset[str]:
-    """Which of the sizes the configuration names itself: a checkpoint may not contradict those."""
+    """Names of the sizes that the configuration sets; a checkpoint must not contradict them."""
     return frozenset(options.model_fields_set)
 
 
@@ -169,7 +169,7 @@ def _without_edges(extractor: Any, tokenizer: CtcTokenizer, frames: Any) -> CtcE
 
 
 def _frames(options: Options, model: Any, extractor: Any) -> tuple[FrameCount, int]:
-    """How the encoder shortens a clip, and the samples that one of its frames stands for."""
+    """The frame counts of the encoder, and the number of samples of one of its frames."""
     config = model.config
     if options.encoder == "wav2vec2":
         layers = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))

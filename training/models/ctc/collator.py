@@ -18,7 +18,7 @@ from training.models.ctc.tokenizer import CtcTokenizer
 
 
 class FrameCount(Protocol):
-    """How many frames an encoder makes of a clip."""
+    """The number of frames that an encoder makes of a clip."""
 
     def of(self, samples: int) -> int: ...
 

@@ -65,7 +65,7 @@ class Sound(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a model from scratch is made of. ``more``: further fields of the stock configuration."""
+    """Sizes of a model from scratch. ``more``: further fields of the stock configuration."""
 
     encoder: str
     width: int
@@ -95,7 +95,7 @@ class Sizes:
 
 
 class Pretrained(NamedTuple):
-    """What `pretrained` gives; notes say what became of the output layer."""
+    """The result of `pretrained`; the notes describe the output layer."""
 
     model: Any
     processor: CtcProcessor
@@ -163,7 +163,7 @@ def _extractor(sizes: Sizes, config: Any) -> Any:
 
 
 def _remember(config: Any, encoder: str, conv_norm: str, extractor: Any) -> None:
-    """What a checkpoint must remember and the stock configuration has no field for."""
+    """Settings that a checkpoint stores beside the fields of the stock configuration."""
     settings = {
         "type": "ctc",
         "encoder": encoder,

@@ -92,7 +92,7 @@ ARCHITECTURE = DomainWhisper
 
 
 def remember(model: Any, options: Options) -> None:
-    """What a folder must say of itself."""
+    """Settings that a folder stores."""
     getattr(model.config, SETTINGS).update(
         type="domain_whisper",
         domains=list(options.domains),

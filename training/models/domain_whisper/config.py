@@ -12,12 +12,12 @@ from training.models.whisper import config as whisper
 
 
 class Unfreeze(Block):
-    """What learns with ``training.trainable: blocks`` (and has adapters with ``lora``), beside the domains' tokens."""
+    """Parameters that ``training.trainable: blocks`` trains (and that have adapters with ``lora``), beside the domain tokens."""
 
     encoder_blocks: Annotated[int, Field(ge=0)] = 4
-    """So many last blocks of the encoder."""
+    """Number of last blocks of the encoder that are trained."""
     decoder_blocks: Annotated[int, Field(ge=0)] = 4
-    """So many last blocks of the decoder: their attention and feed-forward layers, not their norms."""
+    """Number of last blocks of the decoder that are trained: their attention and feed-forward layers, not their norms."""
 
 
 class Options(whisper.Options):
@@ -30,19 +30,19 @@ class Options(whisper.Options):
     language: str = "ko"
     """Language token of rows that name no language (ISO 639)."""
     task: Literal["transcribe", "translate", "both"] = "transcribe"
-    """What each clip is trained on."""
+    """Tasks that each clip is trained on."""
     domains: tuple[str, ...] = ("normal", "dyslexic")
-    """Populations, each with a token ``<|domain:…|>``; an utterance's is in its column ``domain``."""
+    """Domains (populations of speakers), each with a token ``<|domain:…|>``; the column ``domain`` names that of an utterance."""
     domain: str | None = None
     """Domain of utterances that name none; null: they are refused."""
     domain_start: Literal["task", "name"] = "task"
-    """What a new token's embedding begins as: that of the task token, or the mean of the pieces of its name."""
+    """First embedding of a new token: that of the task token, or the mean of the pieces of its name."""
     domain_supervised: bool = True
-    """The model also learns to predict the domain, so that it can be asked for it (``--domain auto``)."""
+    """The model also learns to predict the domain, for ``--domain auto``."""
     domain_weights: dict[str, float] = Field(default_factory=dict)
     """Factor of the loss of a domain's utterances; 1 where none is named."""
     unfreeze: Unfreeze = Unfreeze()
-    """What learns with `training.trainable: blocks`."""
+    """Blocks that `training.trainable: blocks` trains."""
 
     @field_validator("domains")
     @classmethod

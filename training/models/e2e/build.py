@@ -288,7 +288,7 @@ def _assemble(options: Options, parts: _Parts, characters: str) -> SpeechTransla
 
 
 def _settings(options: Options, extractor: Wav2Vec2FeatureExtractor, characters: str) -> dict[str, Any]:
-    """What a checkpoint must remember and the stock configuration has no field for."""
+    """Settings that a checkpoint stores beside the fields of the stock configuration."""
     return {
         "type": "e2e",
         "task": options.task,

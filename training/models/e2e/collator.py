@@ -20,7 +20,7 @@ from training.models.e2e.tokenizer import TASK_TOKENS, language_codes, text_ids,
 
 @dataclass(frozen=True)
 class Frames:
-    """How an encoder shortens its input: kernel and stride of its convolutions, in order."""
+    """The convolutions that shorten an encoder's input: kernel and stride, in order."""
 
     layers: tuple[tuple[int, int], ...]
 

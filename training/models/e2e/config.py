@@ -39,7 +39,7 @@ class Options(ModelOptions):
     """A linear projection from the encoder's width to the decoder's, where they differ. ``false`` refuses
     a pair of different widths instead."""
     task: Literal["transcribe", "translate", "both"] = "both"
-    """What each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
+    """Tasks that each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
     language: str = "vi"
     """Language of transcripts whose row names none (ISO 639, or an mBART code such as ``vi_VN``)."""
     target_language: str | None = None

@@ -23,7 +23,7 @@ from training.models.common.targets import IGNORED
 
 @dataclass
 class EncodedSpeech(ModelOutput):
-    """What generation carries from step to step: states in the decoder's width, and which frames are speech.
+    """The encoder output of generation: states in the decoder's width, and the mask of real frames.
 
     last_hidden_state ``[rows, frames, width]``; mask bool ``[rows, frames]`` or None. The stock class keeps the
     encoder's own states and the mask over samples, and projects and shortens them anew for every token.

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def fetch(key: str, name: str, load: Callable[[], T]) -> T:
-    """What ``load`` gives; a `UserError` that names the key where the hub or the folder does not have it."""
+    """The result of ``load``; a `UserError` that names the key where the hub or the folder does not have it."""
     try:
         return load()
     except UserError:

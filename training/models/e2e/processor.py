@@ -15,7 +15,7 @@ VOCABULARY_MAP = "vocabulary_map.json"
 
 @dataclass
 class SpeechProcessor:
-    """What the trainer saves beside the weights.
+    """The processor that is saved beside the weights.
 
     vocabulary_map: for each token id the id that it had in the decoder's published vocabulary, None for
     tokens that are new; None altogether where nothing was trimmed.

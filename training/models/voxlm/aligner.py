@@ -125,7 +125,7 @@ class WordAligner(nn.Module):
     def _from_distance(
         self, words: int, word_lengths: torch.Tensor, frames: int, frame_lengths: torch.Tensor
     ) -> torch.Tensor:
-        """What the logits ``[2, batch, words, frames]`` gain from a word's place in the text and a frame's in the clip."""
+        """The term of the logits ``[2, batch, words, frames]`` from a word's place in the text and a frame's place in the clip."""
         distance = _progress(words, word_lengths)[:, :, None] - _progress(frames, frame_lengths)[:, None, :]
         features = torch.stack((distance.abs(), distance.square()), dim=-1)
         return self.distance(features.to(self.distance.weight.dtype)).movedim(-1, 0)
@@ -137,7 +137,7 @@ def _padding(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _progress(size: int, lengths: torch.Tensor) -> torch.Tensor:
-    """How far through its row each place is, 0 to 1: ``[batch, size]``."""
+    """The relative position of each place in its row, 0 to 1: ``[batch, size]``."""
     return (torch.arange(size, device=lengths.device) + 0.5) / lengths.clamp(min=1)[:, None]
 
 

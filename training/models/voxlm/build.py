@@ -365,7 +365,7 @@ def _no_voxlm(source: str, error: Exception) -> UserError:
 
 
 LEARNT = ("instruction", "encoder_context", "context_margin_seconds")
-"""What the text of phase 1 depends on; phase 2 leaves that text as it is."""
+"""Settings that the text of phase 1 depends on; phase 2 does not change that text."""
 
 
 def _check_learnt(source: str, options: Options, config: VoxLMConfig) -> None:

@@ -164,7 +164,7 @@ class VoxLMCollator(Context, BatchCollator):
         return {**batch, **self.words(features, fronts)} if self.align else batch
 
     def words(self, features: Sequence[dict[str, Any]], fronts: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Which tokens are which word's, and when the words were spoken, where that is known."""
+        """The word of each token, and the times of the words where they are known."""
         owners = [[*[-1] * len(f), *row["token_words"]] for f, row in zip(fronts, features, strict=True)]
         batch = {
             "token_words": rectangle(owners, -1),

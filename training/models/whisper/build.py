@@ -154,7 +154,7 @@ def _built(options: Options, context: BuildContext) -> tuple[WhisperProcessor, M
 def _settings(
     options: Options, context: BuildContext, saved: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a checkpoint must remember and ``WhisperConfig`` has no field for."""
+    """Settings that a checkpoint stores beside the fields of ``WhisperConfig``."""
     return {
         "type": "whisper",
         "task": options.task,
@@ -202,7 +202,7 @@ def _scratch_model(options: Options, processor: WhisperProcessor, context: Build
 
 
 def _generation_config(model: PreTrainedModel, processor: WhisperProcessor) -> GenerationConfig:
-    """What stock ``generate`` needs to find the languages and tasks of a model from scratch."""
+    """Values of the generation configuration by which stock ``generate`` finds languages and tasks of a model from scratch."""
     vocabulary = processor.tokenizer.get_added_vocab()
     languages = {token: i for token, i in vocabulary.items() if token not in _NOT_LANGUAGES}
     return GenerationConfig(

@@ -24,10 +24,10 @@ class Options(ModelOptions):
     language: str = "vi"
     """Language token of rows that name no language (ISO 639)."""
     target_language: str | None = None
-    """Language that ``translate`` is taught to write; default: ``language``. Stored with the checkpoint,
+    """Language of the translations; default: ``language``. Stored with the checkpoint,
     because stock ``<|translate|>`` means into English."""
     task: Literal["transcribe", "translate", "both"] = "both"
-    """What each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
+    """Tasks that each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
     encoder_context: Literal["full", "trimmed"] = "trimmed"
     """``full``: 30 s for every clip. ``trimmed``: the batch's longest clip and a margin."""
     context_margin_seconds: float = Field(1.0, ge=0, le=30)
