@@ -276,6 +276,8 @@ def test_ctrl_c_leaves_nothing_half_written_and_no_process(tmp_path: Path) -> No
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell that runs the suite in the background lets it ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert run.stdout is not None and "decoded to its end (3,000 clips" in run.stdout.readline()
     time.sleep(2.0)
