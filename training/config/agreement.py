@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from training.config.blocks import KeyPath, Problem, Settings, Training
+from training.data.example import TASKS
+from training.data.metric import LOGGED, LOSS, ONSET_MAE, WER, base_score, of_task
 from training.models.options import ModelOptions
 
 RATIO_SCALE = 1_000_000
-SCORES = {"transcribe": ("wer", "cer"), "translate": ("bleu", "chrf")}
-"""Task → the scores that an evaluation during training gives for it, beside the loss."""
-ONSETS = "onset_mae"
-"""The score of word times, for models that tell them and dev rows that have them: `training.engine.selection.check_metric`."""
 REPORTERS = (
     *("none", "all", "tensorboard", "wandb", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub"),
     *("dvclive", "flyte", "kubeflow", "mlflow", "neptune", "swanlab", "trackio"),
@@ -279,26 +277,21 @@ def options_in(config: Settings) -> ModelOptions | None:
     return config.model if isinstance(config.model, ModelOptions) else None
 
 
-def base_score(metric: str) -> str:
-    """``cer`` for ``eval_cer``, ``cer`` and the score of one domain, ``eval_cer_child``."""
-    name = metric.removeprefix("eval_")
-    return name if name == ONSETS else name.partition("_")[0]
-
-
 def _best_metric(config: Settings) -> list[Problem]:
     named = config.training.metric_for_best_model
     if named is None:
         return []
     task = task_of(config)
-    all_scores = [*(name for names in SCORES.values() for name in names), ONSETS]
-    name, known = named.removeprefix("eval_"), ["loss", *SCORES.get(task, all_scores)]
+    # The score of word times is one of models that tell them and dev rows that have them: `check_metric` says which.
+    onsets, all_scores = ONSET_MAE.name, [*_scores_of(TASKS), ONSET_MAE.name]
+    name, known = named.removeprefix(LOGGED), [LOSS, *(all_scores if task == "both" else _scores_of([task]))]
     if scored_by_word_times(config):
-        return [] if name in ("loss", ONSETS) else [_of_phase_1(named)]
+        return [] if name in (LOSS, onsets) else [_of_phase_1(named)]
     # Which domains the dev rows have is known when they are read: `training.engine.selection.check_metric`.
     base, of_domain = base_score(name), "_" in name.rstrip("_")
-    if name == ONSETS and "wer" in known:
+    if name == onsets and WER.name in known:
         return []
-    if name in known or (of_domain and base in known and base != "loss"):
+    if name in known or (of_domain and base in known and base != LOSS):
         return []
     key = _key("metric_for_best_model")
     scores = ", ".join(f"eval_{score}" for score in known)
@@ -309,9 +302,14 @@ def _best_metric(config: Settings) -> list[Problem]:
     return [Problem(key, f"no score is called {named}; there are {scores}{_near(name, known, 'eval_')}")]
 
 
+def _scores_of(tasks: Sequence[str]) -> list[str]:
+    """The scores that each evaluation during training gives, beside the loss."""
+    return [one.name for task in tasks for one in of_task(task)]
+
+
 def _of_phase_1(metric: str) -> Problem:
     message = (
-        f"{metric} is no score of training.phase 2, to which the text is given; there are eval_loss, eval_{ONSETS} "
+        f"{metric} is no score of training.phase 2, to which the text is given; there are eval_loss, {ONSET_MAE.logged} "
         "(training.phase1.metric_for_best_model is of phase 1 alone)"
     )
     return Problem(_key("metric_for_best_model"), message, (("model", "phase"),))

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from training.config.agreement import (
-    ONSETS,
-    base_score,
     checkpoint_steps,
     checkpoint_strategy,
     evaluation_steps,
@@ -19,10 +17,10 @@ from training.config.agreement import (
 from training.config.blocks import Training
 from training.config.schema import Config
 from training.data.batch_policy import BatchPolicy
+from training.data.metric import LOGGED, ONSET_MAE, higher_is_better, main_metric
 from training.models.architecture import DecodeOptions
 
 DEFAULT_BATCH = 8
-LOWER_IS_BETTER = ("loss", "wer", "cer", ONSETS)
 SAME_NAME = (
     "gradient_accumulation_steps",
     "learning_rate",
@@ -114,10 +112,9 @@ def best_metric(config: Config) -> str:
     """
     named = config.training.metric_for_best_model
     if named is None:
-        named = "bleu" if task_of(config) == "translate" else "wer"
-        if scored_by_word_times(config):
-            named = ONSETS
-    return named if named.startswith("eval_") else f"eval_{named}"
+        chosen = ONSET_MAE if scored_by_word_times(config) else main_metric(task_of(config))
+        return chosen.logged
+    return named if named.startswith(LOGGED) else f"{LOGGED}{named}"
 
 
 def _batches(training: Training) -> dict[str, Any]:
@@ -142,7 +139,7 @@ def _schedule(training: Training) -> dict[str, Any]:
 def _choice(config: Config) -> dict[str, Any]:
     metric, greater = best_metric(config), config.training.greater_is_better
     if greater is None:
-        greater = base_score(metric) not in LOWER_IS_BETTER
+        greater = higher_is_better(metric)
     return {
         "load_best_model_at_end": keeps_best(config.training),
         "metric_for_best_model": metric,

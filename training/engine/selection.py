@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from training.base.errors import UserError
-from training.config.agreement import ONSETS, SCORES
 from training.data.checks import Rows
-from training.data.example import Hypothesis
+from training.data.example import TASKS, Hypothesis
+from training.data.metric import LOGGED, LOSS, ONSET_MAE, of_task
 from training.evaluation.quick_scores import corpus_scores
 
-EVERYWHERE = frozenset({"loss", *(score for names in SCORES.values() for score in names)})
+EVERYWHERE = frozenset({LOSS, *(one.name for task in TASKS for one in of_task(task))})
 """The metrics of every evaluation, for the run's tasks."""
 
 
 def check_metric(metric: str, dev: Rows, tasks: Sequence[str], *, timed: bool = False) -> None:
     """`UserError` where no evaluation on the ``dev`` rows gives ``metric``, such as the score of a domain
     that none of them has. ``timed``: whether the model tells times of words."""
-    name = metric.removeprefix("eval_")
+    name = metric.removeprefix(LOGGED)
     if name in EVERYWHERE:
         return
-    if name == ONSETS:
+    if name == ONSET_MAE.name:
         _check_onsets(metric, dev, timed)
         return
     rows = [dev[index] for index in range(len(dev))]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from training.data.metric import WER
 from training.evaluation.intervals import Units, interval, units_of, unpaired
 from training.evaluation.metrics import domain_rows, transcript_statistics
 from training.evaluation.rows import Row
@@ -175,7 +176,7 @@ def worst(rows: Sequence[Row], alignments: Alignments, top: int = WORST) -> list
             "id": rows[i].example.id,
             "errors": errors[i],
             "words": words[i],
-            "wer": 100.0 * errors[i] / words[i] if words[i] else None,
+            WER.name: 100.0 * errors[i] / words[i] if words[i] else None,
             "seconds": rows[i].example.duration,
             "speaker": rows[i].example.speaker,
             "reference": rows[i].reference,

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.data.example import TRANSCRIBE
+from training.data.metric import BLEU, of_task
 from training.evaluation.run_labels import colour, labels, readable
-from training.evaluation.stored import History, Result
+from training.evaluation.stored import CHANGED, History, Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,32 +54,29 @@ def training_loss(histories: Sequence[History], path: Path) -> bool:
 def wer_comparison(results: Sequence[Result], path: Path) -> bool:
     """WER and CER of every run with their intervals; False where no run transcribed."""
     series: list[_Bars] = [
-        (name, [result.report["scores"].get(key) for result in results])
-        for name, key in (("WER", "wer"), ("CER", "cer"))
+        (one.label, [result.report["scores"].get(one.name) for result in results])
+        for one in of_task(TRANSCRIBE)
     ]
-    targets = (("WER", 15.0), ("CER", 10.0))
+    targets = [(one.label, one.target) for one in of_task(TRANSCRIBE) if one.target is not None]
     return _bar_chart(results, series, path, "Errors in transcription", "percent (lower is better)", targets)
 
 
 def bleu_comparison(results: Sequence[Result], path: Path) -> bool:
     """BLEU on all rows, on the rows that change, and what copying the transcript scores; intervals drawn."""
     series: list[_Bars] = [
-        ("all rows", [result.report["scores"].get("bleu") for result in results]),
-        ("rows that change", [_part(result, "changed", "ours") for result in results]),
+        ("all rows", [result.report["scores"].get(BLEU.name) for result in results]),
+        ("rows that change", [result.translated(CHANGED, "ours", BLEU) for result in results]),
         (
             "copy of own transcript, rows that change",
-            [_part(result, "changed", "copy_of_own_transcript") for result in results],
+            [result.translated(CHANGED, "copy_of_own_transcript", BLEU) for result in results],
         ),
         (
             "copy of reference transcript, rows that change",
-            [_part(result, "changed", "copy_of_reference_transcript") for result in results],
+            [result.translated(CHANGED, "copy_of_reference_transcript", BLEU) for result in results],
         ),
     ]
-    return _bar_chart(results, series, path, "Translation", "BLEU (higher is better)", (("BLEU", 25.0),))
-
-
-def _part(result: Result, rows: str, system: str) -> dict[str, Any] | None:
-    return ((result.report.get("translation") or {}).get(rows, {}).get(system) or {}).get("bleu")
+    targets = [(BLEU.label, BLEU.target)] if BLEU.target is not None else []
+    return _bar_chart(results, series, path, "Translation", f"{BLEU.label} (higher is better)", targets)
 
 
 def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

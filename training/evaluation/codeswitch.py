@@ -16,6 +16,7 @@ import numpy as np
 
 from training.base.errors import UserError
 from training.data.example import Example
+from training.data.metric import WER
 from training.evaluation.intervals import interval, units_of
 from training.evaluation.language import OTHER, tag_words
 from training.evaluation.normalize import primary_language
@@ -113,7 +114,7 @@ def by_word_language(
         "matrix_language": matrix,
         "tags": tag_source([row.example for row in known]),
         "note": f"{VIETNAMESE_WORDS}; {INSERTION_RULE}",
-        "wer": {
+        WER.name: {
             language: {
                 **rate([row.errors(language) for row in known]),
                 "insertions": sum(row.insertions(language) for row in known),

@@ -9,12 +9,12 @@ from typing import Any
 
 from training.base.errors import UserError
 from training.data.example import TASKS, AudioRef, Example
+from training.data.metric import LABELS, METRICS
 from training.evaluation.intervals import Difference, paired, units_of
-from training.evaluation.metrics import NAMES, domain_rows, task_statistics
+from training.evaluation.metrics import domain_rows, task_statistics
 from training.evaluation.rows import Row, make_row
 from training.evaluation.stored import find_predictions, read_predictions
 
-LOWER_IS_BETTER = ("wer", "cer", "cer_spaces")
 _RULE = (
     "B minus A in percent points, 95 % paired bootstrap: both runs on the same draws; better or worse only where "
     "the interval leaves zero out"
@@ -157,7 +157,7 @@ def _differences(
 def _verdict(metric: str, found: Difference) -> dict[str, Any]:
     """``found`` is B − A; what is better depends on the metric."""
     entry = found.to_json()
-    better_up = metric not in LOWER_IS_BETTER
+    better_up = METRICS[metric].higher_is_better
     certain = found.low > 0 or found.high < 0
     return {
         "a": entry["b"],
@@ -177,7 +177,7 @@ def table(comparison: dict[str, Any]) -> str:
     """The comparison as a table for a terminal."""
     groups = {name: found["metrics"] for name, found in comparison["by_domain"].items()}
     blocks = [comparison["metrics"], *groups.values()]
-    width = max(5, *(len(NAMES[metric]) for metrics in blocks for metric in metrics))
+    width = max(5, *(len(LABELS[metric]) for metrics in blocks for metric in metrics))
     lines = [f"A {comparison['a']}", f"B {comparison['b']}", ""]
     lines.append(f"{'':{width}} {'A':>7} {'B':>7} {'B − A':>7}  {'95 % interval':<18} verdict")
     lines += _lines(comparison["metrics"], width)
@@ -191,11 +191,11 @@ def table(comparison: dict[str, Any]) -> str:
 def _lines(metrics: Mapping[str, Any], width: int) -> Iterator[str]:
     for metric, found in metrics.items():
         if found["difference"] is None:
-            yield f"{NAMES[metric]:{width}} undefined (no reference words)"
+            yield f"{LABELS[metric]:{width}} undefined (no reference words)"
             continue
         bounds = f"[{found['low']:+.2f}, {found['high']:+.2f}]"
         yield (
-            f"{NAMES[metric]:{width}} {found['a']:7.2f} {found['b']:7.2f} {found['difference']:+7.2f}  {bounds:<18} "
+            f"{LABELS[metric]:{width}} {found['a']:7.2f} {found['b']:7.2f} {found['difference']:+7.2f}  {bounds:<18} "
             f"{found['verdict']}"
         )
 

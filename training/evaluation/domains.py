@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from training.data.example import TRANSCRIBE, Example, Hypothesis
+from training.data.metric import DOMAIN_METRIC, LABELS
 from training.evaluation.intervals import interval, paired, units_of
-from training.evaluation.metrics import NAMES, domain_rows, transcript_statistics
+from training.evaluation.metrics import domain_rows, transcript_statistics
 from training.evaluation.rows import Row, join
 from training.evaluation.statistic import Statistic, percent
 from training.evaluation.summary import score_text, signed_text
@@ -106,9 +107,9 @@ def _against_own(found: Sequence[Row], own: Sequence[Row], resamples: int, seed:
     return scores
 
 
-def table(swap: Mapping[str, Any], metric: str = "cer") -> str:
+def table(swap: Mapping[str, Any], metric: str = DOMAIN_METRIC.name) -> str:
     """The swap test as lines for a terminal."""
-    lines = [f"swap test, {NAMES[metric]}: {swap['rule']}"]
+    lines = [f"swap test, {LABELS[metric]}: {swap['rule']}"]
     for name, found in swap["by_domain"].items():
         for prompt, scores in found["prompts"].items():
             label = f"{name}, prompt {prompt}"

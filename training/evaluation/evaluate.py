@@ -11,6 +11,7 @@ from typing import Any
 
 from training.data.example import TRANSCRIBE, TRANSLATE, Example, Hypothesis
 from training.data.ledger import DropLedger
+from training.data.metric import METRICS
 from training.evaluation.baselines import NEAREST_RULE, nearest_training_sentences
 from training.evaluation.breakdown import accuracy as word_accuracy
 from training.evaluation.breakdown import by_domain, by_duration, by_vocabulary, domain_gap, drawing, worst
@@ -27,9 +28,6 @@ from training.evaluation.summary import summarize
 from training.evaluation.translation import changes, translation_section
 from training.evaluation.word_alignment import align_characters, align_words
 from training.evaluation.words import WordEvidence, word_sections
-
-TARGETS = {"wer": ("<", 15.0), "cer": ("<", 10.0), "bleu": (">", 25.0), "chrf": (">", 50.0)}
-"""Target scores of the guides, in percent."""
 
 UNIT_RULE = (
     "95 % percentile bootstrap; whole videos (group) are drawn where there are at least 8, else speakers where there "
@@ -190,13 +188,13 @@ def _rules(rows: Mapping[str, Sequence[Row]], draws: _Draws) -> dict[str, Any]:
 def _targets(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
-            "metric": name,
-            "wanted": f"{sign} {bound:g}",
-            "value": (value := scores[name]["value"]),
-            "met": value is not None and (value < bound if sign == "<" else value > bound),
+            "metric": one.name,
+            "wanted": one.wanted,
+            "value": (value := scores[one.name]["value"]),
+            "met": one.reached(value),
         }
-        for name, (sign, bound) in TARGETS.items()
-        if name in scores
+        for one in METRICS.values()
+        if one.target is not None and one.name in scores
     ]
 
 

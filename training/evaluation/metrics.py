@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from training.data.example import TRANSCRIBE
+from training.data import metric as metrics
+from training.data.example import TRANSCRIBE, TRANSLATE
+from training.data.metric import Metric
 from training.evaluation.rows import Row
 from training.evaluation.statistic import Statistic
 from training.evaluation.word_alignment import align_characters, align_words
@@ -24,8 +26,6 @@ EMPTY_REFERENCE_RULE = (
     "an empty reference adds no reference words; every word said for it is an insertion; "
     "a score over empty references only is undefined (null)"
 )
-NAMES = {"wer": "WER", "cer": "CER", "cer_spaces": "CER with spaces", "bleu": "BLEU", "chrf": "chrF"}
-"""Score → what people call it."""
 _TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}
 
 
@@ -83,39 +83,64 @@ def signatures(tokenizer: str = "13a") -> dict[str, str]:
     bleu, chrf = BLEU(tokenize=tokenizer, force=True), CHRF()
     for metric in (bleu, chrf):
         metric.corpus_score(["a"], [["a"]])  # the signature is only known after a first use
-    return {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
+    return {metrics.BLEU.name: str(bleu.get_signature()), metrics.CHRF.name: str(chrf.get_signature())}
 
 
-def transcript_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
-    """``wer`` and ``cer`` of transcription rows, normalised or as written.
-
-    ``cer_spaces`` beside them where a row's ``cer`` is without spaces. As written, ``cer`` has its spaces.
-    """
-    references, hypotheses = _texts(rows, raw)
-    characters = [_spaced(row, text, raw) for row, text in zip(rows, references, strict=True)]
-    recognised = [_spaced(row, text, raw) for row, text in zip(rows, hypotheses, strict=True)]
-    found = {
-        "wer": align_words(references, hypotheses).error_rate(),
-        "cer": align_characters(characters, recognised).error_rate(),
-    }
-    if not raw and not all(row.normalizer.spaces_in_cer for row in rows):
-        found["cer_spaces"] = align_characters(references, hypotheses).error_rate()
-    return found
+def word_errors(rows: Sequence[Row], raw: bool = False) -> Statistic:
+    """Word errors of transcription rows, normalised or as written."""
+    return align_words(*_texts(rows, raw)).error_rate()
 
 
-def translation_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
-    """``bleu`` and ``chrf`` of translation rows, normalised or as written."""
-    references, hypotheses = _texts(rows, raw)
-    tokenizer = bleu_tokenizer([row.language for row in rows])
-    return {
-        "bleu": bleu_statistic(references, hypotheses, tokenizer),
-        "chrf": chrf_statistic(references, hypotheses),
-    }
+def character_errors(rows: Sequence[Row], raw: bool = False) -> Statistic:
+    """Character errors, without spaces in rows whose language has none. As written, with all spaces."""
+    references, hypotheses = (
+        [_spaced(row, text, raw) for row, text in zip(rows, texts, strict=True)]
+        for texts in _texts(rows, raw)
+    )
+    return align_characters(references, hypotheses).error_rate()
+
+
+def character_errors_with_spaces(rows: Sequence[Row], raw: bool = False) -> Statistic | None:
+    """Character errors with spaces; None where `character_errors` has them already."""
+    if raw or all(row.normalizer.spaces_in_cer for row in rows):
+        return None
+    return align_characters(*_texts(rows, raw)).error_rate()
+
+
+def translation_bleu(rows: Sequence[Row], raw: bool = False) -> Statistic:
+    """BLEU of translation rows with the tokenizer of their language."""
+    return bleu_statistic(*_texts(rows, raw), bleu_tokenizer([row.language for row in rows]))
+
+
+def translation_chrf(rows: Sequence[Row], raw: bool = False) -> Statistic:
+    """chrF of translation rows."""
+    return chrf_statistic(*_texts(rows, raw))
+
+
+STATISTICS: Mapping[Metric, Callable[[Sequence[Row], bool], Statistic | None]] = {
+    metrics.WER: word_errors,
+    metrics.CER: character_errors,
+    metrics.CER_SPACES: character_errors_with_spaces,
+    metrics.BLEU: translation_bleu,
+    metrics.CHRF: translation_chrf,
+}
+"""Score of texts → how it is computed of rows, normalised or (True) as written; None: these rows have no such score."""
 
 
 def task_statistics(task: str, rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
-    """The scores that belong to the task."""
-    return transcript_statistics(rows, raw) if task == TRANSCRIBE else translation_statistics(rows, raw)
+    """The scores that belong to the task, by name: `STATISTICS` of ``rows``, normalised or as written."""
+    found = {one.name: compute(rows, raw) for one, compute in STATISTICS.items() if one.task == task}
+    return {name: statistic for name, statistic in found.items() if statistic is not None}
+
+
+def transcript_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
+    """The scores of transcription rows."""
+    return task_statistics(TRANSCRIBE, rows, raw)
+
+
+def translation_statistics(rows: Sequence[Row], raw: bool = False) -> dict[str, Statistic]:
+    """The scores of translation rows."""
+    return task_statistics(TRANSLATE, rows, raw)
 
 
 def domain_rows(rows: Sequence[Row]) -> dict[str, list[int]]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from training.data.example import Example, Hypothesis
+from training.data.metric import ONSET_MAE
 from training.evaluation.metrics import domain_rows, task_statistics
 from training.evaluation.rows import join
 from training.evaluation.word_times import onset_mae
@@ -27,7 +28,7 @@ def corpus_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis])
             scores |= {f"{name}_{domain}": value for name, value in parts.items()}
         # These come last: the score of all rows is what it is called, whatever the domains are called.
         scores |= {name: statistic.value for name, statistic in statistics.items()}
-    scores["onset_mae"] = onset_mae(examples, hypotheses)
+    scores[ONSET_MAE.name] = onset_mae(examples, hypotheses)
     return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
@@ -35,4 +36,4 @@ def given_scores(examples: Sequence[Example], hypotheses: Sequence[Hypothesis]) 
     """Quick scores for evaluation during training where the hypotheses are the references themselves: ``onset_mae`` alone,
     where it is defined. Error rates of such texts would be 0 and mean nothing."""
     error = onset_mae(examples, hypotheses)
-    return {} if math.isnan(error) else {"onset_mae": error}
+    return {} if math.isnan(error) else {ONSET_MAE.name: error}

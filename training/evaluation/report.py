@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
+from training.data.example import TRANSCRIBE, TRANSLATE
+from training.data.metric import BLEU, LABELS, WER, of_task
 from training.evaluation.charts import smooth
 from training.evaluation.compare import compare
 from training.evaluation.figures import Bar, bars, curves, reliability
-from training.evaluation.metrics import NAMES
 from training.evaluation.run_labels import colour, labels
 from training.evaluation.selected_rows import SelectedRow, select_rows
-from training.evaluation.stored import History, Result
+from training.evaluation.stored import CHANGED, History, Result
 from training.evaluation.summary import SYSTEMS as TIMED
 from training.evaluation.summary import TEXTS, score_text
 
@@ -63,7 +64,10 @@ def build_report(
         results=results,
         histories=list(zip(labels(histories), histories, strict=True)),
         colours=[(colour(n), colour(n, dark=True)) for n in range(max(len(histories), SERIES))],
-        names=NAMES,
+        names=LABELS,
+        errors=of_task(TRANSCRIBE),
+        qualities=of_task(TRANSLATE),
+        wer=WER,
         systems=SYSTEMS,
         timed=TIMED,
         texts=TEXTS,
@@ -96,18 +100,21 @@ def comparisons(results: Sequence[Result], most: int = 10) -> list[dict[str, Any
 def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterable[tuple[str, Legend, str]]:
     """(caption, legend, SVG); figures that nothing is known for are left out."""
     runs = [result.run for result in results]
-    errors = [(NAMES[key], [_bar(r.report["scores"].get(key)) for r in results]) for key in ("wer", "cer")]
-    yield from _bar_figure("Errors in transcription, percent", runs, errors, 15.0)
+    errors = [
+        (one.label, [_bar(r.report["scores"].get(one.name)) for r in results]) for one in of_task(TRANSCRIBE)
+    ]
+    yield from _bar_figure("Errors in transcription, percent", runs, errors, WER.target)
     translations = [
-        ("model, all rows", [_bar(r.report["scores"].get("bleu")) for r in results]),
+        ("model, all rows", [_bar(r.report["scores"].get(BLEU.name)) for r in results]),
         *(
-            (f"{name}, rows that change", [_bar(_bleu_of(r, "changed", system)) for r in results])
+            (f"{name}, rows that change", [_bar(r.translated(CHANGED, system, BLEU)) for r in results])
             for system, name in SYSTEMS.items()
         ),
     ]
-    yield from _bar_figure("Translation, BLEU", runs, translations, 25.0)
+    yield from _bar_figure(f"Translation, {BLEU.label}", runs, translations, BLEU.target)
     yield from _curve_figure("Loss", histories, (("loss", True), ("eval_loss", False)))
-    yield from _curve_figure("WER during training (selection set), percent", histories, (("eval_wer", True),))
+    caption = f"{WER.label} during training (selection set), percent"
+    yield from _curve_figure(caption, histories, ((WER.logged, True),))
     for result in results:
         if found := result.report.get("confidence"):
             bins = [(one["confidence"], one["right"], one["words"]) for one in found["bins"]]
@@ -120,7 +127,7 @@ def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterabl
 
 
 def _bar_figure(
-    caption: str, runs: list[str], series: list[tuple[str, list[Bar | None]]], target: float
+    caption: str, runs: list[str], series: list[tuple[str, list[Bar | None]]], target: float | None
 ) -> Iterable[tuple[str, Legend, str]]:
     shown = [(name, found) for name, found in series if any(found)]
     if shown:
@@ -131,7 +138,7 @@ def _curve_figure(
     caption: str, histories: Sequence[History], wanted: Sequence[tuple[str, bool]]
 ) -> Iterable[tuple[str, Legend, str]]:
     """All curves of a run in its colour."""
-    told = {"loss": "training", "eval_loss": "evaluation (dots)", "eval_wer": "WER"}
+    told = {"loss": "training", "eval_loss": "evaluation (dots)", WER.logged: WER.label}
     found = [
         (number, (f"{run}, {told[name]}", smooth(points) if name == "loss" else points, joined))
         for number, (run, history) in enumerate(zip(labels(histories), histories, strict=True))
@@ -142,10 +149,6 @@ def _curve_figure(
         numbers, series = [number for number, _ in found], [one for _, one in found]
         legend = [(number, name) for number, (name, _, _) in found]
         yield caption, legend, curves(series, caption, numbers)
-
-
-def _bleu_of(result: Result, rows: str, system: str) -> dict[str, Any] | None:
-    return ((result.report.get("translation") or {}).get(rows, {}).get(system) or {}).get("bleu")
 
 
 def _bar(score: dict[str, Any] | None) -> Bar | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.evaluation.metrics import NAMES
+from training.data.metric import BLEU, CER, CHRF, WER, Metric
 from training.evaluation.summary import score_text, summarize
 
 if TYPE_CHECKING:
@@ -88,35 +88,35 @@ class Scores:
     @property
     def wer(self) -> Score:
         """Word error rate of the transcripts, in percent of the words of the references."""
-        return self._score("wer")
+        return self._score(WER)
 
     @property
     def cer(self) -> Score:
         """Character error rate of the transcripts, in percent."""
-        return self._score("cer")
+        return self._score(CER)
 
     @property
     def bleu(self) -> Score:
         """BLEU of the translations, 0 to 100."""
-        return self._score("bleu")
+        return self._score(BLEU)
 
     @property
     def chrf(self) -> Score:
         """chrF of the translations, 0 to 100."""
-        return self._score("chrf")
+        return self._score(CHRF)
 
     @property
     def too_many_dropped(self) -> bool:
         """Whether more utterances are in ``dropped`` than ``data.max_dropped_share`` of the run allows."""
         return bool(self.report["dropped"]["too_many"])
 
-    def _score(self, name: str) -> Score:
+    def _score(self, metric: Metric) -> Score:
         found = self.report["scores"]
-        if name not in found:
+        if metric.name not in found:
             raise AttributeError(
-                f"there is no {NAMES[name]}: no text of its task was scored; there are {', '.join(found)}"
+                f"there is no {metric.label}: no text of its task was scored; there are {', '.join(found)}"
             )
-        return Score.of(found[name])
+        return Score.of(found[metric.name])
 
     def __str__(self) -> str:
         return summarize(self.report)

@@ -13,8 +13,11 @@ from typing import Any
 
 from training.base.errors import UserError
 from training.base.system_files import listed
+from training.data.metric import Metric
 
 METRICS_SUFFIX, PREDICTIONS_SUFFIX, SWAP_SUFFIX = "_metrics.json", "_predictions.csv", "_swap.json"
+CHANGED = "changed"
+"""The rows whose translation is another text than their transcript."""
 _COLUMNS = ("id", "task", "language", "reference", "hypothesis")
 
 
@@ -52,6 +55,17 @@ class Result:
         if self.predictions_path is not None and not self._cache:
             self._cache.extend(read_predictions(self.predictions_path))
         return self._cache
+
+    def translated(self, rows: str, system: str, metric: Metric) -> dict[str, Any] | None:
+        """A score of the section on translation.
+
+        Args:
+            rows: ``all``, `CHANGED` or ``unchanged``.
+            system: ``ours``, or one of the two that copy a transcript.
+            metric: of translations.
+        """
+        section = self.report.get("translation") or {}
+        return (section.get(rows, {}).get(system) or {}).get(metric.name)
 
 
 def read_json(path: Path) -> Any:

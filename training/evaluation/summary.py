@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from training.evaluation.metrics import NAMES
+from training.data.example import TRANSLATE
+from training.data.metric import BLEU, LABELS, WER, of_task
 
 SYSTEMS = {"model": "model", "teacher": "teacher's labels", "even": "evenly spread"}
 """System whose word times are scored → its printed name."""
@@ -45,12 +46,12 @@ def summarize(report: Mapping[str, Any]) -> str:
 
 def _scores(report: Mapping[str, Any]) -> Iterator[str]:
     targets = {target["metric"]: target for target in report["targets"]}
-    width = max(5, *(len(NAMES[name]) for name in report["scores"]))
+    width = max(5, *(len(LABELS[name]) for name in report["scores"]))
     for name, score in report["scores"].items():
         target = targets.get(name)
         verdict = f"  (wanted {target['wanted']}: {'met' if target['met'] else 'not met'})" if target else ""
         raw = score_text(report["scores_raw"].get(name))
-        yield f"{NAMES[name]:{width}} {score_text(score)}{verdict}  raw {raw}"
+        yield f"{LABELS[name]:{width}} {score_text(score)}{verdict}  raw {raw}"
     first = next(iter(report["scores"].values()))
     yield f"{'':{width}} 95 % intervals over {first['units']} units ({first['unit']}), {first['rows']} rows"
 
@@ -61,8 +62,8 @@ def _accuracy(report: Mapping[str, Any]) -> Iterator[str]:
         return
     yield f"accuracy: {score_text(found['words'], unit=' %')} of words, {score_text(found['utterances'], unit=' %')} of utterances without an error"
     if len(report["by_duration"]) > 1:
-        parts = [f"{name} {score_text(group['wer'])}" for name, group in report["by_duration"].items()]
-        yield f"WER by length: {', '.join(parts)}"
+        parts = [f"{name} {score_text(group[WER.name])}" for name, group in report["by_duration"].items()]
+        yield f"{WER.label} by length: {', '.join(parts)}"
     known = report["by_vocabulary"]
     if known:
         parts = [
@@ -73,7 +74,7 @@ def _accuracy(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _domains(report: Mapping[str, Any]) -> Iterator[str]:
     for name, found in report.get("by_domain", {}).items():
-        scores = ", ".join(f"{NAMES[key]} {score_text(found[key])}" for key in NAMES if key in found)
+        scores = ", ".join(f"{LABELS[key]} {score_text(found[key])}" for key in LABELS if key in found)
         yield f"domain {name}: {scores}, {found['rows']} rows"
     if predicted := report.get("heard_domains"):
         parts = [f"{name} {score_text(score)}" for name, score in predicted["by_domain"].items()]
@@ -82,7 +83,7 @@ def _domains(report: Mapping[str, Any]) -> Iterator[str]:
     if not gap:
         return
     for name, found in gap["gaps"].items():
-        scores = ", ".join(f"{NAMES[key]} {score_text(score)}" for key, score in found.items())
+        scores = ", ".join(f"{LABELS[key]} {score_text(score)}" for key, score in found.items())
         yield f"domain gap, {name} − {gap['base']}: {scores}"
 
 
@@ -90,8 +91,8 @@ def _languages(report: Mapping[str, Any]) -> Iterator[str]:
     found = report.get("word_languages")
     if not found:
         return
-    parts = [f"{language} {score_text(score)}" for language, score in found["wer"].items()]
-    yield f"WER by word language: {', '.join(parts)}; {found['note'].split(';')[0]}"
+    parts = [f"{language} {score_text(score)}" for language, score in found[WER.name].items()]
+    yield f"{WER.label} by word language: {', '.join(parts)}; {found['note'].split(';')[0]}"
     if found["embedded_word_recall"]["of"]:
         yield f"embedded words recalled: {score_text(found['embedded_word_recall'], unit=' %')}"
         points = found["switch_points"]
@@ -103,15 +104,16 @@ def _translation(report: Mapping[str, Any]) -> Iterator[str]:
     if not found:
         return
     rows = found["rows"]
-    yield f"translation, BLEU on all {rows['all']} rows / the {rows['changed']} rows that change:"
+    yield f"translation, {BLEU.label} on all {rows['all']} rows / the {rows['changed']} rows that change:"
     for system, name in {"ours": "model", **_COPIES}.items():
         if system in found["all"]:
-            scores = [score_text(found[group][system]["bleu"]) for group in ("all", "changed")]
+            scores = [score_text(found[group][system][BLEU.name]) for group in ("all", "changed")]
             yield f"  {name}: {scores[0]} / {scores[1]}"
     for system, name in _COPIES.items():
         gaps = found["paired_on_changed"].get(f"ours_minus_{system}")
         if gaps:
-            yield f"  model − {name}, changed rows: BLEU {score_text(gaps['bleu'])}, chrF {score_text(gaps['chrf'])}"
+            told = ", ".join(f"{one.label} {score_text(gaps[one.name])}" for one in of_task(TRANSLATE))
+            yield f"  model − {name}, changed rows: {told}"
     replaced = found["words_replaced"]
     if replaced:
         whole = replaced["replaced"]
@@ -124,14 +126,16 @@ def _translation(report: Mapping[str, Any]) -> Iterator[str]:
 def _nearest(report: Mapping[str, Any]) -> Iterator[str]:
     for task, found in report["nearest_training_sentence"].items():
         if task != "rule":
-            scores = ", ".join(f"{NAMES[name]} {score_text(found[name])}" for name in NAMES if name in found)
+            scores = ", ".join(
+                f"{LABELS[name]} {score_text(found[name])}" for name in LABELS if name in found
+            )
             close = found["references_within_one_word"]
             yield f"nearest training sentence ({task}, oracle): {scores}; {close} references within one word"
 
 
 def _voices(report: Mapping[str, Any]) -> Iterator[str]:
     for group, found in (report.get("by_training") or {}).items():
-        scores = [f"{NAMES[name]} {score_text(found[name])}" for name in NAMES if name in found]
+        scores = [f"{LABELS[name]} {score_text(found[name])}" for name in LABELS if name in found]
         if scores:
             yield f"voices {group} in training: {', '.join(scores)}"
 

@@ -11,6 +11,7 @@ from training.evaluation.intervals import interval, paired, units_of
 from training.evaluation.metrics import translation_statistics
 from training.evaluation.rows import Row, make_row
 from training.evaluation.statistic import Statistic
+from training.evaluation.stored import CHANGED
 
 CHANGED_RULE = "rows whose reference translation differs from their reference transcript, both normalised"
 
@@ -38,7 +39,7 @@ def translation_section(
     ours = systems["ours"]
     groups = {
         "all": list(range(len(ours))),
-        "changed": [index for index, row in enumerate(ours) if changes(row)],
+        CHANGED: [index for index, row in enumerate(ours) if changes(row)],
         "unchanged": [index for index, row in enumerate(ours) if not changes(row)],
     }
     statistics = {name: translation_statistics(found) for name, found in systems.items()}
@@ -52,9 +53,9 @@ def translation_section(
             system: _intervals([ours[i] for i in indices], found, indices, resamples, seed)
             for system, found in statistics.items()
         }
-    section["paired_on_changed"] = _paired(ours, statistics, groups["changed"], resamples, seed)
+    section["paired_on_changed"] = _paired(ours, statistics, groups[CHANGED], resamples, seed)
     section["words_replaced"] = words_replaced(
-        [(_transcript(ours[i]), ours[i]) for i in groups["changed"]], resamples=resamples, seed=seed
+        [(_transcript(ours[i]), ours[i]) for i in groups[CHANGED]], resamples=resamples, seed=seed
     )
     return section
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.base.errors import UserError
-from training.evaluation.metrics import NAMES
+from training.data.metric import DOMAIN_METRIC, LABELS
 
-METRIC = "cer"
+METRIC = DOMAIN_METRIC.name
 RULE = (
     "better: the 95 % paired interval of B minus A lies below zero on the target; no worse: its upper end is at most "
     "the margin on each of the others; all of them must hold, so that no correction for their number is needed"
@@ -25,7 +25,7 @@ def judge(
     Raises `UserError` for domains that the comparison does not have.
     """
     if not (math.isfinite(margin) and margin >= 0):
-        raise UserError(f"--margin {margin:g}: give points of {NAMES[METRIC]} from 0 on")
+        raise UserError(f"--margin {margin:g}: give points of {LABELS[METRIC]} from 0 on")
     metrics = _metrics(comparison)
     chosen = [name for name in metrics if name != target] if others is None else list(dict.fromkeys(others))
     _require(comparison, metrics, target, chosen)
@@ -92,7 +92,7 @@ def _line(
     second = "no worse elsewhere" if not worse else f"not shown to be no worse on {', '.join(worse)}"
     told = "; ".join(f"{name} {_told(metrics[name])}" for name in (target, *others))
     joint = "but" if better == bool(worse) else "and"
-    return f"{first}, {joint} {second} ({NAMES[METRIC]}, B − A: {told}; margin {margin:g})"
+    return f"{first}, {joint} {second} ({LABELS[METRIC]}, B − A: {told}; margin {margin:g})"
 
 
 def _told(found: Mapping[str, Any]) -> str:

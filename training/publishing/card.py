@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from training.evaluation.metrics import NAMES
+from training.data.example import TRANSCRIBE, TRANSLATE
+from training.data.metric import LABELS, METRICS
 from training.models.architecture import NONE, SWAP
 from training.publishing.facts import Facts
 from training.publishing.sections import SECTIONS
 
 NOT_STATED = "not stated"
-TASK_OF = {"bleu": "translation", "chrf": "translation"}
-"""Score → the Hub's name of the task; the others belong to speech recognition."""
 RECOGNITION = "automatic-speech-recognition"
+HUB_TASKS = {TRANSCRIBE: RECOGNITION, TRANSLATE: "translation"}
+"""Task → the Hub's name of it."""
 LAST_PART = re.compile(r"/(?![^\[]*\])")
 """Before the name of a manifest, of which a registry's has a slash of its own: ``data/registry.db[v1/test]``."""
 
@@ -65,7 +66,7 @@ def _scores(facts: Facts) -> Iterator[Any]:
             continue
         groups = {None: one.report["scores"], **one.report.get("by_domain", {})}
         for domain, scores in groups.items():
-            for metric in NAMES:
+            for metric in LABELS:
                 if (scores.get(metric) or {}).get("value") is not None:
                     yield _result(one.report["meta"], metric, scores[metric]["value"], one.name, domain)
 
@@ -75,12 +76,12 @@ def _result(meta: Mapping[str, Any], metric: str, value: float, name: str, domai
 
     where = LAST_PART.split(str(meta.get("manifest") or name))[-1]
     return EvalResult(
-        task_type=TASK_OF.get(metric, RECOGNITION),
+        task_type=HUB_TASKS[METRICS[metric].task],
         dataset_type=re.sub(r"[^\w.-]+", "-", where).strip("-"),
         dataset_name=where if domain is None else f"{where}, domain {domain}",
         dataset_config=domain,
         dataset_split=meta.get("split"),
         metric_type=metric,
-        metric_name=NAMES[metric],
+        metric_name=LABELS[metric],
         metric_value=round(value, 2),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from training.data.metric import DOMAIN_METRIC, LABELS
 from training.evaluation.domains import OWN
-from training.evaluation.metrics import NAMES
 from training.evaluation.summary import score_text, signed_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def scores(facts: Facts) -> Iterator[str]:
     for one in facts.evidence.scored:
         report = one.report
         yield from (f"### {one.name}", "")
-        known = [name for name in NAMES if name in report["scores"]]
+        known = [name for name in LABELS if name in report["scores"]]
         groups = {"all": (max(report["rows"].values()), report["scores"])}
         groups |= {
             f"domain {name}": (part["rows"], part) for name, part in report.get("by_domain", {}).items()
@@ -41,7 +41,7 @@ def scores(facts: Facts) -> Iterator[str]:
             (name, f"{rows:,}", *(score_text(scores.get(metric)) for metric in known))
             for name, (rows, scores) in groups.items()
         ]
-        yield from table(("", "utterances", *(NAMES[metric] for metric in known)), lines)
+        yield from table(("", "utterances", *(LABELS[metric] for metric in known)), lines)
         yield from ("", *_remarks(report))
         yield from _swap(one)
         yield ""
@@ -60,14 +60,14 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"It predicts the domain correctly for {score_text(predicted['accuracy'], unit=' %')} of the utterances."
     if gap := report.get("domain_gap"):
         for name, found in gap["gaps"].items():
-            told = ", ".join(f"{NAMES[key]} {score_text(score)}" for key, score in found.items())
+            told = ", ".join(f"{LABELS[key]} {score_text(score)}" for key, score in found.items())
             yield f"Gap, {name} − {gap['base']}: {told}."
 
 
-def _swap(one: Scored, metric: str = "cer") -> Iterator[str]:
+def _swap(one: Scored, metric: str = DOMAIN_METRIC.name) -> Iterator[str]:
     if one.swap is None:
         return
-    yield from ("", f"The same utterances with other prompts ({NAMES[metric]}; swap test):", "")
+    yield from ("", f"The same utterances with other prompts ({LABELS[metric]}; swap test):", "")
     lines = [
         (
             name,
@@ -78,7 +78,7 @@ def _swap(one: Scored, metric: str = "cer") -> Iterator[str]:
         for name, part in one.swap[1]["by_domain"].items()
         for prompt, found in part["prompts"].items()
     ]
-    yield from table(("domain", "token in the prompt", NAMES[metric], "difference from its own"), lines)
+    yield from table(("domain", "token in the prompt", LABELS[metric], "difference from its own"), lines)
 
 
 def _change(prompt: str, found: Mapping[str, Any]) -> str:
@@ -96,7 +96,7 @@ def comparisons(facts: Facts) -> Iterator[str]:
         lines = [
             (
                 group,
-                NAMES[metric],
+                LABELS[metric],
                 f"{one['a']:.1f}",
                 f"{one['b']:.1f}",
                 signed_text(one, "difference"),

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from training.data.example import Example, Hypothesis
+from training.data.metric import WER
 from training.registry import versions
 from training.registry.schema import EpochMetric, Prediction, Run, VersionItem, hash_of, now
 from training.registry.shelf import chunks
@@ -146,7 +147,7 @@ def runs(registry: Registry) -> list[dict[str, Any]]:
     table = versions._VERSIONS
     best = (
         select(_METRICS.c.run_id, func.min(_METRICS.c.value).label("best_wer"))
-        .where(_METRICS.c.name == "eval_wer")
+        .where(_METRICS.c.name == WER.logged)
         .group_by(_METRICS.c.run_id)
         .subquery()
     )
