@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from training.config.arguments import DEFAULT_BATCH, training_arguments
 from training.data.example import TRANSCRIBE, Example, Hypothesis
-from training.engine.run import Run, make_batches
+from training.engine.run import Run
 from training.evaluation.quick_scores import corpus_scores
 from training.models.common.targets import IGNORED
 from training.models.ctc.build import collapsed
@@ -166,7 +166,7 @@ def clips_per_step(run: Run) -> int:
     """As many as our batches hold on average."""
     settings = run.config.training
     size = settings.batch_size or (None if settings.max_batch_seconds else DEFAULT_BATCH)
-    batches = make_batches(run.config, run.train.manifest)(
+    batches = run.config.data.source.batches(run.train.manifest)(
         max_seconds=settings.max_batch_seconds, batch_size=size
     )
     return round(len(run.train) / len(batches))

@@ -142,7 +142,7 @@ def test_folders_of_a_data_set_are_taken_as_far_as_they_are_there(tmp_path: Path
 
 def test_a_data_set_takes_the_place_of_manifests() -> None:
     config = resolved("--dataset-root", "here", config=ROOT / "configs" / "dev_domain_whisper.yaml")
-    assert config.data.shards is not None and not config.data.from_files
+    assert config.data.source.kind == "shards"
     assert config.data.shards.domains == {}
 
 

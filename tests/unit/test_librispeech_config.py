@@ -14,7 +14,6 @@ from librispeech_files import TEXTS, tree
 from training.base.errors import UserError
 from training.config.load import config_from
 from training.engine.run import open_split
-from training.publishing.sections import source_of
 
 CONFIG = """
 model: {{type: ctc, encoder: transformer, languages: [en], subsampling: 2, subsampling_channels: 8, d_model: 16,
@@ -38,12 +37,12 @@ def test_one_split_or_several(tmp_path: Path) -> None:
     tree(tmp_path, "train-clean-5", {"19/198": TEXTS})
     tree(tmp_path, "train-clean-6", {"26/495": TEXTS[:1]})
     made = config({"root": str(tmp_path), "train": ["train-clean-5", "train-clean-6"], "dev": "dev-clean"})
-    assert not made.data.from_files
+    assert made.data.source.kind == "librispeech"
     assert len(open_split(made, "train")) == 4
     assert len(open_split(made, "dev")) == 6
     assert open_split(made, "test") is None
     assert config_from(made.as_dict()).data.librispeech == made.data.librispeech
-    assert source_of(made.as_dict()["data"], "train") == "LibriSpeech, train-clean-5, train-clean-6"
+    assert made.data.source.describe("train") == "LibriSpeech, train-clean-5, train-clean-6"
 
 
 @pytest.mark.parametrize(

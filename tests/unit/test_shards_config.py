@@ -12,7 +12,7 @@ from training.base.errors import UserError
 from training.config.load import config_from
 from training.data.sampler import DurationBatchSampler
 from training.data.sources.shards.order import ShardBatchSampler
-from training.engine.run import make_batches, open_split
+from training.engine.run import open_split
 
 
 def config(shards: dict[str, Any] | None, evaluated: str = "no", **data: Any) -> Any:
@@ -35,10 +35,10 @@ def test_one_folder_or_several(tmp_path: Path) -> None:
     assert train.column("domain") == ["dyslexic"] * 3 + ["normal"] * 3
     assert len(open_split(made, "dev")) == 3
     assert open_split(made, "test") is None
-    sampler = make_batches(made, train)(batch_size=2)
+    sampler = made.data.source.batches(train)(batch_size=2)
     assert isinstance(sampler, ShardBatchSampler)
     assert (sampler.samples(), sampler.shuffle_buffer) == (9, 5000)
-    assert type(make_batches(config(None, train="x.csv"), train)(batch_size=2)) is DurationBatchSampler
+    assert type(config(None, train="x.csv").data.source.batches(train)(batch_size=2)) is DurationBatchSampler
 
 
 def test_the_resolved_configuration_says_the_same() -> None:

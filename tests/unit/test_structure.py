@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ORDER = (
-    *("base", "data", "synthetic", "models", "config", "registry", "decoding", "transcription"),
+    *("base", "data", "synthetic", "models", "registry", "config", "decoding", "transcription"),
     *(
         "evaluation",
         "engine",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError, progress_bar
 from training.decoding.ctc_setup import DecoderOptions
@@ -83,10 +83,11 @@ def open_rows(
     """
     from training.data.columns import COMMAND
     from training.data.manifest import load_manifest
-    from training.engine.run import Split, open_split
+    from training.data.sources.source import PARTS
+    from training.engine.run import open_split
 
-    if split not in get_args(Split):
-        raise UserError(f"split: {split!r} is none of {', '.join(get_args(Split))}")
+    if split not in PARTS:
+        raise UserError(f"split: {split!r} is none of {', '.join(PARTS)}")
     config = trained.config
     if file is not None:
         columns = {**(config.data.columns if config else {}), **(columns or {})}
@@ -97,9 +98,7 @@ def open_rows(
     manifest = open_split(config, split)
     if manifest is None:
         raise UserError(f"--split {split}: the run names no data.{split}; give {option}")
-    if config.data.from_files:
-        return manifest, getattr(config.data, split)
-    return manifest, manifest.path if config.data.dataset is None else None
+    return manifest, config.data.source.manifest(split, manifest)
 
 
 @dataclass(frozen=True)

@@ -330,18 +330,19 @@ def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
 def _into_registry(trained: Trained, asked: Asked, examples: Any, hypotheses: Any) -> None:
     """Store the predictions for a split of a registry in the registry too; where that fails, warn and continue."""
     config = trained.config
-    if asked.manifest is not None or config is None or config.data.registry is None:
+    database = config.data.source.database if config is not None else None
+    if asked.manifest is not None or config is None or database is None:
         return
     from training.registry.recording import store_predictions
     from training.registry.store import open_registry
 
     try:
-        with open_registry(config.data.registry) as registry:
+        with open_registry(database) as registry:
             count = store_predictions(registry, config.output.dir, asked.split, examples, hypotheses)
     except UserError as error:
         logger.warning(f"warning: the registry does not take the predictions: {error}")
         return
-    logger.info(f"{config.data.registry}: {count:,} predictions stored")
+    logger.info(f"{database}: {count:,} predictions stored")
 
 
 def _silence(trained: Trained, how: Decoding) -> dict[str, list[str]]:

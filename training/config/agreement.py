@@ -25,9 +25,7 @@ def contradictions(config: Settings) -> list[Problem]:
         *_precision(config),
         *_warmup(training),
         *_checkpoints(training),
-        *_dev_split(config),
-        *_shards(config),
-        *_librispeech(config),
+        *_sources(config),
         *_augmentation(config),
         *_of_the_model(config),
         *_averages(training),
@@ -120,61 +118,14 @@ def _checkpoints(training: Training) -> list[Problem]:
     return _multiples(training) if saves == evaluates == "steps" else []
 
 
-def _dev_split(config: Settings) -> list[Problem]:
-    named = [
-        name
-        for name in ("registry", "manifest", "dataset", "shards", "librispeech")
-        if getattr(config.data, name) is not None
-    ]
-    if len(named) > 1:
-        message = f"data.{named[1]} is set too; choose one of them, and set the other to null"
-        return [Problem(("data", named[0]), message, (("data", named[1]),))]
-    if config.data.dev is not None or not config.data.from_files or config.training.eval_strategy == "no":
-        return []
-    message = "there is no dev split to score (data.dev is null); set it to no"
-    return [Problem(_key("eval_strategy"), message, (("data", "dev"),))]
-
-
-def _shards(config: Settings) -> list[Problem]:
-    shards = config.data.shards
-    if shards is None:
-        return []
-    from training.data.sources.shards.folders import names_folder
-
-    problems = _empty_dev(config, "shards")
-    folders = [*shards.train, *shards.dev, *shards.test]
-    for name in shards.domains:
-        if not any(names_folder(name, folder) for folder in folders):
-            there = ", ".join(dict.fromkeys(folder.name for folder in folders))
-            message = f"no folder of data.shards is called so (there are: {there})"
-            problems.append(Problem(("data", "shards", "domains", name), message))
-    return problems
-
-
-def _librispeech(config: Settings) -> list[Problem]:
-    libri = config.data.librispeech
-    if libri is None:
-        return []
-    problems = _empty_dev(config, "librispeech")
-    seen: dict[str, str] = {}
-    for part in ("train", "dev", "test"):
-        for split in getattr(libri, part):
-            if (before := seen.setdefault(split, part)) != part:
-                message = (
-                    f"{split} is one of data.librispeech.{before} too; scores need speech that was not seen"
-                )
-                problems.append(
-                    Problem(("data", "librispeech", part), message, (("data", "librispeech", before),))
-                )
-    return problems
-
-
-def _empty_dev(config: Settings, source: str) -> list[Problem]:
-    """A source whose parts are lists, without one that is scored during training."""
-    if getattr(config.data, source).dev or config.training.eval_strategy == "no":
-        return []
-    message = f"there is no dev split to score (data.{source}.dev is empty); set it to no"
-    return [Problem(_key("eval_strategy"), message, (("data", source, "dev"),))]
+def _sources(config: Settings) -> list[Problem]:
+    """More than one source of utterances, and what the named ones contradict themselves."""
+    sources, problems = config.data.sources, []
+    if len(sources) > 1:
+        message = f"data.{sources[1].key} is set too; choose one of them, and set the other to null"
+        problems.append(Problem(("data", sources[0].key), message, (("data", sources[1].key),)))
+    scored = config.training.eval_strategy != "no"
+    return [*problems, *(Problem(*found) for source in sources for found in source.check(scored))]
 
 
 def _augmentation(config: Settings) -> list[Problem]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny
 
-from training.data.options import Augmentation, Block, Count, NonNegative, Positive, Share, one_or_more
+from training.data.options import Augmentation, Block, Count, NonNegative, Positive, Share
+from training.data.sources.options import DatasetOptions, LibriSpeechOptions, ShardOptions
+from training.data.sources.source import Source, named
 from training.models.options import ModelOptions
 
 KeyPath = tuple[str | int, ...]
@@ -68,81 +70,6 @@ class Paths(Block):
     """Folder that holds every run's folder (`output.dir`), `results/` and `charts/`."""
 
 
-class DatasetSource(Block):
-    """A `datasets` dataset instead of manifests: a hub id, a Parquet or audio folder, a saved dataset."""
-
-    path: str
-    """What `datasets.load_dataset` or `load_from_disk` takes: hub id or local folder."""
-    name: str | None = None
-    """Name of the dataset's configuration (subset), where it has several."""
-    split: dict[Literal["train", "dev", "test"], str] = Field(
-        default={"train": "train", "dev": "validation", "test": "test"}
-    )
-    """Our split → the dataset's split; slices such as `train[:90%]` are understood by `datasets`. Splits that are
-    left out keep their default."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Our column → the dataset's column (`transcript: sentence`)."""
-
-    @field_validator("split", mode="before")
-    @classmethod
-    def _complete(cls, given: Any) -> Any:
-        return {**cls.model_fields["split"].default, **given} if isinstance(given, dict) else given
-
-
-class Shards(Block):
-    """WebDataset shards instead of manifests (see `docs/data-formats.md`): folders of tar archives, read in place."""
-
-    train: Annotated[tuple[Path, ...], Field(min_length=1)]
-    """Folder of shards to train on, or a list of folders that are one split (`[root/train, root/train_normal]`)."""
-    dev: tuple[Path, ...] = ()
-    """The folders that checkpoints are chosen on."""
-    test: tuple[Path, ...] = ()
-    """The folders that the finished run is scored on."""
-    domains: dict[str, str] = Field(default_factory=dict)
-    """Folder (its name, or the end of its path) → domain of the samples whose JSON names none. The name of a folder
-    alone has no meaning. null removes the entry of a base configuration."""
-    default_domain: str | None = None
-    """Domain of samples that have none otherwise; they are counted. null: such a sample is a mistake."""
-    keys: Literal["first_dot", "suffix"] = "first_dot"
-    """Where the key that the members of a sample share ends: at the first dot of the file's name, as WebDataset has it
-    (where that would give one key to several clips, their names are read by the other rule), or before its `suffix`."""
-    shuffle_buffer: Count = 5000
-    """Places by which a sample moves at most in the order of the permuted shards: larger mixes more, and reads from
-    more shards at a time."""
-    balance: dict[str, Positive] = Field(default_factory=dict)
-    """Domain → how often each of its samples comes in an epoch (`{dyslexic: 3}`; 0.5: half of them, drawn for each
-    epoch); domains that are not named come once."""
-
-    @field_validator("train", "dev", "test", mode="before")
-    @classmethod
-    def _several(cls, given: Any) -> Any:
-        return one_or_more(given)
-
-    @field_validator("domains", mode="before")
-    @classmethod
-    def _taken_back(cls, given: Any) -> Any:
-        return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
-
-
-class LibriSpeech(Block):
-    """The LibriSpeech corpus instead of manifests (see `docs/data-formats.md`), as `polyvox download librispeech` leaves
-    it."""
-
-    root: Path = Path("data")
-    """Folder that holds `LibriSpeech/`."""
-    train: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Split to train on, or a list of splits (`[train-clean-100, train-clean-360]`)."""
-    dev: tuple[str, ...] = ()
-    """The splits that checkpoints are chosen on."""
-    test: tuple[str, ...] = ()
-    """The splits that the finished run is scored on."""
-
-    @field_validator("train", "dev", "test", mode="before")
-    @classmethod
-    def _several(cls, given: Any) -> Any:
-        return one_or_more(given)
-
-
 class Data(Block):
     """Which utterances a run reads."""
 
@@ -164,15 +91,15 @@ class Data(Block):
     keep_text_markers: tuple[str, ...] = ()
     """Words of `nan`, `None`, `N/A`, `null` and the like that are real words in this data. Other rows whose text is only such
     a word go into the ledger (`missing_text_marker`)."""
-    dataset: DatasetSource | None = None
+    dataset: DatasetOptions | None = None
     """A `datasets` dataset in place of `train`, `dev` and `test`."""
     registry: str | None = None
     """A data registry (SQLite file or SQLAlchemy URL, see `docs/registry.md`) in place of `train`, `dev`, `test`."""
     version: str = "v1"
     """Which frozen version of the registry."""
-    shards: Shards | None = None
+    shards: ShardOptions | None = None
     """WebDataset shards in place of `train`, `dev` and `test`; `columns` maps our names to those in their JSON."""
-    librispeech: LibriSpeech | None = None
+    librispeech: LibriSpeechOptions | None = None
     """LibriSpeech in place of `train`, `dev` and `test`."""
     domains: tuple[str, ...] | None = None
     """Train, and choose checkpoints, on utterances of these domains alone; null: on all. The test split stays whole."""
@@ -182,10 +109,18 @@ class Data(Block):
     """Shorter clips are dropped into the ledger."""
 
     @property
-    def from_files(self) -> bool:
-        """Whether `train`, `dev` and `test` are read."""
-        others = (self.dataset, self.registry, self.manifest, self.shards, self.librispeech)
-        return all(one is None for one in others)
+    def sources(self) -> tuple[Source, ...]:
+        """Every source that is named; more than one is a mistake (`training.config.agreement`)."""
+        from training.data.sources.configured import KINDS, Table
+        from training.registry.data_source import RegistrySource
+
+        kinds: dict[str, type[Source]] = {**KINDS, RegistrySource.key: RegistrySource}
+        return tuple(kinds[key].of(self) for key in named(dict(self))) or (Table.of(self),)
+
+    @property
+    def source(self) -> Source:
+        """The source of the utterances."""
+        return self.sources[0]
 
 
 class Audio(Block):

@@ -15,6 +15,10 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+Contradiction = tuple[tuple[str | int, ...], str, tuple[tuple[str | int, ...], ...]]
+"""A key, what is wrong with it, and the other keys that take part in it."""
+
+
 class Block(BaseModel):
     """Base of all blocks: frozen, and unknown keys are refused."""
 

@@ -80,7 +80,7 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
         joining=joining(config),
         no_decay=plan.rows,
         ema_decay=settings.ema_decay,
-        make_batches=runs.make_batches(config, run.train.manifest),
+        make_batches=config.data.source.batches(run.train.manifest),
     )
     return trainer, plan
 
@@ -115,7 +115,7 @@ def add_callbacks(trainer: SpeechTrainer, run: Run, plan: Any) -> callbacks.Stop
         signals,
         tracking.TrackingCallback(run.config, trainable.table(trainer.bare_model, plan)),
     ]
-    if run.config.data.registry is not None:
+    if run.config.data.source.database is not None:
         from training.engine.registry_callback import RegistryCallback
 
         chosen.append(RegistryCallback(run.config, lambda: signals.received is not None))

@@ -81,9 +81,10 @@ class RegistryCallback(TrainerCallback):
         recording.finish_run(registry, self.run_id, status=status, results=results)
 
     def _try(self, act: Callable[[Registry], None]) -> None:
-        assert self.config.data.registry is not None
+        database = self.config.data.source.database
+        assert database is not None
         try:
-            with open_registry(self.config.data.registry) as registry:
+            with open_registry(database) as registry:
                 act(registry)
         except UserError as error:
             if not self.complained:

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from training.base.errors import UserError
 from training.config.arguments import best_metric, training_arguments
-from training.config.blocks import Data
 from training.config.schema import Config
 from training.data.amounts import cells
 from training.data.augment import Augment, make_augment
 from training.data.control_marks import warn
 from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
-from training.data.manifest import load_manifest
 from training.data.missing import checked, is_marker
-from training.data.sampler import DurationBatchSampler
 from training.data.sound.channel import parse_channel
-from training.data.sources.dataset import load_source
+from training.data.sources.source import Split
 from training.data.tasks import check_tasks
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
 from training.models.architecture import Architecture, BuildContext
 from training.models.lookup import load
 
-SPLIT_SEED = 42
-"""Draws the dev rows of a manifest that names none: the same in every run, so that seeds can be compared."""
-Split = Literal["train", "dev", "test"]
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +48,7 @@ class Run:
 
 def open_split(config: Config, split: Split) -> Any:
     """The manifest of ``train``, ``dev`` or ``test``; None where the configuration names none."""
-    rows, domains = _whole_split(config, split), config.data.domains
+    rows, domains = config.data.source.open(split), config.data.domains
     if rows is not None and (channel := parse_channel(config.audio.channel)) is not None:
         rows.take_channel(channel)
     return rows if rows is None or domains is None or split == "test" else _of_domains(rows, domains, split)
@@ -70,74 +63,6 @@ def _of_domains(rows: Any, domains: Collection[str], split: Split) -> Any:
             f"data.domains: no row of {split} is of the domain {absent[0]!r} (there are: {known})"
         )
     return rows.select([index for index, domain in enumerate(there) if domain in domains])
-
-
-def _whole_split(config: Config, split: Split) -> Any:
-    data = config.data
-    if data.shards is not None:
-        return _open_shards(data, split)
-    if data.librispeech is not None:
-        from training.data.sources.librispeech import load_librispeech
-
-        names = getattr(data.librispeech, split)
-        return load_librispeech(data.librispeech.root, names) if names else None
-    if data.registry is not None:
-        from training.registry.source import load_version
-
-        return load_version(data.registry, data.version, split)
-    if data.dataset is not None:
-        return load_source(
-            data.dataset.path,
-            name=data.dataset.name,
-            split=data.dataset.split[split],
-            columns=data.dataset.columns,
-            audio_root=data.audio_root,
-        )
-    if data.manifest is not None:
-        from training.data.prepare.split_column import open_part
-
-        return open_part(
-            data.manifest,
-            split,
-            dev_share=data.dev_share,
-            seed=SPLIT_SEED,
-            audio_root=data.audio_root,
-            columns=data.columns,
-        )
-    path: Path | None = getattr(data, split)
-    if path is None:
-        return None
-    if not path.is_file():
-        raise UserError(
-            f"data.{split}: {path} is not there; make it with training/data/split_data.py, or name another"
-        )
-    return load_manifest(path, audio_root=data.audio_root, columns=data.columns, need_text=True)
-
-
-def _open_shards(data: Data, split: Split) -> Any:
-    from training.data.sources.shards.source import load_shards
-
-    shards = data.shards
-    assert shards is not None
-    if not (folders := getattr(shards, split)):
-        return None
-    return load_shards(
-        folders,
-        domains=shards.domains,
-        default_domain=shards.default_domain,
-        columns=data.columns,
-        keys=shards.keys,
-    )
-
-
-def make_batches(config: Config, rows: Any) -> Callable[..., DurationBatchSampler]:
-    """A function that makes the batches of the training rows, given their limits and the rank of the process."""
-    shards = config.data.shards
-    if shards is None:
-        return partial(DurationBatchSampler, rows.durations)
-    from training.data.sources.shards.order import ShardBatchSampler
-
-    return partial(ShardBatchSampler.of, rows, balance=shards.balance, shuffle_buffer=shards.shuffle_buffer)
 
 
 def build(config: Config, *, source: Path | None = None) -> Run:

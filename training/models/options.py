@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from training.data.example import TASKS
-from training.data.options import Block
-
-Contradiction = tuple[tuple[str | int, ...], str, tuple[tuple[str | int, ...], ...]]
-"""A key, what is wrong with it, and the other keys that take part in it."""
+from training.data.options import Block, Contradiction
 
 
 class ModelOptions(Block):

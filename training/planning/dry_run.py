@@ -27,8 +27,7 @@ from training.config.schema import Config
 from training.data.ledger import DropLedger
 from training.data.lengths import LENGTH_TOLERANCE
 from training.data.sampler import DurationBatchSampler
-from training.data.sources.librispeech import COMMAND as DOWNLOAD
-from training.data.sources.librispeech import corpus_folder
+from training.data.sources.source import Split
 from training.data.tasks import check_tasks
 from training.engine import run as runs
 from training.models.architecture import Architecture, Batch, BuildContext, Features
@@ -125,28 +124,14 @@ class _Report:
     def open_data(self) -> None:
         """Open the manifests; a file that is not there is missing, one that is wrong is a mistake."""
         self.title("data")
-        for split in ("train", "dev"):
+        splits: tuple[Split, ...] = ("train", "dev")
+        for split in splits:
             if split == "dev" and self.config.training.eval_strategy == "no":
                 continue
-            if (absent := self.absent(split)) is not None:
+            if (absent := self.config.data.source.missing(split)) is not None:
                 self.missing(split, *absent)
                 continue
             setattr(self.data, split, runs.open_split(self.config, split))
-
-    def absent(self, split: str) -> tuple[Path | None, str] | None:
-        """The file or folder of a split that is not there, and what makes it; None where all is there."""
-        data = self.config.data
-        if data.shards is not None:
-            lacking = [folder for folder in getattr(data.shards, split) if not folder.is_dir()]
-            return (lacking[0], "polyvox shards write") if lacking else None
-        if data.librispeech is not None:
-            corpus = corpus_folder(data.librispeech.root)
-            names = getattr(data.librispeech, split)
-            return next(((corpus / n, DOWNLOAD) for n in names if not (corpus / n).is_dir()), None)
-        path = data.manifest or getattr(data, split)
-        if (data.from_files or data.manifest) and (path is None or not Path(path).is_file()):
-            return path, "training/data/split_data.py"
-        return None
 
     def missing(self, split: str, path: Path | None, maker: str) -> None:
         hint = "name a manifest" if path is None else f"make it with {maker}, or name another"
@@ -268,10 +253,11 @@ class _Report:
     def sampler(self, durations: np.ndarray) -> DurationBatchSampler:
         """The sampler of training: over shards by the samples themselves, whose domains may come several times."""
         rows, limit = self.data.train, self.config.audio.max_length_seconds
-        if self.config.data.shards is None or rows is None:
+        source = self.config.data.source
+        if source.batches_by_length or rows is None:
             return worst_case.make_sampler(self.config, durations)
         fitting = rows.select(np.flatnonzero(rows.durations <= limit))
-        return runs.make_batches(self.config, fitting)(**worst_case.bounds(self.config))
+        return source.batches(fitting)(**worst_case.bounds(self.config))
 
     def labels(self, architecture: Architecture) -> None:
         """The exact labels of one example."""

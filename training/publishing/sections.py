@@ -7,6 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from training.config.arguments import DEFAULT_BATCH
+from training.config.blocks import Data
+from training.data.sources.source import Split
 from training.engine.freezing import LoraDefaults
 from training.engine.provenance import told
 from training.models.lookup import load
@@ -63,18 +65,18 @@ def _data(facts: Facts) -> Iterator[str]:
     )
 
 
-def _amount(facts: Facts, split: str, found: Mapping[str, Any] | None) -> tuple[object, ...] | None:
-    source = f"`{source_of(facts.config['data'], split)}`"
+def _amount(facts: Facts, split: Split, found: Mapping[str, Any] | None) -> tuple[object, ...] | None:
+    place = f"`{Data.model_validate(facts.config['data']).source.describe(split)}`"
     if found is None:
         return (
-            (split, source, f"{facts.results['utterances']:,}", "not recorded", "")
+            (split, place, f"{facts.results['utterances']:,}", "not recorded", "")
             if split == "train"
             else None
         )
     domains = [
         f"{name}: {part['utterances']:,}, {part['hours']:.2f} h" for name, part in found["domains"].items()
     ]
-    return (split, source, f"{found['utterances']:,}", f"{found['hours']:.2f}", "; ".join(domains))
+    return (split, place, f"{found['utterances']:,}", f"{found['hours']:.2f}", "; ".join(domains))
 
 
 def _test_amount(one: Scored) -> tuple[object, ...]:
@@ -83,19 +85,6 @@ def _test_amount(one: Scored) -> tuple[object, ...]:
     domains = [f"{name}: {found['rows']:,}" for name, found in one.report.get("by_domain", {}).items()]
     split = meta.get("split") or "test"
     return (split, f"`{meta.get('manifest') or one.name}`", f"{rows:,}", f"{hours:.2f}", "; ".join(domains))
-
-
-def source_of(data: Mapping[str, Any], split: str) -> str:
-    """Where a split came from, as its configuration says."""
-    if data.get("shards"):
-        return ", ".join(map(str, data["shards"][split]))
-    if data.get("librispeech"):
-        return f"LibriSpeech, {', '.join(data['librispeech'][split])}"
-    if data.get("registry"):
-        return f"{data['registry']}, version {data['version']}"
-    if data.get("dataset"):
-        return f"{data['dataset']['path']}, split {data['dataset']['split'][split]}"
-    return str(data.get("manifest") or data[split])
 
 
 def _training(facts: Facts) -> Iterator[str]:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import USER_ERROR, UserError, exit_on_user_error
+from training.data.sources.source import named
 from training.recipes.weights import of_scores
-
-OTHER_SOURCES = ("dataset", "registry", "manifest", "shards", "librispeech")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,7 @@ class Run:
     @property
     def from_files(self) -> bool:
         """Whether ``data`` reads the manifests ``train``, ``dev`` and ``test``."""
-        return not any(self.resolved.values["data"].get(name) for name in OTHER_SOURCES)
+        return not named(self.resolved.values["data"])
 
     def reads_splits(self, splits: Path) -> bool:
         """Whether it trains on a manifest of the folder ``splits``."""

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from training.data.example import TRANSCRIBE
-from training.data.options import Block
-from training.models.options import Contradiction, ModelOptions
+from training.data.options import Block, Contradiction
+from training.models.options import ModelOptions
 
 
 class AlignerSizes(Block):
