@@ -22,6 +22,8 @@ from training.data.batch_policy import BatchPolicy
 from training.models.architecture import DecodeOptions
 
 DEFAULT_BATCH = 8
+SMOKE = ("training.max_steps=100",)
+"""Overrides of ``--smoke``: a run that shows that everything works together, and learns next to nothing."""
 LOWER_IS_BETTER = ("loss", "wer", "cer", ONSETS)
 SAME_NAME = (
     "gradient_accumulation_steps",
