@@ -417,6 +417,9 @@ def test_shipped_runs_have_a_model_and_a_folder_of_their_own() -> None:
     runs = {path.stem: load_config(path) for path in SHIPPED if path.stem != "base"}
     digits = runs.pop("digits_ctc")
     assert digits.output.dir == Path("outputs/digits_ctc") and digits.profile.name == "cpu"
+    without_gpu = runs.pop("cpu_whisper")
+    assert (without_gpu.profile.name, without_gpu.profile.precision) == ("cpu", "auto")
+    assert without_gpu.training.max_steps == -1
     base = runs.pop("demo_domain_base")
     assert base.output.dir == Path("outputs/demo_domain_base") and base.data.domains == ("normal",)
     ears = runs.pop("demo_voxlm_encoder")

@@ -574,6 +574,12 @@ def test_each_move_aside_finds_a_free_name(house: House) -> None:
             "demo",
             ["no CUDA GPU", "from scratch, trained on data/export/manifest.tsv"],
         ),
+        (
+            Machine(None, "pretrained weights cached", True),
+            "cpu",
+            ["no CUDA GPU", "weights cached", "a pretrained Whisper fine-tuned on data/export/manifest.tsv"],
+        ),
+        (Machine(None, "pretrained weights cached", False), "demo", ["synthesised corpus"]),
         (Machine("RTX 2050", None, True), "demo", ["RTX 2050", "no pretrained weights in reach"]),
         (Machine("RTX 2050", "model hub in reach", False), "demo", ["RTX 2050", "synthesised corpus"]),
         (
@@ -629,8 +635,10 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytes
 
 def test_the_models_that_the_dev_profile_names() -> None:
     root = Path(__file__).parents[2] / "configs"
-    found = machine.pretrained_names([root / "dev_whisper.yaml", root / "dev_e2e.yaml"])
+    found = machine.pretrained_names([(root / "dev_whisper.yaml", ()), (root / "dev_e2e.yaml", ())])
     assert found == ["openai/whisper-tiny", "facebook/wav2vec2-base", "facebook/mbart-large-50"]
+    own = ("training.seed=2", "model.name=/weights/of my own")
+    assert machine.pretrained_names([(root / "cpu_whisper.yaml", own)]) == ["/weights/of my own"]
 
 
 # The command line.

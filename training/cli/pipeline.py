@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from training.recipes.walker import Walker
 
 INSTALL = "Install dependencies"
+PRETRAINED = ("dev", "cpu")
+"""Recipes that begin with pretrained weights."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,10 +35,13 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--profile",
-        choices=("demo", "dev"),
+        choices=("demo", "cpu", "dev"),
         help="default: the one that suits the machine; the reason is printed",
     )
     result.add_argument("--fresh", action="store_true", help="do every step again")
+    result.add_argument(
+        "--smoke", action="store_true", help="trainings of 100 steps: whether everything works together"
+    )
     result.add_argument("--yes", action="store_true", help="for the installer; nothing is asked here")
     result.add_argument(
         "--config",
@@ -55,6 +60,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0: done; that of the step that failed; 128 + n: stopped by signal n."""
     args, others = parser().parse_known_args(argv)
+    if args.smoke:
+        from training.config.arguments import SMOKE
+
+        args.config = [*SMOKE, *args.config]
     if others and args.stage != "prod" and not args.recipe:
         raise UserError(f"polyvox pipeline: unknown option {others[0]}; --help lists them")
     from training.recipes.plan import places
@@ -128,11 +137,28 @@ def _ours(args: argparse.Namespace, say: Say) -> tuple[Recipe, dict[str, Run]]:
     if profile is not None:
         say(f"profile {profile}: as asked")
         return recipe, runs
-    # Where the manifest lies is the same in both profiles, unless a configuration was changed.
-    manifest, dev = next(iter(runs.values())).path("manifest_path"), load(ours("dev"))
-    choice = choose(look(manifest, [Path(one) for one in dev.spec.runs.values() if one]), manifest)
+    # Where the manifest lies is the same in all profiles, unless a configuration was changed.
+    manifest = next(iter(runs.values())).path("manifest_path")
+    others = {name: load(ours(name)) for name in PRETRAINED}
+    choice = choose(
+        look(manifest, {name: _weights(one, args.config) for name, one in others.items()}), manifest
+    )
     say(choice.line)
-    return (recipe, runs) if choice.profile == "demo" else (dev, resolved_runs(dev, args.config))
+    if choice.profile == "demo":
+        return recipe, runs
+    chosen = others[choice.profile]
+    return chosen, resolved_runs(chosen, args.config)
+
+
+def _weights(recipe: Recipe, overrides: Sequence[str]) -> list[str]:
+    """The pretrained weights that a recipe's configurations begin with, the user's ``model.name=…`` in their place."""
+    from training.recipes.machine import pretrained_names
+
+    named = [
+        (Path(str(config)), overrides_for(name, overrides, recipe.spec.runs))
+        for name, config in recipe.spec.runs.items()
+    ]
+    return pretrained_names(named)
 
 
 def _variables(args: argparse.Namespace, recipe: Recipe) -> dict[str, object]:

@@ -26,6 +26,11 @@ def parser() -> argparse.ArgumentParser:
         "--dry_run", action="store_true", help="answer whether the run will work; writes nothing"
     )
     result.add_argument(
+        "--download",
+        action="store_true",
+        help="with --dry_run: fetch pretrained weights that are not here, so that a step can be tried",
+    )
+    result.add_argument(
         "--resume",
         nargs="?",
         const="",
@@ -41,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--fresh", action="store_true", help="remove what an earlier run left in output.dir first"
     )
+    result.add_argument(
+        "--smoke",
+        action="store_true",
+        help="100 steps instead of num_train_epochs: whether everything works together (key=value still decides)",
+    )
     guide_flags.add_to(result)
     result.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.learning_rate=1e-5")
     return result
@@ -53,13 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides, args.resume = [args.resume, *args.overrides], ""
     if args.resume is not None and args.fresh:
         raise UserError("--resume and --fresh contradict each other")
+    if args.download and not args.dry_run:
+        raise UserError("--download belongs to --dry_run; a run fetches what it needs in any case")
     if args.accept_changed_data and args.resume is None:
         raise UserError("--accept_changed_data belongs to --resume; a run that starts has no data of before")
     share_the_cores()
+    from training.config.arguments import SMOKE
     from training.config.load import load_config
 
     file = guide_flags.config_file(args)
-    config = load_config(file, [*guide_flags.overrides(args), *args.overrides])
+    smoke = SMOKE if args.smoke else ()
+    config = load_config(file, [*smoke, *guide_flags.overrides(args), *args.overrides])
     if config.model is None:
         raise UserError(f"{file}: no model: block; see docs/configuration.md")
     check_reporters(config.training.report_to)
@@ -68,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         from training.planning.dry_run import dry_run
 
-        return dry_run(config)
+        return dry_run(config, download=args.download)
     return _train(config, args)
 
 

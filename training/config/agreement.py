@@ -55,14 +55,19 @@ def _precision(config: Settings) -> list[Problem]:
 
 
 def precision(config: Settings) -> str:
-    """``fp32``, ``fp16`` or ``bf16``: what `training` says, else what the profile says."""
+    """``fp32``, ``fp16``, ``bf16`` or ``auto``: what `training` says, else what the profile says.
+
+    What ``auto`` means on this machine: `training.engine.arithmetic.choice`.
+    """
     training = config.training
     if training.fp16:
         return "fp16"
     if training.bf16:
         return "bf16"
-    switched_off = {"fp16": training.fp16, "bf16": training.bf16}.get(config.profile.precision) is False
-    return "fp32" if switched_off else config.profile.precision
+    chosen = config.profile.precision
+    if chosen == "auto":  # one type that is switched off leaves nothing to choose
+        return "fp32" if False in (training.fp16, training.bf16) else chosen
+    return "fp32" if {"fp16": training.fp16, "bf16": training.bf16}.get(chosen) is False else chosen
 
 
 def _warmup(training: Training) -> list[Problem]:

@@ -30,7 +30,7 @@ Schedule = Literal[
     "greedy",
     "onecycle",
 ]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "auto"]
 
 
 MOVED_FROM_MODEL = ("freeze_encoder", "freeze_feature_encoder", "freeze_encoder_epochs")
@@ -291,7 +291,8 @@ class Profile(Block):
     memory_gb: Positive | None = None
     """Memory of the device in GB, that the dry run's plan must fit; null: that of this machine."""
     precision: Precision = "fp32"
-    """Arithmetic, unless `training.fp16` or `training.bf16` is set."""
+    """Arithmetic, unless `training.fp16` or `training.bf16` is set. auto: bf16 on a GPU that computes in it (fp16 on an
+    older one) and on a processor that multiplies it in hardware (AVX512-BF16, AMX), else fp32; the run says which and why."""
     description: str = ""
     """One line about the machine."""
 

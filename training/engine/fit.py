@@ -38,6 +38,7 @@ from training.engine.run import Run
 from training.engine.trainer import SpeechTrainer
 from training.engine.versions import commit, versions
 from training.evaluation.quick_scores import corpus_scores, given_scores
+from training.models.common.attention import use_products
 
 if TYPE_CHECKING:
     from training.engine.run import Run
@@ -65,6 +66,8 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
     arguments = runs.arguments(run)
     if settings.fp16 and not arguments.fp16:
         logger.warning("training.fp16: there is no GPU here, training goes on in fp32")
+    if arguments.bf16 and arguments.device.type == "cpu":
+        use_products(run.architecture.model)
     given = run.architecture.aligner is not None and run.architecture.aligner.given_text
     trainer = SpeechTrainer(
         architecture=run.architecture,

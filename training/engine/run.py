@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
+from training.config.agreement import precision
 from training.config.arguments import best_metric, training_arguments
 from training.config.schema import Config
 from training.data.amounts import cells
@@ -20,6 +21,7 @@ from training.data.missing import checked, is_marker
 from training.data.sound.channel import parse_channel
 from training.data.sources.source import Split
 from training.data.tasks import check_tasks
+from training.engine import arithmetic
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
 from training.models.architecture import Architecture, BuildContext
@@ -199,6 +201,7 @@ def arguments(run: Run) -> Any:
     values = training_arguments(run.config)
     if run.config.profile.device == "cuda" and not torch.cuda.is_available():
         raise UserError("profile.device: cuda, but this machine shows no GPU; use profile.device=cpu or auto")
+    values |= _arithmetic(run.config)
     if not torch.cuda.is_available():
         values |= {"fp16": False}
     device = "cuda" if torch.cuda.is_available() and run.config.profile.device != "cpu" else "cpu"
@@ -215,6 +218,18 @@ def arguments(run: Run) -> Any:
         raise UserError(f"training: transformers refuses these settings: {error}") from error
 
 
+def _arithmetic(config: Config) -> dict[str, bool]:
+    """What ``profile.precision: auto`` means here, said in a line; nothing for any other value."""
+    if precision(config) != arithmetic.AUTO:
+        return {}
+    chosen = arithmetic.choice(config)
+    logger.info(f"profile.precision: {chosen}")
+    return {
+        "use_cpu": arithmetic.device(config) == "cpu",
+        **{name: chosen.precision == name for name in ("fp16", "bf16")},
+    }
+
+
 def _check_bf16(values: Mapping[str, Any]) -> None:
     """`UserError` where bf16 is asked for on a machine that has no GPU for it."""
     from transformers.utils import is_torch_bf16_gpu_available
@@ -222,8 +237,15 @@ def _check_bf16(values: Mapping[str, Any]) -> None:
     if values["bf16"] and not values["use_cpu"] and not is_torch_bf16_gpu_available():
         raise UserError(
             "profile.precision: bf16 (or training.bf16), but this machine shows no GPU that computes in it; use "
-            "profile.precision=fp32, fp16 on an older GPU, or profile.device=cpu, where bf16 works but is slow"
+            f"profile.precision=fp32, fp16 on an older GPU, or profile.device=cpu, where bf16 works{_bf16_on_cpu()}"
         )
+
+
+def _bf16_on_cpu() -> str:
+    found = arithmetic.fast_bf16_on_cpu()
+    if found is None:
+        return " but is slow on this processor, which has neither AVX512-BF16 nor AMX"
+    return f" and is faster than fp32 on this processor ({found})"
 
 
 def trained_texts(manifest: Any, keep: Collection[str]) -> Iterator[tuple[str, str | None, str]]:

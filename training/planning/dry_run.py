@@ -12,7 +12,7 @@ import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -22,13 +22,13 @@ import numpy as np
 
 from training.base.errors import NotInReach, UserError, handled
 from training.base.system_files import is_empty
-from training.config.agreement import precision
 from training.config.schema import Config
 from training.data.ledger import DropLedger
 from training.data.lengths import LENGTH_TOLERANCE
 from training.data.sampler import DurationBatchSampler
 from training.data.sources.source import Split
 from training.data.tasks import check_tasks
+from training.engine import arithmetic
 from training.engine import run as runs
 from training.models.architecture import Architecture, Batch, BuildContext, Features
 from training.planning import memory, trial, worst_case
@@ -46,13 +46,15 @@ LONGEST = 32
 REMEDY_LINES = 6
 
 
-def dry_run(config: Config, report: Callable[[str], None] = print) -> int:
+def dry_run(config: Config, report: Callable[[str], None] = print, *, download: bool = False) -> int:
     """Print what a run with this configuration would be; the exit status.
+
+    ``download``: fetch pretrained weights that are not here; otherwise nothing is fetched.
 
     0: valid. 3: does not fit the profile's memory. Raises `UserError` (status 2) for the user's mistake.
     """
     memory.process_bytes()
-    with _offline(), _silent():
+    with nullcontext() if download else _offline(), _silent():
         return _Report(config, report).run()
 
 
@@ -105,7 +107,8 @@ class _Report:
         self.title(f"run {config.output.experiment_name}")
         self.row("model", describe_model(config.model))
         self.row(
-            "profile", f"{profile.name}: {profile.description or memory.device(config)}, {precision(config)}"
+            "profile",
+            f"{profile.name}: {profile.description or arithmetic.device(config)}, {arithmetic.choice(config)}",
         )
         self.row(
             "folder",
@@ -326,7 +329,9 @@ class _Report:
 
     def check_memory(self, architecture: Architecture, model: Any, load: memory.Load) -> bool:
         """The plan for the profile's device, and what would make it fit."""
-        self.title(f"memory on the profile's device ({memory.device(self.config)}, {precision(self.config)})")
+        self.title(
+            f"memory on the profile's device ({arithmetic.device(self.config)}, {arithmetic.precision(self.config)})"
+        )
         try:
             plan = memory.make_plan(self.config, architecture, model, load)
         except NotCountable as reason:
@@ -371,9 +376,9 @@ class _Report:
     # The end
 
     def verdict(self, fits: bool) -> int:
-        if memory.device(self.config) == "cuda" and not _has_gpu():
+        if arithmetic.device(self.config) == "cuda" and not _has_gpu():
             self.unchecked.append(
-                f"GPU: this machine has none; {precision(self.config)} and speed were not tried"
+                f"GPU: this machine has none; {arithmetic.precision(self.config)} and speed were not tried"
             )
         self.title("verdict")
         for what in dict.fromkeys(self.unchecked):

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from training.base.errors import UserError
-from training.config.agreement import precision
 from training.config.arguments import DEFAULT_BATCH
 from training.config.load import config_from
 from training.config.schema import Config
+from training.engine.arithmetic import device, precision
 from training.models.architecture import Architecture, Batch
 from training.planning.fake_step import FakeModel, Trace
 
@@ -135,13 +135,6 @@ def make_plan(config: Config, architecture: Architecture, model: Any, load: Load
         trainable=sum(p.numel() for p in _trainable(model)),
         flops=step.flops,
     )
-
-
-def device(config: Config) -> str:
-    """``cuda`` or ``cpu``: the profile's device, this machine's where the profile leaves it open."""
-    if config.profile.device != "auto":
-        return config.profile.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def budget(config: Config) -> int:

@@ -9,14 +9,15 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+WEIGHT_KEYS = ("name", "encoder", "decoder")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
 TIMEOUT_SECONDS = 3.0
 DEMO_COLUMNS = {"video_id", "word_languages", "kind", "voice", "snr_db", "split_hint"}
@@ -26,11 +27,16 @@ OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found. ``gpu``: its name; ``weights``: why they can be had (None: they cannot)."""
+    """What was found. ``gpu``: its name; ``weights``: why those of the profile that suits can be had (None: they cannot)."""
 
     gpu: str | None
     weights: str | None
     own_manifest: bool
+
+    @property
+    def pretrained(self) -> str:
+        """The profile with pretrained weights that suits the machine."""
+        return "dev" if self.gpu else "cpu"
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,16 @@ class Choice:
 
 
 def choose(machine: Machine, manifest: Path) -> Choice:
-    """``dev`` where a GPU, pretrained weights and an own manifest are there; ``demo`` otherwise."""
+    """Where pretrained weights and an own manifest are there ``dev`` on a GPU and ``cpu`` without one; else ``demo``."""
     found = [
         machine.gpu or "no CUDA GPU",
         machine.weights or "no pretrained weights in reach",
         f"{manifest} found" if machine.own_manifest else f"no {manifest} of your own",
     ]
-    if machine.gpu and machine.weights and machine.own_manifest:
-        profile, meaning = "dev", f"pretrained models fine-tuned on {manifest}"
+    if machine.weights and machine.own_manifest:
+        profile = machine.pretrained
+        models = "pretrained models" if machine.gpu else "a pretrained Whisper"
+        meaning = f"{models} fine-tuned on {manifest}"
     elif machine.own_manifest:
         profile, meaning = "demo", f"the demo's small models from scratch, trained on {manifest}"
     else:
@@ -57,13 +65,15 @@ def choose(machine: Machine, manifest: Path) -> Choice:
     return Choice(profile, f"profile {profile}: {', '.join(found)} → {meaning}")
 
 
-def look(manifest: Path, configs: Iterable[Path]) -> Machine:
-    """Look at the machine; takes some seconds at most, whatever the network does."""
-    return Machine(
-        gpu=gpu_name(),
-        weights=weights_in_reach(pretrained_names(configs)),
-        own_manifest=manifest.is_file() and not is_demo(manifest),
-    )
+def look(manifest: Path, weights: Mapping[str, Iterable[str]]) -> Machine:
+    """Look at the machine; takes some seconds at most, whatever the network does.
+
+    Args:
+        manifest: where the user's own manifest would be.
+        weights: profile (``dev``, ``cpu``) → hub ids and folders of the weights that it begins with.
+    """
+    found = Machine(gpu=gpu_name(), weights=None, own_manifest=manifest.is_file() and not is_demo(manifest))
+    return replace(found, weights=weights_in_reach(weights[found.pretrained]))
 
 
 def is_demo(manifest: Path) -> bool:
@@ -84,12 +94,14 @@ def gpu_name() -> str | None:
     return answer.stdout.strip() or None
 
 
-def pretrained_names(configs: Iterable[Path]) -> list[str]:
-    """Hub ids and folders that configurations name in their ``model`` blocks."""
+def pretrained_names(configs: Iterable[tuple[Path, Iterable[str]]]) -> list[str]:
+    """Hub ids and folders that configurations name in their ``model`` blocks, ``key=value`` overrides in their place."""
     names: list[str] = []
-    for path in configs:
+    for path, overrides in configs:
+        given = dict(override.partition("=")[::2] for override in overrides)
         model: dict[str, Any] = (yaml.safe_load(path.read_text(encoding="utf8")) or {}).get("model") or {}
-        names += [model[key] for key in ("name", "encoder", "decoder") if isinstance(model.get(key), str)]
+        model |= {key: given[f"model.{key}"] for key in WEIGHT_KEYS if f"model.{key}" in given}
+        names += [model[key] for key in WEIGHT_KEYS if isinstance(model.get(key), str)]
     return names
 
 
