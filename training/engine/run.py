@@ -20,10 +20,11 @@ from training.data.dataset import SpeechDataset, unwritable, validate
 from training.data.ledger import DropLedger
 from training.data.manifest import load_manifest
 from training.data.missing import checked, is_marker
-from training.data.sampler import DurationBatchSampler
+from training.data.sampler import DurationBatchSampler, NeighbourBatches, Neighbours
 from training.data.sound.channel import parse_channel
 from training.data.sources.dataset import load_source
 from training.data.tasks import check_tasks
+from training.engine import long_form
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
 from training.models.architecture import Architecture, BuildContext
@@ -130,9 +131,16 @@ def _open_shards(data: Data, split: Split) -> Any:
     )
 
 
-def make_batches(config: Config, rows: Any) -> Callable[..., DurationBatchSampler]:
-    """A function that makes the batches of the training rows, given their limits and the rank of the process."""
+def make_batches(
+    config: Config, rows: Any, neighbours: Neighbours | None = None
+) -> Callable[..., DurationBatchSampler]:
+    """A function that makes the batches of the training rows, given their limits and the rank of the process.
+
+    ``neighbours``: which clips of one recording become one utterance (`training.engine.long_form`).
+    """
     shards = config.data.shards
+    if neighbours is not None:
+        return partial(NeighbourBatches, rows.durations, joining=neighbours)
     if shards is None:
         return partial(DurationBatchSampler, rows.durations)
     from training.data.sources.shards.order import ShardBatchSampler
@@ -165,6 +173,7 @@ def build(config: Config, *, source: Path | None = None) -> Run:
             check_tasks(manifest, architecture.tasks, f"data.{name}", every=name == "train")
             datasets[name], dropped[name] = usable(config, architecture, manifest, name)
     datasets["train"].augment = augment
+    datasets["train"].long_form = long_form.draws(config, architecture, datasets["train"].manifest)
     limit = config.evaluation.max_utterances
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
@@ -195,7 +204,7 @@ def augment_for(config: Config, architecture: Architecture) -> Augment | None:
         sample_rate=architecture.sample_rate,
         seed=config.training.seed,
         spectrogram=architecture.spectrogram,
-        joinable=architecture.frames is not None,
+        joinable=architecture.frames is not None or architecture.long_form is not None,
     )
 
 
