@@ -37,13 +37,13 @@ def sequences(rows: Any) -> list[list[int]]:
     Raises:
         UserError: a cell of ``position`` is no number.
     """
-    names = _recordings(rows)
-    if names is None:
+    recordings = names(rows)
+    if recordings is None:
         return []
     alike = _likeness(rows)
     members: dict[str, list[int]] = {}
     alone: list[list[int]] = []
-    for row, name in enumerate(names):
+    for row, name in enumerate(recordings):
         if name:
             members.setdefault(name, []).append(row)
         else:
@@ -61,7 +61,8 @@ def before(rows: int, found: Sequence[Sequence[int]]) -> np.ndarray:
     return result
 
 
-def _recordings(rows: Any) -> list[str] | None:
+def names(rows: Any) -> list[str] | None:
+    """The recording of each row, "" where a row names none; None where nothing names any."""
     there = set(rows.column_names)
     for name in COLUMNS:
         if name in there and any(found := rows.column(name)):
