@@ -383,7 +383,7 @@ def test_a_noise_or_a_room_that_cannot_be_read_is_named_with_the_row(tmp_path, c
         data.drawn(0, 0)
 
 
-def test_only_ctc_models_hear_joined_clips():
+def test_other_decoders_take_no_joined_clips():
     with pytest.raises(UserError, match=r"augmentation.join.prob: only CTC models"):
         make_augment(Augmentation(**JOINED), sample_rate=RATE, seed=0, spectrogram=True, joinable=False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from speech_files import RATE, manifest, sound
 from torch.utils.data import DataLoader
 
 from training.base.errors import UserError
+from training.data.augment import Moved
 from training.data.dataset import DataError, SpeechDataset, validate
 from training.data.example import TRANSCRIBE, Example
 from training.data.manifest import load_manifest
@@ -45,11 +45,11 @@ class Louder:
     def generator(self, epoch: int, index: int) -> Any:
         return (epoch, index)
 
-    def sound(self, waveform: np.ndarray, draw: Any) -> np.ndarray:
-        return waveform * 2
+    def moved(self, waveform: np.ndarray, draw: Any) -> tuple[np.ndarray, Moved]:
+        return waveform * 2, Moved()
 
-    def together(self, clips: Sequence[np.ndarray], draw: Any) -> np.ndarray:
-        return np.concatenate(clips)
+    def pauses(self, clips: int, draw: Any) -> list[int]:
+        return [0] * (clips - 1)
 
     def features(self, features: dict[str, Any], draw: Any) -> dict[str, Any]:
         return {**features, "drawn_for": (draw[0], draw[1])}

@@ -7,7 +7,7 @@ and resumed whatever the number of workers and processes. Evaluation does not us
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 _QUIETEST = 1e-8
 _CACHED_RESPONSES = 256
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Where the speech of a changed clip lies: second ``t`` of the clip became ``lead + scale * t``."""
+
+    scale: float = 1.0
+    lead: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,10 @@ class Augment:
         return np.random.default_rng([self.seed, epoch, index])
 
     def sound(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """The first result of `moved`."""
+        return self.moved(waveform, draw)[0]
+
+    def moved(self, waveform: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, Moved]:
         """Apply the changes, each with its own probability.
 
         Args:
@@ -52,11 +64,16 @@ class Augment:
             draw: the generator of this row and epoch.
 
         Returns:
-            The changed clip, float32 ``[samples]``; speed and shift change its length.
+            The changed clip, float32 ``[samples]``, and where its speech has moved: speed and shift change its length.
         """
+        found = Moved()
+        if self.settings.speed.prob and draw.random() < self.settings.speed.prob:
+            before, waveform = len(waveform), self._speed(waveform, draw)
+            found = replace(found, scale=len(waveform) / max(before, 1))
+        if self.settings.shift.prob and draw.random() < self.settings.shift.prob:
+            waveform, lead = self._shift(waveform, draw)
+            found = replace(found, lead=lead / self.sample_rate)
         steps: tuple[tuple[Any, Callable[[np.ndarray, np.random.Generator], np.ndarray]], ...] = (
-            (self.settings.speed, self._speed),
-            (self.settings.shift, self._shift),
             (self.settings.reverb, self._reverb),
             (self.settings.noise, self._noise),
             (self.settings.volume, self._volume),
@@ -64,17 +81,25 @@ class Augment:
         for settings, change in steps:
             if settings.prob and draw.random() < settings.prob:
                 waveform = change(waveform, draw)
-        return waveform.astype(np.float32, copy=False)
+        return waveform.astype(np.float32, copy=False), found
 
     def together(self, clips: Sequence[np.ndarray], draw: np.random.Generator) -> np.ndarray:
         """The clips in sequence with a random silence between them, float32 ``[samples]``."""
-        longest = round(self.settings.join.pause * self.sample_rate)
-        pauses = draw.integers(0, longest + 1, size=len(clips) - 1).tolist()
-        return np.concatenate([*(np.pad(c, (0, n)) for c, n in zip(clips, pauses, strict=False)), clips[-1]])
+        return in_sequence(clips, self.pauses(len(clips), draw))
 
-    def apart(self, clips: Sequence[np.ndarray]) -> np.ndarray:
-        """The clips in sequence with a second of silence between them, so that each keeps all frames that it has alone."""
-        return np.concatenate([*(np.pad(clip, (0, self.sample_rate)) for clip in clips[:-1]), clips[-1]])
+    def pauses(self, clips: int, draw: np.random.Generator) -> list[int]:
+        """Random silences between so many clips, in samples."""
+        longest = round(self.settings.join.pause * self.sample_rate)
+        return draw.integers(0, longest + 1, size=clips - 1).tolist()
+
+    def wide_pauses(self, clips: Sequence[np.ndarray], longest: float | None) -> list[int]:
+        """Silences of a second between the clips, so that each keeps all frames that it has alone, in samples; shorter
+        ones where the whole would be longer than ``longest`` seconds."""
+        pause = self.sample_rate
+        if longest is not None and len(clips) > 1:
+            room = round(longest * self.sample_rate) - sum(map(len, clips))
+            pause = max(0, min(pause, room // (len(clips) - 1)))
+        return [pause] * (len(clips) - 1)
 
     def features(self, features: dict[str, Any], draw: np.random.Generator) -> dict[str, Any]:
         """SpecAugment on ``input_features`` ``[frames, bands]``, whose mean is 0."""
@@ -95,9 +120,10 @@ class Augment:
         factor = float(draw.uniform(self.settings.speed.low, self.settings.speed.high))
         return soxr.resample(waveform, self.sample_rate * factor, self.sample_rate, quality="MQ")
 
-    def _shift(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def _shift(self, waveform: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, int]:
+        """The clip with silence on both sides, and the samples before it."""
         silence = draw.integers(0, round(self.settings.shift.seconds * self.sample_rate) + 1, size=2)
-        return np.pad(waveform, (int(silence[0]), int(silence[1])))
+        return np.pad(waveform, (int(silence[0]), int(silence[1]))), int(silence[0])
 
     def _reverb(self, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         from scipy.signal import fftconvolve
@@ -138,8 +164,8 @@ def make_augment(
         return None
     if settings.join.prob and not joinable:
         raise UserError(
-            "augmentation.join.prob: only CTC models take several clips as one utterance (a decoder's prompt names one language, "
-            "and its labels are limited); set it to 0"
+            "augmentation.join.prob: only CTC models and Whisper take several clips as one utterance (the labels of other "
+            "decoders are limited); set it to 0"
         )
     if settings.spec.prob and not spectrogram:
         raise UserError(
@@ -150,6 +176,11 @@ def make_augment(
     noises = _sounds("augmentation.noise.folder", noise.folder) if noise.prob and noise.folder else ()
     responses = _sounds("augmentation.reverb.folder", reverb.folder) if reverb.prob and reverb.folder else ()
     return Augment(settings, sample_rate, seed, noises, responses)
+
+
+def in_sequence(clips: Sequence[np.ndarray], pauses: Sequence[int]) -> np.ndarray:
+    """The clips one after the other, ``pauses[i]`` samples of silence behind clip ``i`` and none behind the last."""
+    return np.concatenate([*(np.pad(c, (0, n)) for c, n in zip(clips, pauses, strict=False)), clips[-1]])
 
 
 def coloured_noise(samples: int, draw: np.random.Generator) -> np.ndarray:

@@ -12,11 +12,12 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from training.base.errors import UserError
-from training.data.augment import Augment
+from training.data.augment import Augment, Moved, in_sequence
 from training.data.checks import Rows, check_audio
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.lengths import length_problem
+from training.data.long_form import LongForm, Part, Practice, practised
 from training.data.manifest import TEXT_COLUMNS
 from training.data.missing import REASON, is_marker, problem
 from training.data.remedies import remedy
@@ -39,8 +40,8 @@ class DataError(UserError):
 class SpeechDataset(Dataset):
     """``dataset[i]`` loads the sound of row ``i`` and encodes it; picklable, so that spawned workers can hold it.
 
-    ``encode(example, waveform) -> Features`` is the architecture's; ``augment`` changes what `drawn` gives, and
-    nothing else. Clips of ``max_seconds`` and more than that, or shorter than ``min_seconds``, are for `validate`
+    ``encode(example, waveform) -> Features`` is the architecture's; ``augment`` and ``long_form`` change what `drawn`
+    gives, and nothing else. Clips of ``max_seconds`` and more than that, or shorter than ``min_seconds``, are for `validate`
     to drop: nothing is ever cut. ``keep_markers``: words of `training.data.missing.MARKERS` that are real words here.
 
     Raises `DataError` for a row whose sound cannot be read, is not as long as stated, or cannot be encoded. No
@@ -54,6 +55,7 @@ class SpeechDataset(Dataset):
         sample_rate: int,
         *,
         augment: Augment | None = None,
+        long_form: LongForm | None = None,
         min_seconds: float = 0.0,
         max_seconds: float = 30.0,
         keep_markers: Collection[str] = (),
@@ -62,6 +64,7 @@ class SpeechDataset(Dataset):
         self.encode = encode
         self.sample_rate = sample_rate
         self.augment = augment
+        self.long_form = long_form
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
         self.keep_markers = keep_markers
@@ -81,6 +84,7 @@ class SpeechDataset(Dataset):
             self.encode,
             self.sample_rate,
             augment=self.augment,
+            long_form=self.long_form.select(indices) if self.long_form is not None else None,
             min_seconds=self.min_seconds,
             max_seconds=self.max_seconds,
             keep_markers=self.keep_markers,
@@ -91,33 +95,64 @@ class SpeechDataset(Dataset):
         return self._encoded(*self._clip(index))
 
     def drawn(self, rows: int | tuple[int, ...], epoch: int) -> Features:
-        """The clip as this epoch's draws change it; as it is where there is no ``augment``, or while that waits.
+        """The clip as this epoch's draws change it; as it is where nothing is to be changed.
 
         Several rows become one utterance, their transcripts joined by spaces. What cannot be encoded once it is
         changed (sped up, it has fewer frames than its text needs) keeps its own sound.
         """
-        waits = self.augment is None or self.augment.waits(epoch)
-        if waits and isinstance(rows, int):
-            return self[rows]
-        assert self.augment is not None
         rows = (rows,) if isinstance(rows, int) else rows
+        waits = self.augment is None or self.augment.waits(epoch)
+        practice = self.long_form.drawn(epoch, rows[0]) if self.long_form is not None else Practice()
+        if waits and len(rows) == 1 and not any(practice):
+            return self[rows[0]]
         clips = [self._clip(row) for row in rows]
-        draws = [self.augment.generator(epoch, row) for row in rows]
+        draws: list[Any] = [self.augment and self.augment.generator(epoch, row) for row in rows]
         changed = [
-            waveform if waits else self._changed(one, waveform, draw)
+            (waveform, Moved()) if waits else self._changed(one, waveform, draw)
             for (one, waveform), draw in zip(clips, draws, strict=True)
         ]
-        example = joined([example for example, _ in clips])
         try:
-            features = self.encode(example, self.augment.together(changed, draws[0]))
+            pauses = self.augment.pauses(len(rows), draws[0]) if self.augment is not None else []
+            features = self.encode(*self._sample(rows, clips, changed, pauses, practice))
         except ValueError:
-            features = self._encoded(example, self.augment.apart([clip for _, clip in clips]))
-        return features if waits else self.augment.features(features, draws[0])
+            features = self._encoded(*self._unchanged(rows, clips, practice))
+        return features if waits else self.augment.features(features, draws[0])  # type: ignore[union-attr]
 
-    def _changed(self, example: Example, waveform: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def _sample(
+        self,
+        rows: tuple[int, ...],
+        clips: Sequence[tuple[Example, np.ndarray]],
+        changed: Sequence[tuple[np.ndarray, Moved]],
+        pauses: Sequence[int],
+        practice: Practice,
+    ) -> tuple[Example, np.ndarray]:
+        """One utterance of the changed clips, with the times and the text before that it practises."""
+        waveforms = [waveform for waveform, _ in changed]
+        example = joined([one for one, _ in clips])
+        if any(practice):
+            assert self.long_form is not None
+            lengths = [len(waveform) + pause for waveform, pause in zip(waveforms, (*pauses, 0), strict=True)]
+            starts = np.cumsum([0, *lengths[:-1]]) / self.sample_rate
+            parts = [
+                Part(one, len(sound) / self.sample_rate, moved, float(start))
+                for (one, sound), (_, moved), start in zip(clips, changed, starts, strict=True)
+            ]
+            previous = self.long_form.previous(self.manifest, rows[0]) if practice.previous_text else {}
+            example = practised(example, practice, parts, previous)
+        return example, in_sequence(waveforms, pauses)
+
+    def _unchanged(
+        self, rows: tuple[int, ...], clips: Sequence[tuple[Example, np.ndarray]], practice: Practice
+    ) -> tuple[Example, np.ndarray]:
+        """The same of the clips' own sounds."""
+        waveforms, limit = [waveform for _, waveform in clips], self.max_seconds if self.long_form else None
+        pauses = self.augment.wide_pauses(waveforms, limit) if self.augment is not None else []
+        return self._sample(rows, clips, [(waveform, Moved()) for waveform in waveforms], pauses, practice)
+
+    def _changed(self, example: Example, waveform: np.ndarray, draw: Any) -> tuple[np.ndarray, Moved]:
         assert self.augment is not None
         try:
-            return self.augment.sound(waveform, draw)
+            return self.augment.moved(waveform, draw)
         except ValueError as error:  # a noise or an impulse response that cannot be read
             raise _unusable(example, error) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TRANSCRIBE = "transcribe"
 TRANSLATE = "translate"
@@ -36,6 +36,15 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A part of a text with its times in seconds from the start of the utterance."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One utterance, as every data source makes it and every architecture consumes it.
 
@@ -44,6 +53,10 @@ class Example:
     split. ``duration`` is in seconds; None where a command leaves it to the file's header (`load_manifest` with
     ``need_duration=False``). ``word_languages`` has one language code per whitespace-separated word of the
     transcript. ``source`` is ``file:line``, for messages.
+
+    ``segments`` (by task) is filled where the labels are to carry times, ``previous`` (by task) where the prompt is to
+    carry the text that was spoken before: `training.data.long_form` draws both for training samples. Sources leave
+    them empty.
     """
 
     id: str
@@ -58,6 +71,8 @@ class Example:
     words: tuple[Word, ...] = ()
     word_languages: tuple[str, ...] = ()
     source: str = ""
+    segments: Mapping[str, tuple[Segment, ...]] = field(default_factory=dict)
+    previous: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,11 @@ class DurationBatchSampler(Sampler[list[int]]):
             limits.append(int(self.max_seconds / max(self.durations[bucket[-1]], 1e-3)))
         return max(1, min(limits))
 
+    def shapes(self) -> list[tuple[int, float, float]]:
+        """Of each bucket: clips in a batch, seconds of its longest and of its shortest clip."""
+        ends = [(float(self.durations[one[-1]]), float(self.durations[one[0]])) for one in self.buckets]
+        return [(self.rows_in(bucket), *pair) for bucket, pair in zip(self.buckets, ends, strict=True)]
+
     def batches(self, epoch: int | None = None) -> list[list[int]]:
         """The batches of all ranks, in order; of the epoch that is set, unless another is named."""
         batches = self.drawn(np.random.default_rng([self.seed, self.epoch if epoch is None else epoch]))
@@ -125,6 +132,144 @@ class Joining:
         if size < 2:
             return list(batch)
         return [tuple(batch[i : i + size]) for i in range(0, len(batch), size)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours(Joining):
+    """Which clips become one utterance where only neighbours of one recording can be joined.
+
+    Each sequence is cut into runs, of which a share of ``prob`` is joined: so that is the share of the clips. A run is
+    at most ``most`` clips, ``most_tokens`` label tokens and a length that is drawn between half of ``longest`` and all of
+    it.
+
+    sequences: rows that follow each other. tokens: label tokens of each row, int64 ``[rows]``. pause: the longest silence
+    behind a clip, in seconds. stretch: the factor by which clips may become longer, edges: seconds that may be added to
+    each (augmentation).
+    """
+
+    sequences: Sequence[Sequence[int]]
+    tokens: np.ndarray
+    most_tokens: int
+    pause: float = 0.0
+    stretch: float = 1.0
+    edges: float = 0.0
+
+    def units(self, seconds: np.ndarray, number: int) -> list[int | tuple[int, ...]]:
+        """One way to cut all rows into single clips and joined ones; ``number`` chooses which.
+
+        Args:
+            seconds: of all clips.
+            number: draws the cuts.
+
+        Returns:
+            Rows, and tuples of rows that are one utterance; each row once.
+        """
+        draw = np.random.default_rng([self.seed, number])
+        costs = (np.asarray(seconds) * self.stretch + self.edges + self.pause).tolist()
+        tokens = self.tokens.tolist()
+        found: list[int | tuple[int, ...]] = []
+        for sequence in self.sequences:
+            for run in self._runs(sequence, costs, tokens, draw):
+                joined = len(run) > 1 and draw.random() < self.prob
+                found += [tuple(run)] if joined else run
+        return found
+
+    def _runs(
+        self, sequence: Sequence[int], costs: list[float], tokens: list[int], draw: np.random.Generator
+    ) -> Iterator[list[int]]:
+        """Neighbours that may become one utterance."""
+        run: list[int] = []
+        room = written = 0.0
+        for row in sequence:
+            fits = costs[row] <= room and written + tokens[row] <= self.most_tokens
+            if run and (not fits or len(run) == self.most):
+                yield run
+                run = []
+            if not run:  # no pause behind the last clip
+                room, written = draw.uniform(self.longest / 2, self.longest) + self.pause, 0
+            run.append(row)
+            room, written = room - costs[row], written + tokens[row]
+        if run:
+            yield run
+
+
+CUTS = 4
+"""Number of ways in which the recordings are cut; epochs take them in turn."""
+
+
+class NeighbourBatches(DurationBatchSampler):
+    """Batches of single clips and of `Neighbours` that are joined, with the interface of `DurationBatchSampler`.
+
+    A joined utterance is a tuple of rows, and counts as one clip of that length. Epochs take `CUTS` ways of cutting the
+    recordings in turn. They differ in the number of batches, which a learning-rate schedule needs to be constant: the
+    largest number counts, and in the other epochs the batches of most clips are parted. Each row comes once in every
+    epoch.
+    """
+
+    def __init__(
+        self, durations: Sequence[float] | np.ndarray, *, joining: Neighbours, **options: Any
+    ) -> None:
+        super().__init__(durations, **options)
+        self.joining = joining
+        self.units = [joining.units(self.durations, number) for number in range(CUTS)]
+        lengths = [np.array([self._length(unit) for unit in units]) for units in self.units]
+        self.parts = [DurationBatchSampler(found, **options) for found in lengths]
+        self.total = max(sum(-(-len(b) // part.rows_in(b)) for b in part.buckets) for part in self.parts)
+
+    def _length(self, unit: int | tuple[int, ...]) -> float:
+        if isinstance(unit, int):
+            return float(self.durations[unit])
+        pauses = (len(unit) - 1) * self.joining.pause
+        return float(self.durations[list(unit)].sum()) + pauses
+
+    def shapes(self) -> list[tuple[int, float, float]]:
+        return [shape for part in self.parts for shape in part.shapes()]
+
+    def batches(self, epoch: int | None = None) -> Any:
+        """The batches of all ranks; a joined utterance is a tuple of rows."""
+        epoch = self.epoch if epoch is None else epoch
+        units, part = self.units[epoch % CUTS], self.parts[epoch % CUTS]
+        drawn = part.drawn(np.random.default_rng([self.seed, epoch]))
+        found = parted([[units[i] for i in batch] for batch in drawn], self.total)
+        return found + [[filler(int(self.buckets[0][0]))]] * (-len(found) % self.world)
+
+    def longest(self, epochs: int = 1) -> float:
+        """Seconds of the longest utterance of so many epochs."""
+        return max(part.longest() for part in self.parts[: max(1, epochs)])
+
+    def longest_labels(self) -> int:
+        """Label tokens of the utterance that has most."""
+        tokens = self.joining.tokens
+        return max(
+            int(tokens[list(u) if isinstance(u, tuple) else [u]].sum()) for us in self.units for u in us
+        )
+
+    def __len__(self) -> int:
+        return -(-self.total // self.world)
+
+
+def parted(batches: list[list[Any]], wanted: int) -> list[list[Any]]:
+    """The batches, parted in two until there are ``wanted``: those of most utterances first, then of most clips."""
+    serial = count()
+    heap = [(*_size(batch), place, next(serial), batch) for place, batch in enumerate(batches)]
+    heapq.heapify(heap)
+    while len(heap) < wanted:
+        *_, place, _, batch = heapq.heappop(heap)
+        for half in _halves(batch):
+            heapq.heappush(heap, (*_size(half), place, next(serial), half))
+    return [batch for *_, batch in sorted(heap, key=lambda entry: entry[2:4])]
+
+
+def _size(batch: list[Any]) -> tuple[int, int]:
+    return -len(batch), -sum(len(unit) if isinstance(unit, tuple) else 1 for unit in batch)
+
+
+def _halves(batch: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Half of the utterances each; of one joined utterance half of its clips each."""
+    if len(batch) > 1:
+        return batch[: len(batch) // 2], batch[len(batch) // 2 :]
+    first, second = batch[0][: len(batch[0]) // 2], batch[0][len(batch[0]) // 2 :]
+    return [first if len(first) > 1 else first[0]], [second if len(second) > 1 else second[0]]
 
 
 class EpochBatches(Sampler[list[tuple[int | tuple[int, ...], int]]]):

@@ -21,7 +21,7 @@ from training.config.load import save_resolved
 from training.config.schema import Config
 from training.data.amounts import amounts
 from training.data.sampler import Joining
-from training.engine import averaging, callbacks, checkpoint, provenance, schedule, tracking
+from training.engine import averaging, callbacks, checkpoint, long_form, provenance, schedule, tracking
 from training.engine import freezing as trainable
 from training.engine import run as runs
 from training.engine.folder import (
@@ -80,16 +80,19 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
         options=decode_options(config),
         label_smoothing=settings.label_smoothing_factor,
         one_cycle=settings.lr_scheduler_type == "onecycle",
-        joining=joining(config),
+        joining=joining(config) if run.architecture.frames is not None else None,
         no_decay=plan.rows,
         ema_decay=settings.ema_decay,
-        make_batches=config.data.source.batches(run.train.manifest),
+        make_batches=config.data.source.batches(
+            run.train.manifest,
+            long_form.neighbours_to_join(config, run.architecture, run.train.manifest),
+        ),
     )
     return trainer, plan
 
 
 def joining(config: Config) -> Joining | None:
-    """Which clips become one utterance; None where ``augmentation.join`` is off."""
+    """Which clips of a batch become one utterance in a CTC model; None where ``augmentation.join`` is off."""
     settings = config.augmentation.join
     if not (config.augmentation.enabled and settings.prob):
         return None

@@ -21,7 +21,7 @@ from training.data.missing import checked, is_marker
 from training.data.sound.channel import parse_channel
 from training.data.sources.source import Split
 from training.data.tasks import check_tasks
-from training.engine import arithmetic
+from training.engine import arithmetic, long_form
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
 from training.models.architecture import Architecture, BuildContext
@@ -92,6 +92,7 @@ def build(config: Config, *, source: Path | None = None) -> Run:
             check_tasks(manifest, architecture.tasks, f"data.{name}", every=name == "train")
             datasets[name], dropped[name] = usable(config, architecture, manifest, name)
     datasets["train"].augment = augment
+    datasets["train"].long_form = long_form.draws(config, architecture, datasets["train"].manifest)
     limit = config.evaluation.max_utterances
     if "dev" in datasets and limit is not None and len(datasets["dev"]) > limit:
         datasets["dev"] = datasets["dev"].select(_spread(len(datasets["dev"]), limit))
@@ -122,7 +123,7 @@ def augment_for(config: Config, architecture: Architecture) -> Augment | None:
         sample_rate=architecture.sample_rate,
         seed=config.training.seed,
         spectrogram=architecture.spectrogram,
-        joinable=architecture.frames is not None,
+        joinable=architecture.frames is not None or architecture.long_form is not None,
     )
 
 

@@ -193,7 +193,9 @@ class SpeechTrainer(Seq2SeqTrainer):
             rank=self.args.process_index,
             world=self.args.world_size,
         )
-        changed = getattr(self.train_dataset, "augment", None) is not None
+        changed = any(
+            getattr(self.train_dataset, kind, None) is not None for kind in ("augment", "long_form")
+        )
         self.batches = EpochBatches(sampler, self.joining) if changed else sampler
         workers = self.args.dataloader_num_workers
         self._loader = DataLoader(

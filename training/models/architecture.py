@@ -2,7 +2,8 @@
 
 An architecture is one folder of ``training/models`` (or a class of another package, see `training.models.lookup`):
 ``config.py`` has its ``Options``, ``build.py`` its subclass of `Architecture`, ``collator.py`` the encoding of utterances
-and the collation of batches, ``model.py`` the network. An ability of only some models is a typed object or None: `CtcFrames`, `Domains`, `Aligner`, `CrossAttention`.
+and the collation of batches, ``model.py`` the network. An ability of only some models is a typed object or None: `CtcFrames`, `Domains`, `Aligner`, `CrossAttention`,
+`LongFormTraining`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 Features = dict[str, Any]
 """One encoded utterance. Always: ``id`` (str), ``seconds`` (float, of audio), ``labels`` ({task: token ids that
 follow the decoder's start token: the prompt, the text, EOS; the prompt alone where the utterance has no text for
-the task}) and ``prompt`` ({task: how many leading ids of its labels are prompt}). The rest is the architecture's own input."""
+the task}) and ``prompt`` ({task: how many leading ids of its labels are prompt}). ``before`` ({task: ids in front of the
+start token}) only in training samples with a previous text. The rest is the architecture's own input."""
 
 Batch = dict[str, Any]
 """Tensors for the model's ``forward``: the architecture's input, ``decoder_input_ids`` and ``labels``
 ``[batch, task, length]`` (see `training.models.common.targets`). Beside them what the trainer takes
 out before the forward pass: ``ids`` (list of str), ``seconds`` (float: real audio in the batch), ``prompt_length`` (int:
-leading columns of ``decoder_input_ids`` that ``generate`` is given) and, where the supervised positions are not those of
+leading columns of ``decoder_input_ids`` that ``generate`` is given; training batches whose prompts differ have none) and, where the supervised positions are not those of
 ``labels``, ``supervised`` (int64 ``[batch]``: how many there are in each row)."""
 
 TOKENS_PER_SECOND = 10
@@ -189,6 +191,22 @@ class CtcFrames:
     speller: Any = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LongFormTraining:
+    """What a decoder that pipelines for long recordings use can be trained with (`training.data.long_form`).
+
+    timestamps, previous_text: shares of the training samples. label_tokens: counts the tokens of texts as labels.
+    most_labels: tokens of the text that fit the labels of one sample. prompt_tokens: the most that stand before the start
+    token.
+    """
+
+    timestamps: float
+    previous_text: float
+    label_tokens: Callable[[Iterable[str]], list[int]]
+    most_labels: int
+    prompt_tokens: int
+
+
 class DomainPrediction(NamedTuple):
     """The result of `Domains.predict`: the batch with complete prompts, the encoder's states ``[batch, frames, width]``, and
     the predicted domain of each utterance (None: its domain was given)."""
@@ -304,7 +322,7 @@ class Architecture(ABC):
     spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
         SpecAugment in the data workers may mask.
     notes: lines for the user on decisions of the build (vocabulary trimmed to …, unseen tokens …).
-    frames, domains, aligner, attention: abilities of the model; None where it does not have them.
+    frames, domains, aligner, attention, long_form: abilities of the model; None where it does not have them.
     """
 
     Options: ClassVar[type[ModelOptions]]
@@ -324,6 +342,7 @@ class Architecture(ABC):
     domains: Domains | None = None
     aligner: Aligner | None = None
     attention: CrossAttention | None = None
+    long_form: LongFormTraining | None = None
 
     @classmethod
     @abstractmethod

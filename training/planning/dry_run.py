@@ -25,10 +25,10 @@ from training.base.system_files import is_empty
 from training.config.schema import Config
 from training.data.ledger import DropLedger
 from training.data.lengths import LENGTH_TOLERANCE
-from training.data.sampler import DurationBatchSampler
+from training.data.sampler import DurationBatchSampler, NeighbourBatches
 from training.data.sources.source import Split
 from training.data.tasks import check_tasks
-from training.engine import arithmetic
+from training.engine import arithmetic, long_form
 from training.engine import run as runs
 from training.models.architecture import Architecture, Batch, BuildContext, Features
 from training.planning import memory, trial, worst_case
@@ -181,15 +181,28 @@ class _Report:
         guess = worst_case.assumed(self.config)
         if self.data.train is None:
             return guess
-        limit = self.config.audio.max_length_seconds
-        train, dev = (
-            None if s is None else _within(s.durations, limit) for s in (self.data.train, self.data.dev)
-        )
+        train, dev = (None if s is None else self.fitting(s) for s in (self.data.train, self.data.dev))
         assert train is not None
         longest = longest_labels(architecture, self.data.checked["train"]) if real else None
+        joining = long_form.neighbours_to_join(self.config, architecture, train, counted=real)
+        joined = None
+        if joining is not None and real:
+            drawn = NeighbourBatches(train.durations, joining=joining, **worst_case.bounds(self.config))
+            joined = drawn.longest_labels() + worst_case.EXTRA_TOKENS
         return worst_case.Known(
-            train=train, dev=guess.dev if dev is None else dev, longest_labels=longest, measured=True
+            train=train.durations,
+            dev=guess.dev if dev is None else dev.durations,
+            longest_labels=longest,
+            joined_labels=joined,
+            measured=True,
+            joining=joining,
         )
+
+    def fitting(self, rows: Any) -> Any:
+        """The rows of a split that are not too long."""
+        limit = self.config.audio.max_length_seconds + LENGTH_TOLERANCE
+        fits = rows.durations <= limit
+        return rows if fits.all() else rows.select(np.flatnonzero(fits))
 
     # Model
 
@@ -231,10 +244,18 @@ class _Report:
             else f"assumed: clips up to {self.config.audio.max_length_seconds:g} s"
         )
         self.row("heaviest", f"{', '.join(shapes)} ({source})")
-        sampler = self.sampler(known.train)
+        sampler = self.sampler(known)
         world = int(os.environ.get("WORLD_SIZE", "1"))
+        batches = sampler.batches()
+        units: list[Any] = [unit for batch in batches for unit in batch]
+        joined = [len(unit) for unit in units if isinstance(unit, tuple)]
+        if joined:
+            self.row(
+                "joined",
+                f"{sum(joined):,} clips to {len(joined):,} samples, {len(units) - len(joined):,} stay single",
+            )
         clips = (
-            sum(map(len, batches := sampler.batches()))
+            (sum(joined) + len(units) - len(joined))
             / len(batches)
             * training.gradient_accumulation_steps
             * world
@@ -253,12 +274,12 @@ class _Report:
         )
         self.row("schedule", schedule(self.config, sampler if known.measured else None, world))
 
-    def sampler(self, durations: np.ndarray) -> DurationBatchSampler:
+    def sampler(self, known: worst_case.Known) -> DurationBatchSampler:
         """The sampler of training: over shards by the samples themselves, whose domains may come several times."""
         rows, limit = self.data.train, self.config.audio.max_length_seconds
         source = self.config.data.source
         if source.batches_by_length or rows is None:
-            return worst_case.make_sampler(self.config, durations)
+            return worst_case.make_sampler(self.config, known.train, known.joining)
         fitting = rows.select(np.flatnonzero(rows.durations <= limit))
         return source.batches(fitting)(**worst_case.bounds(self.config))
 
@@ -281,6 +302,30 @@ class _Report:
             prompt = ids[: one["prompt"][task]]
             self.row(task, tokenizer.decode([*start, *ids], skip_special_tokens=False))
             self.row("", f"not supervised: {tokenizer.decode([*start, *prompt], skip_special_tokens=False)}")
+        if train is not None and len(train) and self.data.known is not None:
+            self.practised(architecture, train, start)
+
+    def practised(self, architecture: Architecture, train: Any, start: list[int]) -> None:
+        """The labels of one sample with all that the configuration lets training practise for long recordings."""
+        from transformers import PreTrainedTokenizerBase
+
+        drawn = long_form.draws(self.config, architecture, train.manifest)
+        if drawn is None or not (drawn.timestamps or drawn.previous_text):
+            return
+        self.row(
+            "long form",
+            f"times in {drawn.timestamps:.0%} of the samples, text before in {drawn.previous_text:.0%}",
+        )
+        train.long_form = replace(
+            drawn, timestamps=float(drawn.timestamps > 0), previous_text=float(drawn.previous_text > 0)
+        )
+        one = train.drawn(min(1, len(train) - 1), 0)
+        train.long_form = drawn
+        tokenizer: Any = architecture.processor.tokenizer
+        for task, ids in one["labels"].items():
+            given = [*one.get("before", {}).get(task, ()), *start, *ids]
+            # Whisper's own decode leaves out timestamps.
+            self.row(task, str(PreTrainedTokenizerBase.decode(tokenizer, given, skip_special_tokens=False)))
 
     # Trial
 
@@ -309,7 +354,10 @@ class _Report:
         if train is None or not len(train):
             return [worst_case.synthetic_features(architecture, self.config.audio.max_length_seconds)]
         assert self.data.known is not None
-        rows, seconds = worst_case.heaviest(self.config, self.data.known.train)
+        known = self.data.known
+        rows, seconds = worst_case.heaviest(self.config, known.train, joining=known.joining)
+        if known.joining is not None:  # the rows that were read need not be neighbours
+            return [worst_case.synthetic_features(architecture, seconds, known.labels(seconds))] * rows
         fitting = np.flatnonzero(train.durations <= seconds)
         order = fitting[np.argsort(-train.durations[fitting], kind="stable")]
         return [train[int(i)] for i in order[:rows]]
@@ -468,10 +516,6 @@ def _trainable_words(training: Any) -> str:
     elif training.freeze_encoder:
         words.append("encoder frozen")
     return ", ".join(words)
-
-
-def _within(durations: np.ndarray, limit: float) -> np.ndarray:
-    return durations[durations <= limit + LENGTH_TOLERANCE]
 
 
 def _spread(total: int, wanted: int) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 from training.config.arguments import batch_policy, decode_options
 from training.config.schema import Config
 from training.data.example import AudioRef, Example, Word
-from training.data.sampler import DurationBatchSampler, longest_first
+from training.data.sampler import DurationBatchSampler, NeighbourBatches, Neighbours, longest_first
 from training.decoding.predict import longest_hypothesis
 from training.models.architecture import (
     TOKENS_PER_SECOND,
@@ -30,12 +30,19 @@ SHORTEST = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """Figures of the data: clip lengths in seconds, and label tokens where a tokenizer could count them."""
+    """Figures of the data: clip lengths in seconds, label tokens of a clip and of a joined one where a tokenizer could
+    count them, and which neighbours of one recording become one utterance."""
 
     train: np.ndarray
     dev: np.ndarray | None
     longest_labels: int | None = None
+    joined_labels: int | None = None
     measured: bool = False
+    joining: Neighbours | None = None
+
+    def labels(self, seconds: float) -> int | None:
+        """The most label tokens of an utterance of that length; None where they are not counted."""
+        return self.longest_labels if seconds <= float(self.train.max()) else self.joined_labels
 
 
 def assumed(config: Config) -> Known:
@@ -52,11 +59,12 @@ def load(config: Config, architecture: Architecture, known: Known) -> Load:
     training = architecture.train_collate or architecture.collate
     padded, always = training.padding != "longest", architecture.collate.padding == "full"
 
-    def batch(collate: BatchCollator, rows: int, seconds: float) -> Batch:
-        return collate([synthetic_features(architecture, seconds, known.longest_labels)] * rows)
+    def batch(collate: BatchCollator, rows: int, seconds: float, before: int = 0) -> Batch:
+        return collate([synthetic_features(architecture, seconds, known.labels(seconds), before)] * rows)
 
     full = architecture.collate.in_full_context() if padded else architecture.collate
-    train = batch(full, *heaviest(config, known.train, padded=padded))
+    before = architecture.long_form.prompt_tokens if architecture.long_form is not None else 0
+    train = batch(full, *heaviest(config, known.train, padded=padded, joining=known.joining), before)
     if known.dev is None or not len(known.dev):
         return Load(train=train)
     rows, seconds = evaluation_batch(config, known.dev, padded=always)
@@ -69,20 +77,18 @@ def load(config: Config, architecture: Architecture, known: Known) -> Load:
     return Load(train=train, evaluation=evaluation, new_tokens=tokens, beams=options.beam_width)
 
 
-def heaviest(config: Config, durations: np.ndarray, *, padded: bool = False) -> tuple[int, float]:
+def heaviest(
+    config: Config, durations: np.ndarray, *, padded: bool = False, joining: Neighbours | None = None
+) -> tuple[int, float]:
     """Clips of the sampler's heaviest batch, and seconds of the longest of them.
 
     ``padded``: clips are padded to one length, whatever their own; otherwise to the longest of their batch. Clips
-    that are joined (``augmentation.join``) count as one.
+    that are joined (``augmentation.join``) count as one; ``joining``: only neighbours of one recording are.
     """
-    sampler = make_sampler(config, durations)
-    pairs = [(sampler.rows_in(bucket), float(sampler.durations[bucket[-1]])) for bucket in sampler.buckets]
-    shortest = [float(sampler.durations[bucket[0]]) for bucket in sampler.buckets]
-    pairs += [
-        joined
-        for pair, least in zip(pairs, shortest, strict=True)
-        for joined in _joined(config, *pair, least)
-    ]
+    shapes = make_sampler(config, durations, joining).shapes()
+    pairs = [(rows, longest) for rows, longest, _ in shapes]
+    if joining is None:
+        pairs += [joined for shape in shapes for joined in _joined(config, *shape)]
     return max(pairs, key=lambda pair: _weight(pair[0], pair[1], padded))
 
 
@@ -110,8 +116,12 @@ def _weight(rows: int, seconds: float, padded: bool) -> tuple[float, float]:
     return (rows, seconds) if padded else (round(rows * seconds), seconds)
 
 
-def make_sampler(config: Config, durations: np.ndarray) -> DurationBatchSampler:
+def make_sampler(
+    config: Config, durations: np.ndarray, joining: Neighbours | None = None
+) -> DurationBatchSampler:
     """A sampler with the buckets of the one that training will use, for one process."""
+    if joining is not None:
+        return NeighbourBatches(durations, joining=joining, **bounds(config))
     return DurationBatchSampler(durations, **bounds(config))
 
 
@@ -126,11 +136,12 @@ def bounds(config: Config) -> dict[str, Any]:
 
 
 def synthetic_features(
-    architecture: Architecture, seconds: float, longest_labels: int | None = None
+    architecture: Architecture, seconds: float, longest_labels: int | None = None, before: int = 0
 ) -> Features:
-    """Noise of that length, encoded, with labels of made-up ids as long as speech of that length may need."""
+    """Noise of that length, encoded, with labels of made-up ids as long as speech of that length may need, and ``before``
+    more for the text in front of the start token."""
     return architecture.heaviest_inputs(
-        *noise(architecture, "a", seconds), label_length(architecture, seconds, longest_labels)
+        *noise(architecture, "a", seconds), label_length(architecture, seconds, longest_labels, before)
     )
 
 
@@ -153,8 +164,9 @@ def noise(architecture: Architecture, text: str, seconds: float) -> tuple[Exampl
     return clip, (0.1 * samples).astype(np.float32)
 
 
-def label_length(architecture: Architecture, seconds: float, longest: int | None) -> int:
-    """Label ids of a clip: counted ones where they are known, else as many as speech needs, within the limit."""
-    wanted = longest or EXTRA_TOKENS + math.ceil(seconds * TOKENS_PER_SECOND)
+def label_length(architecture: Architecture, seconds: float, longest: int | None, before: int = 0) -> int:
+    """Label ids of a clip: counted ones where they are known, else as many as speech needs; ``before`` more, within the
+    limit."""
+    wanted = before + (longest or EXTRA_TOKENS + math.ceil(seconds * TOKENS_PER_SECOND))
     most = architecture.encode.most_labels(seconds)
     return wanted if most is None else min(wanted, most - 1)

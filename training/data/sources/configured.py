@@ -14,7 +14,7 @@ from training.data.sources.options import DatasetOptions, LibriSpeechOptions, Sh
 from training.data.sources.source import PARTS, Missing, Source, Split, no_dev
 
 if TYPE_CHECKING:
-    from training.data.sampler import DurationBatchSampler
+    from training.data.sampler import DurationBatchSampler, Neighbours
 
 SPLIT_SEED = 42
 """Draws the dev rows of a table that names none: the same in every run, so that seeds can be compared."""
@@ -194,7 +194,8 @@ class Shards(Source):
                 found.append((("data", "shards", "domains", name), message, ()))
         return found
 
-    def batches(self, rows: Any) -> Callable[..., DurationBatchSampler]:
+    def batches(self, rows: Any, neighbours: Neighbours | None = None) -> Callable[..., DurationBatchSampler]:
+        assert neighbours is None, "the order of shards is that of the disk"
         from training.data.sources.shards.order import ShardBatchSampler
 
         return partial(

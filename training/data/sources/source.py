@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 from training.data.options import Contradiction
 
 if TYPE_CHECKING:
-    from training.data.sampler import DurationBatchSampler
+    from training.data.sampler import DurationBatchSampler, Neighbours
 
 Split = Literal["train", "dev", "test"]
 PARTS: tuple[Split, ...] = ("train", "dev", "test")
@@ -84,10 +84,17 @@ class Source(ABC):
         """The name under which a report lists the rows that `open` gave; None where they have none."""
         return rows.path
 
-    def batches(self, rows: Any) -> Callable[..., DurationBatchSampler]:
-        """What makes the sampler of the training rows, given limits of the batches and rank of the process."""
-        from training.data.sampler import DurationBatchSampler
+    def batches(self, rows: Any, neighbours: Neighbours | None = None) -> Callable[..., DurationBatchSampler]:
+        """What makes the sampler of the training rows, given limits of the batches and rank of the process.
 
+        Args:
+            rows: what `open` gave, less the rows that are not used.
+            neighbours: which clips of one recording become one utterance; only where ``batches_by_length``.
+        """
+        from training.data.sampler import DurationBatchSampler, NeighbourBatches
+
+        if neighbours is not None:
+            return partial(NeighbourBatches, rows.durations, joining=neighbours)
         return partial(DurationBatchSampler, rows.durations)
 
     @property

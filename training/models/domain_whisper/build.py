@@ -64,7 +64,7 @@ class DomainWhisper(Whisper):
             "unfreeze": options.unfreeze,
             "encode": encode,
             "collate": collate,
-            "train_collate": replace(collate, full_share=options.full_context_share),
+            "train_collate": replace(collate, full_share=options.full_context_share, mixed=True),
             "domains": Domains(
                 names=options.domains,
                 default=options.domain,

@@ -36,11 +36,11 @@ class DomainEncode(WhisperEncode):
 
     def prompt(self, example: Example, task: str) -> list[int]:
         """As `WhisperEncode`'s, with the domain's token in third place (not with `NONE`)."""
-        language, kind, end = super().prompt(example, task)
+        language, kind, *end = super().prompt(example, task)
         domain = self.wanted(example)
         if domain == NONE:
-            return [language, kind, end]
-        return [language, kind, self.open_id if domain == AUTO else self.domains[domain], end]
+            return [language, kind, *end]
+        return [language, kind, self.open_id if domain == AUTO else self.domains[domain], *end]
 
     def wanted(self, example: Example) -> str:
         """A domain, `AUTO` or `NONE`."""
@@ -73,8 +73,10 @@ class DataCollatorSpeechSeq2SeqDomain(WhisperCollator):
         if self.supervise:
             given = [row["domain"] not in (AUTO, NONE) for row in features]
             taught = (batch["labels"] != IGNORED).any(dim=-1) & torch.tensor(given)[:, None]
-            tokens = batch["decoder_input_ids"][:, :, PLACE + 1]
-            batch["labels"][:, :, PLACE] = torch.where(taught, tokens, IGNORED)
+            before = [[len(row.get("before", {}).get(task, ())) for task in self.tasks] for row in features]
+            places = torch.tensor(before)[:, :, None] + PLACE
+            tokens = batch["decoder_input_ids"].gather(-1, places + 1)
+            batch["labels"].scatter_(-1, places, torch.where(taught[:, :, None], tokens, IGNORED))
         if self.weights:
             batch["weights"] = torch.tensor([self.weights.get(row["domain"], 1.0) for row in features])
         return batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -26,6 +26,7 @@ from training.models.architecture import (
     CrossAttention,
     CtcFrames,
     Features,
+    LongFormTraining,
     ParameterGroups,
     new_tokens,
 )
@@ -33,14 +34,15 @@ from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters, head_characters
 from training.models.common.decode import decode_text, with_ctc_labels
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
+from training.models.common.plain_text import many_text_ids
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
 from training.models.options import ModelOptions
 from training.models.whisper import config
-from training.models.whisper.collator import WhisperCollator, WhisperEncode
+from training.models.whisper.collator import FIXED_TOKENS, PREVIOUS_TOKENS, WhisperCollator, WhisperEncode
 from training.models.whisper.config import Options
 from training.models.whisper.model import MultitaskWhisper
-from training.models.whisper.tokenizer import START, train_whisper_tokenizer
+from training.models.whisper.tokenizer import START, has_timestamps, train_whisper_tokenizer
 
 GROUPS = {
     "encoder": ("model.encoder.*",),
@@ -62,6 +64,11 @@ class Whisper(Architecture):
     @classmethod
     def build(cls, options: Any, context: BuildContext) -> Self:
         processor, model = _built(options, context)
+        if options.timestamps and not context.meta and not has_timestamps(processor.tokenizer):
+            raise UserError(
+                f"model.timestamps: the vocabulary of {options.name} has no timestamp tokens (<|0.00|> to <|30.00|>); set "
+                "it to 0"
+            )
         return cls(**cls.parts(options, processor, model))
 
     @classmethod
@@ -84,11 +91,18 @@ class Whisper(Architecture):
             "tasks": options.tasks,
             "sample_rate": processor.feature_extractor.sampling_rate,
             "languages": (options.language, options.target_language or options.language),
+            "long_form": LongFormTraining(
+                timestamps=options.timestamps,
+                previous_text=options.previous_text,
+                label_tokens=LabelTokens(processor.tokenizer, timed=options.timestamps > 0),
+                most_labels=options.max_label_tokens - FIXED_TOKENS,
+                prompt_tokens=PREVIOUS_TOKENS + 1 if options.previous_text else 0,
+            ),
             "encode": WhisperEncode(
                 processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc
             ),
             "collate": collate,
-            "train_collate": replace(collate, full_share=options.full_context_share),
+            "train_collate": replace(collate, full_share=options.full_context_share, mixed=True),
             "attention": CrossAttention(head_frames(ctc) if ctc is not None else None),
         }
 
@@ -123,6 +137,17 @@ class Whisper(Architecture):
 
 
 ARCHITECTURE = Whisper
+
+
+@dataclass(frozen=True)
+class LabelTokens:
+    """Counts the label tokens of texts without special tokens; with ``timed`` the two times of a segment too."""
+
+    tokenizer: Any
+    timed: bool
+
+    def __call__(self, texts: Iterable[str]) -> list[int]:
+        return [len(ids) + 2 * self.timed for ids in many_text_ids(self.tokenizer, (f" {t}" for t in texts))]
 
 
 def head_frames(characters: CtcCharacters) -> CtcFrames:

@@ -34,6 +34,12 @@ class Options(ModelOptions):
     """Silence that a trimmed context keeps after the longest clip."""
     full_context_share: float = Field(0.02, ge=0, le=1)
     """Share of the training batches that are padded to 30 s although the context is trimmed."""
+    timestamps: float = Field(0.0, ge=0, le=1)
+    """Share of the training samples whose labels carry times, as Whisper writes them (``<|0.00|> text<|2.40|>``): pipelines for
+    long recordings decode with them. Needs OpenAI's vocabulary."""
+    previous_text: float = Field(0.0, ge=0, le=1)
+    """Share of the training samples whose prompt is the text that was spoken before in the recording, at most 223 tokens. Of
+    clips that no other precedes there is none."""
     ctc_weight: float = Field(0.0, ge=0)
     """Weight of a CTC loss of the encoder on the transcript; helps models from scratch to align."""
     max_label_tokens: int = Field(448, ge=8)
@@ -46,6 +52,14 @@ class Options(ModelOptions):
     def _one_origin(self) -> Options:
         if (self.name is None) == (self.sizes is None):
             raise ValueError("give either name (a pretrained model) or sizes (from scratch), not both")
+        return self
+
+    @model_validator(mode="after")
+    def _times_can_be_written(self) -> Options:
+        if self.sizes is not None and self.timestamps:
+            raise ValueError(
+                "timestamps: a vocabulary of one's own (sizes) has no timestamp tokens: 0, or take a pretrained model (name)"
+            )
         return self
 
     @property

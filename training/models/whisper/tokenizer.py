@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -15,11 +16,16 @@ from training.data.control_marks import TIME
 
 END = "<|endoftext|>"
 START = "<|startoftranscript|>"
+PREVIOUS = "<|startofprev|>"
+FIRST_TIME = "<|0.00|>"
+SECONDS_PER_TIMESTAMP = 0.02
+LAST_TIMESTAMP = 1500
+"""Number of the last timestamp, ``<|30.00|>``."""
 CONTROLS = (
     "<|translate|>",
     "<|transcribe|>",
     "<|startoflm|>",
-    "<|startofprev|>",
+    PREVIOUS,
     "<|nospeech|>",
     "<|notimestamps|>",
 )
@@ -69,6 +75,19 @@ def language_token(code: str) -> str:
 def names_language(token: str) -> bool:
     """Whether a token of `language_token` is no other control token of Whisper: a table's cell may name any of them."""
     return token not in _OTHERS and not token.startswith(DOMAIN) and not TIME.fullmatch(token)
+
+
+def has_timestamps(tokenizer: Any) -> bool:
+    """Whether a tokenizer has Whisper's tokens ``<|0.00|>`` to ``<|30.00|>``, one after the other."""
+    first, last = tokenizer.convert_tokens_to_ids([FIRST_TIME, "<|30.00|>"])
+    return first not in (None, tokenizer.unk_token_id) and last == first + LAST_TIMESTAMP
+
+
+def timestamp_ids(tokenizer: Any, start: float, end: float) -> tuple[int, int]:
+    """The tokens of two times in seconds, in steps of 20 ms, within 30 s."""
+    first = tokenizer.convert_tokens_to_ids(FIRST_TIME)
+    numbers = [min(LAST_TIMESTAMP, round(t / SECONDS_PER_TIMESTAMP)) for t in (start, end)]
+    return first + numbers[0], first + numbers[1]
 
 
 def _vocab_and_merges(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
