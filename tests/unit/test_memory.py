@@ -392,5 +392,8 @@ def test_generation_is_planned_with_its_beams_and_for_as_many_tokens_as_it_may_w
     assert made.new_tokens == min(positions - made.evaluation["prompt_length"], longest_hypothesis(longest))
     fake_model = fake_model_of(architecture)
     states = fake_model.forward(made.evaluation).states
-    one = memory.generation_bytes(fake_model, made, states)
-    assert memory.generation_bytes(fake_model, replace(made, beams=4), states) == 4 * one
+    sizes = architecture.decoder_sizes
+    one = memory.generation_bytes(fake_model, made, states, sizes)
+    assert memory.generation_bytes(fake_model, replace(made, beams=4), states, sizes) == 4 * one
+    shared = sizes._replace(kept=sizes.kept // 2)  # grouped queries share keys and values
+    assert memory.generation_bytes(fake_model, made, states, shared) < one
