@@ -23,7 +23,7 @@ from common import new_file
 
 from training.data.dataset import SpeechDataset
 from training.data.example import TRANSCRIBE, Example
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import SearchOptions
 from training.decoding.flashlight_beam import installed
 from training.decoding.loading import Trained, load_trained
 from training.decoding.predict import PromptsOnly
@@ -84,18 +84,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ways(args: argparse.Namespace) -> list[tuple[str, DecoderOptions]]:
-    ways = [("greedy", DecoderOptions(beam_width=1))]
-    ways += [(f"beam {width}", DecoderOptions(beam_width=width)) for width in args.widths]
+def _ways(args: argparse.Namespace) -> list[tuple[str, SearchOptions]]:
+    ways = [("greedy", SearchOptions(beam_width=1))]
+    ways += [(f"beam {width}", SearchOptions(beam_width=width)) for width in args.widths]
     for weight in args.lm_weights if args.lm else ():
         for bonus in args.word_bonuses:
             common: dict[str, Any] = {"lm": args.lm, "lm_weight": weight, "word_bonus": bonus}
             for width in args.widths:
                 for unknown in args.unknown_penalties:
-                    options = DecoderOptions(beam_width=width, unknown_penalty=unknown, **common)
+                    options = SearchOptions(beam_width=width, unknown_penalty=unknown, **common)
                     ways.append((f"beam {width} lm {weight:g} bonus {bonus:g} unknown {unknown:g}", options))
                 if installed():
-                    options = DecoderOptions(beam_width=width, search="flashlight", **common)
+                    options = SearchOptions(beam_width=width, search="flashlight", **common)
                     ways.append((f"flashlight {width} lm {weight:g} bonus {bonus:g}", options))
     return ways
 

@@ -16,7 +16,7 @@ def main() -> None:
     """Load, then by the clock: rows, hypotheses, scores."""
     args = parser().parse_args()
     from training.api.predicting import decoding, open_rows, readable
-    from training.decoding.ctc_setup import DecoderOptions
+    from training.decoding.ctc_setup import SearchOptions
     from training.decoding.loading import load_trained
     from training.decoding.quiet import quiet
     from training.evaluation.evaluate import evaluate
@@ -25,7 +25,7 @@ def main() -> None:
     trained = load_trained(args.model)
     collate = replace(trained.architecture.collate, context=args.context)
     trained = replace(trained, architecture=replace(trained.architecture, collate=collate))
-    how = decoding(trained, DecoderOptions())
+    how = decoding(trained, SearchOptions())
     how = replace(how, asked=replace(how.asked, max_new_tokens=args.max_new_tokens))
     started = time.perf_counter()
     rows, _ = open_rows(trained, args.manifest, "--manifest", "test", args.root)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from training.base.errors import UserError
 from training.data.example import Hypothesis, SpokenWord
 from training.decoding.calibrated import Calibration, logits, read_calibration, usable, weights_of
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import SearchOptions
 from training.evaluation.calibration import (
     Judged,
     brier,
@@ -214,12 +214,12 @@ def test_the_decoding_that_matters(tmp_path: Path) -> None:
     arpa = tmp_path / "a.arpa"
     arpa.write_text("one")
     frames, text = (recogniser(ctc=ctc).architecture for ctc in (True, False))
-    assert DecoderOptions(lm_weight=0.1).identity(frames) == {"beam_width": 1, "search": "own"}
-    assert DecoderOptions(beam_width=3).identity(text) == {"beam_width": 3}
-    with_model = DecoderOptions(lm=arpa).identity(frames)
+    assert SearchOptions(lm_weight=0.1).identity(frames) == {"beam_width": 1, "search": "own"}
+    assert SearchOptions(beam_width=3).identity(text) == {"beam_width": 3}
+    with_model = SearchOptions(lm=arpa).identity(frames)
     arpa.write_text("two")
     assert with_model["beam_width"] == 10
-    assert DecoderOptions(lm=arpa).identity(frames) != with_model
+    assert SearchOptions(lm=arpa).identity(frames) != with_model
 
 
 def test_the_section_shows_both_and_says_which() -> None:

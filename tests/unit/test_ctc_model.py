@@ -13,7 +13,7 @@ from transformers import AutoModelForCTC
 from training.base.errors import UserError
 from training.data.example import TRANSCRIBE
 from training.decoding.ctc_decoding import CtcDecoder, with_frame_decoder
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import SearchOptions
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.loading import load_trained
 from training.models.architecture import DecodeOptions, model_inputs
@@ -96,7 +96,7 @@ def test_silence_at_the_edges_is_that_of_a_clip_that_has_it(encoder, tmp_path):
     assert len(frames) == architecture.encode.frames.of(len(clip)) == 60
     again = load_trained(saved(architecture, tmp_path)).architecture
     for width in (1, 5):
-        decoder = DecoderOptions(beam_width=width).decoder(again)
+        decoder = SearchOptions(beam_width=width).decoder(again)
         words = decoder(frames).words
         assert decoder.edge_seconds == 0.2 and all(
             0 <= word.start <= word.end <= 0.8 + 1e-6 for word in words
@@ -466,4 +466,4 @@ def test_a_checkpoint_is_scored_by_the_search_of_the_final_evaluation(width):
     """``evaluation.num_beams`` decides both: the same frames are read in the same way."""
     architecture = tiny()
     while_training = with_frame_decoder(architecture, DecodeOptions(beam_width=width))
-    assert while_training == DecoderOptions(beam_width=width).resolved(architecture)
+    assert while_training == SearchOptions(beam_width=width).resolved(architecture)

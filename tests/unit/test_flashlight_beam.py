@@ -10,7 +10,7 @@ import pytest
 
 from training.base.errors import UserError
 from training.decoding.ctc_decoding import CtcDecoder
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import SearchOptions
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.flashlight_beam import LexiconSearch, installed
 from training.decoding.ngram.arpa import write_arpa
@@ -69,7 +69,7 @@ def test_words_have_times_and_confidence(tmp_path: Path) -> None:
     class Model:
         frames = made
 
-    options = DecoderOptions(lm=tmp_path / "lm.arpa", search="flashlight")
+    options = SearchOptions(lm=tmp_path / "lm.arpa", search="flashlight")
     decoder = options.decoder(Model())  # type: ignore[arg-type]
     assert decoder is not None
     said = decoder(noisy("cab dad", 0, noise=0.2))
@@ -78,7 +78,7 @@ def test_words_have_times_and_confidence(tmp_path: Path) -> None:
     assert 0.5 < said.words[0].confidence <= 1.0
     assert decoder(np.zeros((0, 7), dtype=np.float32)).text == ""
     with pytest.raises(UserError, match="--lm"):
-        DecoderOptions(search="flashlight", beam_width=5).decoder(Model())  # type: ignore[arg-type]
+        SearchOptions(search="flashlight", beam_width=5).decoder(Model())  # type: ignore[arg-type]
 
 
 def test_what_it_cannot_serve_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,11 @@ from training.config.load import config_from, load_config
 from training.data.sampler import Joining
 from training.decoding.predict import longest_hypothesis
 from training.engine import freezing as trainable
+from training.engine.run import build_architecture, learning_part
 from training.models.architecture import Architecture, BuildContext, model_inputs
 from training.models.lookup import load
 from training.planning import memory, worst_case
+from training.planning.dry_run import stand_in_texts
 from training.planning.fake_step import FakeModel, NotCountable
 
 torch.set_num_threads(1)
@@ -392,5 +394,17 @@ def test_generation_is_planned_with_its_beams_and_for_as_many_tokens_as_it_may_w
     assert made.new_tokens == min(positions - made.evaluation["prompt_length"], longest_hypothesis(longest))
     fake_model = fake_model_of(architecture)
     states = fake_model.forward(made.evaluation).states
-    one = memory.generation_bytes(fake_model, made, states)
-    assert memory.generation_bytes(fake_model, replace(made, beams=4), states) == 4 * one
+    sizes = architecture.decoder_sizes
+    one = memory.generation_bytes(fake_model, made, states, sizes)
+    assert memory.generation_bytes(fake_model, replace(made, beams=4), states, sizes) == 4 * one
+    shared = sizes._replace(kept=sizes.kept // 2)  # grouped queries share keys and values
+    assert memory.generation_bytes(fake_model, made, states, shared) < one
+
+
+def test_the_plan_the_trial_and_the_training_take_one_label_smoothing() -> None:
+    model = {"type": "whisper", "sizes": whisper_assets.SIZES}
+    config = config_from({"model": model, "training": {"label_smoothing_factor": 0.2}})
+    architecture = build_architecture(config, BuildContext(meta=True, texts=lambda: stand_in_texts(config)))
+    learning, _ = learning_part(config, architecture)
+    fake = FakeModel(learning, cuda=False, precision="fp32", checkpointing=False)
+    assert learning.label_smoothing == fake.model.label_smoothing == 0.2

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from training.base.errors import UserError
 from training.cli.options import from_arguments, to_arguments
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import SearchOptions
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.flashlight_beam import installed
 from training.decoding.ngram.arpa import NgramModel, read_arpa, write_arpa
@@ -42,7 +42,7 @@ def unigrams(**shares: float) -> NgramModel:
 
 
 class Model:
-    """What `DecoderOptions` looks at."""
+    """What `SearchOptions` looks at."""
 
     def __init__(self, vocabulary: CtcVocabulary) -> None:
         self.frames = CtcFrames(
@@ -203,13 +203,13 @@ def test_both_searches_measure_on_loading(
         write_arpa(estimate(written(change), 2).model, tmp_path / f"{name}.arpa")
     said = {}
     for name in ("lower", "upper"):
-        decoder = DecoderOptions(lm=tmp_path / f"{name}.arpa", search=search).decoder(Model(LOWER))  # type: ignore[arg-type]
+        decoder = SearchOptions(lm=tmp_path / f"{name}.arpa", search=search).decoder(Model(LOWER))  # type: ignore[arg-type]
         assert decoder is not None
         said[name] = [decoder(frames(text, LOWER)).text for text in ("the cat ran", "dog and cat")]
         assert ("lower case" in capsys.readouterr().err) == (name == "upper")
     assert said["upper"] == said["lower"] == ["the cat ran", "dog and cat"]
     with pytest.raises(UserError, match=r"other\.arpa: the model can spell 0\.0 %"):
-        DecoderOptions(lm=tmp_path / "other.arpa", search=search).decoder(Model(LOWER))  # type: ignore[arg-type]
+        SearchOptions(lm=tmp_path / "other.arpa", search=search).decoder(Model(LOWER))  # type: ignore[arg-type]
 
 
 def test_accept_lm_goes_on_and_survives_a_command_line(tmp_path: Path) -> None:

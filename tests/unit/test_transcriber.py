@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from tone_recogniser import GAP, RATE, WORD, WORDS, hear, recogniser, speak, wri
 
 from training.base.errors import UserError
 from training.cli import transcribe
+from training.config.load import config_from
 from training.data.example import SpokenWord
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import BEAM_WIDTH, SearchOptions
 from training.decoding.loading import Trained
 from training.transcription.speech_regions import EnergyDetector, Region, padded, regions_of
 from training.transcription.stitching import join
@@ -108,15 +110,15 @@ def test_word_times_are_those_of_the_recording(tmp_path: Path) -> None:
 def test_beam_search_reads_the_same_frames(tmp_path: Path, beam_width: int) -> None:
     ids = random.Random(2).choices(range(24), k=20)
     path = write(tmp_path / "a.wav", speak(ids))
-    ears = Transcriber(recogniser(ctc=True), options=DecoderOptions(beam_width=beam_width))
+    ears = Transcriber(recogniser(ctc=True), options=SearchOptions(beam_width=beam_width))
     assert ears.transcribe([path])[0].text == said(ids)
 
 
 def test_language_models_need_frames() -> None:
     with pytest.raises(UserError, match="CTC output"):
-        Transcriber(recogniser(ctc=False), options=DecoderOptions(hot_words=("w1",)))
+        Transcriber(recogniser(ctc=False), options=SearchOptions(hot_words=("w1",)))
     with pytest.raises(UserError, match="beam_width 1"):
-        Transcriber(recogniser(ctc=True), options=DecoderOptions(beam_width=1, hot_words=("w1",)))
+        Transcriber(recogniser(ctc=True), options=SearchOptions(beam_width=1, hot_words=("w1",)))
 
 
 def test_silence_says_nothing(tmp_path: Path) -> None:
@@ -359,3 +361,14 @@ def test_a_batch_is_dictionaries_and_an_unknown_confidence_is_not_a_number(tmp_p
         assert [row["text"] for row in found] == ["w0", "w1"]
         shown = [f"{row['confidence']:.2f}" for row in found]  # as the guide prints it
         assert all(float(one) > 0.5 for one in shown) if ctc else shown == ["nan", "nan"]
+
+
+def test_the_beam_width_is_that_of_the_runs_scores_unless_another_is_asked_for() -> None:
+    config = config_from({"evaluation": {"num_beams": 4}})
+    for ctc in (True, False):
+        run = replace(recogniser(ctc=ctc), config=config)
+        assert Transcriber(run).asked.beam_width == 4
+        assert Transcriber(run, options=SearchOptions(beam_width=2)).asked.beam_width == 2
+        assert Transcriber(recogniser(ctc=ctc)).asked.beam_width == 1
+    hot = SearchOptions(hot_words=("w1",)).of_run(config)
+    assert (hot.beam_width, hot.width) == (None, BEAM_WIDTH)

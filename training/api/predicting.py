@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError, progress_bar
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import SearchOptions
 
 if TYPE_CHECKING:
     from training.data.ledger import DropLedger
@@ -28,7 +28,7 @@ READERS = min(4, os.cpu_count() or 1)
 class Decoding:
     """Options of decoding, the same for everything that one command decodes."""
 
-    options: DecoderOptions
+    options: SearchOptions
     asked: DecodeOptions
     batch_seconds: float
 
@@ -52,7 +52,7 @@ class Decoding:
         )
 
 
-def decoding(trained: Trained, options: DecoderOptions, batch_seconds: float | None = None) -> Decoding:
+def decoding(trained: Trained, options: SearchOptions, batch_seconds: float | None = None) -> Decoding:
     """These options; the run's own beam width and bounds where none are given.
 
     Args:
@@ -63,8 +63,7 @@ def decoding(trained: Trained, options: DecoderOptions, batch_seconds: float | N
     Raises:
         UserError: the model cannot serve an option.
     """
-    if options.beam_width is None and not (options.lm or options.hot_words):
-        options = replace(options, beam_width=setting(trained, "num_beams") or 1)
+    options = options.of_run(trained.config)
     asked = options.resolved(trained.architecture, setting(trained, "max_new_tokens"))
     return Decoding(options, asked, batch_seconds or setting(trained, "batch_seconds") or 60.0)
 

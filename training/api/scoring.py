@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from training.api.predicting import Decoding, Readable
     from training.config.blocks import Evaluation
     from training.data.ledger import DropLedger
-    from training.decoding.ctc_setup import DecoderOptions
+    from training.decoding.ctc_setup import SearchOptions
     from training.decoding.loading import Trained
     from training.evaluation.evaluate import Evaluation as Evaluated
     from training.evaluation.scores import Scores
@@ -39,7 +39,7 @@ class Asked:
     output: Path | None
     name: str | None
     domain: str | None
-    options: DecoderOptions | None
+    options: SearchOptions | None
     batch_seconds: float | None
     teacher: Path | None
     swap_test: bool
@@ -63,9 +63,9 @@ def evaluate(
     output: Path | str | None = None,
     name: str | None = None,
     domain: str | None = None,
-    options: DecoderOptions | None = None,
+    options: SearchOptions | None = None,
     batch_seconds: float | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | str = (),
     teacher: Path | str | None = None,
     swap_test: bool = False,
     model_type: str | None = None,
@@ -74,8 +74,7 @@ def evaluate(
 
     Args:
         model: a finished run, a folder (a run's, one of its checkpoints, a stock model), or what `load_model` returned.
-        split: which of the run's own splits.
-        manifest: score the utterances of this manifest instead.
+        split, manifest: which of the run's own splits; the utterances of this manifest instead.
         audio_root: folder that relative audio paths of ``manifest`` start from.
         columns: our names of columns → those of ``manifest``, e.g. ``{"transcript": "sentence"}``; they add to those of
             the run.
@@ -85,8 +84,7 @@ def evaluate(
         name: of the files; default: the run's, and the split unless that is test. Where another run's results have this
             default name, these get another one.
         domain: ``domain_whisper`` only: see ``polyvox evaluate --help``.
-        options: beam width, language model and the like; default: the run's own beam width.
-        batch_seconds: audio of a batch, in seconds; default: the run's.
+        options, batch_seconds: beam width, language model and the like; audio seconds of a batch; default: the run's.
         overrides: ``key=value`` texts for the run's ``evaluation:`` block, e.g. ``["resamples=200"]``.
         teacher: ``timestamps_manifest.json`` whose word times are scored beside the model's.
         swap_test: ``domain_whisper`` only: score with other domains than the utterances' own as well.
@@ -99,7 +97,6 @@ def evaluate(
     Raises:
         UserError: the folder holds no model, no utterance can be scored, or the model cannot do what is asked.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     asked = Asked(
         split=split,
         manifest=_path(manifest),
@@ -113,26 +110,33 @@ def evaluate(
         teacher=_path(teacher),
         swap_test=swap_test,
     )
-    if name is not None and not re.fullmatch(r"[^/\\]+", name):
-        raise UserError(f"--name {name}: must be a name without / and \\; the folder is --output")
+    _check_output(asked)
+    with quietly():
+        return _evaluate(model, asked, overrides, model_type)
+
+
+def _check_output(asked: Asked) -> None:
+    """`UserError` before anything is loaded where the results could not be written."""
+    if asked.name is not None and not re.fullmatch(r"[^/\\]+", asked.name):
+        raise UserError(f"--name {asked.name}: must be a name without / and \\; the folder is --output")
     if asked.output is not None:
         writable(asked.output, "--output")
-    with quietly():
-        return _evaluate(model, asked, [overrides] if isinstance(overrides, str) else overrides, model_type)
 
 
 def _path(given: Path | str | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _evaluate(model: Any, asked: Asked, overrides: Sequence[str], model_type: str | None) -> Scores:
+def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_type: str | None) -> Scores:
     from training.api.predicting import decoding, open_rows, readable
     from training.api.swapping import check_domains, swap_test
-    from training.decoding.ctc_setup import DecoderOptions
+    from training.decoding.ctc_setup import SearchOptions
     from training.evaluation.scores import Scores
 
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     teacher = _teacher(asked.teacher)
-    trained = _loaded(model, asked, overrides, model_type)
+    given = [overrides] if isinstance(overrides, str) else overrides
+    trained = _loaded(model, asked, given, model_type)
     place = _place(trained, asked)
     manifest, path = open_rows(
         trained, asked.manifest, "--test_csv", asked.split, asked.audio_root, asked.columns
@@ -142,7 +146,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str], model_type: st
     found = readable(trained, manifest)
     written = _write_ledger(found.ledger, place)
     found.require()
-    how = decoding(trained, asked.options or DecoderOptions(), asked.batch_seconds)
+    how = decoding(trained, asked.options or SearchOptions(), asked.batch_seconds)
     meta = _meta(trained, asked, path, manifest, how, len(found.ledger))
     evaluation, decoded = _scored(trained, how, found, meta, teacher)
     scores = Scores(evaluation.report, evaluation.predictions, found.ledger, written=written)

@@ -6,11 +6,14 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.cli.aliases import OneValue
-from training.registry.store import DEFAULT, Registry, open_registry
+from training.registry import DEFAULT
+
+if TYPE_CHECKING:
+    from training.registry.store import Registry
 
 _SHOWN = 10
 
@@ -62,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return prepare_data.main(arguments[1:])
     args = parser().parse_args(arguments)
+    from training.registry.store import open_registry
+
     actions: dict[str, Callable[[Registry, argparse.Namespace], None]] = {
         "stats": _stats,
         "list": _list,

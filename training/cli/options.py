@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.cli.aliases import OneValue
-from training.decoding.ctc_setup import BEAM_WIDTH, DecoderOptions
+from training.decoding.ctc_setup import BEAM_WIDTH, SearchOptions
 from training.decoding.word_scores import Fusion
 
 
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action=OneValue,
         type=count,
         default=None,
-        help="hypotheses kept; 1: the best path",
+        help="hypotheses kept; 1: the best path; default: those of the run's scores (evaluation.num_beams)",
     )
     group.add_argument(
         "--use_beam_search", action="store_true", help=f"the same as --beam_width {BEAM_WIDTH}"
@@ -118,11 +118,11 @@ def to_arguments(args: argparse.Namespace) -> list[str]:
     return [*given, *(["--hot_words", *options.hot_words] if options.hot_words else [])]
 
 
-def from_arguments(args: argparse.Namespace) -> DecoderOptions:
+def from_arguments(args: argparse.Namespace) -> SearchOptions:
     """The options of a parsed command line."""
     width = args.beam_width or (BEAM_WIDTH if args.use_beam_search else None)
     hot_words: Sequence[str] = args.hot_words
-    return DecoderOptions(
+    return SearchOptions(
         beam_width=width,
         lm=args.lm,
         lm_weight=args.lm_weight,

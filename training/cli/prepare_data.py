@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
+from training.registry import DEFAULT
 
 if TYPE_CHECKING:
     from training.registry.prepare import Prepared, Settings
@@ -25,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="prepare_data", description=description, allow_abbrev=False)
     add = result.add_argument
     add("--csv_path", type=Path, required=True, help="the table")
-    add("--database", default="data/registry.db", help="SQLite file or SQLAlchemy URL (data/registry.db)")
+    add("--database", default=DEFAULT, help=f"SQLite file or SQLAlchemy URL ({DEFAULT})")
     add("--version", help="name of the version (default: the next free one: v1, v2, …)")
     add("--extend", metavar="VERSION", help="new version = the rows and splits of this one + the table's")
     add("--output_dir", type=Path, help="write 16-bit mono copies here of files that are costly to read")
@@ -94,11 +95,12 @@ def _add_rules(result: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: stored, or there already; 2: the table or the database is at fault."""
+    args = parser().parse_args(argv)
     from tqdm import tqdm
 
     from training.registry.prepare import prepare, write_ledgers
 
-    settings = _settings(parser().parse_args(argv))
+    settings = _settings(args)
     with tqdm(unit="row", desc="checked", disable=not sys.stderr.isatty()) as bar:
 
         def progress(rows: int, total: int) -> None:

@@ -34,7 +34,7 @@ class Calibration:
 
     method: ``isotonic`` interpolates between ``knots`` (raw, calibrated), by rising raw confidence; ``platt`` is the
     logistic function of ``slope`` times the raw confidence's logit plus ``intercept``.
-    decoding: how the words were found (see `DecoderOptions.identity`). weights: of `weights_of`.
+    decoding: how the words were found (see `SearchOptions.identity`). weights: of `weights_of`.
     fitted: on what, and how well; for the reader.
     """
 

@@ -19,6 +19,7 @@ from training.decoding.word_scores import Fusion, HotWords, Together, parse_hot_
 from training.models.architecture import DecodeOptions
 
 if TYPE_CHECKING:
+    from training.config.schema import Config
     from training.models.architecture import Architecture
 
 BEAM_WIDTH = 10
@@ -26,8 +27,11 @@ BEAM_WIDTH = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderOptions:
-    """Options of decoding CTC frames. ``beam_width`` None: 1 (the best path), or `BEAM_WIDTH` with ``lm`` or ``hot_words``.
+class SearchOptions:
+    """A user's options of the search for the best text. `resolved` makes the `DecodeOptions` of a model of them.
+
+    ``beam_width`` None: that of the run (`of_run`), or `BEAM_WIDTH` with ``lm`` or ``hot_words``. The others need a model
+    with a CTC output.
 
     ``accept_lm``: go on with a language model, or hot words, that the model cannot spell (see `fit_language_model`).
     """
@@ -48,6 +52,16 @@ class DecoderOptions:
         if self.beam_width == 1 and (self.lm or self.hot_words):
             raise UserError("--beam_width 1 is the best path, which asks no language model; give 2 or more")
         return self.beam_width or (BEAM_WIDTH if self.lm or self.hot_words else 1)
+
+    def of_run(self, config: Config | None) -> SearchOptions:
+        """The same with the beam width that the run's scores have (``evaluation.num_beams``), unless another is asked for.
+
+        Args:
+            config: of the run; None for a model without one, which is decoded greedily.
+        """
+        if config is None or self.beam_width is not None or self.lm or self.hot_words:
+            return self
+        return replace(self, beam_width=config.evaluation.num_beams)
 
     def resolved(self, architecture: Architecture, max_new_tokens: int | None = None) -> DecodeOptions:
         """The options as the model takes them; `UserError` where one needs a CTC output and there is none."""

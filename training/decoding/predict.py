@@ -133,8 +133,7 @@ def predict(
         world: number of processes.
         workers: processes that load the data; 0: this process.
         context: of multiprocessing, for the workers.
-        autocast: gives the context manager of each forward pass.
-        progress: gets the audio seconds of each finished batch.
+        autocast, progress: gives the context of each forward pass; gets the audio seconds of each finished batch.
 
     Returns:
         Predictions in the order of the dataset, and the loss, of this rank's share.
@@ -145,15 +144,7 @@ def predict(
     was_training = model.training
     model.eval()
     batches = longest_first(dataset.durations, batch_seconds, batch_size)[rank::world]
-    loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=architecture.collate,
-        num_workers=workers,
-        multiprocessing_context=context if workers else None,
-        worker_init_fn=leave_signals_to_the_run,
-        generator=torch.Generator(),  # its own, so that evaluating leaves the training's draws as they were
-    )
+    loader = _loader(architecture, dataset, batches, workers, context)
     result = Predictions()
     try:
         for rows, batch in zip(batches, loader, strict=True):
@@ -167,6 +158,20 @@ def predict(
         model.train(was_training)
     result.predictions.sort(key=lambda row: row.row)
     return result
+
+
+def _loader(
+    architecture: Architecture, dataset: Any, batches: list[list[int]], workers: int, context: Any
+) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=architecture.collate,
+        num_workers=workers,
+        multiprocessing_context=context if workers else None,
+        worker_init_fn=leave_signals_to_the_run,
+        generator=torch.Generator(),  # its own, so that evaluating leaves the training's draws as they were
+    )
 
 
 def _predict_batch(

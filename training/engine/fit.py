@@ -78,7 +78,6 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
         policy=batch_policy(config),
         score=given_scores if given else corpus_scores,
         options=decode_options(config),
-        label_smoothing=settings.label_smoothing_factor,
         one_cycle=settings.lr_scheduler_type == "onecycle",
         joining=joining(config) if run.architecture.frames is not None else None,
         no_decay=plan.rows,

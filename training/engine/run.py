@@ -150,12 +150,14 @@ def learning_part(config: Config, architecture: Architecture) -> tuple[Any, Any]
 
 
 def build_architecture(config: Config, context: BuildContext) -> Architecture:
-    """The architecture that ``model.type`` names, seeded."""
+    """The architecture that ``model.type`` names, seeded, its loss smoothed as ``training.label_smoothing_factor`` says."""
     from transformers import set_seed
 
     assert config.model is not None
     set_seed(context.seed)
-    return load(config.model.type).build(config.model, context)  # type: ignore[attr-defined]
+    built: Architecture = load(config.model.type).build(config.model, context)  # type: ignore[attr-defined]
+    built.model.label_smoothing = config.training.label_smoothing_factor  # type: ignore[assignment]
+    return built
 
 
 def usable(

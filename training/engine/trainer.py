@@ -62,7 +62,6 @@ class SpeechTrainer(Seq2SeqTrainer):
         policy: limits of the batches, in seconds of audio and in utterances.
         score: ``(examples, hypotheses) -> {name: value}``, called by `evaluate`.
         options: of decoding in `evaluate`; default: greedy.
-        label_smoothing: share of the loss that label smoothing has.
         one_cycle: use the one-cycle schedule of the learning rate.
         joining: which clips become one utterance (augmentation); None: none.
         no_decay: names of parameters without weight decay.
@@ -82,7 +81,6 @@ class SpeechTrainer(Seq2SeqTrainer):
         policy: BatchPolicy,
         score: Any,
         options: DecodeOptions | None = None,
-        label_smoothing: float = 0.0,
         one_cycle: bool = False,
         joining: Joining | None = None,
         no_decay: Collection[str] = (),
@@ -111,7 +109,6 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.last_predictions: list[Prediction] = []
         self.provenance: Provenance | None = None
         """Written with every checkpoint."""
-        architecture.model.label_smoothing = label_smoothing  # type: ignore[assignment]
         # Our forward takes num_items_in_batch and divides by it: no further scaling for accumulation.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from training.data.example import TRANSCRIBE, Example, SpokenWord, mean_confidence
+from training.models.decoder_sizes import DecoderSizes, sizes_of
 from training.models.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -388,6 +389,11 @@ class Architecture(ABC):
     @abstractmethod
     def positions(self) -> int | None:
         """Positions of the decoder; None for a model that is not autoregressive."""
+
+    @property
+    def decoder_sizes(self) -> DecoderSizes:
+        """Sizes of the decoder, for the memory plan; only for an autoregressive model (`positions` is not None)."""
+        return sizes_of(self.model.config)
 
     def loss(self, batch: Batch, *, items: Any = None, model: Any = None) -> Any:
         """Run the forward pass.

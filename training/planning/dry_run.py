@@ -31,7 +31,7 @@ from training.data.tasks import check_tasks
 from training.engine import arithmetic, long_form
 from training.engine import run as runs
 from training.models.architecture import Architecture, Batch, BuildContext, Features
-from training.planning import memory, trial, worst_case
+from training.planning import memory, trial, wording, worst_case
 from training.planning.fake_step import NotCountable
 
 VALID, DOES_NOT_FIT = 0, 3
@@ -105,7 +105,7 @@ class _Report:
         assert config.model is not None
         training, profile = config.training, config.profile
         self.title(f"run {config.output.experiment_name}")
-        self.row("model", describe_model(config.model))
+        self.row("model", wording.model(config.model))
         self.row(
             "profile",
             f"{profile.name}: {profile.description or arithmetic.device(config)}, {arithmetic.choice(config)}",
@@ -120,7 +120,7 @@ class _Report:
             f"{memory.optimiser(config)}, learning rate {training.learning_rate:g}, {training.lr_scheduler_type}, "
             f"warm-up {warm:g}{' of the steps' if warm < 1 else ' steps'}, weight decay {training.weight_decay:g}",
         )
-        self.row("trainable", _trainable_words(training))
+        self.row("trainable", wording.trainable(training))
 
     # Data
 
@@ -272,7 +272,7 @@ class _Report:
             f"{seconds:.0f} s of audio, {tokens:.0f} label tokens in {len(architecture.tasks)} tasks"
             f"{'' if known.measured else ' (assumed)'}",
         )
-        self.row("schedule", schedule(self.config, sampler if known.measured else None, world))
+        self.row("schedule", wording.steps(self.config, sampler if known.measured else None, world))
 
     def sampler(self, known: worst_case.Known) -> DurationBatchSampler:
         """The sampler of training: over shards by the samples themselves, whose domains may come several times."""
@@ -445,41 +445,6 @@ class _Report:
             self.say(f"  {line}")
 
 
-def describe_model(options: Any) -> str:
-    """Type and origin, from whatever fields the architecture's options have."""
-    values = options.model_dump(exclude_none=True)
-    whole, parts = ("name",), ("encoder", "decoder", "audio_encoder", "llm")
-    named = whole if values.get("name") else parts
-    origin = " + ".join(values[key] for key in named if isinstance(values.get(key), str)) or "from scratch"
-    words = [f"phase {values['phase']}" if "phase" in values else f"task {values.get('task', 'both')}"]
-    words.append(f"language {values.get('language', '')}")
-    if context := values.get("encoder_context"):
-        practised = context == "trimmed" and "full_context_share" in values
-        words.append(f"encoder context {context}{_full_share(values) if practised else ''}")
-    return f"{values['type']}, {origin}, {', '.join(words)}"
-
-
-def _full_share(values: dict[str, Any]) -> str:
-    share = values.get("full_context_share", 0.0)
-    return f" ({share:.0%} of the batches in full)" if share else " (never in full: not for stock pipelines)"
-
-
-def schedule(config: Config, sampler: DurationBatchSampler | None, world: int) -> str:
-    """Steps of an epoch and of the run, as the trainer counts them; epochs only where there is data."""
-    training = config.training
-    if sampler is None:
-        return (
-            f"{training.max_steps} steps"
-            if training.max_steps > 0
-            else f"{training.num_train_epochs:g} epochs"
-        )
-    per_rank = -(-len(sampler.batches()) // world)
-    # The last optimiser step of an epoch takes the batches that are left.
-    per_epoch = max(1, -(-per_rank // training.gradient_accumulation_steps))
-    total = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * per_epoch)
-    return f"{per_epoch:,} steps per epoch, {total:,} in all ({total / per_epoch:.1f} epochs)"
-
-
 def longest_labels(architecture: Architecture, dataset: Any) -> int:
     """Label ids of the longest texts, counted with the run's own tokenizer on silence as long as their clips."""
     rows = range(len(dataset))
@@ -504,18 +469,6 @@ def stand_in_texts(config: Config) -> Iterator[tuple[str, str | None, str]]:
     drawn = np.random.default_rng(0).integers(0, len(syllables), (1500, 8, 2))
     for line in drawn:
         yield "transcribe", None, " ".join("".join(syllables[i] for i in word) for word in line)
-
-
-def _trainable_words(training: Any) -> str:
-    words = [training.trainable]
-    words += [f"without {pattern}" for pattern in training.freeze]
-    if training.freeze_feature_encoder:
-        words.append("convolutions frozen")
-    if training.freeze_encoder_epochs:
-        words.append(f"encoder frozen for {training.freeze_encoder_epochs:g} epochs")
-    elif training.freeze_encoder:
-        words.append("encoder frozen")
-    return ", ".join(words)
 
 
 def _spread(total: int, wanted: int) -> list[int]:

@@ -21,6 +21,7 @@ from training.config.load import config_from
 from training.config.schema import Config
 from training.engine.arithmetic import device, precision
 from training.models.architecture import Architecture, Batch
+from training.models.decoder_sizes import DecoderSizes
 from training.planning.fake_step import FakeModel, Trace
 
 GIB = 2**30
@@ -110,7 +111,6 @@ def make_plan(config: Config, architecture: Architecture, model: Any, load: Load
         precision=precision(config),
         checkpointing=config.training.gradient_checkpointing,
     )
-    fake_model.model.label_smoothing = config.training.label_smoothing_factor
     weights = fake_model.static
     states, scratch = optimiser_bytes(model, optimiser(config))
     step = fake_model.step(load.train, accumulated=config.training.gradient_accumulation_steps > 1)
@@ -121,7 +121,7 @@ def make_plan(config: Config, architecture: Architecture, model: Any, load: Load
         "optimiser step": {**fixed, "gradients": gradients, "optimiser's scratch memory": scratch},
     }
     if load.evaluation is not None:
-        moments["evaluation"] = {**fixed, **_evaluation(fake_model, load)}
+        moments["evaluation"] = {**fixed, **_evaluation(fake_model, load, architecture)}
     moments = {name: {**items, **_around(config, items, cuda)} for name, items in moments.items()}
     sums = {name: sum(items.values()) for name, items in moments.items()}
     worst = max(sums, key=lambda name: sums[name])
@@ -202,37 +202,33 @@ def _parts(trace: Trace) -> dict[str, int]:
     return {name: size for name, size in trace.parts.items() if size}
 
 
-def _evaluation(fake_model: FakeModel, load: Load) -> dict[str, int]:
+def _evaluation(fake_model: FakeModel, load: Load, architecture: Architecture) -> dict[str, int]:
     """The forward pass with the loss, or the generation that follows it, whichever takes more."""
     assert load.evaluation is not None
     forward = fake_model.forward(load.evaluation)
     if not load.new_tokens:
         return _parts(forward)
-    cache = generation_bytes(fake_model, load, forward.states)
+    cache = generation_bytes(fake_model, load, forward.states, architecture.decoder_sizes)
     if cache > forward.peak:
         return {"keys and values of generation": cache}
     return _parts(forward)
 
 
-def generation_bytes(fake_model: FakeModel, load: Load, states: tuple[int, ...]) -> int:
+def generation_bytes(fake_model: FakeModel, load: Load, states: tuple[int, ...], sizes: DecoderSizes) -> int:
     """Encoder states of every row, task and beam, the keys and values that attention keeps, and logits of one token.
 
-    ``states``: shape of the encoder's states, ``[rows, frames, width]``.
+    ``states``: shape of the encoder's states, ``[rows, frames, width]``. ``sizes``: of the architecture's decoder.
     """
     assert load.evaluation is not None
-    decoder = fake_model.model.config.get_text_config(decoder=True)
     rows = states[0] * load.evaluation["labels"].shape[1] * load.beams
     positions = states[1] + load.evaluation["prompt_length"] + load.new_tokens
-    layers = getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers
-    width = getattr(decoder, "d_model", None) or decoder.hidden_size
-    heads = getattr(decoder, "num_attention_heads", 1)
-    # Grouped queries (Ainslie et al. 2023) share keys and values.
-    kept = width * (getattr(decoder, "num_key_value_heads", None) or heads) // heads
-    cached = 2 * layers * rows * positions * kept * fake_model.dtype.itemsize
+    cached = 2 * sizes.layers * rows * positions * sizes.kept * fake_model.dtype.itemsize
     # Beam search and mBART copy the encoder's states for every task (greedy Whisper needs less), and generate takes
     # logits to float32 before it compares them.
     return (
-        cached + rows * states[1] * width * 4 + rows * fake_model.vocabulary * (4 + fake_model.dtype.itemsize)
+        cached
+        + rows * states[1] * sizes.width * 4
+        + rows * fake_model.vocabulary * (4 + fake_model.dtype.itemsize)
     )
 
 

@@ -87,7 +87,6 @@ def flops_per_second(width: int = 768) -> float:
 def run(config: Config, architecture: Architecture, model: Any, batch: Batch, one: Features) -> Result:
     """Train ``model`` on the batch for one step of AdamW and let it transcribe ``one``; the weights change."""
     training = config.training
-    setattr(architecture.model, "label_smoothing", training.label_smoothing_factor)  # noqa: B010
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
     model.train()

@@ -16,13 +16,13 @@ from training.data.ledger import DropLedger
 from training.data.manifest import Manifest
 from training.data.prepare.split import PARTS, part_name
 from training.data.tables import LINE
-from training.registry import versions
+from training.registry import DEFAULT, versions
 from training.registry.checks import Rules
 from training.registry.extending import BaseRow, merge
 from training.registry.importing import Conversion, Imported, Kept, import_rows
 from training.registry.rows import Metadata, read_metadata
 from training.registry.splitting import assign, groups_of, take_dev
-from training.registry.store import DEFAULT, Registry, open_registry
+from training.registry.store import Registry, open_registry
 from training.registry.views import describe
 
 

@@ -22,7 +22,6 @@ from training.base.files import rebase
 from training.data.file_names import on_disk
 from training.registry import migrate
 
-DEFAULT = "data/registry.db"
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one."""
 _WRITES = "polyvox_writes"

@@ -11,8 +11,8 @@ import numpy as np
 from training.data.prepare.split import PARTS
 from training.data.prepare.split_report import describe_overlap, describe_parts
 from training.data.text import sentence_key
-from training.registry import versions
-from training.registry.store import DEFAULT, Registry, open_registry
+from training.registry import DEFAULT, versions
+from training.registry.store import Registry, open_registry
 
 
 def statistics(registry: Registry, version: str) -> dict[str, Any]:

@@ -19,8 +19,6 @@ from collections.abc import Sequence
 
 from training.synthetic.espeak import ssml
 from training.synthetic.plan import (
-    SNRS,
-    UNHEARD_VIDEOS,
     Corpus,
     Row,
     Size,
@@ -29,6 +27,8 @@ from training.synthetic.plan import (
     Video,
     in_session,
     record_session,
+    sessions,
+    turn_of,
 )
 from training.synthetic.text import Sentence, corpus
 
@@ -47,26 +47,17 @@ UNHEARD_SPEAKER = Speaker("khoa", "vi+m7", 235, 52)
 
 
 def plan(minutes: float, seed: int) -> list[Video]:
-    """The videos of the corpus."""
+    """The videos of the corpus: the speakers take turns."""
     training_videos = len(SPEAKERS) * VIDEOS_PER_SPEAKER
     size = Size.of(minutes, training_videos, block=10, shortest_mean=_SHORTEST_MEAN)
-    shares = size.deal(corpus(size.sentences, seed))
-    rng = random.Random(seed)
-    videos = []
-    for number in range(training_videos + UNHEARD_VIDEOS):
-        session, index = divmod(number, len(SPEAKERS))
-        speaker = in_session(SPEAKERS[index] if size.in_training(number) else UNHEARD_SPEAKER, rng)
-        videos.append(
-            record_session(
-                f"demo{number + 1:02d}",
-                [Take(speaker, spoken(sentence), (_cells(sentence),)) for sentence in shares[number]],
-                rng,
-                size,
-                number,
-                snr_db=SNRS[(session + index) % len(SNRS)],
-            )
-        )
-    return videos
+    return sessions(corpus, _session, size, seed)
+
+
+def _session(number: int, share: Sequence[Sentence], size: Size, rng: random.Random) -> Video:
+    speaker, snr_db = turn_of(number, SPEAKERS)
+    speaker = in_session(speaker if size.in_training(number) else UNHEARD_SPEAKER, rng)
+    takes = [Take(speaker, spoken(sentence), (_cells(sentence),)) for sentence in share]
+    return record_session(f"demo{number + 1:02d}", takes, rng, size, number, snr_db=snr_db)
 
 
 def spoken(sentence: Sentence) -> str:

@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from training.synthetic.english_text import EnglishSentence, sentences, with_pause
 from training.synthetic.espeak_words import place
 from training.synthetic.plan import (
-    SNRS,
-    UNHEARD_VIDEOS,
     Corpus,
     Row,
     Size,
@@ -28,6 +26,8 @@ from training.synthetic.plan import (
     Video,
     in_session,
     record_session,
+    sessions,
+    turn_of,
 )
 
 SESSIONS_PER_SPEAKER = 5
@@ -52,23 +52,15 @@ def plan(minutes: float, seed: int) -> list[Video]:
     """The videos of the corpus: the speakers take turns."""
     training_videos = len(SPEAKERS) * SESSIONS_PER_SPEAKER
     size = Size.of(minutes, training_videos, block=1, shortest_mean=_SHORTEST_MEAN)
-    shares = size.deal(sentences(size.sentences, seed))
-    rng = random.Random(seed)
-    return [_session(number, shares[number], size, rng) for number in range(training_videos + UNHEARD_VIDEOS)]
+    return sessions(sentences, _session, size, seed)
 
 
 def _session(number: int, share: Sequence[EnglishSentence], size: Size, rng: random.Random) -> Video:
-    turn, index = divmod(number, len(SPEAKERS))
-    speaker = in_session(SPEAKERS[index] if size.in_training(number) else UNHEARD_SPEAKER, rng)
-    return record_session(
-        f"demo_en{number + 1:02d}",
-        [_take(speaker, sentence, rng) for sentence in share],
-        rng,
-        size,
-        number,
-        snr_db=SNRS[(turn + index) % len(SNRS)],
-        silence=SILENCE,
-    )
+    speaker, snr_db = turn_of(number, SPEAKERS)
+    speaker = in_session(speaker if size.in_training(number) else UNHEARD_SPEAKER, rng)
+    takes = [_take(speaker, sentence, rng) for sentence in share]
+    name = f"demo_en{number + 1:02d}"
+    return record_session(name, takes, rng, size, number, snr_db=snr_db, silence=SILENCE)
 
 
 def _take(speaker: Speaker, sentence: EnglishSentence, rng: random.Random) -> Take:

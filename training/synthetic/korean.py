@@ -23,8 +23,6 @@ from rapidfuzz.distance import Levenshtein
 from training.synthetic.deviations import PAUSED, REPEATED, SWAPPED, Habits, Spoken, deviate, fluently
 from training.synthetic.korean_text import KoreanSentence, is_syllable, sentences
 from training.synthetic.plan import (
-    SNRS,
-    UNHEARD_VIDEOS,
     Corpus,
     Row,
     Size,
@@ -33,6 +31,8 @@ from training.synthetic.plan import (
     Video,
     in_session,
     record_session,
+    sessions,
+    turn_of,
 )
 
 NORMAL, DYSLEXIC = "normal", "dyslexic"
@@ -77,15 +77,13 @@ def plan(minutes: float, seed: int) -> list[Video]:
     size = Size.of(
         minutes, training_videos, block=len(_TURN), shortest_mean=_SHORTEST_MEAN, together=len(_TURN)
     )
-    shares = size.deal(sentences(size.sentences, seed))
-    rng = random.Random(seed)
-    return [_session(number, shares[number], size, rng) for number in range(training_videos + UNHEARD_VIDEOS)]
+    return sessions(sentences, _session, size, seed)
 
 
 def _session(number: int, share: Sequence[KoreanSentence], size: Size, rng: random.Random) -> Video:
     in_training = size.in_training(number)
-    turn, index = divmod(number, len(TYPICAL))
-    typical = TYPICAL[index] if in_training else UNHEARD_TYPICAL
+    typical, snr_db = turn_of(number, TYPICAL)
+    typical = typical if in_training else UNHEARD_TYPICAL
     # 6 and 5 have no common divisor, so that thirty sessions give all thirty pairs.
     atypical = ATYPICAL[number % len(ATYPICAL)] if in_training else UNHEARD_ATYPICAL
     return record_session(
@@ -96,7 +94,7 @@ def _session(number: int, share: Sequence[KoreanSentence], size: Size, rng: rand
         rng,
         size,
         number,
-        snr_db=SNRS[(turn + index) % len(SNRS)],
+        snr_db=snr_db,
         together=len(_TURN),
     )
 

@@ -134,6 +134,34 @@ class Size:
         return shares + [tuple(half) for half in halves]
 
 
+def sessions(
+    texts: Callable[[int, int], Sequence[T]],
+    session: Callable[[int, tuple[T, ...], Size, random.Random], Video],
+    size: Size,
+    seed: int,
+) -> list[Video]:
+    """The videos of a corpus: those of speakers in training, then those of the unheard ones.
+
+    Args:
+        texts: as many sentences as it is given, drawn with a seed.
+        session: the video of a number: its sentences, the size of the corpus, random numbers.
+        size: of the corpus.
+        seed: of all random numbers.
+    """
+    shares = size.deal(texts(size.sentences, seed))
+    rng = random.Random(seed)
+    return [session(number, share, size, rng) for number, share in enumerate(shares)]
+
+
+def turn_of(number: int, speakers: Sequence[T]) -> tuple[T, float | None]:
+    """The speaker whose turn it is in the video of a number, and the signal-to-noise ratio of the video, in decibels.
+
+    Speakers take turns; each goes through all of `SNRS`.
+    """
+    turn, index = divmod(number, len(speakers))
+    return speakers[index], SNRS[(turn + index) % len(SNRS)]
+
+
 def in_session(speaker: Speaker, rng: random.Random) -> Speaker:
     """The speaker with a random change for one session: rate ±4 %, pitch ±3."""
     rate = round(speaker.rate * rng.uniform(0.96, 1.04))

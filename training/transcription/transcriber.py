@@ -17,7 +17,7 @@ from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, Spo
 from training.data.lengths import is_too_long
 from training.data.sound.downmix import CANCELLED
 from training.decoding.calibrated import usable
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import SearchOptions
 from training.decoding.loading import Trained, load_trained, with_domain, with_tasks
 from training.decoding.predict import predict
 from training.models.architecture import AS_IT_IS, SWAP
@@ -49,7 +49,8 @@ class Transcriber:
         tasks: tasks of the model to run; default: all.
         language: language of the speech (ISO 639); default: the model's.
         domain: domain of the speakers, for a model with domain tokens; ``auto``: the model predicts it.
-        options: how the frames of a CTC model are decoded, and the beam width of the other models.
+        options: how the frames of a CTC model are decoded, and the beam width of the other models; default: the beam
+            width that the run's scores have (``evaluation.num_beams``), greedy for a model without a run.
         longest: longest input of the model in seconds, at most 30; default: the longest utterance of its training where
             the run states it, else 30. A recording of at most this length is one window, unless ``always_cut``.
         pause: silence in seconds that always ends a window (see `Cutting`).
@@ -77,7 +78,7 @@ class Transcriber:
         tasks: tuple[str, ...] | None = None,
         language: str | None = None,
         domain: str | None = None,
-        options: DecoderOptions | None = None,
+        options: SearchOptions | None = None,
         longest: float | None = None,
         pause: float = Cutting.pause,
         pad: float = Cutting.pad,
@@ -93,7 +94,7 @@ class Transcriber:
         self.architecture = self.trained.architecture
         self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
         self.channel, self.warnings = channel, list[str]()
-        self.options = options or DecoderOptions()
+        self.options = (options or SearchOptions()).of_run(self.trained.config)
         self.asked = self.options.resolved(self.architecture)
         self.timed = TRANSCRIBE in self.architecture.tasks and (
             self.asked.frames is not None or self.architecture.aligner is not None

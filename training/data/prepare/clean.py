@@ -161,10 +161,7 @@ def preprocess(
     record = output.with_name(f"{output.stem}_preprocess.json")
     with DerivedFiles(record, [output, ledger_path(output)], force=force) as files:
         ledger = _write_kept(files, output, manifest, rules, progress)
-        if len(ledger) == len(manifest):
-            raise UserError(
-                f"{source}: none of its {len(manifest):,} utterances can be used\n{ledger.summary()}"
-            )
+        _require_some(source, len(manifest), ledger)
         if line := rules.marks.line(f"in the columns {SEGMENTS} and {WORDS}"):
             print(line)
         with files.open(ledger_path(output)) as handle:
@@ -172,6 +169,11 @@ def preprocess(
         rules.tell_emptied(source)
         files.publish(_record(source, manifest, rules, ledger))
     return len(manifest), ledger
+
+
+def _require_some(source: Path, total: int, ledger: DropLedger) -> None:
+    if len(ledger) == total:
+        raise UserError(f"{source}: none of its {total:,} utterances can be used\n{ledger.summary()}")
 
 
 def _opened(

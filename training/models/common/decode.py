@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
 from training.data.control_marks import TIME
-from training.models.architecture import TOKENS_PER_SECOND, Features
+from training.models.architecture import TOKENS_PER_SECOND, Batch, Features, new_tokens
+
+if TYPE_CHECKING:
+    import torch
 
 
 def decode_text(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -27,6 +30,21 @@ def decode_text(tokenizer: Any, ids: Sequence[int]) -> str:
 def _timestamp_ids(tokenizer: Any) -> frozenset[int]:
     added = tokenizer.added_tokens_decoder.items()
     return frozenset(i for i, token in added if TIME.fullmatch(token.content))
+
+
+def prompted(
+    batch: Batch, positions: int, generation: Mapping[str, Any]
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The prompts ``[batch, task, length]`` of a batch, and the arguments of ``generate`` bounded to fit behind them.
+
+    Args:
+        batch: with ``decoder_input_ids`` and ``prompt_length``.
+        positions: of the decoder.
+        generation: arguments of ``generate``; ``max_new_tokens`` absent or None: as many as fit.
+    """
+    prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
+    bound = new_tokens(generation.get("max_new_tokens"), positions, prompts.shape[-1])
+    return prompts, {**generation, "max_new_tokens": bound}
 
 
 def with_ctc_labels(features: Features) -> Features:

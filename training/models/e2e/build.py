@@ -26,11 +26,10 @@ from training.models.architecture import (
     BuildContext,
     Features,
     ParameterGroups,
-    new_tokens,
 )
 from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters, head_characters
-from training.models.common.decode import decode_text, with_ctc_labels
+from training.models.common.decode import decode_text, prompted, with_ctc_labels
 from training.models.common.weights import load_whole
 from training.models.e2e import config
 from training.models.e2e.collator import E2ECollator, E2EEncode, Frames
@@ -154,9 +153,7 @@ class E2E(Architecture):
     ) -> Mapping[str, torch.Tensor]:
         """One encoding for all tasks."""
         chosen: Any = self.model if model is None else model
-        prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
-        wanted = generation.get("max_new_tokens")
-        generation["max_new_tokens"] = new_tokens(wanted, self.positions, prompts.shape[-1])
+        prompts, generation = prompted(batch, self.positions, generation)
         ids = chosen.generate_tasks(
             batch["input_values"],
             prompts,

@@ -28,11 +28,10 @@ from training.models.architecture import (
     Features,
     LongFormTraining,
     ParameterGroups,
-    new_tokens,
 )
 from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters, head_characters
-from training.models.common.decode import decode_text, with_ctc_labels
+from training.models.common.decode import decode_text, prompted, with_ctc_labels
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import many_text_ids
 from training.models.common.sizes import SIZES
@@ -123,9 +122,7 @@ class Whisper(Architecture):
     ) -> Mapping[str, torch.Tensor]:
         """One encoding for all tasks; the prompt of each row is the one that it was trained with."""
         chosen: Any = self.model if model is None else model
-        prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
-        wanted = generation.get("max_new_tokens")
-        generation["max_new_tokens"] = new_tokens(wanted, self.positions, prompts.shape[-1])
+        prompts, generation = prompted(batch, self.positions, generation)
         ids = chosen.generate_tasks(batch["input_features"], prompts, states=states, **generation)
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
 
