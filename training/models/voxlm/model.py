@@ -25,9 +25,9 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND, encoder_frames, groups_of
 from training.models.common.losses import token_loss
 from training.models.common.targets import IGNORED
+from training.models.common.whisper_encoder import encode_audio
 from training.models.voxlm.aligner import AlignerOutput, WordAligner, alignment_loss
 from training.models.voxlm.stored_config import VoxLMConfig, VoxLMProcessor
-from training.models.whisper.model import encode_audio
 
 SCALED_HEADS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_scale")
 """Fields of language models' configurations by which logits are more than a product with the output embeddings."""
