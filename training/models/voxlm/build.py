@@ -38,11 +38,11 @@ from training.models.common.weights import cannot_load, load_whole
 from training.models.common.whisper_encoder import load_whisper_encoder
 from training.models.options import ModelOptions
 from training.models.voxlm import config
-from training.models.voxlm.causal_lm import CHAT_TEMPLATE, train_tokenizer
+from training.models.voxlm.causal_lm import train_tokenizer
 from training.models.voxlm.collator import VoxLMCollator, VoxLMEncode
 from training.models.voxlm.config import Options
 from training.models.voxlm.model import SCALED_HEADS, VoxLM
-from training.models.voxlm.stored_config import AUDIO, VoxLMConfig, VoxLMProcessor
+from training.models.voxlm.stored_config import AUDIO, VoxLMConfig, VoxLMProcessor, with_template
 from training.models.voxlm.words import PointedWords
 
 GROUPS = {
@@ -216,8 +216,11 @@ def _new(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM
     encoder, extractor = load_whisper_encoder("model.audio_encoder", options.audio_encoder, _type(options))
     language_model, tokenizer = _language_model(options)
     processor = VoxLMProcessor(extractor, _prepared(tokenizer))
+    rows = language_model.get_input_embeddings().num_embeddings
+    processor.check_tokens(options.instruction, rows)
     config = _config(options, encoder.config, language_model.config, processor)
     model = VoxLM(config, encoder, language_model)
+    model.projector.match(language_model.get_input_embeddings())
     model.generation_config = _generation_config(processor, config)
     _remember(model, options, "")
     return processor, model
@@ -253,10 +256,8 @@ def _type(options: Options) -> torch.dtype:
 
 def _prepared(tokenizer: Any) -> Any:
     tokenizer.add_special_tokens({"extra_special_tokens": [AUDIO]})
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.padding_side = "left"
-    return tokenizer
+    return with_template(tokenizer)
 
 
 def _config(options: Options, audio: Any, text: Any, processor: VoxLMProcessor) -> VoxLMConfig:
@@ -267,6 +268,7 @@ def _config(options: Options, audio: Any, text: Any, processor: VoxLMProcessor) 
         audio_token_id=processor.tokenizer.convert_tokens_to_ids(AUDIO),
         stack=options.stack,
         projector_width=options.projector_width or 2 * text.hidden_size,
+        projector_scaled=True,
     )
 
 
