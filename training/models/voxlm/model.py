@@ -50,6 +50,9 @@ class Projector(nn.Module):
     few dimensions, and what lies elsewhere gives gradients that are tens of times as large.
     """
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, width: int, hidden: int, out: int, *, scaled: bool = False) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(width, eps=1e-6)
