@@ -68,7 +68,9 @@ class Projector(nn.Module):
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         frames = self.norm(frames)
         projected = self.down_proj(F.silu(self.gate_proj(frames)) * self.up_proj(frames))
-        normed = self.norm_out(projected.to(self.norm_out.weight.dtype))  # autocast leaves it in half precision
+        normed = self.norm_out(
+            projected.to(self.norm_out.weight.dtype)
+        )  # autocast leaves it in half precision
         return self.mean + self.deviation * normed if self.scaled else normed
 
     @torch.no_grad()

@@ -92,9 +92,7 @@ class VoxLMProcessor(ProcessorMixin):
         template that does not take one turn of the user, or loses the sound.
         """
         check_instruction(self.tokenizer, instruction, "model.instruction")
-        asked = self._rendered(
-            [{"role": "user", "content": AUDIO + instruction}], add_generation_prompt=True
-        )
+        asked = self._rendered([{"role": "user", "content": AUDIO + instruction}], add_generation_prompt=True)
         parts = asked.split(AUDIO)
         if len(parts) != 2:
             raise UserError(
