@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from training.data.example import TRANSCRIBE, AudioRef, Example
 from training.models.architecture import Architecture, BuildContext
@@ -22,8 +26,9 @@ WAV2VEC2 = {
     "feat_extract_norm": "layer",
     "mask_time_prob": 0.0,
 }
+WHISPER = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
 CONVOLUTIONS = "transformer with convolutions"
-ENCODERS = ("fastconformer", "transformer", "wav2vec2", CONVOLUTIONS)
+ENCODERS = ("fastconformer", "transformer", "wav2vec2", CONVOLUTIONS, "whisper")
 
 
 def context(texts: tuple[str, ...] = TEXTS, **more: Any) -> BuildContext:
@@ -35,8 +40,29 @@ def options(encoder: str = "fastconformer", **changed: Any) -> Options:
     sizes = {"sizes": WAV2VEC2} if encoder == "wav2vec2" else {"subsampling": 2, "subsampling_channels": 8}
     if encoder == CONVOLUTIONS:
         encoder, sizes = "transformer", {**sizes, "conv_kernel": 5, "feature_norm": "clip"}
+    if encoder == "whisper":
+        named = {} if "pretrained" in changed else {"name": whisper()}
+        return Options(**{"encoder": encoder, "context_margin_seconds": 0.2, **named, **changed})
     small = {"d_model": 16, "num_encoder_layers": 2, "num_heads": 2, "d_ff": 32, "n_mels": 16, "dropout": 0.0}
     return Options(**{"encoder": encoder, **small, **sizes, **changed})
+
+
+@functools.cache
+def whisper() -> str:
+    """Folder of a stock Whisper of width 16 with random weights."""
+    folder = tempfile.TemporaryDirectory(prefix="whisper-")
+    atexit.register(folder.cleanup)
+    sizes = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in WHISPER.items()}
+    config = WhisperConfig(
+        **{**sizes, "d_model": 16, "num_mel_bins": 16, "vocab_size": 8},
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
+        init_std=0.2,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    WhisperForConditionalGeneration(config).save_pretrained(folder.name)
+    WhisperFeatureExtractor(feature_size=16).save_pretrained(folder.name)
+    return folder.name
 
 
 def tiny(encoder: str = "fastconformer", texts: tuple[str, ...] = TEXTS, **changed: Any) -> Architecture:

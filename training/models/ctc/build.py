@@ -1,4 +1,4 @@
-"""Speech recognition with CTC, from scratch or fine-tuned: FastConformer, plain Transformer or wav2vec2."""
+"""Speech recognition with CTC, from scratch or fine-tuned: FastConformer, plain Transformer, wav2vec2 or Whisper's encoder."""
 
 from __future__ import annotations
 
@@ -13,31 +13,43 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from training.base.errors import UserError
 from training.data.example import TRANSCRIBE
-from training.models.architecture import Architecture, Batch, BuildContext, CtcFrames, ParameterGroups
+from training.models.architecture import (
+    Architecture,
+    Batch,
+    BatchCollator,
+    BuildContext,
+    CtcFrames,
+    ParameterGroups,
+)
 from training.models.ctc import config
 from training.models.ctc.collator import CtcCollator, CtcEncode, FrameCount, MelFrames
-from training.models.ctc.config import Options
+from training.models.ctc.config import NO_WHISPER, Options
 from training.models.ctc.model import BLANK_ID
 from training.models.ctc.parts import Sizes, Sound, pretrained, restore, scratch
 from training.models.ctc.processor import CtcProcessor, edge_silence
 from training.models.ctc.tokenizer import CtcTokenizer
+from training.models.ctc.whisper import WhisperCtc
+from training.models.ctc.whisper_inputs import WhisperCtcCollator, WhisperCtcEncode, WhisperFrames
+from training.models.ctc.whisper_parts import on_whisper
 from training.models.e2e.collator import Frames
 from training.models.options import ModelOptions
 
 GROUPS = {
     "encoder": ("encoder.*", "wav2vec2.*"),
-    "feature_encoder": ("encoder.subsampling.*", "wav2vec2.feature_extractor.*"),
+    "feature_encoder": ("encoder.subsampling.*", "wav2vec2.feature_extractor.*", "encoder.conv1.*", "encoder.conv2.*"),
     # LNA (Li et al., 2021): layer norms and attention; the head has no pretrained weights and learns in any case.
-    "lna": ("*norm*", "*attention*", "*attn.*", "ctc_head.*", "lm_head.*"),
-    "lora_save": ("ctc_head", "lm_head"),
+    "lna": ("*norm*", "*attention*", "*attn.*", "head_layers.*", "ctc_head.*", "lm_head.*"),
+    "lora_save": ("ctc_head", "lm_head", "head_layers"),
     "lora": ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "linear1", "linear2", "intermediate_dense",
-             "output_dense", "pointwise1", "pointwise2"),
+             "output_dense", "pointwise1", "pointwise2", "fc1", "fc2"),
 }  # fmt: skip
+CONTEXT = ("encoder_context", "context_margin_seconds")
+"""Settings that a folder on a Whisper's encoder stores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ctc(Architecture):
-    """Speech recognition with CTC, from scratch or fine-tuned: FastConformer, plain Transformer or wav2vec2."""
+    """Speech recognition with CTC, from scratch or fine-tuned: FastConformer, plain Transformer, wav2vec2 or Whisper's encoder."""
 
     Options: ClassVar[type[ModelOptions]] = config.Options
 
@@ -49,6 +61,9 @@ class Ctc(Architecture):
                 return cls._of(options, *restore(options.encoder, context.source))
             tokenizer, notes = _vocabulary(options, context)
             sizes = _sizes(options)
+            if options.encoder == "whisper":
+                made = on_whisper(sizes, *_origin(options), tokenizer, _said(options), meta=context.meta)
+                return cls._of(options, made.model, made.processor, (*notes, *made.notes))
             if options.pretrained is not None:
                 made = pretrained(sizes, options.pretrained, tokenizer, _said(options), meta=context.meta)
                 return cls._of(options, made.model, made.processor, (*notes, *made.notes))
@@ -63,7 +78,6 @@ class Ctc(Architecture):
         frames, shift = _frames(options, model, extractor)
         model.middle_weight = options.middle_weight
         spoken = options.languages[0] if options.languages else "und"
-        spans = getattr(model.config, "mask_time_length", 0) if options.encoder == "wav2vec2" else 0
         read = CtcFrames(
             tokens=("", *tokenizer.tokens[1:]),
             blank=BLANK_ID,
@@ -78,16 +92,17 @@ class Ctc(Architecture):
             tasks=options.tasks,
             languages=(spoken, spoken),
             sample_rate=extractor.sampling_rate,
-            encode=CtcEncode(extractor, tokenizer, frames),
+            encode=_encode(options, extractor, tokenizer, frames),
             train_encode=_without_edges(extractor, tokenizer, frames),
-            collate=CtcCollator(shortest=frames.samples(spans + 1) if spans else 1),
+            collate=_collate(options, model, frames),
             notes=notes,
             frames=read,
             spectrogram=options.encoder != "wav2vec2",
         )
 
     def parameter_groups(self) -> ParameterGroups:
-        return ParameterGroups(patterns=_groups(self.model))
+        positions = ("encoder.embed_positions.weight",) if isinstance(self.model, WhisperCtc) else ()
+        return ParameterGroups(patterns=_groups(self.model), frozen=positions)
 
     @property
     def positions(self) -> None:
@@ -143,6 +158,8 @@ def _sizes(options: Options) -> Sizes:
         conv_norm=options.conv_norm,
         conv_kernel=options.conv_kernel,
         more=options.sizes,
+        head_layers=options.head_layers,
+        settings={key: getattr(options, key) for key in CONTEXT} if options.encoder == "whisper" else {},
         sound=Sound(
             options.sample_rate,
             options.n_mels,
@@ -156,7 +173,32 @@ def _sizes(options: Options) -> Sizes:
 
 def _said(options: Options) -> frozenset[str]:
     """Names of the sizes that the configuration sets; a checkpoint must not contradict them."""
-    return frozenset(options.model_fields_set)
+    if options.encoder != "whisper":
+        return frozenset(options.model_fields_set)
+    # A run's own configuration names all sizes; a Whisper has others than the default ones.
+    defaults = {name: one.default for name, one in type(options).model_fields.items()}
+    return frozenset(name for name in options.model_fields_set if getattr(options, name) != defaults[name])
+
+
+def _origin(options: Options) -> tuple[str, str]:
+    """The key that names the weights of ``encoder: whisper``, and its value."""
+    for key in ("pretrained", "name"):
+        if (value := getattr(options, key)) is not None:
+            return f"model.{key}", value
+    raise UserError(f"model.name: {NO_WHISPER}")
+
+
+def _encode(options: Options, extractor: Any, tokenizer: CtcTokenizer, frames: FrameCount) -> CtcEncode:
+    kind = WhisperCtcEncode if options.encoder == "whisper" else CtcEncode
+    return kind(extractor, tokenizer, frames)
+
+
+def _collate(options: Options, model: Any, frames: FrameCount) -> BatchCollator:
+    if options.encoder == "whisper":
+        context = options.encoder_context or "trimmed"
+        return WhisperCtcCollator(context=context, margin=options.context_margin_seconds)
+    spans = getattr(model.config, "mask_time_length", 0) if options.encoder == "wav2vec2" else 0
+    return CtcCollator(shortest=frames.samples(spans + 1) if spans else 1)
 
 
 def _without_edges(extractor: Any, tokenizer: CtcTokenizer, frames: Any) -> CtcEncode | None:
@@ -171,6 +213,8 @@ def _without_edges(extractor: Any, tokenizer: CtcTokenizer, frames: Any) -> CtcE
 def _frames(options: Options, model: Any, extractor: Any) -> tuple[FrameCount, int]:
     """The frame counts of the encoder, and the number of samples of one of its frames."""
     config = model.config
+    if options.encoder == "whisper":
+        return WhisperFrames(extractor.hop_length), 2 * extractor.hop_length
     if options.encoder == "wav2vec2":
         layers = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
         return Frames(layers), int(np.prod(config.conv_stride))
@@ -194,7 +238,9 @@ def _groups(model: Any) -> Mapping[str, tuple[str, ...]]:
             return any(name.endswith(pattern) for name in modules)
         return any(fnmatchcase(name, pattern) for name in names)
 
-    return {group: tuple(p for p in patterns if there(group, p)) for group, patterns in GROUPS.items()}
+    found = {group: tuple(p for p in patterns if there(group, p)) for group, patterns in GROUPS.items()}
+    # What is new above a Whisper's encoder learns in full, beside the adapters.
+    return {**found, "lora_within": ("encoder.*",)} if isinstance(model, WhisperCtc) else found
 
 
 def log_probs(model: Any, batch: Batch, states: torch.Tensor | None = None) -> list[np.ndarray]:

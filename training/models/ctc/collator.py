@@ -59,20 +59,24 @@ class CtcEncode(UtteranceEncoder):
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
         labels = self.labels(example, len(waveform))
+        return {
+            "id": example.id,
+            "seconds": len(waveform) / self.feature_extractor.sampling_rate,
+            **self.sound(waveform),
+            "labels": {TRANSCRIBE: labels},
+            "prompt": {TRANSCRIBE: 0},
+            "unknown": self.unwritable(example),
+        }
+
+    def sound(self, waveform: np.ndarray) -> dict[str, Any]:
+        """The model's input of a waveform float32 ``[samples]``, by its name."""
         extractor = self.feature_extractor
         sound = extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="np")
         name = extractor.model_input_names[0]
         values = np.asarray(sound[name][0], dtype=np.float32)
         if name == "input_features":  # the extractor gives one frame more than it counts
             values = values[: int(sound["attention_mask"][0].sum())]
-        return {
-            "id": example.id,
-            "seconds": len(waveform) / extractor.sampling_rate,
-            name: values,
-            "labels": {TRANSCRIBE: labels},
-            "prompt": {TRANSCRIBE: 0},
-            "unknown": self.unwritable(example),
-        }
+        return {name: values}
 
     def labels(self, example: Example, samples: int) -> list[int]:
         """Ids of the transcript, none where there is none; ``ValueError`` where the sound is too short for them."""

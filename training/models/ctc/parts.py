@@ -29,22 +29,30 @@ from training.models.ctc.model import (
 )
 from training.models.ctc.processor import ClipNormExtractor, CtcProcessor, edge_silence, log_mel_extractor
 from training.models.ctc.tokenizer import FILE, CtcTokenizer
+from training.models.ctc.whisper import WhisperCtc, WhisperCtcConfig
 from training.models.e2e.parts import fetch
 
 CLASSES: Mapping[str, tuple[Any, Any]] = {
     "fastconformer": (FastConformerCtc, ParakeetCTCConfig),
     "transformer": (TransformerCtc, TransformerCtcConfig),
     "wav2vec2": (Wav2Vec2Ctc, Wav2Vec2Config),
+    "whisper": (WhisperCtc, WhisperCtcConfig),
 }
-HEADS = {"fastconformer": "ctc_head", "transformer": "ctc_head", "wav2vec2": "lm_head"}
+HEADS = {
+    "fastconformer": "ctc_head",
+    "transformer": "ctc_head",
+    "wav2vec2": "lm_head",
+    "whisper": "ctc_head",
+}
 FIELDS = {
     "d_model": ("hidden_size", "d_model"),
     "num_encoder_layers": ("num_hidden_layers", "num_encoder_layers"),
     "num_heads": ("num_attention_heads", "num_heads"),
-    "d_ff": ("intermediate_size", "d_ff"),
+    "d_ff": ("intermediate_size", "d_ff", "encoder_ffn_dim"),
     "subsampling": ("subsampling_factor",),
     "subsampling_channels": ("subsampling_conv_channels",),
-    "conv_kernel": ("conv_kernel",),
+    "conv_kernel": ("conv_kernel", "head_kernel"),
+    "head_layers": ("head_layers",),
 }
 """Our sizes by their names in the configurations of checkpoints."""
 DROPOUTS = ("dropout", "hidden_dropout", "activation_dropout", "attention_dropout", "final_dropout")
@@ -65,7 +73,8 @@ class Sound(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of a model from scratch. ``more``: further fields of the stock configuration."""
+    """Sizes of a model. ``more``: further fields of the stock configuration. ``head_layers``: between a Whisper's encoder
+    and the output. ``settings``: what the folder must store beside sizes."""
 
     encoder: str
     width: int
@@ -79,6 +88,8 @@ class Sizes:
     conv_kernel: int
     sound: Sound
     more: Mapping[str, Any] = field(default_factory=dict)
+    head_layers: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def common(self) -> dict[str, Any]:
@@ -108,7 +119,7 @@ def scratch(sizes: Sizes, tokenizer: CtcTokenizer, *, meta: bool = False) -> tup
     try:
         config = make[sizes.encoder](sizes, len(tokenizer))
         extractor = _extractor(sizes, config)
-        _remember(config, sizes.encoder, sizes.conv_norm, extractor)
+        remember(config, sizes, sizes.conv_norm, extractor)
         with torch.device("meta" if meta else "cpu"):
             model = CLASSES[sizes.encoder][0](config)
     except (TypeError, ValueError, StrictDataclassError) as error:
@@ -162,14 +173,15 @@ def _extractor(sizes: Sizes, config: Any) -> Any:
     )
 
 
-def _remember(config: Any, encoder: str, conv_norm: str, extractor: Any) -> None:
+def remember(config: Any, sizes: Sizes, conv_norm: str, extractor: Any) -> None:
     """Settings that a checkpoint stores beside the fields of the stock configuration."""
     settings = {
         "type": "ctc",
-        "encoder": encoder,
+        "encoder": sizes.encoder,
         "conv_norm": conv_norm,
         "mask_encoder": bool(extractor.return_attention_mask),
         "sample_rate": extractor.sampling_rate,
+        **sizes.settings,
     }
     setattr(config, SETTINGS, settings)
 
@@ -190,34 +202,36 @@ def _same_encoder(encoder: str, config: Any, name: str) -> None:
 
 
 def pretrained(
-    sizes: Sizes, name: str, tokenizer: CtcTokenizer, named: Collection[str], *, meta: bool = False
+    sizes: Sizes,
+    name: str,
+    tokenizer: CtcTokenizer,
+    named: Collection[str],
+    *,
+    meta: bool = False,
+    key: str = "model.pretrained",
 ) -> Pretrained:
     """The weights of ``name`` with an output layer for ``tokenizer``.
 
     Rows of the output layer whose tokens the checkpoint knows too are carried over, all others are new.
-    ``named``: sizes that the configuration names; `UserError` where the checkpoint has others.
+    ``named``: sizes that the configuration names; `UserError` where the checkpoint has others. ``key`` gives ``name``,
+    for messages.
     """
-    config = _config_of(sizes.encoder, name)
-    _agree(sizes, config, name, named)
-    extractor = fetch("model.pretrained", name, lambda: AutoFeatureExtractor.from_pretrained(name))
-    if extractor.sampling_rate != sizes.sound.sample_rate:
-        raise UserError(
-            f"model.sample_rate: {sizes.sound.sample_rate}, but {name} takes {extractor.sampling_rate} samples a second"
-        )
-    if sizes.encoder != "wav2vec2":
-        _same_sound(sizes.sound, extractor, name, named)
+    config = _config_of(sizes.encoder, name, key)
+    agree(sizes, config, name, named)
+    extractor = fetch(key, name, lambda: AutoFeatureExtractor.from_pretrained(name))
+    same_sound(sizes.sound, extractor, name, named)
     if "dropout" in named:
         _set_dropout(config, sizes.dropout)
     before = _tokens(name)
     stock_norm = (getattr(config, SETTINGS, None) or {}).get("conv_norm", "batch")
     config.vocab_size, config.pad_token_id = len(tokenizer), BLANK_ID
-    _remember(config, sizes.encoder, stock_norm, extractor)
+    remember(config, sizes, stock_norm, extractor)
     model_class = CLASSES[sizes.encoder][0]
     if meta:
         with torch.device("meta"):
             return Pretrained(model_class(config), CtcProcessor(extractor, tokenizer), ())
     model = fetch(
-        "model.pretrained",
+        key,
         name,
         lambda: model_class.from_pretrained(
             name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
@@ -227,26 +241,28 @@ def pretrained(
     return Pretrained(model, CtcProcessor(extractor, tokenizer), (note,))
 
 
-def _config_of(encoder: str, name: str) -> Any:
-    config = fetch("model.pretrained", name, lambda: _any_config(name))
+def _config_of(encoder: str, name: str, key: str) -> Any:
+    config = fetch(key, name, lambda: any_config(name))
     _same_encoder(encoder, config, name)
     wanted = CLASSES[encoder][1]
     if not isinstance(config, wanted):
         raise UserError(
-            f"model.pretrained: {name!r} is a {config.model_type!r}, and model.encoder: {encoder} takes a "
+            f"{key}: {name!r} is a {config.model_type!r}, and model.encoder: {encoder} takes a "
             f"{wanted.model_type!r}"
         )
     return config
 
 
-def _any_config(name: str) -> Any:
+def any_config(name: str) -> Any:
+    """The configuration of a CTC run's folder, or of any checkpoint that transformers knows."""
     path = Path(name, "config.json")
     if path.is_file() and f'"{TransformerCtcConfig.model_type}"' in path.read_text(encoding="utf-8"):
         return TransformerCtcConfig.from_pretrained(name)
     return AutoConfig.from_pretrained(name)
 
 
-def _agree(sizes: Sizes, config: Any, name: str, named: Collection[str]) -> None:
+def agree(sizes: Sizes, config: Any, name: str, named: Collection[str]) -> None:
+    """`UserError` where the configuration names sizes that the checkpoint ``name`` does not have."""
     ours = {
         "d_model": sizes.width,
         "num_encoder_layers": sizes.layers,
@@ -255,8 +271,13 @@ def _agree(sizes: Sizes, config: Any, name: str, named: Collection[str]) -> None
         "subsampling": sizes.subsampling,
         "subsampling_channels": sizes.subsampling_channels,
     }
-    if sizes.encoder == "transformer":  # wav2vec2 has a field of this name that means another thing
+    if sizes.encoder in (
+        "transformer",
+        "whisper",
+    ):  # wav2vec2 has a field of this name that means another thing
         ours["conv_kernel"] = sizes.conv_kernel
+    if sizes.encoder == "whisper":
+        ours["head_layers"] = sizes.head_layers
     inner = getattr(config, "encoder_config", config)
     there = {
         key: next((getattr(inner, field) for field in FIELDS[key] if hasattr(inner, field)), None)
@@ -265,7 +286,14 @@ def _agree(sizes: Sizes, config: Any, name: str, named: Collection[str]) -> None
     _refuse_others(ours, there, f"{name} has", named)
 
 
-def _same_sound(sound: Sound, extractor: Any, name: str, named: Collection[str]) -> None:
+def same_sound(sound: Sound, extractor: Any, name: str, named: Collection[str]) -> None:
+    """`UserError` where the configuration names log-mels that the checkpoint ``name`` does not take."""
+    if extractor.sampling_rate != sound.sample_rate:
+        raise UserError(
+            f"model.sample_rate: {sound.sample_rate}, but {name} takes {extractor.sampling_rate} samples a second"
+        )
+    if isinstance(extractor, Wav2Vec2FeatureExtractor):
+        return
     norm = extractor.feature_norm if isinstance(extractor, ClipNormExtractor) else "bands"
     there = {
         "n_mels": extractor.feature_size,
@@ -290,7 +318,7 @@ def _refuse_others(
 
 def _set_dropout(config: Any, dropout: float) -> None:
     inner = getattr(config, "encoder_config", config)
-    for name in DROPOUTS:
+    for name in ("head_dropout",) if isinstance(config, WhisperCtcConfig) else DROPOUTS:
         if hasattr(inner, name):
             setattr(inner, name, dropout)
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -19,7 +18,6 @@ from transformers import (
     GenerationConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
 )
 
 from training.base.errors import NotInReach, UserError
@@ -37,13 +35,14 @@ from training.models.common.ctc import CtcCharacters
 from training.models.common.decode import decode_text, with_ctc_labels
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
+from training.models.common.whisper_encoder import load_whisper_encoder
 from training.models.options import ModelOptions
 from training.models.voxlm import config
-from training.models.voxlm.causal_lm import CHAT_TEMPLATE, train_tokenizer
+from training.models.voxlm.causal_lm import train_tokenizer
 from training.models.voxlm.collator import VoxLMCollator, VoxLMEncode
 from training.models.voxlm.config import Options
 from training.models.voxlm.model import SCALED_HEADS, VoxLM
-from training.models.voxlm.stored_config import AUDIO, VoxLMConfig, VoxLMProcessor
+from training.models.voxlm.stored_config import AUDIO, VoxLMConfig, VoxLMProcessor, with_template
 from training.models.voxlm.words import PointedWords
 
 GROUPS = {
@@ -214,30 +213,17 @@ def _pad_id(processor: VoxLMProcessor) -> int:
 
 def _new(options: Options, context: BuildContext) -> tuple[VoxLMProcessor, VoxLM]:
     assert options.audio_encoder is not None and options.llm is not None
-    encoder, extractor = _encoder(options)
+    encoder, extractor = load_whisper_encoder("model.audio_encoder", options.audio_encoder, _type(options))
     language_model, tokenizer = _language_model(options)
     processor = VoxLMProcessor(extractor, _prepared(tokenizer))
+    rows = language_model.get_input_embeddings().num_embeddings
+    processor.check_tokens(options.instruction, rows)
     config = _config(options, encoder.config, language_model.config, processor)
     model = VoxLM(config, encoder, language_model)
+    model.projector.match(language_model.get_input_embeddings())
     model.generation_config = _generation_config(processor, config)
     _remember(model, options, "")
     return processor, model
-
-
-def _encoder(options: Options) -> tuple[Any, WhisperFeatureExtractor]:
-    name = str(options.audio_encoder)
-    try:
-        extractor = WhisperFeatureExtractor.from_pretrained(name)
-        whisper = load_whole(
-            WhisperForConditionalGeneration,
-            name,
-            "model.audio_encoder",
-            dtype=_type(options),
-            new=("proj_out.*",),
-        )
-    except (OSError, HFValidationError) as error:  # the latter: a path that is not there
-        raise cannot_load("model.audio_encoder", name, error) from error
-    return whisper.model.encoder, extractor
 
 
 def _language_model(options: Options) -> tuple[Any, Any]:
@@ -270,10 +256,8 @@ def _type(options: Options) -> torch.dtype:
 
 def _prepared(tokenizer: Any) -> Any:
     tokenizer.add_special_tokens({"extra_special_tokens": [AUDIO]})
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.padding_side = "left"
-    return tokenizer
+    return with_template(tokenizer)
 
 
 def _config(options: Options, audio: Any, text: Any, processor: VoxLMProcessor) -> VoxLMConfig:
@@ -284,6 +268,7 @@ def _config(options: Options, audio: Any, text: Any, processor: VoxLMProcessor) 
         audio_token_id=processor.tokenizer.convert_tokens_to_ids(AUDIO),
         stack=options.stack,
         projector_width=options.projector_width or 2 * text.hidden_size,
+        projector_scaled=True,
     )
 
 

@@ -30,14 +30,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from training.models.common.plain_text import many_text_ids
 from training.models.common.targets import IGNORED, rectangle
-from training.models.voxlm.stored_config import check_instruction
+from training.models.voxlm.stored_config import CHAT_TEMPLATE, END, TURN, check_instruction
 
-PAD, TURN, END, PAUSE = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pause|>"
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""ChatML."""
+PAD, PAUSE = "<|endoftext|>", "<|pause|>"
 MOST_REPEATS = 4
 
 

@@ -25,12 +25,15 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND, encoder_frames, groups_of
 from training.models.common.losses import token_loss
 from training.models.common.targets import IGNORED
+from training.models.common.whisper_encoder import encode_audio
 from training.models.voxlm.aligner import AlignerOutput, WordAligner, alignment_loss
 from training.models.voxlm.stored_config import VoxLMConfig, VoxLMProcessor
-from training.models.whisper.model import encode_audio
 
 SCALED_HEADS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_scale")
 """Fields of language models' configurations by which logits are more than a product with the output embeddings."""
+
+ROWS_AT_ONCE = 8192
+"""Rows of an embedding that are looked at together."""
 
 
 class VoxLMOutput(CausalLMOutputWithPast):
@@ -40,20 +43,51 @@ class VoxLMOutput(CausalLMOutputWithPast):
 
 
 class Projector(nn.Module):
-    """RMSNorm of ``stack`` frames side by side, then SwiGLU (Shazeer 2020): ``[…, width] -> […, out]``."""
+    """RMSNorm of ``stack`` frames side by side, then SwiGLU (Shazeer 2020): ``[…, width] -> […, out]``.
 
-    def __init__(self, width: int, hidden: int, out: int) -> None:
+    scaled: the output has, in every dimension, mean and standard deviation of the language model's embeddings (see
+    `match`). A language model has never met anything else: its embeddings lie around a mean that is far from 0 in a
+    few dimensions, and what lies elsewhere gives gradients that are tens of times as large.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, width: int, hidden: int, out: int, *, scaled: bool = False) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.gate_proj = nn.Linear(width, hidden, bias=False)
         self.up_proj = nn.Linear(width, hidden, bias=False)
         self.down_proj = nn.Linear(hidden, out, bias=False)
         self.norm_out = nn.RMSNorm(out, eps=1e-6)
+        self.scaled = scaled
+        if scaled:
+            self.register_buffer("mean", torch.zeros(out))
+            self.register_buffer("deviation", torch.ones(out))
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         frames = self.norm(frames)
         projected = self.down_proj(F.silu(self.gate_proj(frames)) * self.up_proj(frames))
-        return self.norm_out(projected.to(self.norm_out.weight.dtype))  # autocast leaves it in half precision
+        normed = self.norm_out(
+            projected.to(self.norm_out.weight.dtype)
+        )  # autocast leaves it in half precision
+        return self.mean + self.deviation * normed if self.scaled else normed
+
+    @torch.no_grad()
+    def match(self, embedding: nn.Embedding) -> None:
+        """Take mean and deviation from the vectors that the module gives for its vocabulary, its own scaling (Gemma's
+        square root of the width) included."""
+        total = torch.zeros_like(self.mean, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        count = embedding.num_embeddings
+        for first in range(0, count, ROWS_AT_ONCE):
+            ids = torch.arange(first, min(first + ROWS_AT_ONCE, count), device=embedding.weight.device)
+            vectors = embedding(ids).to(total)
+            total += vectors.sum(dim=0)
+            squares += vectors.square().sum(dim=0)
+        mean = total / count
+        self.mean.copy_(mean)
+        self.deviation.copy_((squares / count - mean.square()).clamp(min=0).sqrt())
 
 
 class VoxLM(PreTrainedModel, GenerationMixin):
@@ -76,7 +110,9 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         self.language_model = (
             AutoModelForCausalLM.from_config(config.text_config) if language_model is None else language_model
         )
-        self.projector = Projector(audio.d_model * config.stack, config.projector_width, self._width)
+        self.projector = Projector(
+            audio.d_model * config.stack, config.projector_width, self._width, scaled=config.projector_scaled
+        )
         self.aligner = None if config.aligner is None else WordAligner(**config.aligner)
         self.label_smoothing = 0.0
         self.alignment_weight, self.ctc_weight = 1.0, 0.3

@@ -11,32 +11,13 @@ from torch import nn
 from transformers import WhisperForConditionalGeneration
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from training.models.common import SETTINGS
 from training.models.common.cross_attention import SharedKeys
 from training.models.common.ctc import ctc_loss
 from training.models.common.losses import token_loss
-
-
-def encode_audio(encoder: WhisperEncoder, input_features: torch.Tensor) -> torch.Tensor:
-    """Encoder states ``[batch, frames / 2, width]`` of log-mels ``[batch, mels, frames]``, any number of frames.
-
-    The stock encoder refuses anything but its full context. The positions are sinusoids, so the first n of
-    them serve a shorter input; at full length this is the stock computation, which is then called itself.
-    Slicing the context: FUTO's fine-tuned short-context models, 2023.
-    """
-    if input_features.shape[-1] == 2 * encoder.max_source_positions:
-        return encoder(input_features).last_hidden_state
-    hidden = nn.functional.gelu(encoder.conv1(input_features))
-    hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
-    hidden = nn.functional.dropout(hidden, p=encoder.dropout, training=encoder.training)
-    for layer in encoder.layers:
-        if encoder.training and encoder.layerdrop and torch.rand(()) < encoder.layerdrop:
-            continue
-        hidden = layer(hidden, None)
-    return encoder.layer_norm(hidden)
+from training.models.common.whisper_encoder import encode_audio
 
 
 class SharedWhisperAttention(SharedKeys, WhisperAttention):  # type: ignore[misc]
