@@ -1,4 +1,7 @@
-"""The decoder that a user's options describe, for a model with a CTC output."""
+"""The decoder that a user's options describe, for a model with a CTC output.
+
+Imports nothing heavy: command lines have its options and their defaults.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.base.files import sha256
-from training.decoding.ctc_decoding import CtcDecoder, frame_decoder
-from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.ngram.arpa import NgramModel, read_arpa
-from training.decoding.prefix_beam import Pruning
-from training.decoding.spelling_fit import Fit, fit_hot_words, fit_language_model, folded
 from training.decoding.word_scores import Fusion, HotWords, Together, parse_hot_words
-from training.models.architecture import DecodeOptions
 
 if TYPE_CHECKING:
     from training.config.schema import Config
-    from training.models.architecture import Architecture
+    from training.decoding.ctc_decoding import CtcDecoder
+    from training.decoding.ctc_vocabulary import CtcVocabulary
+    from training.decoding.spelling_fit import Fit
+    from training.models.architecture import Architecture, DecodeOptions
 
 BEAM_WIDTH = 10
 """Width where a language model or hot words ask for a beam search and no width is given."""
@@ -65,12 +66,16 @@ class SearchOptions:
 
     def resolved(self, architecture: Architecture, max_new_tokens: int | None = None) -> DecodeOptions:
         """The options as the model takes them; `UserError` where one needs a CTC output and there is none."""
+        from training.models.architecture import DecodeOptions
+
         return DecodeOptions(
             beam_width=self.width, max_new_tokens=max_new_tokens, frames=self.decoder(architecture)
         )
 
     def decoder(self, architecture: Architecture) -> CtcDecoder | None:
         """The decoder of the frames; None for a model without a CTC output, `UserError` where an option needs one."""
+        from training.decoding.ctc_decoding import frame_decoder
+
         frames = architecture.frames
         if frames is None:
             if self.lm or self.hot_words:
@@ -83,6 +88,7 @@ class SearchOptions:
 
     def _lexicon(self, vocabulary: CtcVocabulary) -> Any:
         from training.decoding.flashlight_beam import LexiconSearch
+        from training.decoding.prefix_beam import Pruning
 
         if self.lm is None or self.hot_words:
             raise UserError("--search flashlight reads a language model (--lm) and takes no --hot_words")
@@ -92,6 +98,8 @@ class SearchOptions:
         )
 
     def _scorer(self, vocabulary: CtcVocabulary) -> Any:
+        from training.decoding.spelling_fit import fit_hot_words, folded
+
         parts: list[Any] = []
         if self.lm is not None:
             model, fit = self._language_model(self.lm, vocabulary)
@@ -104,6 +112,8 @@ class SearchOptions:
 
     def _language_model(self, path: Path, vocabulary: CtcVocabulary) -> tuple[NgramModel, Fit]:
         """The file's model, and how its words are spelled; `UserError` where the model can spell too few of them."""
+        from training.decoding.spelling_fit import fit_language_model
+
         model = read_arpa(path)
         fit = fit_language_model(model, vocabulary, path, accept=self.accept_lm)
         _say(fit.notes)

@@ -90,4 +90,4 @@ def use_products(model: Any) -> bool:
     AttentionInterface.register(NAME, products_in_bfloat16)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
-    return bool(config._attn_implementation == NAME)
+    return getattr(config, "_attn_implementation", None) == NAME
