@@ -129,7 +129,7 @@ def measure(args: argparse.Namespace) -> Figures:
 
 def texts(config: object) -> object:
     """For a model from scratch, whose vocabulary would be learnt."""
-    from training.planning.dry_run import stand_in_texts
+    from training.planning.texts import stand_in_texts
 
     scratch = getattr(config.model, "sizes", None) is not None  # type: ignore[attr-defined]
     return (lambda: stand_in_texts(config)) if scratch else None

@@ -141,8 +141,8 @@ def measure(case: dict[str, Any]) -> common.Figures:
     from training.models.architecture import BuildContext
     from training.models.lookup import load
     from training.planning import memory, worst_case
-    from training.planning.dry_run import stand_in_texts
     from training.planning.fake_step import FakeModel
+    from training.planning.texts import stand_in_texts
 
     torch.set_num_threads(int(case.get("threads", 1)))
     one_batch = "training.gradient_accumulation_steps=1"

@@ -19,7 +19,8 @@ from training.data.sampler import DurationBatchSampler
 from training.engine import run as runs
 from training.models.architecture import Architecture, BuildContext
 from training.planning import memory, trial
-from training.planning.dry_run import DOES_NOT_FIT, VALID, dry_run, stand_in_texts
+from training.planning.dry_run import DOES_NOT_FIT, VALID, dry_run
+from training.planning.texts import stand_in_texts
 
 torch.set_num_threads(1)
 ROWS = 12

@@ -20,8 +20,8 @@ from training.engine.run import build_architecture, learning_part
 from training.models.architecture import Architecture, BuildContext, model_inputs
 from training.models.lookup import load
 from training.planning import memory, worst_case
-from training.planning.dry_run import stand_in_texts
 from training.planning.fake_step import FakeModel, NotCountable
+from training.planning.texts import stand_in_texts
 
 torch.set_num_threads(1)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

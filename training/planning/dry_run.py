@@ -14,7 +14,6 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,13 @@ from training.engine import run as runs
 from training.models.architecture import Architecture, Batch, BuildContext, Features
 from training.planning import memory, trial, wording, worst_case
 from training.planning.fake_step import NotCountable
+from training.planning.texts import longest_labels, stand_in_texts
 
 VALID, DOES_NOT_FIT = 0, 3
 SAMPLE = 500
 """Utterances of a split whose sound is read; of larger splits as many, spread evenly."""
 SAMPLE_TEXT = "kênh TikTok của em"
 """The text whose labels are shown where there is no data."""
-ONSETS = "b c ch d đ g gi h kh l m n ng nh p ph qu r s t th tr v x"
-RIMES = "a ai ao an anh ay e em en eo i iên in o oi on ong u ui un ủa ưng ươi ương âm ân ê ô ơ"
-LONGEST = 32
-"""Longest texts that are tokenised to find the longest labels."""
 REMEDY_LINES = 6
 
 
@@ -443,32 +439,6 @@ class _Report:
     def block(self, text: str) -> None:
         for line in text.splitlines():
             self.say(f"  {line}")
-
-
-def longest_labels(architecture: Architecture, dataset: Any) -> int:
-    """Label ids of the longest texts, counted with the run's own tokenizer on silence as long as their clips."""
-    rows = range(len(dataset))
-    longest = sorted(
-        rows, key=lambda i: -max((len(t) for t in dataset.manifest[i].texts.values()), default=0)
-    )
-    lengths = [1]
-    for i in longest[:LONGEST]:
-        example = dataset.manifest[i]
-        silence = np.zeros(round(example.duration * architecture.sample_rate), dtype=np.float32)
-        try:
-            features = architecture.encode(example, silence)
-        except ValueError:  # the labels fit the sound itself, which may last a little longer than is stated
-            features = dataset[i]
-        lengths += [len(ids) for ids in features["labels"].values()]
-    return max(lengths)
-
-
-def stand_in_texts(config: Config) -> Iterator[tuple[str, str | None, str]]:
-    """Made-up syllables, many enough for a tokenizer from scratch to reach the size that it is given."""
-    syllables = [onset + rime for onset, rime in product(ONSETS.split(), RIMES.split())]
-    drawn = np.random.default_rng(0).integers(0, len(syllables), (1500, 8, 2))
-    for line in drawn:
-        yield "transcribe", None, " ".join("".join(syllables[i] for i in word) for word in line)
 
 
 def _spread(total: int, wanted: int) -> list[int]:
