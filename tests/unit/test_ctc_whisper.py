@@ -14,7 +14,7 @@ from transformers import WhisperForConditionalGeneration
 from training.base.errors import NotInReach, UserError
 from training.config.load import load_config
 from training.data.example import TRANSCRIBE
-from training.decoding.ctc_setup import DecoderOptions
+from training.decoding.ctc_setup import SearchOptions
 from training.decoding.loading import load_trained
 from training.engine.freezing import apply
 from training.models.architecture import BuildContext, model_inputs
@@ -95,7 +95,7 @@ def test_the_folder_loads_alone_with_its_context_and_writes_words_with_times(tmp
     for one, other in zip(frames, found, strict=True):
         np.testing.assert_array_equal(one, other)
     for width in (1, 5):
-        words = DecoderOptions(beam_width=width).decoder(again)(frames[1]).words
+        words = SearchOptions(beam_width=width).decoder(again)(frames[1]).words
         assert words and all(0 <= word.start <= word.end <= 1.35 for word in words)
     assert not any(Path(tmp_path).glob("*decoder*"))
 
@@ -127,6 +127,14 @@ def test_contradictions_are_refused_by_key(tmp_path):
     file.write_text("model: {type: ctc, encoder: whisper}\n")
     with pytest.raises(UserError, match=r"run.yaml:1: model.name: encoder: whisper has pretrained weights"):
         load_config(file)
+
+
+def test_a_run_can_be_repeated_from_all_of_its_options():
+    """A run's folder states every key, those too whose defaults are not what a Whisper has."""
+    given = options("whisper")
+    every = Options(**given.model_dump())
+    assert every.model_fields_set > given.model_fields_set
+    assert Ctc.build(every, context()).model.config.d_model == 16
 
 
 def test_a_clip_beyond_whispers_context_is_refused():
