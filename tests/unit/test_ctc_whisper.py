@@ -129,6 +129,14 @@ def test_contradictions_are_refused_by_key(tmp_path):
         load_config(file)
 
 
+def test_a_run_can_be_repeated_from_all_of_its_options():
+    """A run's folder states every key, those too whose defaults are not what a Whisper has."""
+    given = options("whisper")
+    every = Options(**given.model_dump())
+    assert every.model_fields_set > given.model_fields_set
+    assert Ctc.build(every, context()).model.config.d_model == 16
+
+
 def test_a_clip_beyond_whispers_context_is_refused():
     architecture = tiny("whisper")
     architecture.encode.check(example(), 30.0)
