@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -159,9 +160,11 @@ def head_frames(characters: CtcCharacters) -> CtcFrames:
 
 
 def head_log_probs(model: Any, batch: Batch, states: torch.Tensor | None = None) -> list[np.ndarray]:
-    """Log probabilities of the head, float32 ``[frames, characters and blank]`` of each row, padding with them."""
+    """Log probabilities of the head, float32 ``[frames, characters and blank]`` of each row's clip, without padding."""
     logits = model.ctc_head(model.encode(batch["input_features"]) if states is None else states)
-    return list(logits.float().log_softmax(dim=-1).cpu().numpy())
+    rows = logits.float().log_softmax(dim=-1).cpu().numpy()
+    lengths = [max(1, math.ceil(seconds * ENCODER_FRAMES_PER_SECOND)) for seconds in batch["clip_seconds"]]
+    return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
 
 def _built(options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:
