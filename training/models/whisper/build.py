@@ -26,6 +26,8 @@ from training.models.architecture import (
     BuildContext,
     CrossAttention,
     CtcFrames,
+    Decoded,
+    DecodeOptions,
     Features,
     LongFormTraining,
     ParameterGroups,
@@ -126,6 +128,21 @@ class Whisper(Architecture):
         prompts, generation = prompted(batch, self.positions, generation)
         ids = chosen.generate_tasks(batch["input_features"], prompts, states=states, **generation)
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
+
+    def decode(
+        self,
+        batch: Batch,
+        options: DecodeOptions,
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+    ) -> dict[str, list[Decoded]]:
+        """One encoding for the texts and for the times of their words."""
+        if states is None and self.aligner is not None:
+            chosen: Any = self.model if model is None else model
+            with torch.no_grad():
+                states = chosen.encode(batch["input_features"])
+        return super().decode(batch, options, model=model, states=states)
 
     def text(self, ids: Sequence[int]) -> str:
         return decode_text(self.processor.tokenizer, ids)
