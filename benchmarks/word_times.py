@@ -1,13 +1,14 @@
 """Word times of a Whisper on speech with known pauses: several ways from its attention to times, side by side.
 
-    python benchmarks/word_times.py MODEL --corpus DIR [--digits DIR] [--utterances 60] [--half report] [--ctc RUN]
+    python benchmarks/word_times.py MODEL --corpus DIR [--digits DIR] [--utterances 60] [--half report] [--ctc_clips N]
 
 ``--corpus``: the English demo corpus (``polyvox demo-data --corpus english``); its rows without noise get silences of 0.2 to
 1.5 s between their words, before the first and after the last. ``--digits``: recorded single words (a folder with
 ``manifest.tsv``: audio_path, transcript, speaker); those of one speaker are joined, most of them with a silence between.
 Conditions: ``paused`` (half of the places between words), ``fluent`` (none), each also with white noise of 20 and 10 dB. The
 decoder reads the reference; one reading serves every arm. Half of the voices were used to choose the constants
-(``--half tune``), the others are for the report. ``--ctc``: a CTC run of ours as one more arm.
+(``--half tune``), the others are for the report. ``--ctc_clips``: one more arm for the sentences, a linear CTC head on the
+frozen encoder, trained on so many paused sentences of the other half.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from common import count, table
+from frozen_ctc import FrozenCtc
 from paused_speech import RATE, Paused, chained, trimmed, with_noise, with_pauses
 
-from training.alignment.teacher import Clip, Teacher, Timed
 from training.alignment.teachers import load_teacher
 from training.alignment.whisper import WhisperTeacher, published_times
 from training.data.audio import load_audio
@@ -140,27 +142,43 @@ def digits(folder: Path, half: str, number: int, condition: str, seed: int) -> I
         yield spoken(f"digits {n}", clip, "en")
 
 
-class Readings:
-    """Reads clips with a Whisper, and keeps what it attended to."""
+@dataclass(frozen=True)
+class Read:
+    """What a Whisper attended to in a clip, and its encoder states ``[frames, width]`` of the clip's own frames."""
+
+    reading: Reading
+    states: torch.Tensor
+
+
+class Reader:
+    """Reads clips with a Whisper, each in a context of 30 s."""
 
     def __init__(self, model: str) -> None:
-        self.teacher = load_teacher(model, native=True)
-        if not isinstance(self.teacher, WhisperTeacher):
+        teacher = load_teacher(model, native=True)
+        if not isinstance(teacher, WhisperTeacher):
             raise SystemExit(f"{model}: no Whisper")
-        self.kept: list[Reading] = []
-        self.aligner = replace(self.teacher.aligner, place=self._keep)
+        self.architecture, self.kept = teacher.architecture, list[Reading]()
+        self.aligner = replace(teacher.aligner, place=self._keep)
 
     def _keep(self, reading: Reading) -> Times:
         self.kept.append(reading)
         return published_times(reading)
 
-    def __call__(self, one: Spoken) -> Reading:
-        assert isinstance(self.teacher, WhisperTeacher)
-        architecture = self.teacher.architecture
-        batch = architecture.collate([architecture.encode(one.example, one.wave)])
+    def __call__(self, one: Spoken) -> Read:
+        model: Any = self.architecture.model
+        batch = self.architecture.collate([self.architecture.encode(one.example, one.wave)])
+        with torch.no_grad():
+            states = model.encode(batch["input_features"])
         self.kept.clear()
-        self.aligner(architecture.model, batch, [one.example.texts[TRANSCRIBE]])
-        return self.kept[0]
+        self.aligner(model, batch, [one.example.texts[TRANSCRIBE]], states)
+        return Read(self.kept[0], states[0, : self.kept[0].weights.shape[-1]])
+
+
+def trained_head(reader: Reader, args: argparse.Namespace) -> FrozenCtc:
+    """The CTC head, trained on sentences of the voices that are not scored."""
+    other = HALVES[1 - HALVES.index(args.half)]
+    clips = list(sentences(args.corpus, other, args.ctc_clips, "paused", args.seed + 1000))
+    return FrozenCtc([reader(one).states for one in clips], [one.example.texts[TRANSCRIBE] for one in clips])
 
 
 Words = tuple[SpokenWord, ...]
@@ -174,26 +192,21 @@ def words_of(example: Example, times: Times) -> Words:
     )
 
 
-def placed(
-    clips: Sequence[Spoken], readings: Sequence[Reading], ctc: Teacher | None
-) -> dict[str, list[Words]]:
-    """The words of every clip by every arm; nothing where the CTC run cannot place them."""
-    pairs = list(zip(clips, readings, strict=True))
+def placed(clips: Sequence[Spoken], read: Sequence[Read], ctc: FrozenCtc | None) -> dict[str, list[Words]]:
+    """The words of every clip by every arm; nothing where the CTC head cannot place them."""
+    pairs = list(zip(clips, read, strict=True))
     found = {
-        name: [words_of(one.example, place(reading)) for one, reading in pairs]
+        name: [words_of(one.example, place(here.reading)) for one, here in pairs]
         for name, place in ARMS.items()
     }
     if ctc is not None:
-        found["CTC run"] = [_by_ctc(one, ctc) for one in clips]
+        found["CTC head on the frozen encoder"] = [
+            ctc(here.states, one.example.texts[TRANSCRIBE]) for one, here in pairs
+        ]
     found["words spread evenly"] = [
         tuple(spread(one.example.texts[TRANSCRIBE], 0.0, one.example.duration)) for one in clips
     ]
     return found
-
-
-def _by_ctc(one: Spoken, ctc: Teacher) -> Words:
-    answer = ctc([Clip(one.example, one.wave)])[0]
-    return answer.words if isinstance(answer, Timed) else ()
 
 
 def row_of(name: str, examples: Sequence[Example], words: Sequence[Words], seed: int) -> list[str]:
@@ -222,8 +235,8 @@ HEAD = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, place and score every condition; print a table of each."""
     args = arguments(argv)
-    readings = Readings(args.model)
-    ctc = None if args.ctc is None else load_teacher(args.ctc)
+    reader = Reader(args.model)
+    ctc = trained_head(reader, args) if args.ctc_clips else None
     sources = {"sentences": (sentences, args.corpus), "digits": (digits, args.digits)}
     for number, condition in enumerate(args.conditions):
         for name, (source, folder) in sources.items():
@@ -231,10 +244,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             seed = args.seed + number
             clips = list(source(folder, args.half, args.utterances, condition, seed))
-            read = [readings(one) for one in clips]
+            read = [reader(one) for one in clips]
+            head = ctc if name == "sentences" else None
             examples = [one.example for one in clips]
             rows = [
-                row_of(arm, examples, words, args.seed) for arm, words in placed(clips, read, ctc).items()
+                row_of(arm, examples, words, args.seed) for arm, words in placed(clips, read, head).items()
             ]
             print(f"\n{name}, {condition}: {len(clips)} clips, half {args.half}, seed {seed}")
             print(table(HEAD, rows), flush=True)
@@ -255,10 +269,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--half", choices=HALVES, default="report", help="of the voices (report)")
     parser.add_argument("--seed", type=int, default=0, help="of pauses, noise and choice (0)")
-    parser.add_argument("--ctc", help="a CTC run of ours, one more arm")
+    parser.add_argument("--ctc_clips", type=int, default=0, help="sentences for a CTC head (0: no such arm)")
     args = parser.parse_args(argv)
     if args.corpus is None and args.digits is None:
         parser.error("give --corpus, --digits or both")
+    if args.ctc_clips and args.corpus is None:
+        parser.error("--ctc_clips needs --corpus")
     return args
 
 
