@@ -32,7 +32,7 @@ from training.alignment.whisper import WhisperTeacher, published_times
 from training.data.audio import load_audio
 from training.data.example import TRANSCRIBE, AudioRef, Example, SpokenWord
 from training.data.manifest import load_manifest
-from training.decoding.attention_times import Reading, Times, spoken_times, word_bounds
+from training.decoding.attention_times import Reading, Times, times_and_shares, word_bounds
 from training.decoding.sound_level import level_track, pause_threshold
 from training.evaluation.word_times import Draws, score_times, timing
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND, FRAMES_PER_SECOND
@@ -81,7 +81,7 @@ ARMS: Mapping[str, Callable[[Reading], Times]] = {
     "published: attention, warped": published_times,
     "the same, pauses cut off": trimmed_times,
     "mass of the attention": mass_times,
-    "attention and sound (shipped)": spoken_times,
+    "attention and sound (shipped)": lambda reading: times_and_shares(reading)[0],
 }
 
 

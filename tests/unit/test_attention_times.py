@@ -19,9 +19,9 @@ from training.alignment.labelling import record_of
 from training.alignment.teacher import Clip, Timed
 from training.alignment.whisper import WhisperTeacher, certain_times
 from training.data.example import TRANSCRIBE, SpokenWord
-from training.decoding import pause_path
+from training.decoding import attention_times, pause_path
 from training.decoding.attention_alignment import AttentionAligner
-from training.decoding.attention_times import LEAD, Reading, spoken_times, word_bounds
+from training.decoding.attention_times import LEAD, Reading, spoken_times, times_and_shares, word_bounds
 from training.decoding.pause_path import PAUSE_COST, word_spans
 from training.decoding.sound_level import level_track, pause_threshold
 from training.models.architecture import Architecture, DecodeOptions
@@ -144,7 +144,8 @@ def test_any_attention_gives_words_in_order_and_inside_the_clip(seed: int, sizes
     frames, mels = math.ceil(seconds * 50), math.ceil(seconds * 100)
     weights = rng.random((2, sum(sizes) + 1, frames)).astype(np.float32) ** 4
     sound = rng.normal(0.0, rng.uniform(0.0, 0.5), (80, mels)).astype(np.float32)
-    times = spoken_times(Reading(weights, sizes, seconds, sound))
+    times, own = times_and_shares(Reading(weights, sizes, seconds, sound))
+    assert ((own >= 0) & (own <= 1 + 1e-6)).all()
     flat = [0.0, *itertools.chain(*times), seconds]
     assert all(a <= b + 1e-9 for a, b in itertools.pairwise(flat))
     assert all(start < end for start, end in times)
@@ -161,6 +162,12 @@ def test_the_best_path_takes_little_time_for_a_long_window(monkeypatch: pytest.M
     assert calls == [(1500, 301)]
 
 
+@pytest.fixture
+def any_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that has learnt nothing places words too."""
+    monkeypatch.setattr(attention_times, "LEAST_SHARE", 0.0)
+
+
 def ready(**options: object) -> Architecture:
     architecture = tiny(**options)
     architecture.model.eval()
@@ -171,7 +178,7 @@ def batch_of(architecture: Architecture) -> dict[str, object]:
     return architecture.collate(features(architecture))
 
 
-def test_the_aligner_reads_given_texts_and_leaves_out_what_cannot_be_placed() -> None:
+def test_the_aligner_reads_given_texts_and_leaves_out_what_cannot_be_placed(any_attention: None) -> None:
     architecture = ready()
     aligner = AttentionAligner.of(architecture)
     batch = batch_of(architecture)
@@ -193,7 +200,7 @@ def test_the_aligner_reads_given_texts_and_leaves_out_what_cannot_be_placed() ->
 
 
 @pytest.mark.parametrize("tasks", [("transcribe", "translate"), ("translate", "transcribe"), ("transcribe",)])
-def test_the_prompt_is_that_of_the_transcript(tasks: tuple[str, ...]) -> None:
+def test_the_prompt_is_that_of_the_transcript(tasks: tuple[str, ...], any_attention: None) -> None:
     """Whatever the order of the tasks in a batch."""
     architecture = ready()
     rows = features(architecture)
@@ -204,7 +211,7 @@ def test_the_prompt_is_that_of_the_transcript(tasks: tuple[str, ...]) -> None:
     assert AttentionAligner.of(architecture)(architecture.model, batch, [TRANSCRIPT] * 2) == wanted
 
 
-def test_text_and_times_take_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_and_times_take_one_encoding(monkeypatch: pytest.MonkeyPatch, any_attention: None) -> None:
     architecture = ready()
     architecture = replace(architecture, aligner=AttentionAligner.of(architecture))
     calls = []
@@ -219,7 +226,7 @@ def test_text_and_times_take_one_encoding(monkeypatch: pytest.MonkeyPatch) -> No
         assert [row.text for row in rows] == [row.text for row in plain[task]]
         assert all(row.words == () for row in plain[task])
     for row in decoded[TRANSCRIBE]:
-        assert [word.text for word in row.words] in (row.text.split(), [])
+        assert [word.text for word in row.words] == row.text.split()
     assert all(row.words == () for row in decoded["translate"])
 
 
@@ -241,4 +248,6 @@ def test_what_the_attention_does_not_show_has_no_time_of_its_own() -> None:
     )
     record = record_of(Clip(example("u", 5.0, transcribe="a b c d e"), noise(5.0)), Timed(words, ""))
     assert record.reason == "no_times" and "no time was found for 'a'" in record.detail
+    with pytest.raises(ValueError, match="does not follow the sound"):
+        spoken_times(flat)
     assert WhisperTeacher(ready()).aligner.place is certain_times

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from whisper_assets import noise, tiny
+from whisper_assets import TRANSCRIPT, example, features, noise, tiny
 
-from training.api.scoring import evaluate
+from training.api.scoring import _timed, evaluate
 from training.cli import transcribe
 from training.data.example import AudioRef, Example, Word
+from training.decoding import attention_times
 from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.loading import load_trained, with_word_times
@@ -45,8 +46,21 @@ def test_loading_leaves_times_to_those_who_ask(folder: Path, tmp_path: Path) -> 
     assert with_word_times(found) is found
 
 
+@pytest.fixture
+def any_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that has learnt nothing places words too."""
+    monkeypatch.setattr(attention_times, "LEAST_SHARE", 0.0)
+
+
+def test_attention_that_does_not_follow_the_sound_gives_no_times(folder: Path) -> None:
+    architecture = with_word_times(load_trained(folder)).architecture
+    batch = architecture.collate(features(architecture))
+    found = architecture.align(batch, [TRANSCRIPT, TRANSCRIPT])
+    assert [(one.text, one.words, one.confidence) for one in found] == [(TRANSCRIPT, (), None)] * 2
+
+
 def test_a_transcript_of_a_whisper_has_words_with_times(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], any_attention: None
 ) -> None:
     audio = tmp_path / "a.wav"
     soundfile.write(audio, noise(2.5), RATE)
@@ -60,25 +74,20 @@ def test_a_transcript_of_a_whisper_has_words_with_times(
     assert len(capsys.readouterr().out.splitlines()) == len(words)
 
 
-def test_an_evaluation_scores_the_times_where_there_are_reference_times(folder: Path, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", noise(2.0), RATE)
-    header = ["audio_path", "duration", "transcript", "language"]
-    words = json.dumps([["xin", 0.2, 0.7], ["chào", 0.9, 1.6]], ensure_ascii=False)
-    row = ["a.wav", "2.0", "xin chào", "vi"]
-    for name, columns, cells in (
-        ("timed.tsv", [*header, "words"], [*row, words]),
-        ("plain.tsv", header, row),
-    ):
-        with (tmp_path / name).open("w", encoding="utf8", newline="") as handle:
-            csv.writer(handle, delimiter="\t").writerows([columns, cells])
-    model = load_trained(folder)
-    timed, plain = (
-        evaluate(model.folder, manifest=tmp_path / name).report["word_times"]
-        for name in ("timed.tsv", "plain.tsv")
-    )
-    assert plain is None
-    assert timed["given"]["model"]["matched_words"] == timed["given"]["model"]["reference_words"] == 2
-    assert timed["given"]["model"]["not_monotone"]["count"] == 0
+def test_an_evaluation_scores_the_times_where_there_are_reference_times(
+    folder: Path, tmp_path: Path, any_attention: None
+) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1.0), RATE)
+    words = json.dumps([["xin", 0.2, 0.4], ["chào", 0.5, 0.8]], ensure_ascii=False)
+    with (tmp_path / "timed.tsv").open("w", encoding="utf8", newline="") as handle:
+        rows = csv.writer(handle, delimiter="\t")
+        rows.writerow(["audio_path", "duration", "transcript", "language", "words"])
+        rows.writerow(["a.wav", "1.0", "xin chào", "vi", words])
+    found = evaluate(folder, manifest=tmp_path / "timed.tsv").report["word_times"]["given"]["model"]
+    assert found["matched_words"] == found["reference_words"] == 2
+    assert found["not_monotone"]["count"] == 0
+    plain = load_trained(folder)
+    assert _timed(plain, [example("u", 1.0, transcribe="xin")]) is plain
 
 
 def test_pauses_of_the_benchmark_move_words_with_their_sound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +112,11 @@ def test_pauses_of_the_benchmark_move_words_with_their_sound(monkeypatch: pytest
 
 
 def test_the_benchmark_compares_every_arm(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    any_attention: None,
 ) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.delitem(sys.modules, "word_times", raising=False)

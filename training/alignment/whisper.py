@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,11 +15,11 @@ from training.alignment.warping import first_frames
 from training.data.example import TRANSCRIBE, Example, SpokenWord
 from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.attention_times import (
+    LEAST_SHARE,
     Reading,
     Times,
     median_filter,
-    spoken_times,
-    token_shares,
+    times_and_shares,
     word_bounds,
 )
 from training.decoding.predict import longest_hypothesis, on_device
@@ -29,10 +28,6 @@ from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 
 FILTER_WIDTH = 7
 """Width of the median filter of the published way where the model's configuration states none."""
-LEAST_SHARE = 0.25
-"""A word that has a smaller share of the attention to its own frames has no time of its own. With Whisper base it is 0.31 or
-more for all words of English test speech (0.6 to 0.8 for most); an attention that does not follow the sound has one token's
-share of all tokens."""
 _TINY = 1e-9
 
 
@@ -105,19 +100,11 @@ def _spelling(word: str, example: Example) -> str:
 
 def certain_times(reading: Reading) -> Times:
     """As `spoken_times`; a word that the attention does not show (`LEAST_SHARE`) ends where it begins."""
-    times = spoken_times(reading)
-    shares = token_shares(reading.weights[:, :-1])
+    times, own = times_and_shares(reading)
     return [
-        (start, end if _own_share(shares[first:stop], start, end) >= LEAST_SHARE else start)
-        for (start, end), (first, stop) in zip(times, word_bounds(reading.sizes), strict=True)
+        (start, end if share >= LEAST_SHARE else start)
+        for (start, end), share in zip(times, own.tolist(), strict=True)
     ]
-
-
-def _own_share(shares: np.ndarray, start: float, end: float) -> float:
-    """The share of a word's tokens ``[tokens, frames]`` of the attention to the frames of the word."""
-    first = int(start * ENCODER_FRAMES_PER_SECOND)
-    stop = max(first + 1, math.ceil(end * ENCODER_FRAMES_PER_SECOND))
-    return float(shares[:, first:stop].sum(axis=0).mean())
 
 
 def published_times(reading: Reading, width: int = FILTER_WIDTH) -> Times:

@@ -28,6 +28,10 @@ SOFTNESS = 6.0
 """Decibels below (above) the threshold at which a frame is a pause (is none) for certain."""
 REACH = 6
 """Log-mel frames around the path's edge of a word in which the level may place it."""
+LEAST_SHARE = 0.25
+"""Share of the attention to a word's own frames below which the attention does not show the word. With Whisper base it is
+0.31 or more for every word of the English test speech, 0.6 to 0.8 for most. An attention that does not follow the sound, as that of
+small models from scratch, gives a word about its share of the text's tokens."""
 _TINY = 1e-9
 
 
@@ -54,14 +58,28 @@ def spoken_times(reading: Reading) -> Times:
     """Start and end of each word; pauses belong to none.
 
     Raises:
-        ValueError: the words have more tokens than the clip has frames.
+        ValueError: the words have more tokens than the clip has frames, or the attention does not follow the sound: the mean
+            of the words' own shares is below `LEAST_SHARE`.
     """
+    found, own = times_and_shares(reading)
+    if own.mean() < LEAST_SHARE:
+        raise ValueError("the attention does not follow the sound")
+    return found
+
+
+def times_and_shares(reading: Reading) -> tuple[Times, np.ndarray]:
+    """Start and end of each word, and the share that its tokens have of the attention to its frames, float ``[words]``."""
     shares = token_shares(reading.weights[:, :-1])
     level = level_track(reading.log_mel)
     threshold = pause_threshold(level)
     spans = word_spans(shares, _pause_scores(level, threshold, shares.shape[1]), reading.sizes)
     times = _edges(spans / ENCODER_FRAMES_PER_SECOND, level > threshold)
-    return [(min(start, reading.seconds), min(end, reading.seconds)) for start, end in times.tolist()]
+    bounds = word_bounds(reading.sizes)
+    own = [
+        shares[a:b, first:stop].sum(axis=0).mean()
+        for (a, b), (first, stop) in zip(bounds, spans.tolist(), strict=True)
+    ]
+    return [(min(a, reading.seconds), min(b, reading.seconds)) for a, b in times.tolist()], np.array(own)
 
 
 def token_shares(weights: np.ndarray) -> np.ndarray:
