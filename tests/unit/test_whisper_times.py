@@ -15,9 +15,11 @@ from transformers.models.whisper.generation_whisper import _dynamic_time_warping
 from whisper_assets import TRANSCRIPT, example, noise, tiny
 
 from training.alignment.teacher import Clip, NoTimes, Timed
-from training.alignment.warping import first_frames, median_filter
-from training.alignment.whisper import WhisperTeacher, alignment_heads, token_frames
+from training.alignment.warping import first_frames
+from training.alignment.whisper import WhisperTeacher, token_frames
 from training.alignment.whisper_ctc import WhisperCtcTeacher
+from training.decoding.attention_times import median_filter
+from training.decoding.cross_attention import alignment_heads
 from training.decoding.ctc_alignment import BEFORE_SECONDS
 from training.decoding.viterbi import align
 
@@ -95,7 +97,7 @@ def test_the_native_way_is_the_published_one(named: list[list[int]] | None) -> N
     architecture.model.eval()
     architecture.model.generation_config.alignment_heads = named
     teacher = WhisperTeacher(architecture, native=True)
-    assert teacher.heads == ({1: [0, 1]} if named is None else {0: [1], 1: [0]})
+    assert teacher.aligner.heads == ({1: [0, 1]} if named is None else {0: [1], 1: [0]})
     one = clip("u", 2.5)
     (found,) = teacher([one])
     assert isinstance(found, Timed)

@@ -21,6 +21,9 @@ from training.data.tables import fingerprint
 from training.data.timestamps_manifest import FILE, write_timestamps
 
 LEDGER = "dropped.tsv"
+METHOD = 2
+"""Number of the method that gives times; a folder that was begun by another one is not continued. 2: a Whisper's times come from
+attention and sound."""
 _OPTIONAL = ("speaker", "language", "domain", "group")
 
 
@@ -81,6 +84,7 @@ def _identity(rows: Manifest, settings: Settings) -> dict[str, Any]:
         "model": settings.model,
         "weights": _weights(Path(settings.model)),
         "native": settings.native,
+        "method": METHOD,
         "language": settings.language,
         "data": fingerprint(rows.table),
     }

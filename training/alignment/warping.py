@@ -1,6 +1,6 @@
-"""Whisper's way from attention to times: a median filter over time, then dynamic time warping.
+"""Dynamic time warping of attention to time.
 
-Published with the word timestamps of openai-whisper (2023); transformers has both for generation alone.
+Published with the word timestamps of openai-whisper (2023); transformers has it for generation alone.
 """
 
 from __future__ import annotations
@@ -8,15 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 DIAGONAL, DOWN, RIGHT = range(3)
-
-
-def median_filter(values: np.ndarray, width: int) -> np.ndarray:
-    """Each value of the last axis becomes the median of the ``width`` (odd) around it; the ends are mirrored."""
-    reach = width // 2
-    if values.shape[-1] <= reach:
-        return values
-    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(reach, reach)], mode="reflect")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, width, axis=-1), axis=-1)
 
 
 def first_frames(cost: np.ndarray) -> np.ndarray:

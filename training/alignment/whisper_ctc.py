@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from training.alignment.whisper import WhisperTeacher
 from training.decoding.ctc_alignment import align_words
 from training.decoding.predict import on_device
 from training.models.architecture import Architecture
-from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 
 
 class WhisperCtcTeacher(WhisperTeacher):
@@ -41,7 +39,6 @@ class WhisperCtcTeacher(WhisperTeacher):
         ]
 
     def _placed(self, row: dict[str, Any], log_probs: np.ndarray, recognised: str) -> Timed | NoTimes:
-        log_probs = log_probs[: max(1, math.ceil(row["seconds"] * ENCODER_FRAMES_PER_SECOND))]
         try:
             return Timed(align_words(log_probs, " ".join(row["words"]), self.frames), recognised)
         except ValueError as reason:

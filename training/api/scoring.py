@@ -146,6 +146,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     found = readable(trained, manifest)
     written = _write_ledger(found.ledger, place)
     found.require()
+    trained = _timed(trained, found.dataset.manifest)
     how = decoding(trained, asked.options or SearchOptions(), asked.batch_seconds)
     meta = _meta(trained, asked, path, manifest, how, len(found.ledger))
     evaluation, decoded = _scored(trained, how, found, meta, teacher)
@@ -196,6 +197,13 @@ def _scored(
         words=evidence,
     )
     return evaluation, (predictions.examples, hypotheses)
+
+
+def _timed(trained: Trained, examples: Sequence[Any]) -> Trained:
+    """The model, with times of words from its attention where there are reference times to score them against."""
+    from training.decoding.loading import with_word_times
+
+    return with_word_times(trained) if any(example.words for example in examples) else trained
 
 
 def _write_ledger(ledger: DropLedger, place: Place | None) -> tuple[Path, ...]:

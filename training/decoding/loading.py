@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from training.base.errors import UserError
 from training.config.load import load_config
 from training.config.schema import Config
+from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
@@ -99,6 +100,19 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
     if frames is not None and frames.speller is not None and architecture.aligner is None:
         architecture = replace(architecture, aligner=CtcAligner(frames))
     return Trained(architecture, folder, inferred, config, calibration)
+
+
+def with_word_times(trained: Trained) -> Trained:
+    """The same model, also with times of words from cross-attention where nothing else gives it times.
+
+    Not part of `load_trained`: the decoder reads every text once more for them.
+    """
+    architecture = trained.architecture
+    if architecture.aligner is not None or architecture.attention is None:
+        return trained
+    head = architecture.attention.head
+    aligner = AttentionAligner.of(architecture) if head is None else CtcAligner(head)
+    return replace(trained, architecture=replace(architecture, aligner=aligner))
 
 
 def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:

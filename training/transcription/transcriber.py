@@ -18,7 +18,7 @@ from training.data.lengths import is_too_long
 from training.data.sound.downmix import CANCELLED
 from training.decoding.calibrated import usable
 from training.decoding.ctc_setup import SearchOptions
-from training.decoding.loading import Trained, load_trained, with_domain, with_tasks
+from training.decoding.loading import Trained, load_trained, with_domain, with_tasks, with_word_times
 from training.decoding.predict import predict
 from training.models.architecture import AS_IT_IS, SWAP
 from training.transcription.speech_regions import Detector, make_detector, regions_of, track_of
@@ -89,7 +89,7 @@ class Transcriber:
         channel: int | None = None,
     ) -> None:
         trained = model if isinstance(model, Trained) else load_trained(Path(model))
-        self.trained = with_domain(with_tasks(trained, tasks) if tasks else trained, domain)
+        self.trained = with_word_times(with_domain(with_tasks(trained, tasks) if tasks else trained, domain))
         _require_domain(self.trained, domain)
         self.architecture = self.trained.architecture
         self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut

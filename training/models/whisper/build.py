@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -25,6 +26,8 @@ from training.models.architecture import (
     BuildContext,
     CrossAttention,
     CtcFrames,
+    Decoded,
+    DecodeOptions,
     Features,
     LongFormTraining,
     ParameterGroups,
@@ -126,6 +129,21 @@ class Whisper(Architecture):
         ids = chosen.generate_tasks(batch["input_features"], prompts, states=states, **generation)
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
 
+    def decode(
+        self,
+        batch: Batch,
+        options: DecodeOptions,
+        *,
+        model: Any = None,
+        states: torch.Tensor | None = None,
+    ) -> dict[str, list[Decoded]]:
+        """One encoding for the texts and for the times of their words."""
+        if states is None and self.aligner is not None:
+            chosen: Any = self.model if model is None else model
+            with torch.no_grad():
+                states = chosen.encode(batch["input_features"])
+        return super().decode(batch, options, model=model, states=states)
+
     def text(self, ids: Sequence[int]) -> str:
         return decode_text(self.processor.tokenizer, ids)
 
@@ -159,9 +177,11 @@ def head_frames(characters: CtcCharacters) -> CtcFrames:
 
 
 def head_log_probs(model: Any, batch: Batch, states: torch.Tensor | None = None) -> list[np.ndarray]:
-    """Log probabilities of the head, float32 ``[frames, characters and blank]`` of each row, padding with them."""
+    """Log probabilities of the head, float32 ``[frames, characters and blank]`` of each row's clip, without padding."""
     logits = model.ctc_head(model.encode(batch["input_features"]) if states is None else states)
-    return list(logits.float().log_softmax(dim=-1).cpu().numpy())
+    rows = logits.float().log_softmax(dim=-1).cpu().numpy()
+    lengths = [max(1, math.ceil(seconds * ENCODER_FRAMES_PER_SECOND)) for seconds in batch["clip_seconds"]]
+    return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
 
 def _built(options: Options, context: BuildContext) -> tuple[WhisperProcessor, MultitaskWhisper]:

@@ -128,7 +128,7 @@ class WhisperEncode(UtteranceEncoder):
 
 @dataclass(frozen=True, kw_only=True)
 class WhisperCollator(Context, BatchCollator):
-    """Batch of clips: ``input_features`` ``[batch, mels, frames]`` and the targets of `collate_targets`.
+    """Batch of clips: ``input_features`` ``[batch, mels, frames]``, ``clip_seconds`` and the targets of `collate_targets`.
 
     A ``full_share`` of the training batches is padded to 30 s although the context is trimmed, so that the model
     keeps serving stock pipelines. ``mixed``: prompts may differ in length, see `collate_targets`.
@@ -143,7 +143,8 @@ class WhisperCollator(Context, BatchCollator):
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch = collate_targets(features, self.tasks, self.start_id, self.pad_id, mixed=self.mixed)
         batch["ids"] = [row["id"] for row in features]
-        batch["seconds"] = sum(row["seconds"] for row in features)
+        batch["clip_seconds"] = [row["seconds"] for row in features]
+        batch["seconds"] = sum(batch["clip_seconds"])
         batch["input_features"] = self.padded(features)
         if self.ctc:
             batch["frames"] = torch.tensor([row["input_features"].shape[-1] for row in features])
