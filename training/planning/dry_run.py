@@ -31,7 +31,7 @@ from training.data.tasks import check_tasks
 from training.engine import arithmetic, long_form
 from training.engine import run as runs
 from training.models.architecture import Architecture, Batch, BuildContext, Features
-from training.planning import memory, trial, wording, worst_case
+from training.planning import duration, memory, trial, wording, worst_case
 from training.planning.fake_step import NotCountable
 
 VALID, DOES_NOT_FIT = 0, 3
@@ -273,6 +273,9 @@ class _Report:
             f"{'' if known.measured else ' (assumed)'}",
         )
         self.row("schedule", wording.steps(self.config, sampler if known.measured else None, world))
+        if known.measured:
+            for warning in wording.schedule_warnings(self.config, len(batches), world):
+                self.row("warning", warning)
 
     def sampler(self, known: worst_case.Known) -> DurationBatchSampler:
         """The sampler of training: over shards by the samples themselves, whose domains may come several times."""
@@ -330,8 +333,8 @@ class _Report:
     # Trial
 
     def try_step(self, architecture: Architecture, model: Any) -> None:
-        """One optimiser step and one hypothesis here, in float32, if that is affordable."""
-        self.title("trial on this machine: CPU, fp32")
+        """One optimiser step and one hypothesis here, if that is affordable."""
+        self.title(f"trial on this machine: CPU, {trial.arithmetic_here(self.config)}")
         clips = self.heaviest_clips(architecture)
         batches = {f"{len(clips)} long clips": clips, "the longest clip": clips[:1]}
         if not len(self.data.checked.get("train", ())):
@@ -343,7 +346,8 @@ class _Report:
             except NotCountable as reason:
                 refusal = str(reason)
             if refusal is None:
-                return self.tried(name, trial.run(self.config, architecture, model, batch, clips[0]))
+                self.tried(name, trial.run(self.config, architecture, model, batch, clips[0]))
+                return self.duration(architecture, model)
             self.row("not tried", f"{name}: {refusal}")
         self.unchecked.append("one training step")
         return None
@@ -372,6 +376,16 @@ class _Report:
             raise UserError(f"the loss of {name} is {result.loss}, its gradient norm {result.gradient_norm}")
         for task, text in result.hypotheses.items():
             self.row(task, f"{text!r} ({result.generation_seconds:.1f} s for all tasks)")
+
+    def duration(self, architecture: Architecture, model: Any) -> None:
+        """How long the run will take, where it is one of this machine's CPU."""
+        train, known = self.data.checked.get("train"), self.data.known
+        if arithmetic.device(self.config) != "cpu" or train is None or not len(train):
+            return
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes that share the cores are not timed
+            return
+        dev = self.data.checked.get("dev")
+        self.row("duration", str(duration.estimate(self.config, architecture, model, train, dev, known)))
 
     # Memory
 
