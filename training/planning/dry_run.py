@@ -384,8 +384,11 @@ class _Report:
             return
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes that share the cores are not timed
             return
-        dev = self.data.checked.get("dev")
-        self.row("duration", str(duration.estimate(self.config, architecture, model, train, dev, known)))
+        assert known is not None
+        found = duration.estimate(
+            self.config, architecture, model, self.data.checked, self.sampler(known), known
+        )
+        self.row("duration", str(found))
 
     # Memory
 

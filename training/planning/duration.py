@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from training.config.schema import Config
 from training.decoding.predict import predict
 from training.models.architecture import Architecture, Batch
 from training.planning import trial
-from training.planning.worst_case import make_sampler
+from training.planning.worst_case import Known, make_sampler
 
 EVALUATED = 8
 """Clips of the dev split whose decoding is timed."""
@@ -63,7 +63,12 @@ def steps(config: Config, batches: int) -> Steps:
 
 
 def estimate(
-    config: Config, architecture: Architecture, model: Any, train: Any, dev: Any, known: Any
+    config: Config,
+    architecture: Architecture,
+    model: Any,
+    splits: Mapping[str, Any],
+    sampler: Any,
+    known: Known,
 ) -> Duration:
     """Time one optimiser step on a batch of usual size, and the decoding of some dev clips; the weights change.
 
@@ -71,23 +76,23 @@ def estimate(
         config: of the run.
         architecture: with its weights.
         model: what is trained of it.
-        train: encoded utterances of training, all or a sample.
-        dev: those of the dev split; None: it is not scored.
-        known: durations of the whole splits, `training.planning.worst_case.Known`.
+        splits: encoded utterances of ``train`` and, where it is scored, ``dev``: all or a sample.
+        sampler: the sampler of training.
+        known: durations of the whole splits.
 
     Returns:
         The duration; the last batches of the timed kind stand for all others by their seconds with padding.
     """
-    sampler = make_sampler(config, known.train)
-    counted = steps(config, len(sampler))
-    features, seconds = _usual_batch(config, train)
+    batches, dev = sampler.batches(), splits.get("dev")
+    counted = steps(config, len(batches))
+    features, seconds = _usual_batch(config, splits["train"])
     timed = trial.step(config, architecture, model, architecture.collate(features))
-    padded = sum(_padded(sampler.durations, rows) for rows in sampler.batches())
+    padded = sum(_padded(sampler.durations, rows) for rows in batches)
     passes = timed.passes / seconds * padded * _in_full(architecture, features) * counted.epochs
     evaluations = _evaluations(config, counted)
     each = None
     if evaluations and dev is not None and len(dev) and config.model is not None and config.model.weights:
-        each = _evaluation(config, architecture, dev, known.dev)
+        each = _evaluation(config, architecture, dev, known.dev if known.dev is not None else dev.durations)
     return Duration(counted, passes + timed.update * counted.total, evaluations, each)
 
 
@@ -100,8 +105,11 @@ def _usual_batch(config: Config, train: Any) -> tuple[list[Any], float]:
     return [train[int(row)] for row in rows], _padded(durations, rows)
 
 
-def _padded(durations: np.ndarray, rows: Sequence[int]) -> float:
-    return len(rows) * max(float(durations[row]) for row in rows)
+def _padded(durations: np.ndarray, rows: Sequence[int | tuple[int, ...]]) -> float:
+    """Seconds of a batch, padding included; joined clips count as one."""
+    return len(rows) * max(
+        float(durations[list(row) if isinstance(row, tuple) else [row]].sum()) for row in rows
+    )
 
 
 def _in_full(architecture: Architecture, features: list[Any]) -> float:
