@@ -83,49 +83,39 @@ def evaluate(
         model: a finished run, a folder (a run's, one of its checkpoints, a stock model), or what `load_model` returned.
             None, with ``config``: the pretrained weights that a run with it would start from.
         split, manifest: which of the run's own splits; the utterances of this manifest instead.
-        audio_root: folder that relative audio paths of ``manifest`` start from.
-        columns: our names of columns → those of ``manifest``, e.g. ``{"transcript": "sentence"}``; they add to those of
-            the run.
-        output: write ``{name}_metrics.json`` and ``{name}_predictions.csv`` into this folder, ``{name}_dropped.tsv`` where
-            utterances are left out, and the predictions into the run's registry where it has one; the logger
-            ``training`` gets the main figures. None: nothing is written, and ``print(scores)`` shows them.
-        name: of the files; default: the run's, and the split unless that is test. Where another run's results have this
-            default name, these get another one.
-        domain: ``domain_whisper`` only: see ``polyvox evaluate --help``.
+        audio_root, columns: where relative audio paths of ``manifest`` start; our names of columns → its own.
+        output: folder of ``{name}_metrics.json``, ``{name}_predictions.csv`` and, where utterances are left out,
+            ``{name}_dropped.tsv``; predictions go into the run's registry too. None: nothing is written.
+        name: of the files; default: the run's, and the split unless that is test, unless another run's results have it.
+        domain, swap_test: ``domain_whisper`` only: see ``polyvox evaluate --help``.
         options, batch_seconds: beam width, language model and the like; audio seconds of a batch; default: the run's.
         overrides: ``key=value`` texts for the run's ``evaluation:`` block, e.g. ``["resamples=200"]``.
         teacher: ``timestamps_manifest.json`` whose word times are scored beside the model's.
-        swap_test: ``domain_whisper`` only: score with other domains than the utterances' own as well.
         model_type: refuse a folder with a model of another type.
-        baseline: of a run that started from pretrained weights, score these too, on the same utterances, and the manifests
-            of ``evaluation.retain`` before and after (see docs/evaluation.md). Their answers are kept in ``output``.
+        baseline: score the pretrained weights that the run started from too; see docs/evaluation.md.
         config: data and settings of this configuration instead of the run's; nothing needs to have been trained with it.
 
     Returns:
-        The scores. Utterances that could not be scored are in ``scores.dropped``; ``scores.too_many_dropped`` says whether
-        they are more than ``data.max_dropped_share`` allows, which is logged as an error too.
+        The scores. ``scores.dropped``: utterances without; ``scores.too_many_dropped``: whether they are more than
+        ``data.max_dropped_share`` allows, which is logged as an error too.
 
     Raises:
         UserError: the folder holds no model, no utterance can be scored, or the model cannot do what is asked.
     """
+    paths = {"manifest": manifest, "audio_root": audio_root, "output": output, "teacher": teacher}
     asked = Asked(
+        **{key: _path(path) for key, path in paths.items()},  # type: ignore[arg-type]
         split=split,
-        manifest=_path(manifest),
-        audio_root=_path(audio_root),
         columns=columns,
-        output=_path(output),
         name=name,
         domain=domain,
         options=options,
         batch_seconds=batch_seconds,
-        teacher=_path(teacher),
         swap_test=swap_test,
         baseline=baseline,
         config=config,
     )
     _check_output(asked)
-    if model is None and config is None:
-        raise UserError("which model? Give its folder (--model_dir), or a configuration (--config)")
     with quietly():
         return _evaluate(model, asked, overrides, model_type)
 
@@ -186,6 +176,8 @@ def _loaded(model: Any, asked: Asked, overrides: Sequence[str], model_type: str 
     from training.api.swapping import check_swap_test
     from training.decoding.loading import Trained, load_trained, with_domain
 
+    if model is None and asked.config is None:
+        raise UserError("which model? Give its folder (--model_dir), or a configuration (--config)")
     if asked.config is not None:
         trained = _of_configuration(model, asked.config, model_type)
     else:
@@ -243,9 +235,9 @@ def _scored(
         **_training_split(trained),
         resamples=setting(trained, "resamples") or 1000,
         silence=None if silence is None else silence.texts,
-        probe_seconds=None if silence is None else silence.seconds,
         words=evidence,
     )
+    evaluation.report["speed"]["probe_seconds"] = None if silence is None else silence.seconds
     return evaluation, (predictions.examples, hypotheses)
 
 

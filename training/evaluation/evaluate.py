@@ -97,7 +97,6 @@ def evaluate(
     silence: Mapping[str, Sequence[str]] | None = None,
     words: WordEvidence | None = None,
     dropped: Mapping[str, Any] | None = None,
-    probe_seconds: float | None = None,
 ) -> Evaluation:
     """Score ``hypotheses`` against the texts of ``examples``.
 
@@ -108,7 +107,6 @@ def evaluate(
     silence: hypotheses for clips without speech, by kind (silence, noise, music).
     words: what is known of single words beside the hypotheses.
     dropped: what `left_out` gives; None: nobody says whether utterances were left out.
-    probe_seconds: that the hypotheses for clips without speech took.
 
     Raises ``ValueError`` when a hypothesis is missing, doubled or of an unknown utterance.
     """
@@ -129,7 +127,7 @@ def evaluate(
         "scores": scores,
         "scores_raw": raw,
         "targets": _targets(scores),
-        "speed": {**_speed(examples, hypotheses), "probe_seconds": probe_seconds},
+        "speed": _speed(examples, hypotheses),
         **_transcription(rows.get(TRANSCRIBE, []), _texts_of(train_texts, TRANSCRIBE), draws),
         "degenerate": {task: degenerate(found) for task, found in rows.items()},
         "heard_domains": predicted_domains(examples, hypotheses, resamples=resamples, seed=seed),
