@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import trainer_assets
 import whisper_assets
 from transformers import WhisperConfig
 
@@ -125,6 +127,17 @@ def test_matrix_products_give_the_loss_and_gradients_of_torchs_attention(
     assert used == [True] * layers  # encoder, decoder (causal) and cross-attention
     assert found == pytest.approx(expected, rel=5e-3)
     assert torch.nn.functional.cosine_similarity(got, wanted, dim=0) > 0.995
+
+
+def test_training_and_its_evaluation_compute_in_bf16(tmp_path: Path) -> None:
+    trainer = trainer_assets.make_trainer(tmp_path, bf16=True, steps=1)
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    layer = trainer.architecture.model.model.encoder.layers[0].fc1
+    layer.register_forward_hook(lambda module, _, output: seen[module.training].add(output.dtype))
+    trainer.train()
+    trainer.evaluate()
+    assert seen == {True: {torch.bfloat16}, False: {torch.bfloat16}}
+    assert {one.dtype for one in trainer.architecture.model.parameters()} == {torch.float32}
 
 
 def test_products_are_left_to_short_clips_with_a_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
