@@ -100,6 +100,34 @@ def test_a_valid_run_is_described_and_tried(folder: Path) -> None:
     assert "not checked" not in "\n".join(line for line in lines if "data" in line or "weights" in line)
 
 
+def test_a_run_of_this_cpu_says_how_long_it_will_take(folder: Path) -> None:
+    here = ("profile.device=cpu", "training.eval_strategy=epoch", "training.batch_size=2")
+    _, lines = said(config(folder, *here))
+    (duration,) = values_of(lines, "duration")
+    steps = next(line for line in values_of(lines, "schedule") if "in all" in line)
+    assert "9 in all" in steps and "9 steps" in duration
+    # From random weights hypotheses run on to their longest: they are not timed.
+    assert duration.startswith("about ") and "3 evaluations not timed" in duration
+    assert not values_of(said(config(folder))[1], "duration")  # planned for a GPU
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("training.max_steps=1",), ["max_steps: 1 ends the run after 50% of an epoch"]),
+        (("training.num_train_epochs=0.5",), ["num_train_epochs ends the run after 50% of an epoch"]),
+        (("training.warmup_steps=3",), ["warmup_steps: 3 are 50% of the run's 6 steps"]),
+        (("training.warmup_steps=0.5",), []),
+        (("training.warmup_ratio=0.5",), []),
+    ],
+)
+def test_a_run_below_an_epoch_and_a_long_warm_up_are_warned_of(
+    folder: Path, slow_machine: None, overrides: tuple[str, ...], words: list[str]
+) -> None:
+    warnings = values_of(said(config(folder, *overrides))[1], "warning")
+    assert len(warnings) == len(words) and all(map(str.__contains__, warnings, words))
+
+
 def test_labels_are_shown_with_their_special_tokens(folder: Path) -> None:
     _, lines = said(config(folder))
     prompt = "<|startoftranscript|><|vi|><|{}|><|notimestamps|>"

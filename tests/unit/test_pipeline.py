@@ -53,7 +53,7 @@ elif name == "preprocess":
 elif name == "split":
     for part in ("train", "dev", "test", "unheard"):
         write(value("--output_dir") / f"{part}.csv", part + value("--manifest").read_text(encoding="utf8"))
-elif name == "train":
+elif name == "train" and "--dry_run" not in args:
     folder = pathlib.Path("outputs", value("--config").stem)
     write(folder / "config.yaml", "resolved")
     if pathlib.Path("fail").exists():
@@ -501,6 +501,15 @@ def test_configurations_are_resolved_in_one_other_process(
     assert e2e.resolved.values["data"]["test"] == "elsewhere/test.csv"
     with pytest.raises(UserError, match=r"max_stepps.*max_steps"):
         command.resolved_runs(recipe, ["training.max_stepps=7"])
+
+
+def test_without_a_gpu_the_run_is_timed_before_it_starts_and_once(house: House) -> None:
+    runs = {"whisper": house.context().runs["whisper"]}
+    calls = house.run("cpu", runs=runs, given={"synthesise": True})
+    prepared = ["demo-data", "preprocess", "split"]
+    assert names(calls) == [*prepared, TRAIN, TRAIN, EVALUATE, EVALUATE, "charts"]
+    assert calls[3][-2:] == ["--dry_run", "--download"] and "--dry_run" not in calls[4]
+    assert house.run("cpu", runs=runs, given={"synthesise": True}) == []
 
 
 # What a training step finds in its folder.

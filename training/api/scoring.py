@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.decoding.quiet import quietly
 if TYPE_CHECKING:
     from training.api.predicting import Decoding, Readable
     from training.config.blocks import Evaluation
+    from training.config.schema import Config
     from training.data.ledger import DropLedger
     from training.decoding.ctc_setup import SearchOptions
     from training.decoding.loading import Trained
@@ -43,6 +45,9 @@ class Asked:
     batch_seconds: float | None
     teacher: Path | None
     swap_test: bool
+    baseline: bool
+    config: Config | None = None
+    """That of data and settings, in place of the run's."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Place:
 
 
 def evaluate(
-    model: Trained | os.PathLike[str] | str,
+    model: Trained | os.PathLike[str] | str | None = None,
     split: Literal["train", "dev", "test"] = "test",
     *,
     manifest: Path | str | None = None,
@@ -69,46 +74,46 @@ def evaluate(
     teacher: Path | str | None = None,
     swap_test: bool = False,
     model_type: str | None = None,
+    baseline: bool = True,
+    config: Config | None = None,
 ) -> Scores:
     """Decode a split, compare with its references.
 
     Args:
         model: a finished run, a folder (a run's, one of its checkpoints, a stock model), or what `load_model` returned.
+            None, with ``config``: the pretrained weights that a run with it would start from.
         split, manifest: which of the run's own splits; the utterances of this manifest instead.
-        audio_root: folder that relative audio paths of ``manifest`` start from.
-        columns: our names of columns → those of ``manifest``, e.g. ``{"transcript": "sentence"}``; they add to those of
-            the run.
-        output: write ``{name}_metrics.json`` and ``{name}_predictions.csv`` into this folder, ``{name}_dropped.tsv`` where
-            utterances are left out, and the predictions into the run's registry where it has one; the logger
-            ``training`` gets the main figures. None: nothing is written, and ``print(scores)`` shows them.
-        name: of the files; default: the run's, and the split unless that is test. Where another run's results have this
-            default name, these get another one.
-        domain: ``domain_whisper`` only: see ``polyvox evaluate --help``.
+        audio_root, columns: where relative audio paths of ``manifest`` start; our names of columns → its own.
+        output: folder of ``{name}_metrics.json``, ``{name}_predictions.csv`` and, where utterances are left out,
+            ``{name}_dropped.tsv``; predictions go into the run's registry too. None: nothing is written.
+        name: of the files; default: the run's, and the split unless that is test, unless another run's results have it.
+        domain, swap_test: ``domain_whisper`` only: see ``polyvox evaluate --help``.
         options, batch_seconds: beam width, language model and the like; audio seconds of a batch; default: the run's.
         overrides: ``key=value`` texts for the run's ``evaluation:`` block, e.g. ``["resamples=200"]``.
         teacher: ``timestamps_manifest.json`` whose word times are scored beside the model's.
-        swap_test: ``domain_whisper`` only: score with other domains than the utterances' own as well.
         model_type: refuse a folder with a model of another type.
+        baseline: score the pretrained weights that the run started from too; see docs/evaluation.md.
+        config: data and settings of this configuration instead of the run's; nothing needs to have been trained with it.
 
     Returns:
-        The scores. Utterances that could not be scored are in ``scores.dropped``; ``scores.too_many_dropped`` says whether
-        they are more than ``data.max_dropped_share`` allows, which is logged as an error too.
+        The scores. ``scores.dropped``: utterances without; ``scores.too_many_dropped``: whether they are more than
+        ``data.max_dropped_share`` allows, which is logged as an error too.
 
     Raises:
         UserError: the folder holds no model, no utterance can be scored, or the model cannot do what is asked.
     """
+    paths = {"manifest": manifest, "audio_root": audio_root, "output": output, "teacher": teacher}
     asked = Asked(
+        **{key: _path(path) for key, path in paths.items()},  # type: ignore[arg-type]
         split=split,
-        manifest=_path(manifest),
-        audio_root=_path(audio_root),
         columns=columns,
-        output=_path(output),
         name=name,
         domain=domain,
         options=options,
         batch_seconds=batch_seconds,
-        teacher=_path(teacher),
         swap_test=swap_test,
+        baseline=baseline,
+        config=config,
     )
     _check_output(asked)
     with quietly():
@@ -138,6 +143,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     given = [overrides] if isinstance(overrides, str) else overrides
     trained = _loaded(model, asked, given, model_type)
     place = _place(trained, asked)
+    _check_retained(trained)
     manifest, path = open_rows(
         trained, asked.manifest, "--test_csv", asked.split, asked.audio_root, asked.columns
     )
@@ -150,6 +156,8 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     how = decoding(trained, asked.options or SearchOptions(), asked.batch_seconds)
     meta = _meta(trained, asked, path, manifest, how, len(found.ledger))
     evaluation, decoded = _scored(trained, how, found, meta, teacher)
+    if asked.baseline and asked.config is None:
+        evaluation = _beside_start(evaluation, trained, how, found, decoded, place)
     scores = Scores(evaluation.report, evaluation.predictions, found.ledger, written=written)
     if place is not None:
         scores = replace(scores, written=(*written, *evaluation.write(place.folder, place.name)))
@@ -169,11 +177,44 @@ def _loaded(model: Any, asked: Asked, overrides: Sequence[str], model_type: str 
     from training.api.swapping import check_swap_test
     from training.decoding.loading import Trained, load_trained, with_domain
 
-    trained = model if isinstance(model, Trained) else load_trained(Path(model), model_type)
+    if model is None and asked.config is None:
+        raise UserError("which model? Give its folder (--model_dir), or a configuration (--config)")
+    if asked.config is not None:
+        trained = _of_configuration(model, asked.config, model_type)
+    else:
+        trained = model if isinstance(model, Trained) else load_trained(Path(model), model_type)
     trained = with_settings(trained, overrides)
     if asked.swap_test:
         check_swap_test(trained, asked.domain)
     return with_domain(trained, asked.domain)
+
+
+def _check_retained(trained: Trained) -> None:
+    """`UserError` for a manifest that is not there, before anything is decoded."""
+    for path in trained.config.evaluation.retain if trained.config else ():
+        if not path.is_file():
+            raise UserError(f"evaluation.retain: {path} is not there; mend the path, or leave it out")
+
+
+def _of_configuration(model: Any, config: Config, model_type: str | None) -> Trained:
+    """The model with the data and the settings of a configuration: the one given, else the weights that it starts from."""
+    from training.api.start import load_start, start_weights
+    from training.decoding.loading import Trained
+
+    if model is None:
+        start = start_weights(config)
+        if start is None:
+            raise UserError(
+                "--config: model: names no pretrained weights; say with --model_dir what is evaluated"
+            )
+        trained = start.trained
+    else:
+        trained = model if isinstance(model, Trained) else load_start(Path(model), config)
+    if model_type is not None and model_type != trained.model_type:
+        raise UserError(
+            f"--model_type {model_type}: {trained.folder} holds a model of type {trained.model_type}"
+        )
+    return replace(trained, config=config)
 
 
 def _scored(
@@ -186,6 +227,7 @@ def _scored(
 
     predictions = how.predict(trained, found.dataset)
     hypotheses, evidence = _words(trained, how, found.dataset, predictions, teacher)
+    silence = _silence(trained, how) if setting(trained, "silence_probes") is not False else None
     evaluation = score(
         predictions.examples,
         hypotheses,
@@ -193,9 +235,10 @@ def _scored(
         dropped=left_out(found.ledger, found.total, _max_dropped(trained)),
         **_training_split(trained),
         resamples=setting(trained, "resamples") or 1000,
-        silence=_silence(trained, how) if setting(trained, "silence_probes") is not False else None,
+        silence=None if silence is None else silence.texts,
         words=evidence,
     )
+    evaluation.report["speed"]["probe_seconds"] = None if silence is None else silence.seconds
     return evaluation, (predictions.examples, hypotheses)
 
 
@@ -357,20 +400,44 @@ def _into_registry(trained: Trained, asked: Asked, examples: Any, hypotheses: An
     logger.info(f"{database}: {count:,} predictions stored")
 
 
-def _silence(trained: Trained, how: Decoding) -> dict[str, list[str]]:
-    """Texts of the model for clips without speech, by kind."""
+def _beside_start(
+    evaluation: Evaluated, trained: Trained, how: Decoding, found: Readable, decoded: Any, place: Place | None
+) -> Evaluated:
+    """The evaluation with the sections on the start weights."""
+    from training.api.start import CACHE, with_start
+
+    cache = None if place is None else place.folder / CACHE
+    sections = with_start(trained, how, found, decoded, cache)
+    return replace(evaluation, report={**evaluation.report, **sections})
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Texts of a model for clips without speech, by kind, and the seconds that they took."""
+
+    texts: dict[str, list[str]]
+    seconds: float
+
+
+def _silence(trained: Trained, how: Decoding) -> Silence:
+    """Hypotheses of at most `training.evaluation.probes.MOST_TOKENS` tokens."""
     from training.decoding.predict import predict
-    from training.evaluation.probes import KINDS, Probes
+    from training.evaluation.probes import KINDS, MOST_TOKENS, Probes
 
     domains = trained.architecture.domains
     domain = domains.names[0] if domains is not None else None
     probes = Probes(trained.architecture.encode, trained.architecture.sample_rate, domain)
     task = trained.architecture.tasks[0]
     texts: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    found = predict(trained.architecture, probes, options=how.asked, with_loss=False)
+    bounded = replace(how.asked, max_new_tokens=min(MOST_TOKENS, how.asked.max_new_tokens or MOST_TOKENS))
+    started = time.perf_counter()
+    found = predict(
+        trained.architecture, probes, batch_seconds=how.batch_seconds, options=bounded, with_loss=False
+    )
+    seconds = time.perf_counter() - started
     for row in found.predictions:
         texts[probes.kind(row.row)].append(row.hypotheses[task].text)
-    return texts
+    return Silence(texts, seconds)
 
 
 def _training_split(trained: Trained) -> dict[str, Any]:
@@ -407,7 +474,8 @@ def _meta(
         "split": None if asked.manifest else asked.split,
         "manifest": str(path) if path else None,
         "manifest_sha256": manifest.sha256() if path else None,
-        "config_sha256": _config_sha256(trained),
+        # Of a run: a configuration that a stock model is evaluated on is not what made it.
+        "config_sha256": None if asked.config is not None else _config_sha256(trained),
         "config": config.as_dict() if config else None,
         "generation": how.settings,
         "domain": asked.domain,

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.api.scoring import evaluate
 from training.base.errors import UserError, shown
@@ -18,15 +19,26 @@ from training.cli.options import (
     to_arguments,
 )
 
+if TYPE_CHECKING:
+    from training.config.schema import Config
+
 SPLITS = ("test", "dev", "train")
-SCORING = ("test_csv", "name", "teacher", "swap_test", "evaluation")
+SCORING = ("config", "test_csv", "name", "teacher", "swap_test", "evaluation")
 """Options that say how utterances with references are scored."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__, allow_abbrev=False)
-    add_model(result, "a run's folder, a checkpoint, or a stock model")
+    add_model(result, "a run's folder, a checkpoint, or a stock model", required=False)
+    result.add_argument(
+        "--config",
+        nargs="+",
+        default=None,
+        metavar=("FILE", "key=value"),
+        help="data and settings of this configuration, with nothing trained: of --model_dir, else of the weights that it "
+        "starts from",
+    )
     result.add_argument(
         "--model_type", default=None, help="inferred from the folder; refused where it contradicts it"
     )
@@ -59,6 +71,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="domain_whisper: score once more with another domain's token, with none, and with the predicted one",
     )
+    result.add_argument(
+        "--baseline",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="score the pretrained weights that the run started from too (default: yes; answers are kept in --output)",
+    )
+    result.add_argument("--no_baseline", dest="baseline", action="store_false", help=argparse.SUPPRESS)
     result.add_argument(
         "--evaluation",
         nargs="*",
@@ -97,12 +116,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             teacher=args.teacher,
             swap_test=args.swap_test,
             model_type=args.model_type,
+            baseline=args.baseline,
+            config=_configuration(args),
         )
     return 1 if scores.too_many_dropped else 0
 
 
+def _configuration(args: argparse.Namespace) -> Config | None:
+    """That of ``--config``, with its overrides."""
+    if args.config is None:
+        return None
+    from training.config.load import load_config
+
+    file, *overrides = args.config
+    config = load_config(Path(file), overrides)
+    if config.model is None:
+        raise UserError(f"--config {file}: no model: block; see docs/configuration.md")
+    return config
+
+
 def _check_options(args: argparse.Namespace) -> None:
     """`UserError` for what would be ignored."""
+    if args.model_dir is None and args.config is None:
+        raise UserError(
+            "which model? --model_dir FOLDER, or --config FILE for the weights that it starts from"
+        )
+    if args.audio_file and args.model_dir is None:
+        raise UserError("--audio_file: say with --model_dir what transcribes")
     given = [name for name in SCORING if getattr(args, name)]
     if args.audio_file and given:
         raise UserError(

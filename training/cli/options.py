@@ -68,7 +68,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser, what: str) -> None:
+def add_model(parser: argparse.ArgumentParser, what: str, *, required: bool = True) -> None:
     """Add the options of the model and of the data. ``what``: help text on the folders that are accepted."""
     parser.add_argument(
         "--model_dir",
@@ -76,7 +76,7 @@ def add_model(parser: argparse.ArgumentParser, what: str) -> None:
         dest="model_dir",
         action=OneValue,
         type=Path,
-        required=True,
+        required=required,
         help=what,
     )
     parser.add_argument(

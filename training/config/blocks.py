@@ -262,6 +262,9 @@ class Evaluation(Block):
     """Utterances of the dev split scored during training; null: all."""
     resamples: Count = 1000
     """Bootstrap resamples for the 95 % intervals."""
+    retain: tuple[Path, ...] = ()
+    """Manifests of other languages or domains that a run from pretrained weights must not forget: scored with the start
+    weights and with the run's, with a verdict on each."""
     silence_probes: bool = True
     """Also count the words that the model invents on silence, noise and music."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,15 @@ def load_model(folder: os.PathLike[str] | str) -> Trained:
     return load_trained(Path(folder))
 
 
-def load_trained(folder: Path, model_type: str | None = None) -> Trained:
+def load_trained(
+    folder: Path, model_type: str | None = None, *, options_of_stock: Mapping[str, Any] | None = None
+) -> Trained:
     """Load a run's folder, one of its checkpoints, or any folder that stock transformers wrote.
 
     The run's ``config.yaml`` says how it was trained; where there is none the checkpoint's ``config.json``
-    does. Without dropout, on the GPU where there is one. Raises `UserError` for a folder that is no model and
-    for a ``model_type`` that contradicts it.
+    does; ``options_of_stock`` are options of a folder that says nothing of them, because it is not ours. Without
+    dropout, on the GPU where there is one. Raises `UserError` for a folder that is no model and for a ``model_type``
+    that contradicts it.
     """
     stock = _stock_config(folder)
     settings = stock.get(SETTINGS) or {}
@@ -86,7 +90,7 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
     if config is not None and config.model is not None:
         options: Any = config.model
     else:
-        options = chosen.Options.from_folder(folder, settings)
+        options = chosen.Options.from_folder(folder, settings or options_of_stock or {})
     try:
         with quietly():
             architecture: Any = chosen.build(options, BuildContext(source=folder))

@@ -46,11 +46,11 @@ def compare(a: Path | str, b: Path | str, *, resamples: int = 1000, seed: int = 
         "seed": seed,
         "rows": {task: len(tables[0][task]) for task in tasks},
         "tasks_of_only_one": skipped,
-        "metrics": _metrics(pairs, resamples, seed),
+        "metrics": differences(pairs, resamples, seed),
         "by_domain": {
             domain: {
                 "rows": {task: len(left) for task, (left, _) in part.items()},
-                "metrics": _metrics(part, resamples, seed),
+                "metrics": differences(part, resamples, seed),
             }
             for domain, part in _domains(pairs).items()
         },
@@ -138,7 +138,8 @@ def _domains(pairs: Mapping[str, Pair]) -> dict[str, dict[str, Pair]]:
     return dict(sorted(found.items()))
 
 
-def _metrics(pairs: Mapping[str, Pair], resamples: int, seed: int) -> dict[str, Any]:
+def differences(pairs: Mapping[str, Pair], resamples: int, seed: int) -> dict[str, Any]:
+    """By metric: both scores, B minus A with its paired interval, and the verdict. ``pairs``: task → the rows of both."""
     return {
         metric: _verdict(metric, found)
         for task, (left, right) in pairs.items()

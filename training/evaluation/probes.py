@@ -12,6 +12,8 @@ from training.data.example import AudioRef, Example
 SECONDS = 4.0
 KINDS = ("silence", "noise", "music")
 PER_KIND = 8
+MOST_TOKENS = 64
+"""Tokens of a hypothesis at most: more words than four seconds hold, and loops end."""
 
 
 def probe_waveform(kind: str, number: int, sample_rate: int) -> np.ndarray:

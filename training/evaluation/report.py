@@ -22,7 +22,7 @@ from training.evaluation.run_labels import colour, labels
 from training.evaluation.selected_rows import SelectedRow, select_rows
 from training.evaluation.stored import CHANGED, History, Result
 from training.evaluation.summary import SYSTEMS as TIMED
-from training.evaluation.summary import TEXTS, score_text
+from training.evaluation.summary import TEXTS, paired_text, retained_text, score_text
 
 TEMPLATE = "report.html.j2"
 LoadAudio = Callable[[str], "tuple[bytes, str] | None"]
@@ -57,7 +57,9 @@ def build_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(score=score_text, number=_number, pretty=_pretty)
+    environment.filters.update(
+        score=score_text, paired=paired_text, retained=retained_text, number=_number, pretty=_pretty
+    )
     selected = select_rows(results)
     return environment.get_template(TEMPLATE).render(
         title=title,

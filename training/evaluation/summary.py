@@ -38,8 +38,8 @@ def signed_text(found: Mapping[str, Any], key: str = "value") -> str:
 def summarize(report: Mapping[str, Any]) -> str:
     """The main figures as lines: scores and targets, baselines, changed rows, speakers that are not in training."""
     sections = (
-        *(_scores, _accuracy, _domains, _languages, _translation, _nearest, _voices),
-        *(_word_times, _confidence, _oddities, _speed),
+        *(_start, _scores, _accuracy, _domains, _languages, _translation, _nearest, _voices),
+        *(_word_times, _confidence, _oddities, _retained, _speed),
     )
     return "\n".join(line for section in sections for line in section(report))
 
@@ -54,6 +54,42 @@ def _scores(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{LABELS[name]:{width}} {score_text(score)}{verdict}  raw {raw}"
     first = next(iter(report["scores"].values()))
     yield f"{'':{width}} 95 % intervals over {first['units']} units ({first['unit']}), {first['rows']} rows"
+
+
+def _start(report: Mapping[str, Any]) -> Iterator[str]:
+    found = report.get("start")
+    if not found:
+        return
+    if found.get("note"):
+        yield f"start weights: {found['note']}"
+        return
+    scores = ", ".join(f"{LABELS[name]} {score_text(score)}" for name, score in found["scores"].items())
+    yield f"start weights ({found['name']}, untouched, {found['context']}): {scores}"
+    told = (f"{LABELS[name]} {paired_text(one)}" for name, one in found["differences"].items())
+    yield f"  change since: {'; '.join(told)}"
+
+
+def _retained(report: Mapping[str, Any]) -> Iterator[str]:
+    for found in report.get("retained") or []:
+        yield f"retained, {found['name']}: {retained_text(found)}"
+
+
+def retained_text(found: Mapping[str, Any]) -> str:
+    """``WER 12.1 -> 13.0, +0.9 [+0.2, +1.6] paired: worse``, or why there is no score."""
+    if found.get("note"):
+        return str(found["note"])
+    metric = found["metric"]
+    one = found["differences"][metric]
+    if one["difference"] is None:
+        return f"{LABELS[metric]} undefined"
+    return f"{LABELS[metric]} {one['a']:.1f} -> {one['b']:.1f}, {paired_text(one)}"
+
+
+def paired_text(one: Mapping[str, Any]) -> str:
+    """``-1.2 [-2.4, -0.2] paired: better``."""
+    if one["difference"] is None:
+        return "undefined"
+    return f"{signed_text(one, 'difference')} paired: {one['verdict']}"
 
 
 def _accuracy(report: Mapping[str, Any]) -> Iterator[str]:
@@ -199,4 +235,6 @@ def _oddities(report: Mapping[str, Any]) -> Iterator[str]:
 def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     speed = report["speed"]
     if speed["rtf"] is not None:
-        yield f"RTF {speed['rtf']:.3f}, mean latency {speed['mean_latency_seconds']:.3f} s per utterance"
+        probes = speed.get("probe_seconds")
+        beside = "" if probes is None else f"; clips without speech {probes:.0f} s more"
+        yield f"RTF {speed['rtf']:.3f}, mean latency {speed['mean_latency_seconds']:.3f} s per utterance{beside}"

@@ -30,7 +30,7 @@ from training.data.tasks import check_tasks
 from training.engine import arithmetic, long_form
 from training.engine import run as runs
 from training.models.architecture import Architecture, Batch, BuildContext, Features
-from training.planning import memory, trial, wording, worst_case
+from training.planning import duration, memory, trial, wording, worst_case
 from training.planning.fake_step import NotCountable
 from training.planning.texts import longest_labels, stand_in_texts
 
@@ -269,6 +269,9 @@ class _Report:
             f"{'' if known.measured else ' (assumed)'}",
         )
         self.row("schedule", wording.steps(self.config, sampler if known.measured else None, world))
+        if known.measured:
+            for warning in wording.schedule_warnings(self.config, len(batches), world):
+                self.row("warning", warning)
 
     def sampler(self, known: worst_case.Known) -> DurationBatchSampler:
         """The sampler of training: over shards by the samples themselves, whose domains may come several times."""
@@ -326,8 +329,8 @@ class _Report:
     # Trial
 
     def try_step(self, architecture: Architecture, model: Any) -> None:
-        """One optimiser step and one hypothesis here, in float32, if that is affordable."""
-        self.title("trial on this machine: CPU, fp32")
+        """One optimiser step and one hypothesis here, if that is affordable."""
+        self.title(f"trial on this machine: CPU, {trial.arithmetic_here(self.config)}")
         clips = self.heaviest_clips(architecture)
         batches = {f"{len(clips)} long clips": clips, "the longest clip": clips[:1]}
         if not len(self.data.checked.get("train", ())):
@@ -339,7 +342,8 @@ class _Report:
             except NotCountable as reason:
                 refusal = str(reason)
             if refusal is None:
-                return self.tried(name, trial.run(self.config, architecture, model, batch, clips[0]))
+                self.tried(name, trial.run(self.config, architecture, model, batch, clips[0]))
+                return self.duration(architecture, model)
             self.row("not tried", f"{name}: {refusal}")
         self.unchecked.append("one training step")
         return None
@@ -368,6 +372,19 @@ class _Report:
             raise UserError(f"the loss of {name} is {result.loss}, its gradient norm {result.gradient_norm}")
         for task, text in result.hypotheses.items():
             self.row(task, f"{text!r} ({result.generation_seconds:.1f} s for all tasks)")
+
+    def duration(self, architecture: Architecture, model: Any) -> None:
+        """How long the run will take, where it is one of this machine's CPU."""
+        train, known = self.data.checked.get("train"), self.data.known
+        if arithmetic.device(self.config) != "cpu" or train is None or not len(train):
+            return
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes that share the cores are not timed
+            return
+        assert known is not None
+        found = duration.estimate(
+            self.config, architecture, model, self.data.checked, self.sampler(known), known
+        )
+        self.row("duration", str(found))
 
     # Memory
 

@@ -1,9 +1,13 @@
-"""One optimiser step and one hypothesis on this machine's CPU in float32, when it can be afforded."""
+"""One optimiser step and one hypothesis on this machine's CPU, when it can be afforded.
+
+In the run's own arithmetic where the run is one of this CPU, in float32 where it is planned for a GPU.
+"""
 
 from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +17,9 @@ from training.config.load import config_from
 from training.config.schema import Config
 from training.decoding.ctc_decoding import with_frame_decoder
 from training.decoding.predict import longest_hypothesis
+from training.engine.arithmetic import device, precision
 from training.models.architecture import Architecture, Batch, DecodeOptions, Features
+from training.models.common.attention import use_products
 from training.planning.memory import GIB, PROCESS, Load, Plan, make_plan
 
 MOST_SECONDS = 60.0
@@ -54,6 +60,16 @@ class Result:
     generation_seconds: float
 
 
+@dataclass(frozen=True)
+class Timed:
+    """One optimiser step: seconds of its ``passes`` (forward and backward) and of its ``update`` (clipping, AdamW)."""
+
+    loss: float
+    gradient_norm: float
+    passes: float
+    update: float
+
+
 def estimate(config: Config, architecture: Architecture, model: Any, batch: Batch) -> Estimate:
     """Memory from a plan for the CPU in float32, time from its FLOPs and this machine's speed."""
     import psutil
@@ -86,23 +102,52 @@ def flops_per_second(width: int = 768) -> float:
 
 def run(config: Config, architecture: Architecture, model: Any, batch: Batch, one: Features) -> Result:
     """Train ``model`` on the batch for one step of AdamW and let it transcribe ``one``; the weights change."""
+    timed = step(config, architecture, model, batch)
+    started = time.perf_counter()
+    with autocast(config):
+        hypotheses = hypothesis(architecture, one)
+    return Result(
+        timed.loss,
+        timed.gradient_norm,
+        timed.passes + timed.update,
+        hypotheses,
+        time.perf_counter() - started,
+    )
+
+
+def step(config: Config, architecture: Architecture, model: Any, batch: Batch) -> Timed:
+    """One optimiser step of AdamW on the batch; the weights change."""
     training = config.training
+    if arithmetic_here(config) == "bf16":
+        use_products(architecture.model)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
     model.train()
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        loss = architecture.loss(batch, model=model).loss
+        with autocast(config):
+            loss = architecture.loss(batch, model=model).loss
         loss.backward()
+    passed = time.perf_counter()
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm or float("inf"))
     optimiser.step()
-    seconds = time.perf_counter() - started
+    ended = time.perf_counter()
     model.zero_grad(set_to_none=True)
     model.eval()
-    started = time.perf_counter()
-    hypotheses = hypothesis(architecture, one)
-    return Result(float(loss.detach()), float(norm), seconds, hypotheses, time.perf_counter() - started)
+    return Timed(float(loss.detach()), float(norm), passed - started, ended - passed)
+
+
+def arithmetic_here(config: Config) -> str:
+    """``bf16`` where the run is one of this CPU in bf16, else ``fp32``."""
+    return "bf16" if device(config) == "cpu" and precision(config) == "bf16" else "fp32"
+
+
+def autocast(config: Config) -> AbstractContextManager[Any]:
+    """The context of a forward pass in `arithmetic_here`."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=arithmetic_here(config) == "bf16")
 
 
 def hypothesis(architecture: Architecture, one: Features) -> dict[str, str]:

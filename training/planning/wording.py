@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from typing import Any
 
 from training.config.schema import Config
 from training.data.sampler import DurationBatchSampler
+from training.planning import duration
+
+WARMUP_SHARE = 0.1
+"""Share of the steps above which a warm-up is called long."""
 
 
 def model(options: Any) -> str:
@@ -38,11 +42,25 @@ def steps(config: Config, sampler: DurationBatchSampler | None, world: int) -> s
             if training.max_steps > 0
             else f"{training.num_train_epochs:g} epochs"
         )
-    per_rank = -(-len(sampler.batches()) // world)
-    # The last optimiser step of an epoch takes the batches that are left.
-    per_epoch = max(1, -(-per_rank // training.gradient_accumulation_steps))
-    total = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * per_epoch)
-    return f"{per_epoch:,} steps per epoch, {total:,} in all ({total / per_epoch:.1f} epochs)"
+    found = duration.steps(config, -(-len(sampler.batches()) // world))
+    return f"{found.each:,} steps per epoch, {found.total:,} in all ({found.epochs:.1f} epochs)"
+
+
+def schedule_warnings(config: Config, batches: int, world: int) -> Iterator[str]:
+    """A run that ends before all utterances were seen once, and one that warms up for more than a tenth of its steps."""
+    found, training = duration.steps(config, -(-batches // world)), config.training
+    if found.total < found.each:
+        asked = f"max_steps: {training.max_steps}" if training.max_steps > 0 else "num_train_epochs"
+        yield (
+            f"training.{asked} ends the run after {found.epochs:.0%} of an epoch, before every utterance was seen; remove it, "
+            "or raise it, unless this is a trial"
+        )
+    warm = training.warmup_steps or 0
+    if warm >= 1 and warm > WARMUP_SHARE * found.total:
+        yield (
+            f"training.warmup_steps: {warm:g} are {warm / found.total:.0%} of the run's {found.total:,} steps; "
+            f"training.warmup_ratio={WARMUP_SHARE:g} (and warmup_steps=null) warms up for a tenth"
+        )
 
 
 def trainable(training: Any) -> str:

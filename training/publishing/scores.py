@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.data.metric import DOMAIN_METRIC, LABELS
 from training.evaluation.domains import OWN
-from training.evaluation.summary import score_text, signed_text
+from training.evaluation.summary import paired_text, retained_text, score_text, signed_text
 
 if TYPE_CHECKING:
     from training.publishing.evidence import Scored
@@ -39,12 +39,20 @@ def scores(facts: Facts) -> Iterator[str]:
         }
         lines = [
             (name, f"{rows:,}", *(score_text(scores.get(metric)) for metric in known))
-            for name, (rows, scores) in groups.items()
+            for name, (rows, scores) in (*_start(report), *groups.items())
         ]
         yield from table(("", "utterances", *(LABELS[metric] for metric in known)), lines)
         yield from ("", *_remarks(report))
         yield from _swap(one)
         yield ""
+
+
+def _start(report: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, Mapping[str, Any]]]]:
+    """The row of the weights that the run started from, where they were scored."""
+    found = report.get("start") or {}
+    if "scores" in found:
+        name = f"before training: {found['name']}, {found['context']}"
+        yield name, (max(found["rows"].values()), found["scores"])
 
 
 def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
@@ -54,6 +62,12 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
         f"In percent, with 95 % bootstrap intervals over {first['units']} units ({first['unit']}); texts normalised by "
         f"{', '.join(sorted(rules))}."
     )
+    start = report.get("start") or {}
+    if "differences" in start:
+        told = ", ".join(f"{LABELS[name]} {paired_text(one)}" for name, one in start["differences"].items())
+        yield f"Change by the training, 95 % paired intervals: {told}."
+    for found in report.get("retained") or []:
+        yield f"Retained, {found['name']}: {retained_text(found)}."
     if prompt := report["meta"].get("domain"):
         yield f"Token in the prompt of all utterances: {PROMPTS.get(prompt, prompt)}."
     if predicted := report.get("heard_domains"):

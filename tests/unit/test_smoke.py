@@ -1,0 +1,53 @@
+"""``--smoke``: 100 steps of any configuration; otherwise the epochs of a configuration decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.base.errors import UserError
+from training.cli import pipeline, train
+from training.config.load import load_config
+from training.config.schema import Config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    found: list[Config] = []
+    monkeypatch.setattr(train, "_train", lambda config, args: found.append(config) or 0)
+    monkeypatch.setattr(train, "share_the_cores", lambda: None)
+    return found
+
+
+def test_train(trained: list[Config]) -> None:
+    config = ["--config", str(ROOT / "configs/dev_whisper.yaml")]
+    for more in ([], ["--smoke"], ["--smoke", "training.max_steps=7"]):
+        assert train.main([*config, *more]) == 0
+    assert [one.training.max_steps for one in trained] == [-1, 100, 7]
+
+
+def test_no_shipped_configuration_ends_before_its_epochs() -> None:
+    configs = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.stem != "base"]
+    assert configs and all(load_config(path).training.max_steps == -1 for path in configs)
+
+
+def test_the_pipeline_hands_it_to_every_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def stop(args: Any, *others: Any) -> Any:
+        asked.append(args.config)
+        raise UserError("enough")
+
+    monkeypatch.setattr(pipeline, "plan", stop)
+    with pytest.raises(UserError, match="enough"):
+        pipeline.main(["--smoke", "--config", "training.seed=2"])
+    assert asked == [["training.max_steps=100", "training.seed=2"]]
+
+
+def test_downloads_are_of_dry_runs(trained: list[Config]) -> None:
+    with pytest.raises(UserError, match="--download belongs to --dry_run"):
+        train.main(["--config", str(ROOT / "configs/dev_whisper.yaml"), "--download"])
