@@ -262,6 +262,9 @@ class Evaluation(Block):
     """Utterances of the dev split scored during training; null: all."""
     resamples: Count = 1000
     """Bootstrap resamples for the 95 % intervals."""
+    fallback: bool = False
+    """Score test sets with Whisper's safeguards, as `polyvox transcribe` decodes (temperature fallback, no-speech rule, loops
+    cut); false: greedy or beam search alone, so that scores can be compared. The dev split in training is scored without."""
     silence_probes: bool = True
     """Also count the words that the model invents on silence, noise and music."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from training.base.errors import UserError
+from training.config.blocks import Evaluation
 from training.config.load import load_config
 from training.config.schema import Config
 from training.decoding.calibrated import Calibration, read_calibration
@@ -24,13 +25,14 @@ from training.models.common import SETTINGS
 @dataclass(frozen=True)
 class Trained:
     """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
-    words' confidence, where there is one."""
+    words' confidence, where there is one; ``evaluation`` its settings where they are not the run's."""
 
     architecture: Architecture
     folder: Path
     model_type: str
     config: Config | None
     calibration: Calibration | None = None
+    evaluation: Evaluation | None = None
 
     @property
     def longest_seconds(self) -> float | None:
