@@ -245,6 +245,8 @@ def _tell(transcript: Transcript) -> None:
             f"{transcript.audio}: language {language.code}, detected ({language.probability:.2f})",
             file=sys.stderr,
         )
+    if not transcript.segments:
+        print(f"{transcript.audio}: no speech found", file=sys.stderr)
     for line in lines(transcript):
         print(f"warning: {line}", file=sys.stderr)
 
