@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-from common import count, new_file
+from common import new_file
 
 from training.base.errors import UserError
 from training.cli import transcribe
@@ -49,13 +49,14 @@ def main() -> int:
     args = _arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        spoken = _spoken(args, folder / "spoken")
-        results = {
-            "languages": _languages(args.model, spoken, folder),
-            "no_speech": _loops(args.model, _silent(args, folder / "silent"), folder),
-        }
-        if args.own:
-            results["own_vocabulary"] = _own(args.own, spoken, folder)
+        results = {}
+        if args.recordings:
+            spoken = _spoken(args, folder / "spoken")
+            results["languages"] = _languages(args.model, spoken, folder)
+            if args.own:
+                results["own_vocabulary"] = _own(args.own, spoken, folder)
+        if args.silent:
+            results["no_speech"] = _loops(args.model, _silent(args, folder / "silent"), folder)
     print(json.dumps({key: value["summary"] for key, value in results.items()}, indent=2, ensure_ascii=False))
     if args.output:
         content = {"arguments": sys.argv[1:], **results}
@@ -69,8 +70,11 @@ def _arguments() -> argparse.Namespace:
     for language in ("english", "korean", "french"):
         parser.add_argument(f"--{language}", type=Path, required=True, help="manifest")
     parser.add_argument("--own", type=Path, help="a Whisper with an own vocabulary")
-    parser.add_argument("--recordings", type=count, default=10, help="of each language (10)")
-    parser.add_argument("--silent", type=count, default=100, help="clips without speech (100)")
+    parser.add_argument("--recordings", type=int, default=10, help="of each language (10)")
+    parser.add_argument("--silent", type=int, default=100, help="clips without speech (100)")
+    parser.add_argument(
+        "--from_clip", type=int, default=0, help="leave out the clips without speech before this one"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=new_file)
     return parser.parse_args()
@@ -159,7 +163,9 @@ def _silent(args: argparse.Namespace, folder: Path) -> dict[Path, str]:
         kind = kinds[n % len(kinds)]
         samples = round(float(rng.uniform(2.0, 30.0)) * RATE)
         level = 10 ** float(rng.uniform(-2.5, -0.3))
-        found[_write(folder / f"{kind}{n}.wav", NOISES[kind](rng, samples) * level)] = kind
+        sound = NOISES[kind](rng, samples) * level
+        if n >= args.from_clip:
+            found[_write(folder / f"{kind}{n}.wav", sound)] = kind
     return found
 
 
