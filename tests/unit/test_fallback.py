@@ -16,6 +16,7 @@ from training.decoding.fallback import compression_ratio, decode_guarded
 from training.decoding.loading import Trained
 from training.decoding.predict import predict
 from training.decoding.repetition import CUT, cut_loops, loops
+from training.decoding.stop_repeats import StopRepeats
 from training.models.architecture import DecodeOptions
 from training.models.common.log_probabilities import LogProbabilities
 from training.models.safeguards import Safeguards, Scored
@@ -173,6 +174,16 @@ def test_the_mean_log_probability_is_that_of_the_tokens(tiny: Any, end: float) -
         steps = scores.log_softmax(-1).gather(1, row[:, None])[:length, 0]
         assert float(mean) == pytest.approx(float(steps.mean()), abs=1e-4)
     assert bool(end) == (ids.shape[-1] < 12)
+
+
+def test_a_text_that_repeats_itself_is_not_written_to_the_end() -> None:
+    """Looked at every eighth token: a phrase of three tokens has come often enough after 32 of them, a text never has."""
+    phrase, text = torch.arange(3).repeat(30), torch.arange(90)
+    stop = StopRepeats(prompt=2)
+    rows = torch.stack([phrase, text])
+    ended = [n for n in range(1, 89) if stop(torch.cat([rows[:, :2], rows[:, :n]], dim=1), None).any()]
+    assert ended[0] == 32 and all(n % 8 == 0 for n in ended)
+    assert stop(torch.cat([rows[:, :2], rows[:, :40]], dim=1), None).tolist() == [True, False]
 
 
 def test_what_fills_up_a_finished_row_does_not_count() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from training.data.example import NO_SPEECH, REPETITION, TRANSCRIBE, UNCERTAIN, DecodingQuality
 from training.decoding.repetition import cut_loops, loops
+from training.decoding.stop_repeats import StopRepeats
 from training.models.architecture import Architecture, Batch, Decoded, DecodeOptions
 from training.models.safeguards import Safeguards, Scored
 
@@ -118,6 +119,8 @@ class _Decoding:
         self, prompts: torch.Tensor, states: torch.Tensor, temperature: float
     ) -> Sequence[Sequence[Scored]]:
         generation = {**self.options.generation(), **self.safeguards.generation()}
+        if self.safeguards.repetition and (self.options.beam_width == 1 or temperature > 0):
+            generation["stopping_criteria"] = [StopRepeats(prompts.shape[-1])]
         if temperature == 0:
             return self.ability.decode(self.model, prompts, states, **generation)
         generation |= {"num_beams": 1, "do_sample": True, "temperature": temperature, "top_k": 0}
