@@ -16,7 +16,8 @@ from training.cli.options import add_domain, add_options, add_safeguards, from_a
 from training.data.file_names import on_disk
 
 if TYPE_CHECKING:
-    from training.transcription.transcriber import Recording, Transcriber
+    from training.transcription.recordings import Recording
+    from training.transcription.transcriber import Transcriber
     from training.transcription.transcript import Transcript
 
 FORMATS = ("txt", "json", "srt", "vtt", "tsv", "words", "ctm", "textgrid")

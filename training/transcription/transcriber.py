@@ -5,41 +5,28 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from training.base.errors import UserError
-from training.data.audio import AudioError, load_with_channel, probe
-from training.data.example import (
-    NO_SPEECH,
-    TRANSCRIBE,
-    AudioRef,
-    Example,
-    Hypothesis,
-    SpokenWord,
-    mean_confidence,
-)
+from training.data.audio import AudioError, probe
+from training.data.example import NO_SPEECH, TRANSCRIBE, Hypothesis, SpokenWord, mean_confidence
 from training.data.lengths import is_too_long
-from training.data.sound.downmix import CANCELLED
 from training.decoding.calibrated import usable
 from training.decoding.ctc_setup import SearchOptions
-from training.decoding.loading import Trained, load_trained, with_domain, with_tasks
+from training.decoding.loading import Trained, guarded, load_trained, with_domain, with_tasks
 from training.decoding.predict import predict
 from training.models.architecture import AS_IT_IS, AUTO, SWAP
 from training.models.safeguards import Safeguards
+from training.transcription.recordings import Place, Recording, Windows, Work
 from training.transcription.speech_regions import Detector, make_detector, regions_of, track_of
 from training.transcription.spoken_language import (
     SpokenLanguage,
     first_windows,
     known_language,
-    likeliest,
     wanted_language,
 )
-from training.transcription.spoken_language import detected as detected_language
 from training.transcription.stitching import TIMED_TOLERANCE, join
 from training.transcription.suspects import with_repeated_marked
 from training.transcription.transcript import Segment, Transcript, spread
@@ -48,16 +35,6 @@ from training.transcription.windows import Cutting, Window, plan_windows
 LONGEST = 30.0
 SHORTEST = 0.3
 """Seconds; a window is never shorter, however short the word in it."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A file and the windows that contain its speech. channel: the channel that is used; None: all, mixed to mono."""
-
-    path: str
-    seconds: float
-    windows: tuple[Window, ...]
-    channel: int | None = None
 
 
 class Transcriber:
@@ -231,7 +208,7 @@ class Transcriber:
             A transcript for each recording, in order. For a recording that cannot be encoded (broken samples, shorter
             than a frame) it is a `UserError` with the reason.
         """
-        work = _Work(recordings, progress)
+        work = Work(recordings, progress)
         places = [(file, n) for file, one in enumerate(recordings) for n in range(len(one.windows))]
         known = known_language(self.trained, self.language)
         spoken: dict[int, SpokenLanguage | None] = dict.fromkeys(range(len(recordings)), known)
@@ -248,9 +225,7 @@ class Transcriber:
             for file, one in enumerate(recordings)
         ]
 
-    def _predict(
-        self, work: _Work, places: Sequence[tuple[int, int]], languages: Mapping[int, str | None]
-    ) -> None:
+    def _predict(self, work: Work, places: Sequence[Place], languages: Mapping[int, str | None]) -> None:
         """Decode the windows at these places, prompts in the language of each recording."""
         if not places:
             return
@@ -317,55 +292,6 @@ class Transcriber:
 
 def _code(language: SpokenLanguage | None) -> str | None:
     return None if language is None else language.code
-
-
-@dataclass
-class _Work:
-    """What is known of the windows of some recordings, by the numbers of recording and window."""
-
-    recordings: Sequence[Recording]
-    progress: Callable[[float], None]
-    hypotheses: dict[tuple[int, int], Mapping[str, Hypothesis]] = field(default_factory=dict)
-    probabilities: dict[tuple[int, int], Mapping[str, float]] = field(default_factory=dict)
-    broken: dict[int, UserError] = field(default_factory=dict)
-    taken: dict[int, str] = field(default_factory=dict)
-
-    def of(self, file: int) -> list[Mapping[str, Hypothesis]]:
-        """The hypotheses of a recording's windows."""
-        return [self.hypotheses[file, n] for n in range(len(self.recordings[file].windows))]
-
-    def decoded_in(self) -> dict[tuple[int, int], str | None]:
-        """The language that each window was decoded in, where it was detected."""
-        return {place: likeliest(found) for place, found in self.probabilities.items()}
-
-    def languages(self) -> dict[int, SpokenLanguage | None]:
-        """The detected language of each recording, from the windows that were looked at."""
-        return {
-            file: detected_language(
-                (one.windows[n].seconds, self.probabilities.get((file, n), {}))
-                for n in range(len(one.windows))
-            )
-            for file, one in enumerate(self.recordings)
-        }
-
-
-def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
-    """The safeguards that a model is decoded with; `UserError` where it cannot be and some are asked for."""
-    architecture = trained.architecture
-    if architecture.scored is None:
-        if asked is not None:
-            raise UserError(
-                f"{trained.folder} holds a {trained.model_type}: temperatures, their thresholds and an initial prompt "
-                "need a Whisper"
-            )
-        return None
-    chosen = asked or Safeguards()
-    if chosen.initial_prompt.strip():
-        try:
-            architecture.scored.with_prompt(torch.zeros(1, 1, 1, dtype=torch.long), chosen.initial_prompt)
-        except ValueError as error:
-            raise UserError(f"--initial_prompt: {trained.folder}: {error}") from error
-    return chosen
 
 
 def transcribe(
@@ -442,52 +368,3 @@ def _at_least(window: Window, seconds: float) -> Window:
         return window
     start = max(0.0, min(window.start, seconds - SHORTEST))
     return Window(start, min(seconds, start + SHORTEST), window.stitch_at)
-
-
-class Windows:
-    """Windows of recordings as a dataset of encoded utterances, as `predict` takes it.
-
-    ``places[row]``: number of the recording, number of its window. ``languages``: of each recording. ``broken``: recordings, by number, of which a
-    window could not be encoded; a second of silence takes its place. ``taken``: recordings, by number, whose channels
-    cancel each other, with a note on the channel that is used instead of their mean.
-    """
-
-    def __init__(
-        self,
-        recordings: Sequence[Recording],
-        places: Sequence[tuple[int, int]],
-        architecture: Any,
-        languages: Mapping[int, str | None],
-    ) -> None:
-        self.architecture = architecture
-        self.places = list(places)
-        self.manifest = [_example(recordings[f], f, n, languages[f]) for f, n in self.places]
-        self.durations = np.array([row.duration for row in self.manifest], dtype=np.float32)
-        self.broken: dict[int, UserError] = {}
-        self.taken: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        example = self.manifest[row]
-        try:
-            samples, channel = load_with_channel(example.audio, self.architecture.sample_rate)
-            if channel is not None:
-                self.taken.setdefault(self.places[row][0], f"{CANCELLED} channel {channel}, which is used")
-            return self.architecture.encode(example, samples)
-        except (ValueError, OSError) as error:
-            place = "" if isinstance(error, AudioError) else f"{example.audio.path}: "
-            self.broken[self.places[row][0]] = UserError(f"{place}{error}")
-            return self.architecture.encode(
-                example, np.zeros(self.architecture.sample_rate, dtype=np.float32)
-            )
-
-
-def _example(recording: Recording, file: int, number: int, language: str | None) -> Example:
-    window = recording.windows[number]
-    whole = window.start == 0.0 and window.end >= recording.seconds
-    stretch = AudioRef(
-        path=recording.path, start=window.start, end=None if whole else window.end, channel=recording.channel
-    )
-    return Example(id=f"{file}:{number}", audio=stretch, duration=window.seconds, texts={}, language=language)
