@@ -1,10 +1,11 @@
 """Long files through ``polyvox transcribe`` and through faster-whisper: character errors and real-time factor, side by side.
 
-    python benchmarks/faster_whisper_files.py --model WHISPER --manifest …/pansori_tedxkr/manifest.tsv --column group=talk \
+    python benchmarks/faster_whisper_files.py --model WHISPER --manifest …/pansori_tedxkr/manifest.tsv \
         --groups D35qys8YZpo MJ0_NG4dsCY … --language ko [--longest 15] [--defaults] [--output FILE]
 
-Clips of one recording (column ``group``) are joined in order, with a pause between them, to files of about ``--seconds``; each
-is transcribed by both, one after the other, from the same file, with as many threads. faster-whisper gets the same weights,
+Clips of one recording (column ``group`` or ``talk``) are joined in order, with a pause between them, to files of about
+``--seconds`` (`training.evaluation.joined_files`). Each is transcribed by both, one after the other, with as many threads.
+faster-whisper gets the same weights,
 converted by CTranslate2 in a temporary folder: float32. Without ``--defaults`` both are greedy: one beam, temperature 0, no
 fallback. With it both fall back as they do unasked (one beam still). The difference of the error rates has a paired interval
 (`training.evaluation.intervals`), recordings drawn where there are at least eight, else files. Needs the extra ``deploy``.
@@ -22,23 +23,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 import torch
 from common import count, new_file
 
-from training.data.audio import load_audio
 from training.data.columns import column_names
-from training.data.example import TRANSCRIBE, AudioRef, Example
+from training.data.example import TRANSCRIBE, Example
 from training.data.manifest import load_manifest
 from training.decoding.quiet import quiet
 from training.evaluation.intervals import paired, units_of
+from training.evaluation.joined_files import plan_files, write_files
 from training.evaluation.metrics import transcript_statistics
 from training.evaluation.rows import make_row
 from training.models.safeguards import Safeguards
 from training.transcription.transcriber import Transcriber
 
-RATE = 16_000
 COPIED = ("tokenizer.json", "preprocessor_config.json")
 Arm = Callable[[Path], str]
 
@@ -82,33 +80,12 @@ def _arguments() -> argparse.Namespace:
 
 def _joined(args: argparse.Namespace, folder: Path) -> list[Example]:
     """Files of clips of one recording each, in order, and their texts."""
-    rows = list(load_manifest(args.manifest, columns=column_names(args.column)))
-    made = []
-    for group in args.groups:
-        clips = iter([row for row in rows if row.group == group])
-        for n in range(args.files):
-            made.append(_file(clips, args, folder / f"{group}-{n}.wav"))
-    return made
-
-
-def _file(clips: Any, args: argparse.Namespace, path: Path) -> Example:
-    pieces: list[np.ndarray] = []
-    used: list[Example] = []
-    for clip in clips:
-        pieces += [load_audio(clip.audio, RATE), np.zeros(round(args.pause * RATE), np.float32)]
-        used.append(clip)
-        if sum(map(len, pieces)) / RATE >= args.seconds:
-            break
-    sound = np.concatenate(pieces[:-1])
-    soundfile.write(path, sound, RATE, subtype="PCM_16")
-    return Example(
-        id=path.stem,
-        audio=AudioRef(path=str(path)),
-        duration=len(sound) / RATE,
-        texts={TRANSCRIBE: " ".join(clip.texts[TRANSCRIBE] for clip in used)},
-        language=used[0].language,
-        group=used[0].group,
-    )
+    rows = load_manifest(args.manifest, columns=column_names(args.column))
+    plans = plan_files(rows, seconds=args.seconds, files=None, pause=args.pause)
+    wanted = [[plan for plan in plans if plan.recording == group][: args.files] for group in args.groups]
+    if missing := [group for group, found in zip(args.groups, wanted, strict=True) if not found]:
+        raise SystemExit(f"--groups {missing[0]}: no such recording, or too short for a file")
+    return write_files(rows, [plan for found in wanted for plan in found], folder, pause=args.pause)
 
 
 def _ours(args: argparse.Namespace) -> Arm:

@@ -68,6 +68,8 @@ def decoding(trained: Trained, options: SearchOptions, batch_seconds: float | No
         UserError: the model cannot serve an option.
     """
     options = options.of_run(trained.config)
+    if options == SearchOptions():
+        options = replace(options, beam_width=setting(trained, "num_beams"))  # given to a stock folder
     asked = options.resolved(trained.architecture, setting(trained, "max_new_tokens"))
     if setting(trained, "fallback"):
         if trained.architecture.scored is None:

@@ -12,9 +12,10 @@ from training.models.architecture import Batch, LanguagePrediction, new_tokens
 from training.models.common.decode import decode_text
 from training.models.common.plain_text import text_ids
 from training.models.safeguards import Scored
+from training.models.whisper.tokenizer import PREVIOUS
 
-PREVIOUS, NO_SPEECH = "<|startofprev|>", ("<|nospeech|>", "<|nocaptions|>")
-"""Control tokens; the second has two names."""
+NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
+"""The two names of the control token that says that nobody speaks."""
 
 
 @dataclass(frozen=True)
