@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError, progress_bar
 from training.decoding.ctc_setup import SearchOptions
+from training.models.safeguards import Safeguards
 
 if TYPE_CHECKING:
     from training.data.ledger import DropLedger
@@ -35,7 +36,10 @@ class Decoding:
     @property
     def settings(self) -> dict[str, Any]:
         """For the record of an evaluation."""
-        return self.options.as_dict() if self.asked.frames else self.asked.generation()
+        if self.asked.frames:
+            return self.options.as_dict()
+        guards = self.asked.safeguards
+        return {**self.asked.generation(), "fallback": asdict(guards) if guards is not None else False}
 
     def predict(self, trained: Trained, rows: Any, *, given_text: bool = False) -> Predictions:
         """Hypotheses of all rows, a bar on the terminal meanwhile."""
@@ -64,7 +68,15 @@ def decoding(trained: Trained, options: SearchOptions, batch_seconds: float | No
         UserError: the model cannot serve an option.
     """
     options = options.of_run(trained.config)
+    if options == SearchOptions():
+        options = replace(options, beam_width=setting(trained, "num_beams"))  # given to a stock folder
     asked = options.resolved(trained.architecture, setting(trained, "max_new_tokens"))
+    if setting(trained, "fallback"):
+        if trained.architecture.scored is None:
+            raise UserError(
+                f"evaluation.fallback: {trained.folder} holds a {trained.model_type}; the fallback needs a Whisper"
+            )
+        asked = replace(asked, safeguards=Safeguards())
     return Decoding(options, asked, batch_seconds or setting(trained, "batch_seconds") or 60.0)
 
 
@@ -158,5 +170,7 @@ def readable(trained: Trained, manifest: Any, split: str = "test") -> Readable:
 
 
 def setting(trained: Trained, name: str) -> Any:
-    """A value of the run's ``evaluation:`` block; None for a model without a run."""
+    """A value of the ``evaluation:`` block: given with the command, else the run's; None for a model without either."""
+    if trained.evaluation is not None:
+        return getattr(trained.evaluation, name)
     return getattr(trained.config.evaluation, name) if trained.config else None

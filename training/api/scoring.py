@@ -226,6 +226,7 @@ def _scored(
     from training.evaluation.evaluate import left_out
 
     predictions = how.predict(trained, found.dataset)
+    meta["detected_languages"] = predictions.detected_languages()
     hypotheses, evidence = _words(trained, how, found.dataset, predictions, teacher)
     silence = _silence(trained, how) if setting(trained, "silence_probes") is not False else None
     evaluation = score(
@@ -348,11 +349,13 @@ def _name(trained: Trained, asked: Asked) -> str:
 
 
 def with_settings(trained: Trained, given: Sequence[str]) -> Trained:
-    """The model with other settings of its run's ``evaluation:`` block."""
+    """The model with other settings of the ``evaluation:`` block: of its run's, or, for a stock folder, of the defaults."""
+    from training.config.blocks import Evaluation
+
     if not given:
         return trained
     if trained.config is None:
-        raise UserError(f"--evaluation: {trained.folder} is no run of ours and has no such settings")
+        return replace(trained, evaluation=rescored(trained.evaluation or Evaluation(), given))
     changed = {"evaluation": rescored(trained.config.evaluation, given)}
     return replace(trained, config=trained.config.model_copy(update=changed))
 
@@ -477,6 +480,7 @@ def _meta(
         # Of a run: a configuration that a stock model is evaluated on is not what made it.
         "config_sha256": None if asked.config is not None else _config_sha256(trained),
         "config": config.as_dict() if config else None,
+        "evaluation": trained.evaluation.model_dump() if trained.evaluation is not None else None,
         "generation": how.settings,
         "domain": asked.domain,
         "dropped": dropped,

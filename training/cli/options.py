@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.base.errors import UserError
 from training.cli.aliases import OneValue
 from training.decoding.ctc_setup import BEAM_WIDTH, SearchOptions
 from training.decoding.word_scores import Fusion
+from training.models.safeguards import Safeguards
 
 
 def count(text: str) -> int:
@@ -106,6 +109,104 @@ def add_domain(parser: argparse.ArgumentParser) -> None:
         help="domain_whisper: one of its domains for all utterances; auto: the predicted one; none: no token; swap: another "
         "than their own",
     )
+
+
+def bound(text: str) -> float | None:
+    """A number, or none."""
+    if text.lower() == "none":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise argparse.ArgumentTypeError(f"must be a number, or none (got {text})")
+    return number
+
+
+def token_ids(text: str) -> tuple[int, ...] | None:
+    """Ids with commas between them, none, or the model's own (None)."""
+    if text in ("model", "-1"):
+        return None
+    parts = [] if text.lower() == "none" else text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"must be token ids such as 1,2,7, or none, or model (got {text})")
+    return tuple(int(part) for part in parts)
+
+
+def add_safeguards(parser: argparse.ArgumentParser) -> None:
+    """The options of Whisper's safeguards, which `safeguards` reads."""
+    default = Safeguards()
+    group = parser.add_argument_group("safeguards (Whisper-type models)")
+    group.add_argument(
+        "--temperatures",
+        type=float,
+        nargs="+",
+        default=None,
+        help="tried in turn until a text passes the thresholds; 0 alone: no fallback (default: 0 0.2 0.4 0.6 0.8 1)",
+    )
+    group.add_argument("--no_fallback", action="store_true", help="the same as --temperatures 0")
+    group.add_argument(
+        "--compression_ratio_threshold",
+        type=bound,
+        default=default.compression_ratio,
+        help="a text that zlib compresses by more repeats itself; none: not looked at (default: 2.4)",
+    )
+    group.add_argument(
+        "--logprob_threshold",
+        type=bound,
+        default=default.log_probability,
+        help="mean log-probability per token below which a text fails; none: not looked at (default: -1)",
+    )
+    group.add_argument(
+        "--no_speech_threshold",
+        type=bound,
+        default=default.no_speech,
+        help="probability of no speech above which an uncertain text is left out; none: never (default: 0.6)",
+    )
+    group.add_argument(
+        "--keep_repetitions",
+        action="store_true",
+        help="do not look for runs of equal phrases, and cut none",
+    )
+    group.add_argument(
+        "--no_repeat_ngram_size",
+        type=int,
+        default=0,
+        help="no run of so many tokens may appear twice in a window; 0: no such bound (default)",
+    )
+    group.add_argument(
+        "--suppress_tokens",
+        type=token_ids,
+        default=None,
+        help="ids that are never written, such as 1,2,7; none; default: those of the model's generation_config.json",
+    )
+    group.add_argument(
+        "--initial_prompt",
+        default="",
+        help="text said to come before each window: names, spelling, style",
+    )
+
+
+def safeguards(args: argparse.Namespace) -> Safeguards | None:
+    """The safeguards of a parsed command line; None where nothing but defaults is asked for."""
+    if args.no_fallback and args.temperatures not in (None, [0.0]):
+        raise UserError("--no_fallback and --temperatures: give one of them")
+    temperatures = (0.0,) if args.no_fallback else tuple(args.temperatures or Safeguards().temperatures)
+    try:
+        found = Safeguards(
+            temperatures=temperatures,
+            compression_ratio=args.compression_ratio_threshold,
+            log_probability=args.logprob_threshold,
+            no_speech=args.no_speech_threshold,
+            repetition=not args.keep_repetitions,
+            no_repeat_ngram=args.no_repeat_ngram_size,
+            suppressed=args.suppress_tokens,
+            initial_prompt=args.initial_prompt,
+        )
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    return None if found == Safeguards() else found
 
 
 def to_arguments(args: argparse.Namespace) -> list[str]:

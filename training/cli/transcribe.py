@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from training.base.errors import USER_ERROR, UserError
 from training.base.system_files import listed, summary_of
 from training.cli.aliases import OneValue
-from training.cli.options import add_domain, add_options, from_arguments
+from training.cli.options import add_domain, add_options, add_safeguards, from_arguments, safeguards
 from training.data.file_names import on_disk
 
 if TYPE_CHECKING:
-    from training.transcription.transcriber import Recording, Transcriber
+    from training.transcription.recordings import Recording
+    from training.transcription.transcriber import Transcriber
     from training.transcription.transcript import Transcript
 
 FORMATS = ("txt", "json", "srt", "vtt", "tsv", "words", "ctm", "textgrid")
@@ -46,7 +47,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--task", choices=("transcribe", "translate", "both"), default=None, help="default: all it knows"
     )
-    result.add_argument("--language", default=None, help="language of the speech; default: the model's")
+    result.add_argument(
+        "--language",
+        default=None,
+        help="language of the speech (ISO 639), or auto: detected for each recording; default: the model's own, auto "
+        "where its folder names none (a stock Whisper)",
+    )
     result.add_argument(
         "--format",
         choices=FORMATS,
@@ -68,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         "cancel each other",
     )
     add_options(result)
+    add_safeguards(result)
     add_domain(result)
     group = result.add_argument_group("long recordings")
     group.add_argument(
@@ -106,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(transcript, UserError):
             broken.append(str(transcript))
         else:
+            _tell(transcript)
             _write(transcript, args, outputs.get(files[place]))
     return _say_broken(broken, len(files))
 
@@ -169,6 +177,7 @@ def _transcriber(args: argparse.Namespace) -> Transcriber:
         language=args.language,
         domain=args.domain,
         options=from_arguments(args),
+        safeguards=safeguards(args),
         longest=args.longest,
         pause=args.pause,
         pad=args.pad,
@@ -225,6 +234,22 @@ def _say_broken(broken: Sequence[str], total: int) -> int:
     if len(broken) == total:
         return USER_ERROR
     return SOME_BROKEN if broken else 0
+
+
+def _tell(transcript: Transcript) -> None:
+    """What was detected, and what is not to be trusted, on stderr."""
+    from training.transcription.suspects import lines
+
+    language = transcript.language
+    if language is not None and language.probability is not None:
+        print(
+            f"{transcript.audio}: language {language.code}, detected ({language.probability:.2f})",
+            file=sys.stderr,
+        )
+    if not transcript.segments:
+        print(f"{transcript.audio}: no speech found", file=sys.stderr)
+    for line in lines(transcript):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _write(transcript: Transcript, args: argparse.Namespace, output: Path | None) -> None:

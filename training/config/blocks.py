@@ -265,6 +265,9 @@ class Evaluation(Block):
     retain: tuple[Path, ...] = ()
     """Manifests of other languages or domains that a run from pretrained weights must not forget: scored with the start
     weights and with the run's, with a verdict on each."""
+    fallback: bool = False
+    """Score test sets with Whisper's safeguards, as `polyvox transcribe` decodes (temperature fallback, no-speech rule, loops
+    cut); false: greedy or beam search alone, so that scores can be compared. The dev split in training is scored without."""
     silence_probes: bool = True
     """Also count the words that the model invents on silence, noise and music."""
 

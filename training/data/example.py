@@ -85,13 +85,35 @@ class SpokenWord:
     confidence: float
 
 
+REPETITION, UNCERTAIN, NO_SPEECH = "repetition", "uncertain", "no_speech"
+"""Values of `DecodingQuality.suspect`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingQuality:
+    """How a text was decoded, where Whisper's safeguards were asked for (`training.models.safeguards`).
+
+    temperature: the one that the text is of. log_probability: mean natural logarithm of its tokens' probabilities.
+    compression_ratio: by which zlib makes it shorter. no_speech: probability that nobody speaks; None: not asked, because
+    the text passed. suspect: why no temperature gave a text that passes: `REPETITION`, `UNCERTAIN`; `NO_SPEECH`: the text
+    was left out, because nobody speaks; None: it passed. uncut: the text as it was decoded, where that differs.
+    """
+
+    temperature: float
+    log_probability: float
+    compression_ratio: float
+    no_speech: float | None = None
+    suspect: str | None = None
+    uncut: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
     """The output of a model for one utterance and one task.
 
     ``id`` is that of the `Example`. ``seconds`` is the wall time of its batch divided by the number of
     hypotheses in it. ``confidence`` (0 to 1) and ``words`` are set where the architecture gives them;
-    ``domain`` where the model was asked to predict the domain.
+    ``domain`` where the model was asked to predict the domain; ``quality`` where safeguards were asked for.
     """
 
     id: str
@@ -101,6 +123,7 @@ class Hypothesis:
     confidence: float | None = None
     words: tuple[SpokenWord, ...] = ()
     domain: str | None = None
+    quality: DecodingQuality | None = None
 
 
 def mean_confidence(words: Sequence[SpokenWord]) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from training.base.errors import UserError
+from training.config.blocks import Evaluation
 from training.config.load import load_config
 from training.config.schema import Config
 from training.decoding.attention_alignment import AttentionAligner
@@ -21,18 +22,20 @@ from training.decoding.quiet import quietly
 from training.models import lookup
 from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext
 from training.models.common import SETTINGS
+from training.models.safeguards import Safeguards
 
 
 @dataclass(frozen=True)
 class Trained:
     """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
-    words' confidence, where there is one."""
+    words' confidence, where there is one; ``evaluation`` its settings where they are not the run's."""
 
     architecture: Architecture
     folder: Path
     model_type: str
     config: Config | None
     calibration: Calibration | None = None
+    evaluation: Evaluation | None = None
 
     @property
     def longest_seconds(self) -> float | None:
@@ -157,6 +160,27 @@ def with_domain(trained: Trained, asked: str | None, option: str | None = None) 
             f"name one: {', '.join(there)}"
         )
     return replace(trained, architecture=trained.architecture.with_domain(asked))
+
+
+def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
+    """The safeguards that a model is decoded with; `UserError` where it cannot be and some are asked for."""
+    import torch
+
+    architecture = trained.architecture
+    if architecture.scored is None:
+        if asked is not None:
+            raise UserError(
+                f"{trained.folder} holds a {trained.model_type}: temperatures, their thresholds and an initial prompt "
+                "need a Whisper"
+            )
+        return None
+    chosen = asked or Safeguards()
+    if chosen.initial_prompt.strip():
+        try:
+            architecture.scored.with_prompt(torch.zeros(1, 1, 1, dtype=torch.long), chosen.initial_prompt)
+        except ValueError as error:
+            raise UserError(f"--initial_prompt: {trained.folder}: {error}") from error
+    return chosen
 
 
 def _stock_config(folder: Path) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,9 @@ from training.data.example import TASKS, TRANSCRIBE, Example, Hypothesis
 from training.data.sampler import longest_first
 from training.data.workers import leave_signals_to_the_run
 from training.decoding.ctc_decoding import with_frame_decoder
+from training.decoding.fallback import decode_guarded
 from training.models.architecture import (
+    AUTO,
     Architecture,
     Decoded,
     DecodeOptions,
@@ -32,11 +36,13 @@ speech needs (byte-level tokens of Vietnamese included), and few enough to end a
 
 @dataclass(frozen=True)
 class Prediction:
-    """One utterance and its hypotheses by task. ``row`` is its index in the dataset."""
+    """One utterance and its hypotheses by task. ``row`` is its index in the dataset; ``languages`` the probability of each
+    language, where the model was asked to detect it."""
 
     row: int
     example: Example
     hypotheses: Mapping[str, Hypothesis]
+    languages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,6 +67,13 @@ class Predictions:
     def hypotheses(self) -> list[Hypothesis]:
         """Every hypothesis, utterance by utterance."""
         return [hypothesis for row in self.predictions for hypothesis in row.hypotheses.values()]
+
+    def detected_languages(self) -> dict[str, int]:
+        """How many utterances the model took for each language, where it was asked to detect it."""
+        found = [
+            max(row.languages, key=row.languages.__getitem__) for row in self.predictions if row.languages
+        ]
+        return dict(Counter(found).most_common())
 
     def add(self, other: Predictions) -> None:
         """Add the predictions and the loss of another call."""
@@ -192,6 +205,9 @@ def _predict_batch(
         states = output.encoder_last_hidden_state
         found.loss_sum, found.items = float(output.loss), supervised_positions(batch)
     examples = [dataset.manifest[row] for row in rows]
+    languages: Sequence[Mapping[str, float]] = [{}] * len(rows)
+    if architecture.language_detection is not None and not given_text:
+        batch, states, languages = architecture.language_detection.detect(model, batch, states)
     domains: list[str | None] = [None] * len(rows)
     if architecture.domains is not None:
         batch, states, domains = architecture.domains.predict(model, batch, states)
@@ -201,7 +217,8 @@ def _predict_batch(
     else:
         longest = max(float(dataset.durations[row]) for row in rows)
         bounded = replace(options, max_new_tokens=options.max_new_tokens or longest_hypothesis(longest))
-        decoded = architecture.decode(batch, bounded, model=model, states=states)
+        decode = architecture.decode if options.safeguards is None else partial(decode_guarded, architecture)
+        decoded = decode(batch, bounded, model=model, states=states)
     seconds = (time.perf_counter() - started) / max(1, len(rows) * len(decoded))
     for i, row in enumerate(rows):
         example = in_languages(examples[i], architecture.languages)
@@ -214,11 +231,12 @@ def _predict_batch(
                 confidence=one.confidence,
                 words=one.words,
                 domain=domains[i],
+                quality=one.quality,
             )
             for task, rows_of_task in decoded.items()
             if (one := rows_of_task[i]) is not None
         }
-        found.predictions.append(Prediction(row, example, hypotheses))
+        found.predictions.append(Prediction(row, example, hypotheses, languages[i]))
     return found
 
 
@@ -232,10 +250,14 @@ def in_languages(example: Example, languages: tuple[str, str]) -> Example:
     """The example with the model's languages where it names none; normalisation and tagging depend on them.
 
     The language of the speech does not determine that of the translation: the translation of an English utterance is
-    in the model's target language.
+    in the model's target language. None where neither names one.
     """
     spoken, written = example.language or languages[0], example.target_language or languages[1]
-    return replace(example, language=spoken, target_language=written)
+    return replace(
+        example,
+        language=None if spoken == AUTO else spoken,
+        target_language=None if written == AUTO else written,
+    )
 
 
 def _given(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
+from training.decoding.repetition import LOOP_RULE, has_loop
 from training.evaluation.normalize import normalizer
 from training.evaluation.rows import Row
 from training.evaluation.word_alignment import Alignments, align_words
 
-LOOP_RULE = (
-    "a run of at least 4 equal words, or of at least 3 equal phrases of 2 to 12 words, or a word that repeats a "
-    "string of 1 to 4 characters at least 8 times; not counted where the reference has such a run itself"
-)
-_LONGEST_PHRASE, _PHRASE_RUNS, _WORD_RUNS, _CHARACTER_RUNS, _LONGEST_STRING = 12, 3, 4, 8, 4
+LOOPS = f"{LOOP_RULE}; not counted where the reference has such a run itself"
 
 
 def error_shares(alignments: Alignments) -> dict[str, Any]:
@@ -71,25 +67,6 @@ def _fill(words: Sequence[str], width: int) -> list[str]:
     return [*words, *[""] * (width - len(words))]
 
 
-def has_loop(words: Sequence[str]) -> bool:
-    """Does the text run in a circle? `LOOP_RULE` says what counts."""
-    for length in range(1, min(_LONGEST_PHRASE, len(words)) + 1):
-        if _longest_run(words, length) >= (_WORD_RUNS if length == 1 else _PHRASE_RUNS):
-            return True
-    return any(
-        _longest_run(word, length) >= _CHARACTER_RUNS
-        for word in words
-        for length in range(1, min(_LONGEST_STRING, len(word) // _CHARACTER_RUNS) + 1)
-    )
-
-
-def _longest_run(sequence: Sequence[str], length: int) -> int:
-    """The largest number of equal pieces of ``length`` in a row, starting anywhere."""
-    matches = (sequence[i] == sequence[i + length] for i in range(len(sequence) - length))
-    longest = max((sum(1 for _ in run) for equal, run in groupby(matches) if equal), default=0)
-    return longest // length + 1
-
-
 def loops(row: Row) -> bool:
     return has_loop(row.hypothesis_words) and not has_loop(row.reference_words)
 
@@ -99,7 +76,7 @@ def degenerate(rows: Sequence[Row]) -> dict[str, Any]:
     looping = [row.example.id for row in rows if loops(row)]
     empty = [row.example.id for row in rows if row.reference and not row.hypothesis]
     return {
-        "rule": LOOP_RULE,
+        "rule": LOOPS,
         "rows": len(rows),
         "looping": _listed(looping, len(rows)),
         "empty": _listed(empty, len(rows)),

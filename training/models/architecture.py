@@ -2,8 +2,8 @@
 
 An architecture is one folder of ``training/models`` (or a class of another package, see `training.models.lookup`):
 ``config.py`` has its ``Options``, ``build.py`` its subclass of `Architecture`, ``collator.py`` the encoding of utterances
-and the collation of batches, ``model.py`` the network. An ability of only some models is a typed object or None: `CtcFrames`, `Domains`, `Aligner`, `CrossAttention`,
-`LongFormTraining`.
+and the collation of batches, ``model.py`` the network. An ability of only some models is a typed object or None: `CtcFrames`, `Domains`, `Aligner`,
+`CrossAttention`, `LongFormTraining`, `LanguageDetection`, `ScoredDecoder`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from training.data.example import TRANSCRIBE, Example, SpokenWord, mean_confidence
+from training.data.example import TRANSCRIBE, DecodingQuality, Example, SpokenWord, mean_confidence
 from training.models.decoder_sizes import DecoderSizes, sizes_of
 from training.models.options import ModelOptions
+from training.models.safeguards import Safeguards, ScoredDecoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -232,6 +233,27 @@ class Domains:
     predict: Callable[..., DomainPrediction]
 
 
+class LanguagePrediction(NamedTuple):
+    """The result of `LanguageDetection.detect`: the batch with complete prompts, the encoder's states ``[batch, frames,
+    width]``, and of each utterance the probability of each language (empty: its language was given)."""
+
+    batch: Batch
+    states: torch.Tensor | None
+    probabilities: Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageDetection:
+    """Detection of the spoken language by the model itself.
+
+    languages: those that it tells apart (ISO 639 codes).
+    detect: ``(model, batch, states=None) -> LanguagePrediction``; completes prompts that leave the language open (`AUTO`).
+    """
+
+    languages: tuple[str, ...]
+    detect: Callable[..., LanguagePrediction]
+
+
 class Aligner(Protocol):
     """Times and confidence of given words.
 
@@ -280,11 +302,14 @@ class DecodeOptions:
     """Options of decoding, the same in training, evaluation and transcription.
 
     beam_width: 1 is greedy. max_new_tokens: bound of an autoregressive decoder; None: by the length of the clip. frames: decodes the frames of a model with a CTC output, for which it is required.
+    safeguards: only for a model with the ability `scored`, and only where `training.decoding.predict` decodes; None: one
+    decoding, whatever comes out.
     """
 
     beam_width: int = 1
     max_new_tokens: int | None = None
     frames: FrameDecoder | None = None
+    safeguards: Safeguards | None = None
 
     def generation(self) -> dict[str, Any]:
         """The arguments of transformers' ``generate``."""
@@ -297,7 +322,7 @@ class Decoded:
     """The decoded text of one utterance for one task.
 
     words: with times in seconds, empty where the model gives none. confidence: 0 to 1, None where unknown. ids: token
-    ids of the text. alternatives: beams, the best first.
+    ids of the text. alternatives: beams, the best first. quality: how the text was found, where safeguards were asked for.
     """
 
     text: str
@@ -305,6 +330,7 @@ class Decoded:
     confidence: float | None = None
     ids: tuple[int, ...] = ()
     alternatives: tuple[Any, ...] = ()
+    quality: DecodingQuality | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,14 +342,16 @@ class Architecture(ABC):
         accumulated batch), or by its own supervised tokens when that is None.
     processor: what stock transformers calls the processor; ``save_pretrained`` writes it beside the weights.
     tasks: the tasks of the model.
-    languages: of the speech and of its translation, where an utterance names none (ISO 639 codes).
+    languages: of the speech and of its translation, where an utterance names none (ISO 639 codes; `AUTO`: the model's
+        folder names none, and the model detects it).
     sample_rate: of the waveforms that the model takes, in Hz.
     encode, collate: make features of an utterance and a batch of features. train_encode, train_collate: the same for
         training, where they differ (CTC's silence around clips; Whisper's share of batches in full context).
     spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
         SpecAugment in the data workers may mask.
     notes: lines for the user on decisions of the build (vocabulary trimmed to …, unseen tokens …).
-    frames, domains, aligner, attention, long_form: abilities of the model; None where it does not have them.
+    frames, domains, aligner, attention, long_form, language_detection, scored: abilities of the model; None where it does
+        not have them.
     """
 
     Options: ClassVar[type[ModelOptions]]
@@ -344,6 +372,8 @@ class Architecture(ABC):
     aligner: Aligner | None = None
     attention: CrossAttention | None = None
     long_form: LongFormTraining | None = None
+    language_detection: LanguageDetection | None = None
+    scored: ScoredDecoder | None = None
 
     @classmethod
     @abstractmethod

@@ -14,6 +14,7 @@ from training.data.example import AudioRef, Example, Word
 from training.data.sampler import DurationBatchSampler, NeighbourBatches, Neighbours, longest_first
 from training.decoding.predict import longest_hypothesis
 from training.models.architecture import (
+    AUTO,
     TOKENS_PER_SECOND,
     Architecture,
     Batch,
@@ -157,6 +158,7 @@ def noise(architecture: Architecture, text: str, seconds: float) -> tuple[Exampl
         audio=AudioRef(path="-"),
         duration=seconds,
         texts=dict.fromkeys(architecture.tasks, text),
+        language="en" if architecture.languages[0] == AUTO else None,
         domain=architecture.domains.names[0] if architecture.domains is not None else None,
         words=tuple(Word(text=word, start=0.0, end=seconds) for word in text.split()),
     )

@@ -5,24 +5,37 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from training.base.errors import UserError
-from training.data.audio import AudioError, load_with_channel, probe
-from training.data.example import TRANSCRIBE, AudioRef, Example, Hypothesis, SpokenWord, mean_confidence
+from training.data.audio import AudioError, probe
+from training.data.example import NO_SPEECH, TRANSCRIBE, Hypothesis, SpokenWord, mean_confidence
 from training.data.lengths import is_too_long
-from training.data.sound.downmix import CANCELLED
 from training.decoding.calibrated import usable
 from training.decoding.ctc_setup import SearchOptions
-from training.decoding.loading import Trained, load_trained, with_domain, with_tasks, with_word_times
+from training.decoding.loading import (
+    Trained,
+    guarded,
+    load_trained,
+    with_domain,
+    with_tasks,
+    with_word_times,
+)
 from training.decoding.predict import predict
-from training.models.architecture import AS_IT_IS, SWAP
+from training.models.architecture import AS_IT_IS, AUTO, SWAP
+from training.models.safeguards import Safeguards
+from training.transcription.recordings import Place, Recording, Windows, Work
 from training.transcription.speech_regions import Detector, make_detector, regions_of, track_of
+from training.transcription.spoken_language import (
+    SpokenLanguage,
+    first_windows,
+    known_language,
+    wanted_language,
+)
 from training.transcription.stitching import TIMED_TOLERANCE, join
+from training.transcription.suspects import with_repeated_marked
 from training.transcription.transcript import Segment, Transcript, spread
 from training.transcription.windows import Cutting, Window, plan_windows
 
@@ -31,26 +44,20 @@ SHORTEST = 0.3
 """Seconds; a window is never shorter, however short the word in it."""
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A file and the windows that contain its speech. channel: the channel that is used; None: all, mixed to mono."""
-
-    path: str
-    seconds: float
-    windows: tuple[Window, ...]
-    channel: int | None = None
-
-
 class Transcriber:
     """A trained model, ready for recordings.
 
     Args:
         model: a folder (of a run, of a checkpoint, of a stock model), a finished run, or a result of `load_trained`.
         tasks: tasks of the model to run; default: all.
-        language: language of the speech (ISO 639); default: the model's.
+        language: language of the speech (ISO 639); ``auto``: detected for each recording from its first speech, for a
+            pretrained multilingual Whisper and what was tuned from one. Default: the model's own; ``auto`` where its
+            folder names none (a stock Whisper).
         domain: domain of the speakers, for a model with domain tokens; ``auto``: the model predicts it.
         options: how the frames of a CTC model are decoded, and the beam width of the other models; default: the beam
             width that the run's scores have (``evaluation.num_beams``), greedy for a model without a run.
+        safeguards: of decoding, for Whisper-type models. Default: those that were published with Whisper, where the model
+            can be decoded with them.
         longest: longest input of the model in seconds, at most 30; default: the longest utterance of its training where
             the run states it, else 30. A recording of at most this length is one window, unless ``always_cut``.
         pause: silence in seconds that always ends a window (see `Cutting`).
@@ -79,6 +86,7 @@ class Transcriber:
         language: str | None = None,
         domain: str | None = None,
         options: SearchOptions | None = None,
+        safeguards: Safeguards | None = None,
         longest: float | None = None,
         pause: float = Cutting.pause,
         pad: float = Cutting.pad,
@@ -92,10 +100,13 @@ class Transcriber:
         self.trained = with_word_times(with_domain(with_tasks(trained, tasks) if tasks else trained, domain))
         _require_domain(self.trained, domain)
         self.architecture = self.trained.architecture
-        self.language, self.batch_seconds, self.always_cut = language, batch_seconds, always_cut
+        self.language = wanted_language(self.trained, language)
+        self.batch_seconds, self.always_cut = batch_seconds, always_cut
         self.channel, self.warnings = channel, list[str]()
         self.options = (options or SearchOptions()).of_run(self.trained.config)
-        self.asked = self.options.resolved(self.architecture)
+        self.asked = replace(
+            self.options.resolved(self.architecture), safeguards=guarded(self.trained, safeguards)
+        )
         self.timed = TRANSCRIBE in self.architecture.tasks and (
             self.asked.frames is not None or self.architecture.aligner is not None
         )
@@ -167,13 +178,21 @@ class Transcriber:
         """Open a file and cut it into windows. Raises `UserError` where it cannot be read."""
         try:
             seconds = probe(path).duration
-            if not is_too_long(seconds, self.longest) and not self.always_cut:
+            windows = self._windows(Path(path), seconds) if self._looks(seconds) else [Window(0.0, seconds)]
+            if windows and not self._cuts(seconds):
                 windows = [Window(0.0, seconds)]
-            else:
-                windows = self._windows(Path(path), seconds)
             return Recording(str(path), seconds, tuple(windows), self.channel)
         except AudioError as error:
             raise UserError(str(error)) from error
+
+    def _cuts(self, seconds: float) -> bool:
+        return is_too_long(seconds, self.longest) or self.always_cut
+
+    def _looks(self, seconds: float) -> bool:
+        """Whether the detector looks for speech: also in a short recording where the no-speech rule holds, because Whisper
+        writes a word for digital silence, and is sure of it."""
+        guards = self.asked.safeguards
+        return self._cuts(seconds) or (guards is not None and guards.no_speech is not None)
 
     def _windows(self, path: Path, seconds: float) -> list[Window]:
         if self.detector is None:
@@ -196,33 +215,54 @@ class Transcriber:
             A transcript for each recording, in order. For a recording that cannot be encoded (broken samples, shorter
             than a frame) it is a `UserError` with the reason.
         """
-        dataset = Windows(recordings, self.architecture, self.language)
-        hypotheses: dict[tuple[int, int], Mapping[str, Hypothesis]] = {}
-        if len(dataset):
-            result = predict(
-                self.architecture,
-                dataset,
-                batch_seconds=self.batch_seconds,
-                options=self.asked,
-                with_loss=False,
-                progress=progress,
-            )
-            hypotheses = {
-                dataset.places[row.row]: self._calibrated(row.hypotheses) for row in result.predictions
-            }
-        self.warnings += [f"{recordings[file].path}: {note}" for file, note in sorted(dataset.taken.items())]
+        work = Work(recordings, progress)
+        places = [(file, n) for file, one in enumerate(recordings) for n in range(len(one.windows))]
+        known = known_language(self.trained, self.language)
+        spoken: dict[int, SpokenLanguage | None] = dict.fromkeys(range(len(recordings)), known)
+        if self.language == AUTO:
+            first = [(file, n) for file, n in places if n < first_windows(recordings[file].windows)]
+            self._predict(work, first, dict.fromkeys(spoken, AUTO))
+            spoken = work.languages()
+            done = work.decoded_in()
+            places = [place for place in places if done.get(place) != _code(spoken[place[0]])]
+        self._predict(work, places, {file: _code(one) for file, one in spoken.items()})
+        self.warnings += [f"{recordings[file].path}: {note}" for file, note in sorted(work.taken.items())]
         return [
-            dataset.broken.get(file)
-            or self._transcript(one, [hypotheses[file, n] for n in range(len(one.windows))])
+            work.broken.get(file) or self._transcript(one, work.of(file), spoken[file])
             for file, one in enumerate(recordings)
         ]
+
+    def _predict(self, work: Work, places: Sequence[Place], languages: Mapping[int, str | None]) -> None:
+        """Decode the windows at these places, prompts in the language of each recording."""
+        if not places:
+            return
+        dataset = Windows(work.recordings, places, self.architecture, languages)
+        result = predict(
+            self.architecture,
+            dataset,
+            batch_seconds=self.batch_seconds,
+            options=self.asked,
+            with_loss=False,
+            progress=work.progress,
+        )
+        for row in result.predictions:
+            place = dataset.places[row.row]
+            work.hypotheses[place] = self._calibrated(row.hypotheses)
+            work.probabilities.setdefault(place, row.languages)
+        work.broken |= dataset.broken
+        work.taken |= dataset.taken
 
     def _calibrated(self, hypotheses: Mapping[str, Hypothesis]) -> Mapping[str, Hypothesis]:
         if self.calibration is None:
             return hypotheses
         return {task: self.calibration.apply(hypothesis) for task, hypothesis in hypotheses.items()}
 
-    def _transcript(self, recording: Recording, hypotheses: Sequence[Mapping[str, Hypothesis]]) -> Transcript:
+    def _transcript(
+        self,
+        recording: Recording,
+        hypotheses: Sequence[Mapping[str, Hypothesis]],
+        language: SpokenLanguage | None,
+    ) -> Transcript:
         tasks = self.architecture.tasks
         stitched = {
             name: stitch(
@@ -232,17 +272,33 @@ class Transcriber:
             )
             for name in tasks
         }
-        segments = []
+        segments, empty = [], []
         for n in range(len(recording.windows)):
             texts = {name: " ".join(word.text for word in words[n]) for name, words in stitched.items()}
             known = self.timed and _has_times(hypotheses[n][TRANSCRIBE])
             words = tuple(stitched[TRANSCRIBE][n]) if known else ()
             start, end = borders(recording.windows, n)
+            quality = {name: one.quality for name, one in hypotheses[n].items() if one.quality is not None}
+            domain = hypotheses[n][tasks[0]].domain
+            segment = Segment(start, end, texts, words, mean_confidence(words), domain, quality)
             if any(texts.values()):
-                domain = hypotheses[n][tasks[0]].domain
-                segments.append(Segment(start, end, texts, words, mean_confidence(words), domain))
+                segments.append(segment)
+            elif any(one.suspect == NO_SPEECH for one in quality.values()):
+                empty.append(segment)
         every = [word for segment in segments for word in segment.words]
-        return Transcript(recording.path, recording.seconds, tasks, tuple(segments), mean_confidence(every))
+        return Transcript(
+            recording.path,
+            recording.seconds,
+            tasks,
+            tuple(with_repeated_marked(segments)),
+            mean_confidence(every),
+            language,
+            tuple(empty),
+        )
+
+
+def _code(language: SpokenLanguage | None) -> str | None:
+    return None if language is None else language.code
 
 
 def transcribe(
@@ -319,46 +375,3 @@ def _at_least(window: Window, seconds: float) -> Window:
         return window
     start = max(0.0, min(window.start, seconds - SHORTEST))
     return Window(start, min(seconds, start + SHORTEST), window.stitch_at)
-
-
-class Windows:
-    """Windows of recordings as a dataset of encoded utterances, as `predict` takes it.
-
-    ``places[row]``: number of the recording, number of its window. ``broken``: recordings, by number, of which a
-    window could not be encoded; a second of silence takes its place. ``taken``: recordings, by number, whose channels
-    cancel each other, with a note on the channel that is used instead of their mean.
-    """
-
-    def __init__(self, recordings: Sequence[Recording], architecture: Any, language: str | None) -> None:
-        self.architecture = architecture
-        self.places = [(f, n) for f, one in enumerate(recordings) for n in range(len(one.windows))]
-        self.manifest = [_example(recordings[f], f, n, language) for f, n in self.places]
-        self.durations = np.array([row.duration for row in self.manifest], dtype=np.float32)
-        self.broken: dict[int, UserError] = {}
-        self.taken: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        example = self.manifest[row]
-        try:
-            samples, channel = load_with_channel(example.audio, self.architecture.sample_rate)
-            if channel is not None:
-                self.taken.setdefault(self.places[row][0], f"{CANCELLED} channel {channel}, which is used")
-            return self.architecture.encode(example, samples)
-        except (ValueError, OSError) as error:
-            place = "" if isinstance(error, AudioError) else f"{example.audio.path}: "
-            self.broken[self.places[row][0]] = UserError(f"{place}{error}")
-            return self.architecture.encode(
-                example, np.zeros(self.architecture.sample_rate, dtype=np.float32)
-            )
-
-
-def _example(recording: Recording, file: int, number: int, language: str | None) -> Example:
-    window = recording.windows[number]
-    whole = window.start == 0.0 and window.end >= recording.seconds
-    stretch = AudioRef(
-        path=recording.path, start=window.start, end=None if whole else window.end, channel=recording.channel
-    )
-    return Example(id=f"{file}:{number}", audio=stretch, duration=window.seconds, texts={}, language=language)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from training.data.example import SpokenWord
+from training.data.example import DecodingQuality, SpokenWord
+from training.transcription.spoken_language import SpokenLanguage
 
 LINE_LETTERS, LINES = 42, 2
 CUE_SECONDS, CUE_PAUSE = 6.0, 0.8
@@ -18,7 +19,8 @@ class Segment:
     """One window of a transcript, up to the points where it is joined to its neighbours.
 
     start, end: seconds of the recording. texts: the text of each task. words: words with times, empty where the model
-    gives none. confidence: 0 to 1. domain: the predicted domain, where the model was asked to predict it.
+    gives none. confidence: 0 to 1. domain: the predicted domain, where the model was asked to predict it. quality: how the
+    text of each task was decoded, for Whisper-type models.
     """
 
     start: float
@@ -27,17 +29,24 @@ class Segment:
     words: tuple[SpokenWord, ...] = ()
     confidence: float | None = None
     domain: str | None = None
+    quality: Mapping[str, DecodingQuality] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """All of one recording. ``tasks``: what was asked for; ``text`` is that of the first."""
+    """All of one recording. ``tasks``: what was asked for; ``text`` is that of the first.
+
+    language: of the speech: given, the model's own, or detected; None where nobody knows it. no_speech: stretches that
+    the model was asked about and that it takes for no speech (Whisper's no-speech rule): texts empty, quality set.
+    """
 
     audio: str
     seconds: float
     tasks: tuple[str, ...]
     segments: tuple[Segment, ...]
     confidence: float | None = None
+    language: SpokenLanguage | None = None
+    no_speech: tuple[Segment, ...] = ()
 
     @property
     def texts(self) -> dict[str, str]:
@@ -68,19 +77,27 @@ class Transcript:
             "seconds": round(self.seconds, 3),
             "text": self.text,
             **self.texts,
+            "language": self.language.code if self.language else None,
+            "language_probability": rounded(self.language.probability) if self.language else None,
             "confidence": rounded(self.confidence),
-            "segments": [
-                {
-                    "start": round(segment.start, 3),
-                    "end": round(segment.end, 3),
-                    **segment.texts,
-                    **({"domain": segment.domain} if segment.domain else {}),
-                    "confidence": rounded(segment.confidence),
-                    "words": [word_dict(word) for word in segment.words],
-                }
-                for segment in self.segments
-            ],
+            "segments": [_segment_dict(segment) for segment in self.segments],
+            **({"no_speech": [_segment_dict(one) for one in self.no_speech]} if self.no_speech else {}),
         }
+
+
+def _segment_dict(segment: Segment) -> dict[str, Any]:
+    decoding = {task: quality_dict(quality) for task, quality in segment.quality.items()}
+    first = next(iter(decoding.values()), {})
+    return {
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        **segment.texts,
+        **({"domain": segment.domain} if segment.domain else {}),
+        "confidence": rounded(segment.confidence),
+        **first,
+        **({"decoding": decoding} if len(decoding) > 1 else {}),
+        "words": [word_dict(word) for word in segment.words],
+    }
 
 
 @dataclass(frozen=True)
@@ -156,3 +173,19 @@ def word_dict(word: SpokenWord) -> dict[str, Any]:
         "end": round(word.end, 3),
         "confidence": round(word.confidence, 4),
     }
+
+
+def quality_dict(quality: DecodingQuality) -> dict[str, Any]:
+    """As it is written to JSON, under the names of Whisper's own output."""
+    found: dict[str, Any] = {
+        "temperature": quality.temperature,
+        "avg_logprob": round(quality.log_probability, 4),
+        "compression_ratio": round(quality.compression_ratio, 4),
+    }
+    if quality.no_speech is not None:
+        found["no_speech_prob"] = round(quality.no_speech, 4)
+    if quality.suspect is not None:
+        found["suspect"] = quality.suspect
+    if quality.uncut is not None:
+        found["uncut"] = quality.uncut
+    return found

@@ -29,6 +29,7 @@ from training.models.architecture import (
     Decoded,
     DecodeOptions,
     Features,
+    LanguageDetection,
     LongFormTraining,
     ParameterGroups,
 )
@@ -41,11 +42,14 @@ from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
 from training.models.options import ModelOptions
 from training.models.whisper import config
+from training.models.whisper.abilities import DetectLanguage, WhisperScored
 from training.models.whisper.collator import FIXED_TOKENS, PREVIOUS_TOKENS, WhisperCollator, WhisperEncode
-from training.models.whisper.config import Options
+from training.models.whisper.config import MULTILINGUAL_VOCABULARY, Options
 from training.models.whisper.model import MultitaskWhisper
-from training.models.whisper.tokenizer import START, has_timestamps, train_whisper_tokenizer
+from training.models.whisper.tokenizer import START, has_timestamps, languages_of, train_whisper_tokenizer
 
+DETECTS = "language_detection"
+"""Key of a folder's settings: whether the model can detect the language."""
 GROUPS = {
     "encoder": ("model.encoder.*",),
     "feature_encoder": ("model.encoder.conv1.*", "model.encoder.conv2.*"),
@@ -106,6 +110,12 @@ class Whisper(Architecture):
             "collate": collate,
             "train_collate": replace(collate, full_share=options.full_context_share, mixed=True),
             "attention": CrossAttention(head_frames(ctc) if ctc is not None else None),
+            "language_detection": _detection(processor, model),
+            "scored": WhisperScored(
+                processor.tokenizer,
+                model.config.decoder_start_token_id,  # type: ignore[arg-type]
+                int(model.config.max_target_positions),  # type: ignore[arg-type]
+            ),
         }
 
     def parameter_groups(self) -> ParameterGroups:
@@ -165,6 +175,17 @@ class LabelTokens:
         return [len(ids) + 2 * self.timed for ids in many_text_ids(self.tokenizer, (f" {t}" for t in texts))]
 
 
+def _detection(processor: WhisperProcessor, model: MultitaskWhisper) -> LanguageDetection | None:
+    """None for a model that has not learnt to predict the language token: from scratch, where no prompt is supervised."""
+    if not getattr(model.config, SETTINGS)[DETECTS]:
+        return None
+    ids = languages_of(processor.tokenizer)
+    start: Any = model.config.decoder_start_token_id
+    return LanguageDetection(
+        languages=tuple(ids), detect=DetectLanguage(ids, start, processor.tokenizer.eos_token_id)
+    )
+
+
 def head_frames(characters: CtcCharacters) -> CtcFrames:
     """The frames of the CTC head on the encoder."""
     return CtcFrames(
@@ -206,7 +227,18 @@ def _settings(
         "context_margin_seconds": options.context_margin_seconds,
         "ctc_weight": options.ctc_weight,
         "ctc_characters": head_characters(options.ctc_weight, saved, context.texts),
+        DETECTS: False,
     }
+
+
+def _detects(saved: Mapping[str, Any] | None, model: MultitaskWhisper) -> bool:
+    """Whether a loaded model can detect the language: what its folder says; of a stock one and of one of ours from before
+    it was said, its vocabulary."""
+    if saved is not None and DETECTS in saved:
+        return bool(saved[DETECTS])
+    multilingual = getattr(model.generation_config, "is_multilingual", None)
+    wide = int(model.config.vocab_size) >= MULTILINGUAL_VOCABULARY
+    return wide if saved is not None or multilingual is None else bool(multilingual)
 
 
 def _scratch_processor(options: Options, context: BuildContext) -> WhisperProcessor:
@@ -286,10 +318,12 @@ def _load(name: str, options: Options, context: BuildContext) -> tuple[WhisperPr
     try:
         processor = WhisperProcessor.from_pretrained(name)
         config = WhisperConfig.from_pretrained(name)
-        setattr(config, SETTINGS, _settings(options, context, getattr(config, SETTINGS, None)))
+        saved = getattr(config, SETTINGS, None)
+        setattr(config, SETTINGS, _settings(options, context, saved))
         model = load_whole(
             MultitaskWhisper, name, "model.name", new=("ctc_head.*",), config=config, dtype=torch.float32
         )
+        getattr(model.config, SETTINGS)[DETECTS] = _detects(saved, model)
     except (OSError, HFValidationError) as error:  # the latter: a path that is not there
         raise cannot_load("model.name", name, error) from error
     return processor, model

@@ -12,12 +12,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperProcessor
 
 from training.data.example import TRANSCRIBE, Example
-from training.models.architecture import BatchCollator, UtteranceEncoder
+from training.models.architecture import AUTO, BatchCollator, UtteranceEncoder
 from training.models.common.ctc import CtcCharacters, check_feasible
 from training.models.common.log_mels import Context, check_length, count_frames, log_mel
 from training.models.common.plain_text import text_ids
 from training.models.common.targets import IGNORED, collate_targets
-from training.models.whisper.tokenizer import PREVIOUS, language_token, names_language, timestamp_ids
+from training.models.whisper.tokenizer import (
+    PREVIOUS,
+    code_of,
+    language_token,
+    names_language,
+    timestamp_ids,
+)
 
 FIXED_TOKENS = 6
 """Positions beside the text: the start token, language, task, domain, ``<|notimestamps|>``, EOS."""
@@ -30,13 +36,14 @@ class WhisperEncode(UtteranceEncoder):
     """One utterance to features: ``input_features`` float32 ``[mels, frames]``, labels and prompt per task.
 
     The decoder prompt of a row is its language token, its task token and ``<|notimestamps|>``; the text
-    follows a space, as in Whisper's own training. ``language`` serves rows that name none.
+    follows a space, as in Whisper's own training. ``language`` serves rows that name none. `AUTO` leaves the language of
+    an utterance without texts open: EOS takes the place of its token until `training.models.whisper.abilities` detects it.
     Training samples may have more (`training.data.long_form`). With ``segments`` each of them is written as
     ``<|0.00|> text<|2.40|>``, and the prompt has no ``<|notimestamps|>``; labels that would be too long with times have
     none. With ``previous`` text, ``before`` holds by task the ids in front of the start token: ``<|startofprev|>`` and
     as many of the text's last tokens as fit, at most `PREVIOUS_TOKENS`.
     Raises ``ValueError`` for more label tokens than the decoder has positions (they would crash on a GPU
-    long after the start), for a language without a token, and for a clip over 30 s.
+    long after the start), for a language without a token, for a text without a language, and for a clip over 30 s.
     """
 
     processor: WhisperProcessor
@@ -118,11 +125,16 @@ class WhisperEncode(UtteranceEncoder):
         tokenizer = self.processor.tokenizer
         language = example.language or self.language
         # Not get_added_vocab(): it makes a table of Whisper's 1,600 tokens at each call.
-        token = language_token(language)
+        token = tokenizer.eos_token if language == AUTO else language_token(language)
         controls = [token, f"<|{task}|>"] if example.segments else [token, f"<|{task}|>", "<|notimestamps|>"]
         ids = tokenizer.convert_tokens_to_ids(controls)
-        if ids[0] == tokenizer.unk_token_id or not names_language(token):
-            raise ValueError(f"language {language!r} has no token in this tokenizer")
+        if language == AUTO:
+            if example.texts:
+                raise ValueError("no language is named, neither by the utterance nor by the model; name one")
+        elif ids[0] == tokenizer.unk_token_id or not names_language(token):
+            code = code_of(language)
+            hint = f"; the code of {language} is {code}" if code else ""
+            raise ValueError(f"language {language!r} has no token in this tokenizer{hint}")
         return ids
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from training.models.architecture import AUTO
 from training.models.options import ModelOptions
+
+MULTILINGUAL_VOCABULARY = 51_865
+"""Tokens of the smallest multilingual Whisper; the English ones have one less."""
 
 
 class Options(ModelOptions):
@@ -22,7 +27,8 @@ class Options(ModelOptions):
     name: str | None = None
     """Hub id or folder of a pretrained Whisper. Absent: from scratch, with ``sizes``."""
     language: str = "vi"
-    """Language token of rows that name no language (ISO 639)."""
+    """Language token of rows that name no language (ISO 639). ``auto`` (pretrained only): such rows are not trained on, and
+    transcription detects the language."""
     target_language: str | None = None
     """Language of the translations; default: ``language``. Stored with the checkpoint,
     because stock ``<|translate|>`` means into English."""
@@ -52,6 +58,10 @@ class Options(ModelOptions):
     def _one_origin(self) -> Options:
         if (self.name is None) == (self.sizes is None):
             raise ValueError("give either name (a pretrained model) or sizes (from scratch), not both")
+        if self.sizes is not None and self.language == AUTO:
+            raise ValueError(
+                "language: auto needs a pretrained model (name); one from scratch detects no language"
+            )
         return self
 
     @model_validator(mode="after")
@@ -72,4 +82,16 @@ class Options(ModelOptions):
 
     @classmethod
     def stock_options(cls, folder: Path) -> dict[str, Any]:
-        return {"name": str(folder), "encoder_context": "full"}
+        language = AUTO if is_multilingual(folder) else "en"
+        return {"name": str(folder), "encoder_context": "full", "language": language}
+
+
+def is_multilingual(folder: Path) -> bool:
+    """Whether a stock folder's model knows several languages; where it does not say so, its vocabulary does, as in Whisper."""
+    said = _json(folder / "generation_config.json").get("is_multilingual")
+    size = _json(folder / "config.json").get("vocab_size", 0)
+    return bool(said) if said is not None else size >= MULTILINGUAL_VOCABULARY
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention
 from training.models.common import SETTINGS
 from training.models.common.cross_attention import SharedKeys
 from training.models.common.ctc import ctc_loss
+from training.models.common.log_probabilities import LogProbabilities
 from training.models.common.losses import token_loss
 from training.models.common.whisper_encoder import encode_audio
 
@@ -110,11 +111,16 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
     @torch.no_grad()
     def next_token(self, states: torch.Tensor, prompts: torch.Tensor, among: Sequence[int]) -> torch.Tensor:
         """The likeliest of the ids ``among`` after each of ``prompts [batch, length]``: int64 ``[batch]``."""
+        choice = torch.tensor(among, device=prompts.device)
+        return choice[self.next_logits(states, prompts)[:, choice].argmax(dim=-1)]
+
+    @torch.no_grad()
+    def next_logits(self, states: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+        """Logits float32 ``[batch, vocabulary]`` of the token after each of ``prompts [batch, length]``."""
         hidden = self.model.decoder(
             input_ids=prompts, encoder_hidden_states=states, use_cache=False
         ).last_hidden_state
-        choice = torch.tensor(among, device=prompts.device)
-        return choice[self.proj_out(hidden[:, -1])[:, choice].argmax(dim=-1)]
+        return self.proj_out(hidden[:, -1]).float()
 
     def generate_tasks(
         self,
@@ -130,13 +136,31 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         generation decodes all tasks. Whisper's own ``generate`` is for long-form audio with timestamps and
         is passed by; the suppressed tokens of the generation configuration hold here too.
         """
-        tasks = prompts.shape[1]
-        if states is None:
-            states = self.encode(input_features)
-        if (generation.get("num_beams") or self.generation_config.num_beams or 1) > 1:
+        states = self.encode(input_features) if states is None else states
+        sequences = self._generate(states, prompts, **generation)
+        return sequences[:, prompts.shape[-1] :].unflatten(0, (-1, prompts.shape[1]))
+
+    def generate_scored(
+        self, states: torch.Tensor, prompts: torch.Tensor, **generation: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `generate_tasks`, and the mean log-probability of each text: float ``[batch, task]``."""
+        if self._beams(generation) > 1:
+            found = self._generate(
+                states, prompts, output_scores=True, return_dict_in_generate=True, **generation
+            )
+            sequences, means = found.sequences, found.sequences_scores
+        else:
+            scores = LogProbabilities(self.config.eos_token_id)  # type: ignore[arg-type]
+            sequences = self._generate(states, prompts, logits_processor=[scores], **generation)
+            means = scores.means(sequences)
+        shape = (-1, prompts.shape[1])
+        return sequences[:, prompts.shape[-1] :].unflatten(0, shape), means.unflatten(0, shape)
+
+    def _generate(self, states: torch.Tensor, prompts: torch.Tensor, **generation: Any) -> Any:
+        if self._beams(generation) > 1:
             # Beam search moves the rows of what it keeps, so that each task needs its own.
-            states = states.repeat_interleave(tasks, dim=0)
-        sequences = GenerationMixin.generate(
+            states = states.repeat_interleave(prompts.shape[1], dim=0)
+        return GenerationMixin.generate(
             self,  # type: ignore[arg-type]
             decoder_input_ids=prompts.flatten(0, 1),
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
@@ -144,7 +168,9 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
             max_length=None,
             **generation,
         )
-        return sequences[:, prompts.shape[-1] :].unflatten(0, (-1, tasks))
+
+    def _beams(self, generation: Mapping[str, Any]) -> int:
+        return generation.get("num_beams") or self.generation_config.num_beams or 1
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, **kwargs: Any

@@ -1,0 +1,90 @@
+"""Options of Whisper's safeguards of decoding, and what a model offers that can be decoded with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Safeguards:
+    """Whisper's safeguards of decoding (Radford et al. 2022, section 4.5), with the values published there.
+
+    temperatures: tried in this order until a text passes; 0 is the most probable path (or the beam search), above 0 the
+        tokens are drawn. One value: no fallback.
+    compression_ratio: a text that zlib compresses by more than this factor repeats itself; None: not looked at.
+    log_probability: a text whose mean log-probability per token (natural logarithm) is lower fails; None: not looked at.
+    no_speech: an utterance whose probability of no speech is higher, and whose text fails by its log-probability, gets
+        no text; None: not looked at.
+    repetition: a text with a run of equal phrases fails too (`training.decoding.repetition`); where every temperature
+        fails, the run is cut after its first phrase.
+    no_repeat_ngram: no run of so many tokens may appear twice in a text; 0: no such bound.
+    suppressed: token ids that are never written, instead of those of the generation configuration; None: those.
+    initial_prompt: text that is said to come before the utterance (``<|startofprev|>``): names, spelling, style.
+    """
+
+    temperatures: tuple[float, ...] = TEMPERATURES
+    compression_ratio: float | None = 2.4
+    log_probability: float | None = -1.0
+    no_speech: float | None = 0.6
+    repetition: bool = True
+    no_repeat_ngram: int = 0
+    suppressed: tuple[int, ...] | None = None
+    initial_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.temperatures or any(not 0 <= one <= 2 for one in self.temperatures):
+            raise ValueError(f"temperatures: at least one, each from 0 to 2 (got {list(self.temperatures)})")
+        if self.no_repeat_ngram < 0:
+            raise ValueError(f"no_repeat_ngram: a number of tokens from 0 on (got {self.no_repeat_ngram})")
+
+    def generation(self) -> dict[str, Any]:
+        """The arguments of transformers' ``generate`` that are the same at every temperature."""
+        found: dict[str, Any] = {}
+        if self.no_repeat_ngram:
+            found["no_repeat_ngram_size"] = self.no_repeat_ngram
+        if self.suppressed is not None:
+            found |= {"suppress_tokens": list(self.suppressed), "begin_suppress_tokens": []}
+        return found
+
+
+class Scored(NamedTuple):
+    """One decoded text. log_probability: mean natural log-probability of its tokens, the end token included."""
+
+    text: str
+    log_probability: float
+
+
+class ScoredDecoder(Protocol):
+    """The ability of a model to be decoded at several temperatures, and to say how probable its texts are."""
+
+    def encode(self, model: Any, batch: Any) -> torch.Tensor:
+        """Encoder states ``[batch, frames, width]``."""
+        ...
+
+    def no_speech(self, model: Any, states: torch.Tensor) -> list[float]:
+        """The probability of each row that nobody speaks."""
+        ...
+
+    def with_prompt(self, prompts: torch.Tensor, text: str) -> torch.Tensor:
+        """``prompts [batch, task, length]`` with a text in front of them that comes before the utterance.
+
+        Raises:
+            ValueError: the tokenizer has no token for that.
+        """
+        ...
+
+    def decode(
+        self, model: Any, prompts: torch.Tensor, states: torch.Tensor, **generation: Any
+    ) -> Sequence[Sequence[Scored]]:
+        """The text of each row and task, for ``prompts [batch, task, length]``.
+
+        ``generation`` are arguments of transformers' ``generate``.
+        """
+        ...
