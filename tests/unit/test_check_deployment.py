@@ -213,7 +213,7 @@ def test_a_model_of_trimmed_contexts_alone_is_announced_to_be_checked_at_30_seco
 
 
 def stock_folder(folder: Path) -> Path:
-    """A random Whisper with OpenAI's vocabulary."""
+    """A tiny Whisper with OpenAI's vocabulary that writes "the" whatever the sound is."""
     from transformers import WhisperProcessor, WhisperTokenizer
 
     tokenizer = WhisperTokenizer.from_pretrained(str(STOCK))
@@ -234,10 +234,17 @@ def stock_folder(folder: Path) -> Path:
     )  # fmt: skip
     torch.manual_seed(0)
     model = WhisperForConditionalGeneration(config)
-    with torch.no_grad():  # most tokens are followed by the end: a random model that never stops is slow
-        ahead = torch.nn.functional.normalize(torch.randn(16), dim=0)
-        model.model.decoder.embed_tokens.weight[end] = ahead
-        model.model.decoder.layer_norm.bias.copy_(ahead)
+    with (
+        torch.no_grad()
+    ):  # position 3 (of <|notimestamps|> or the first time) is followed by " the", every later one by the end
+        positions, tokens = (
+            model.model.decoder.embed_positions.weight,
+            model.model.decoder.embed_tokens.weight,
+        )
+        positions[3:] = 0.0
+        positions[3, 0], positions[4:, 1] = 8.0, 8.0
+        for place, token in ((0, tokenizer(" the", add_special_tokens=False).input_ids[0]), (1, end)):
+            tokens[token] = 5.0 * torch.eye(16)[place]
     model.generation_config = GenerationConfig(
         max_length=64, pad_token_id=end, bos_token_id=end, eos_token_id=end, is_multilingual=True, return_timestamps=False,
         decoder_start_token_id=ids("<|startoftranscript|>"), alignment_heads=[[0, 0]],
@@ -252,12 +259,14 @@ def stock_folder(folder: Path) -> Path:
 
 
 @pytest.mark.skipif(not STOCK.is_dir(), reason="needs ../shared")
-def test_the_whole_check_on_a_random_whisper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_check_with_the_vocabulary_of_openai(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     there = all(importlib.util.find_spec(name) for name in ("faster_whisper", "ctranslate2"))
     folder = stock_folder(tmp_path / "model")
     arguments = [
         str(folder), "--manifest", str(speech(tmp_path / "data")), "--utterances", "1", "--files", "1", "--seconds", "40",
-        "--language", "vi", "--output", str(tmp_path / "out"), "--max_gap", "100000", "--resamples", "100",
+        "--language", "vi", "--output", str(tmp_path / "out"), "--max_gap", "0", "--resamples", "100",
         *([] if there else ["--no_faster_whisper"]),
     ]  # fmt: skip
     assert cli.main(arguments) == 0
@@ -271,6 +280,8 @@ def test_the_whole_check_on_a_random_whisper(tmp_path: Path, capsys: pytest.Capt
     assert report["parts"]["long"]["seconds"] == pytest.approx(3 * 7.0 + 2 * 0.3, abs=0.01)
     lines = (tmp_path / "out" / "model_deployment.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 2 * len(names)
+    written = [one.split(",")[-1] for one in lines[1 : 1 + len(names)]]
+    assert written == ["the"] * len(names)
     assert "verdict: as good in every pipeline" in capsys.readouterr().out
     page = build_report([], deployments=[report])
     assert 'id="deployment"' in page and "long files: 1" in page and 'id="deployment"' not in build_report([])
