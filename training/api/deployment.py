@@ -39,6 +39,7 @@ AT_30_SECONDS = (
 class Wanted:
     """What is to be checked.
 
+    domain: of the speakers, for our own decoding of a model with domain tokens; stock pipelines write none.
     utterances: short clips, spread evenly over the split; 0: none. files, seconds, pause: long files, their wanted length and
     the silence between the clips in them; 0 files: none. max_gap: points that a pipeline's score may lie above ours.
     """
@@ -48,6 +49,7 @@ class Wanted:
     audio_root: Path | None = None
     columns: Mapping[str, str] | None = None
     language: str | None = None
+    domain: str | None = None
     device: str | None = None
     utterances: int = UTTERANCES
     files: int = 12
@@ -171,6 +173,7 @@ def _attempt(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:
+        logger.debug("a stock pipeline raised", exc_info=True)
         first = str(error).strip().partition("\n")[0]
         return f"{type(error).__name__}: {first}"
 
@@ -184,7 +187,7 @@ def _decoded(
 ) -> Iterator[Decoded]:
     from training.evaluation.deployment import OURS, Decoded
 
-    yield Decoded(OURS, _ours(trained, examples))
+    yield Decoded(OURS, _ours(trained, examples, wanted.domain))
     for name, pipeline in pipelines.items():
         if isinstance(pipeline, str):
             yield Decoded(name, failure=pipeline)
@@ -206,13 +209,15 @@ def _outputs(pipeline: Pipeline, examples: Sequence[Example], long: bool) -> lis
     return found
 
 
-def _ours(trained: Trained, examples: Sequence[Example]) -> list[Output]:
+def _ours(trained: Trained, examples: Sequence[Example], domain: str | None) -> list[Output]:
     """As ``polyvox transcribe`` does it, one file at a time, as the others get them."""
     from training.transcription.stock_pipelines import Output
     from training.transcription.transcriber import Transcriber
 
     languages = dict.fromkeys(str(example.language) for example in examples)
-    transcribers = {language: Transcriber(trained, language=language) for language in languages}
+    transcribers = {
+        language: Transcriber(trained, language=language, domain=domain) for language in languages
+    }
     bar = progress_bar(total=len(examples), unit="file", desc="polyvox")
     found = []
     for example in examples:

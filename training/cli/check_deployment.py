@@ -14,7 +14,7 @@ from pathlib import Path
 from training.api.deployment import MAX_GAP, UTTERANCES, Wanted, check_deployment
 from training.base.errors import UserError, shown
 from training.base.files import writable
-from training.cli.options import add_columns
+from training.cli.options import add_columns, add_domain
 
 NOT_GOOD_ENOUGH = 1
 
@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--audio_root", type=Path, default=None, help="folder that relative audio paths start from"
     )
     add_columns(result)
+    add_domain(result)
     result.add_argument(
         "--language", default=None, help="of the speech; default: the rows', else the model's"
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from training.base.errors import UserError
 
@@ -51,6 +50,7 @@ class StockTransformers:
     name = "transformers"
 
     def __init__(self, folder: Path, device: str) -> None:
+        import torch
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
         self.processor = WhisperProcessor.from_pretrained(str(folder))
@@ -59,6 +59,8 @@ class StockTransformers:
         self.settings = {"precision": "float32", "beams": 1, "fallback": False, "previous_text": False}
 
     def __call__(self, waveform: np.ndarray, language: str, *, long: bool) -> Output:
+        import torch
+
         started = time.perf_counter()
         extractor = self.processor.feature_extractor
         whole = len(waveform) > extractor.n_samples
@@ -104,6 +106,7 @@ class FasterWhisper:
 
     def __init__(self, folder: Path, work: Path, device: str, seed: int = 0) -> None:
         import ctranslate2
+        import torch
         from faster_whisper import WhisperModel
 
         ctranslate2.set_random_seed(seed)  # the fallback draws tokens
