@@ -198,7 +198,7 @@ class LongFormTraining:
 
     timestamps, previous_text: shares of the training samples. label_tokens: counts the tokens of texts as labels.
     most_labels: tokens of the text that fit the labels of one sample. prompt_tokens: the most that stand before the start
-    token.
+    token. cut: share of the joined samples with times that end within a clip.
     """
 
     timestamps: float
@@ -206,6 +206,7 @@ class LongFormTraining:
     label_tokens: Callable[[Iterable[str]], list[int]]
     most_labels: int
     prompt_tokens: int
+    cut: float
 
 
 class DomainPrediction(NamedTuple):
