@@ -28,7 +28,8 @@ from training.data.manifest import load_manifest
 from training.data.options import Augmentation
 from training.data.recordings import before, sequences
 from training.data.sampler import CUTS, EpochBatches, NeighbourBatches, Neighbours, Supervised, parted
-from training.engine import long_form
+from training.engine import long_form, run
+from training.engine.fit import fit
 from training.models.architecture import BuildContext
 from training.models.domain_whisper.build import DomainWhisper
 from training.models.domain_whisper.config import Options as DomainOptions
@@ -529,3 +530,45 @@ def test_domain_whisper_has_the_same_abilities() -> None:
     texts = [("transcribe", "vi", "mot hai")] * 3
     made = DomainWhisper.build(options, BuildContext(texts=lambda: iter(texts)))
     assert made.long_form is not None and made.long_form.previous_text == 0.2 and made.train_collate.mixed
+
+
+def test_a_run_trains_on_joined_clips_with_previous_text(tmp_path: Path) -> None:
+    rows = clips(tmp_path / "data")
+    config = config_from(
+        {
+            "model": {
+                "type": "whisper",
+                "sizes": SIZES,
+                "previous_text": 1.0,
+                "task": "transcribe",
+                "max_label_tokens": 64,
+            },
+            "augmentation": {"join": {"prob": 1.0, "most": 3}},
+            "data": {"train": str(rows.path)},
+            "training": {
+                "batch_size": 2,
+                "max_steps": 3,
+                "eval_strategy": "no",
+                "load_best_model_at_end": False,
+                "report_to": "none",
+            },
+            "dataloader": {"num_workers": 0},
+            "profile": {"device": "cpu"},
+            "output": {"dir": str(tmp_path / "run")},
+        }
+    )
+    made = run.build(config)
+    seen: list[Any] = []
+    loss = type(made.architecture).loss
+    watched = replace(made.architecture)
+    object.__setattr__(
+        watched, "loss", lambda batch, **more: seen.append(batch) or loss(made.architecture, batch, **more)
+    )
+    results = fit(replace(made, architecture=watched))
+    assert results["steps"] == 3 and np.isfinite(results["train_loss"])
+    assert any("+" in name for batch in seen for name in batch["ids"])
+    prev = ids(made.architecture, "<|startofprev|>")[0]
+    first = torch.cat([batch["decoder_input_ids"][:, 0, 0] for batch in seen])
+    assert (first == prev).any() and (first != prev).any(), (
+        "the first clip of a recording has no text before it"
+    )
