@@ -28,7 +28,8 @@ from training.data.manifest import load_manifest
 from training.data.options import Augmentation
 from training.data.recordings import before, sequences
 from training.data.sampler import CUTS, EpochBatches, NeighbourBatches, Neighbours, Supervised, parted
-from training.engine import long_form
+from training.engine import long_form, run
+from training.engine.fit import fit
 from training.models.architecture import BuildContext
 from training.models.domain_whisper.build import DomainWhisper
 from training.models.domain_whisper.config import Options as DomainOptions
@@ -345,10 +346,12 @@ def clips(folder: Path, **more: Any) -> Any:
     return load_manifest(manifest(folder / "m.tsv", rows))
 
 
-def dataset(folder: Path, architecture: Any, shares: tuple[float, float], **changes: Any) -> SpeechDataset:
+def dataset(
+    folder: Path, architecture: Any, shares: tuple[float, float], cut: float = 0.0, **changes: Any
+) -> SpeechDataset:
     rows = clips(folder)
     augment = make_augment(Augmentation(**changes), sample_rate=RATE, seed=1, spectrogram=False)
-    drawn = LongForm(*shares, 1, before(len(rows), sequences(rows)))
+    drawn = LongForm(*shares, 1, before(len(rows), sequences(rows)), cut)
     return SpeechDataset(rows, architecture.encode, RATE, augment=augment, long_form=drawn)
 
 
@@ -370,9 +373,44 @@ def test_a_joined_sample_has_the_times_of_each_clip_and_the_text_before_the_firs
     assert "before" not in data.drawn(0, 0), "no clip comes before the first"
 
 
+def test_a_cut_sample_goes_on_into_the_next_clip_whose_start_alone_is_its_label(tmp_path: Path) -> None:
+    made = timed(max_label_tokens=200)
+    data = dataset(tmp_path, made, (1.0, 0.0), cut=1.0, join={"prob": 1.0, "pause": 0.0})
+    heard: list[np.ndarray] = []
+    encode = data.encode
+    data.encode = lambda example, waveform: heard.append(waveform) or encode(example, waveform)
+    found = data.drawn((1, 2), 0)
+    one, two, after = (data.manifest.waveform(row, RATE) for row in (1, 2, 3))
+    length = len(one) + len(two)
+    taken = len(heard[0]) - length
+    assert 0.3 * RATE <= taken <= 0.9 * len(after)
+    np.testing.assert_array_equal(heard[0], np.concatenate([one, two, after[:taken]]))
+    marks = ids(made, "<|0.00|>", "<|0.60|>", "<|1.30|>")
+    end = made.processor.tokenizer.eos_token_id
+    assert found["labels"]["transcribe"] == [
+        *ids(made, "<|vi|>", "<|transcribe|>"), marks[0], *text(made, "ba bon nam"), marks[1],
+        marks[1], *text(made, "sau"), marks[2], marks[2], end,
+    ]  # fmt: skip
+    assert len(data.drawn((3, 4), 0)["labels"]["transcribe"]) and len(heard[1]) / RATE == pytest.approx(
+        0.8 + 0.9
+    )
+    data.max_seconds = 1.5
+    data.drawn((1, 2), 0)
+    assert len(heard[2]) == length, "no room for a third of a second"
+    assert not LongForm(0.0, 0.0, 1, data.long_form.before, 1.0).drawn(0, (1, 2)).cut, "never without times"
+
+
+def test_what_may_be_cut_counts_in_the_length_of_a_sample() -> None:
+    joining = neighbours(8, sequences=[list(range(8))], prob=1.0, most=2, longest=3.5, pause=0.0)
+    sampler = NeighbourBatches(np.ones(8), joining=joining, batch_size=4)
+    longer = NeighbourBatches(np.ones(8), joining=replace(joining, cut=True), batch_size=4)
+    assert (sampler.longest(), longer.longest()) == (2.0, 3.0)
+    assert longer.units == sampler.units
+
+
 def test_what_is_drawn_depends_on_seed_epoch_and_row_alone(tmp_path: Path) -> None:
     made = timed(max_label_tokens=200)
-    data = dataset(tmp_path, made, (0.5, 0.5), join={"prob": 0.5, "pause": 0.1}, speed={"prob": 0.5})
+    data = dataset(tmp_path, made, (0.5, 0.5), cut=0.5, join={"prob": 0.5, "pause": 0.1}, speed={"prob": 0.5})
     joining = neighbours(5, sequences=[list(range(5))], prob=0.6, longest=3.0)
 
     def epochs(workers: int) -> list[Any]:
@@ -402,7 +440,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_row_alone(tmp_path: Path) -> No
 
 def test_the_shares_are_kept_and_a_selection_keeps_its_own_neighbours() -> None:
     drawn = LongForm(0.5, 0.3, 7, before(2000, [list(range(2000))]))
-    found = [drawn.drawn(epoch, row) for epoch in range(2) for row in range(2000)]
+    found = [drawn.drawn(epoch, (row,)) for epoch in range(2) for row in range(2000)]
     assert 0.47 < np.mean([one.timestamps for one in found]) < 0.53
     assert 0.27 < np.mean([one.previous_text for one in found]) < 0.33
     assert found[:2000] != found[2000:]
@@ -415,7 +453,7 @@ def test_a_first_clip_has_no_previous_text_and_a_window_bounds_it() -> None:
         for i in range(6)
     ]
     drawn = LongForm(0.0, 1.0, 0, before(6, [list(range(6))]))
-    assert not drawn.drawn(0, 0).previous_text
+    assert not drawn.drawn(0, (0,)).previous_text
     assert drawn.previous(rows, 5) == {"transcribe": "t2 t3 t4"}
 
 
@@ -492,3 +530,45 @@ def test_domain_whisper_has_the_same_abilities() -> None:
     texts = [("transcribe", "vi", "mot hai")] * 3
     made = DomainWhisper.build(options, BuildContext(texts=lambda: iter(texts)))
     assert made.long_form is not None and made.long_form.previous_text == 0.2 and made.train_collate.mixed
+
+
+def test_a_run_trains_on_joined_clips_with_previous_text(tmp_path: Path) -> None:
+    rows = clips(tmp_path / "data")
+    config = config_from(
+        {
+            "model": {
+                "type": "whisper",
+                "sizes": SIZES,
+                "previous_text": 1.0,
+                "task": "transcribe",
+                "max_label_tokens": 64,
+            },
+            "augmentation": {"join": {"prob": 1.0, "most": 3}},
+            "data": {"train": str(rows.path)},
+            "training": {
+                "batch_size": 2,
+                "max_steps": 3,
+                "eval_strategy": "no",
+                "load_best_model_at_end": False,
+                "report_to": "none",
+            },
+            "dataloader": {"num_workers": 0},
+            "profile": {"device": "cpu"},
+            "output": {"dir": str(tmp_path / "run")},
+        }
+    )
+    made = run.build(config)
+    seen: list[Any] = []
+    loss = type(made.architecture).loss
+    watched = replace(made.architecture)
+    object.__setattr__(
+        watched, "loss", lambda batch, **more: seen.append(batch) or loss(made.architecture, batch, **more)
+    )
+    results = fit(replace(made, architecture=watched))
+    assert results["steps"] == 3 and np.isfinite(results["train_loss"])
+    assert any("+" in name for batch in seen for name in batch["ids"])
+    prev = ids(made.architecture, "<|startofprev|>")[0]
+    first = torch.cat([batch["decoder_input_ids"][:, 0, 0] for batch in seen])
+    assert (first == prev).any() and (first != prev).any(), (
+        "the first clip of a recording has no text before it"
+    )

@@ -31,6 +31,10 @@ COMMANDS = {
         "training.cli.calibrate",
         "calibrate the confidence of a model's words on its dev split",
     ),
+    "check-deployment": (
+        "training.cli.check_deployment",
+        "a Whisper in stock transformers and faster-whisper, short and long, beside ours",
+    ),
     "compare": ("training.cli.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.cli.charts", "draw the curves and scores of runs, write the report"),
     "publish": ("training.cli.publish", "a finished run to the Hugging Face Hub, with a model card"),

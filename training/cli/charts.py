@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from training.evaluation import charts
     from training.evaluation.report import write_report
-    from training.evaluation.stored import load_histories, load_results
+    from training.evaluation.stored import load_deployments, load_histories, load_results
 
     source, target = args.results or args.outputs / "results", args.charts or args.outputs / "charts"
     results, histories = load_results(source), load_histories(args.outputs)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "wer_comparison.png": charts.wer_comparison(results, target / "wer_comparison.png"),
         "bleu_comparison.png": charts.bleu_comparison(results, target / "bleu_comparison.png"),
     }
-    write_report(target / "report.html", results, histories, audio_of(results))
+    write_report(target / "report.html", results, histories, audio_of(results), load_deployments(source))
     for name, done in drawn.items():
         print(f"written: {target / name}" if done else f"left out: {name} (no run has figures for it)")
     print(f"written: {target / 'report.html'}")

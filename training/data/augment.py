@@ -180,7 +180,7 @@ def make_augment(
 
 def in_sequence(clips: Sequence[np.ndarray], pauses: Sequence[int]) -> np.ndarray:
     """The clips one after the other, ``pauses[i]`` samples of silence behind clip ``i`` and none behind the last."""
-    return np.concatenate([*(np.pad(c, (0, n)) for c, n in zip(clips, pauses, strict=False)), clips[-1]])
+    return np.concatenate([*(np.pad(c, (0, n)) for c, n in zip(clips[:-1], pauses, strict=False)), clips[-1]])
 
 
 def coloured_noise(samples: int, draw: np.random.Generator) -> np.ndarray:

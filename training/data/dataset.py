@@ -17,7 +17,7 @@ from training.data.checks import Rows, check_audio
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.lengths import length_problem
-from training.data.long_form import LongForm, Part, Practice, practised
+from training.data.long_form import WINDOW, LongForm, Part, Practice, practised
 from training.data.manifest import TEXT_COLUMNS
 from training.data.missing import REASON, is_marker, problem
 from training.data.remedies import remedy
@@ -102,7 +102,7 @@ class SpeechDataset(Dataset):
         """
         rows = (rows,) if isinstance(rows, int) else rows
         waits = self.augment is None or self.augment.waits(epoch)
-        practice = self.long_form.drawn(epoch, rows[0]) if self.long_form is not None else Practice()
+        practice = self.long_form.drawn(epoch, rows) if self.long_form is not None else Practice()
         if waits and len(rows) == 1 and not any(practice):
             return self[rows[0]]
         clips = [self._clip(row) for row in rows]
@@ -113,9 +113,9 @@ class SpeechDataset(Dataset):
         ]
         try:
             pauses = self.augment.pauses(len(rows), draws[0]) if self.augment is not None else []
-            features = self.encode(*self._sample(rows, clips, changed, pauses, practice))
+            features = self.encode(*self._sample(rows, clips, changed, pauses, practice, epoch))
         except ValueError:
-            features = self._encoded(*self._unchanged(rows, clips, practice))
+            features = self._encoded(*self._unchanged(rows, clips, practice._replace(cut=False)))
         return features if waits else self.augment.features(features, draws[0])  # type: ignore[union-attr]
 
     def _sample(
@@ -125,6 +125,7 @@ class SpeechDataset(Dataset):
         changed: Sequence[tuple[np.ndarray, Moved]],
         pauses: Sequence[int],
         practice: Practice,
+        epoch: int = 0,
     ) -> tuple[Example, np.ndarray]:
         """One utterance of the changed clips, with the times and the text before that it practises."""
         waveforms = [waveform for waveform, _ in changed]
@@ -137,9 +138,31 @@ class SpeechDataset(Dataset):
                 Part(one, len(sound) / self.sample_rate, moved, float(start))
                 for (one, sound), (_, moved), start in zip(clips, changed, starts, strict=True)
             ]
+            if practice.cut:
+                waveforms, parts = self._going_on(waveforms, parts, rows[-1], sum(lengths), epoch)
             previous = self.long_form.previous(self.manifest, rows[0]) if practice.previous_text else {}
             example = practised(example, practice, parts, previous)
-        return example, in_sequence(waveforms, pauses)
+        return example, in_sequence(
+            waveforms, (*pauses, 0)
+        )  # nothing between the last clip and one that is cut
+
+    def _going_on(
+        self, waveforms: list[np.ndarray], parts: list[Part], last: int, length: int, epoch: int
+    ) -> tuple[list[np.ndarray], list[Part]]:
+        """The same and the beginning of the clip after row ``last``, as far as there is room behind ``length`` samples."""
+        assert self.long_form is not None
+        row = int(self.long_form.after[last])
+        example, sound = self._clip(row)
+        waits = self.augment is None or self.augment.waits(epoch)
+        changed, moved = (
+            (sound, Moved()) if waits else self._changed(example, sound, self.augment.generator(epoch, row))  # type: ignore[union-attr]
+        )
+        room = round(min(self.max_seconds, WINDOW) * self.sample_rate) - length
+        taken = self.long_form.cut_at(epoch, row, len(changed), room, self.sample_rate)
+        if taken <= moved.lead * self.sample_rate:
+            return waveforms, parts
+        part = Part(example, len(sound) / self.sample_rate, moved, length / self.sample_rate, cut=True)
+        return [*waveforms, changed[:taken]], [*parts, part]
 
     def _unchanged(
         self, rows: tuple[int, ...], clips: Sequence[tuple[Example, np.ndarray]], practice: Practice

@@ -37,7 +37,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A part of a text with its times in seconds from the start of the utterance."""
+    """A part of a text with its times in seconds from the start of the utterance; without text: one that only begins in it."""
 
     text: str
     start: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -20,15 +21,19 @@ PAUSE = 0.5
 """Seconds between two words from which on they belong to two segments."""
 WINDOW = 30.0
 """Seconds of speech before a sample whose text may be its prompt: one window of long-form decoding."""
+CUT = 0.5
+SHORTEST_CUT = 0.3
+"""Seconds of the next clip that a cut sample has at least."""
 _STREAM = 1
 """Parts the draws of this module from those of augmentation."""
 
 
 class Practice(NamedTuple):
-    """What one sample practises."""
+    """What one sample practises. ``cut``: it ends within the clip after its last one."""
 
     timestamps: bool = False
     previous_text: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,18 +41,39 @@ class LongForm:
     """Which samples practise what: drawn from seed, epoch and row, so the same for any number of workers and processes.
 
     timestamps, previous_text: shares of the samples. before: the row before each row in its recording, -1 where there
-    is none, int64 ``[rows]``.
+    is none, int64 ``[rows]``. cut: share of the joined samples with times that go on into the next clip of the recording
+    and end within it, as windows of a long recording do; of that clip the label is its start alone, as in Whisper's own
+    training (Radford et al., 2022, 2.3).
     """
 
     timestamps: float
     previous_text: float
     seed: int
     before: np.ndarray
+    cut: float = CUT
 
-    def drawn(self, epoch: int, row: int) -> Practice:
-        """What the sample that begins with ``row`` practises in this epoch."""
-        first, second = np.random.default_rng([self.seed, epoch, row, _STREAM]).random(2).tolist()
-        return Practice(first < self.timestamps, second < self.previous_text and self.before[row] >= 0)
+    def drawn(self, epoch: int, rows: Sequence[int]) -> Practice:
+        """What the sample of these rows practises in this epoch."""
+        draw = np.random.default_rng([self.seed, epoch, rows[0], _STREAM])
+        first, second, third = draw.random(3).tolist()
+        timed = first < self.timestamps
+        cut = timed and len(rows) > 1 and third < self.cut and self.after[rows[-1]] >= 0
+        return Practice(timed, second < self.previous_text and self.before[rows[0]] >= 0, bool(cut))
+
+    @cached_property
+    def after(self) -> np.ndarray:
+        """The row after each row in its recording, -1 where there is none, int64 ``[rows]``."""
+        found = np.full(len(self.before), -1, dtype=np.int64)
+        later = np.flatnonzero(self.before >= 0)
+        found[self.before[later]] = later
+        return found
+
+    def cut_at(self, epoch: int, row: int, clip: int, room: int, sample_rate: int) -> int:
+        """Samples of the clip ``row`` that a cut sample takes: a third to nine tenths, no more than ``room``; 0 where that
+        is less than `SHORTEST_CUT`."""
+        share = np.random.default_rng([self.seed, epoch, row, _STREAM, 1]).uniform(1 / 3, 0.9)
+        taken = min(room, int(share * clip))
+        return taken if taken >= SHORTEST_CUT * sample_rate else 0
 
     def previous(self, rows: Any, row: int) -> dict[str, str]:
         """By task the texts of the clips before ``row`` in its recording, up to `WINDOW` seconds of them."""
@@ -101,12 +127,14 @@ def _parted(example: Example, words: Sequence[str], seconds: float) -> tuple[Seg
 
 
 class Part(NamedTuple):
-    """One clip of a sample: seconds of its own sound, how augmentation moved it, and where it begins in the sample."""
+    """One clip of a sample: seconds of its own sound, how augmentation moved it, and where it begins in the sample.
+    ``cut``: only its beginning is in the sample."""
 
     example: Example
     seconds: float
     moved: Moved
     start: float
+    cut: bool = False
 
 
 def placed(parts: Sequence[Part]) -> dict[str, tuple[Segment, ...]]:
@@ -114,6 +142,7 @@ def placed(parts: Sequence[Part]) -> dict[str, tuple[Segment, ...]]:
     found: dict[str, list[Segment]] = {}
     for part in parts:
         for task, ones in segments(part.example, part.seconds).items():
+            ones = (replace(ones[0], text="", end=ones[0].start),) if part.cut else ones
             found.setdefault(task, []).extend(_at(one, part) for one in ones)
     return {task: tuple(ones) for task, ones in found.items()}
 

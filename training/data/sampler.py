@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ class Neighbours(Joining):
 
     sequences: rows that follow each other. tokens: label tokens of each row, int64 ``[rows]``. pause: the longest silence
     behind a clip, in seconds. stretch: the factor by which clips may become longer, edges: seconds that may be added to
-    each (augmentation).
+    each (augmentation). cut: a joined sample may go on into the next clip, up to ``longest``.
     """
 
     sequences: Sequence[Sequence[int]]
@@ -153,6 +153,7 @@ class Neighbours(Joining):
     pause: float = 0.0
     stretch: float = 1.0
     edges: float = 0.0
+    cut: bool = False
 
     def units(self, seconds: np.ndarray, number: int) -> list[int | tuple[int, ...]]:
         """One way to cut all rows into single clips and joined ones; ``number`` chooses which.
@@ -211,6 +212,7 @@ class NeighbourBatches(DurationBatchSampler):
     ) -> None:
         super().__init__(durations, **options)
         self.joining = joining
+        self.after = {one: other for sequence in joining.sequences for one, other in pairwise(sequence)}
         self.units = [joining.units(self.durations, number) for number in range(CUTS)]
         lengths = [np.array([self._length(unit) for unit in units]) for units in self.units]
         self.parts = [DurationBatchSampler(found, **options) for found in lengths]
@@ -220,7 +222,10 @@ class NeighbourBatches(DurationBatchSampler):
         if isinstance(unit, int):
             return float(self.durations[unit])
         pauses = (len(unit) - 1) * self.joining.pause
-        return float(self.durations[list(unit)].sum()) + pauses
+        own = float(self.durations[list(unit)].sum()) + pauses
+        if not self.joining.cut or unit[-1] not in self.after:
+            return own
+        return max(own, min(self.joining.longest, own + float(self.durations[self.after[unit[-1]]])))
 
     def shapes(self) -> list[tuple[int, float, float]]:
         return [shape for part in self.parts for shape in part.shapes()]

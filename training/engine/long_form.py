@@ -62,6 +62,7 @@ def neighbours_to_join(
         tokens=label_tokens(architecture.tasks, ability, rows) if counted else np.zeros(len(rows), np.int64),
         most_tokens=ability.most_labels,
         pause=settings.pause,
+        cut=ability.timestamps > 0 and ability.cut > 0,
         stretch=1 / changes.speed.low if changes.speed.prob else 1.0,
         edges=2 * changes.shift.seconds if changes.shift.prob else 0.0,
     )
@@ -70,12 +71,15 @@ def neighbours_to_join(
 def draws(config: Config, architecture: Architecture, rows: Any) -> LongForm | None:
     """Which training samples carry times and previous text; None where none does."""
     ability = architecture.long_form
-    if ability is None or not (ability.timestamps or ability.previous_text or _joins(config, architecture)):
+    joins = _joins(config, architecture)
+    if ability is None or not (ability.timestamps or ability.previous_text or joins):
         return None
-    found = sequences(rows) if ability.previous_text else []
+    found = sequences(rows) if ability.previous_text or joins else []
     if ability.previous_text and not any(len(one) > 1 for one in found):
         logger.warning(f"model.previous_text: {NO_RECORDINGS}; prompts have no previous text")
-    return LongForm(ability.timestamps, ability.previous_text, config.training.seed, before(len(rows), found))
+    return LongForm(
+        ability.timestamps, ability.previous_text, config.training.seed, before(len(rows), found), ability.cut
+    )
 
 
 def label_tokens(tasks: Sequence[str], ability: LongFormTraining, rows: Any) -> np.ndarray:

@@ -66,6 +66,15 @@ def plan_files(
     return plans if files is None else plans[:files]
 
 
+def plan_clips(rows: Any, count: int) -> list[Plan]:
+    """Single clips as files: ``count`` of the rows, spread evenly."""
+    recordings = names(rows)
+    count = min(count, len(rows))
+    chosen = [n * len(rows) // count for n in range(count)]
+    durations = rows.durations
+    return [Plan(recordings[row] if recordings else "", (row,), float(durations[row])) for row in chosen]
+
+
 def _plans(
     name: str, sequence: Sequence[int], durations: np.ndarray, seconds: float, pause: float
 ) -> Iterator[Plan]:
@@ -90,12 +99,12 @@ def write_files(
     Args:
         rows: those that were planned.
         plans: of `plan_files`.
-        folder: is made where it is not there.
+        folder: is made where it is not there; the files are named after it.
         sample_rate: of the files, in Hz.
         pause: silence between two clips, in seconds.
 
     Returns:
-        One utterance per file: its transcript, with single spaces between those of the clips, language, domain and
+        One utterance per file, a single clip under its own id: its transcript, with single spaces between those of the clips, language, domain and
         speaker of the first clip, and as its group the recording.
 
     Raises:
@@ -108,7 +117,7 @@ def write_files(
         sounds = [rows.waveform(row, sample_rate) for row in plan.rows]
         pieces = [piece for sound in sounds for piece in (silence, sound)][1:]
         samples = np.concatenate(pieces)
-        path = folder / f"long_{number:03d}.wav"
+        path = folder / f"{folder.name}_{number:03d}.wav"
         soundfile.write(path, samples, sample_rate, subtype="PCM_16")
         made.append(_utterance(path, plan, [rows[row] for row in plan.rows], len(samples) / sample_rate))
     return made
@@ -118,13 +127,13 @@ def _utterance(path: Path, plan: Plan, clips: Sequence[Example], seconds: float)
     first = clips[0]
     speakers = {clip.speaker for clip in clips}
     return Example(
-        id=path.stem,
+        id=first.id if len(clips) == 1 else path.stem,
         audio=AudioRef(path=str(path)),
         duration=seconds,
         texts={TRANSCRIBE: " ".join(clip.texts[TRANSCRIBE] for clip in clips if TRANSCRIBE in clip.texts)},
         language=first.language,
         domain=first.domain,
         speaker=first.speaker if len(speakers) == 1 else None,
-        group=plan.recording,
-        source=f"{first.source} and {len(clips) - 1} after it",
+        group=plan.recording or None,
+        source=first.source if len(clips) == 1 else f"{first.source} and {len(clips) - 1} after it",
     )

@@ -17,6 +17,7 @@ from training.data.example import TRANSCRIBE, TRANSLATE
 from training.data.metric import BLEU, LABELS, WER, of_task
 from training.evaluation.charts import smooth
 from training.evaluation.compare import compare
+from training.evaluation.deployment import PARTS
 from training.evaluation.figures import Bar, bars, curves, reliability
 from training.evaluation.run_labels import colour, labels
 from training.evaluation.selected_rows import SelectedRow, select_rows
@@ -45,8 +46,17 @@ def build_report(
     load: LoadAudio | None = None,
     *,
     title: str = "Polyvox report",
+    deployments: Sequence[dict[str, Any]] = (),
 ) -> str:
-    """The page as text. ``load`` gives the sound of the examples; without it they are shown silent."""
+    """The page as text.
+
+    Args:
+        results: evaluations.
+        histories: curves of runs.
+        load: gives the sound of the examples; without it they are shown silent.
+        title: of the page.
+        deployments: what `training.evaluation.stored.load_deployments` found.
+    """
     import jinja2
     from markupsafe import Markup
 
@@ -75,15 +85,22 @@ def build_report(
         texts=TEXTS,
         figures=[(name, legend, Markup(svg)) for name, legend, svg in _figures(results, histories)],
         comparisons=comparisons(results),
+        deployments=deployments,
+        parts=PARTS,
         selected=[(row, _audio(row, load)) for row in selected],
     )
 
 
 def write_report(
-    path: Path, results: Sequence[Result], histories: Sequence[History], load: LoadAudio | None
+    path: Path,
+    results: Sequence[Result],
+    histories: Sequence[History],
+    load: LoadAudio | None,
+    deployments: Sequence[dict[str, Any]] = (),
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(build_report(results, histories, load), encoding="utf-8")
+    page = build_report(results, histories, load, deployments=deployments)
+    path.write_text(page, encoding="utf-8")
 
 
 def comparisons(results: Sequence[Result], most: int = 10) -> list[dict[str, Any]]:

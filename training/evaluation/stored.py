@@ -16,6 +16,7 @@ from training.base.system_files import listed
 from training.data.metric import Metric
 
 METRICS_SUFFIX, PREDICTIONS_SUFFIX, SWAP_SUFFIX = "_metrics.json", "_predictions.csv", "_swap.json"
+DEPLOYMENT_SUFFIX = "_deployment.json"
 CHANGED = "changed"
 """The rows whose translation is another text than their transcript."""
 _COLUMNS = ("id", "task", "language", "reference", "hypothesis")
@@ -98,6 +99,17 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
 def load_results(folder: Path) -> list[Result]:
     """Every ``*_metrics.json`` of the results folder, by name."""
     return [_result(path) for path in sorted(listed(folder, f"*{METRICS_SUFFIX}"))]
+
+
+def load_deployments(folder: Path) -> list[dict[str, Any]]:
+    """Every ``*_deployment.json`` of the results folder, by name (``polyvox check-deployment``)."""
+    found = []
+    for path in sorted(listed(folder, f"*{DEPLOYMENT_SUFFIX}")):
+        report = read_json(path)
+        if not isinstance(report, dict) or not {"parts", "verdict", "run"} <= set(report):
+            raise UserError(f"{path}: holds no check of a deployment; move it away, or make it anew")
+        found.append(report)
+    return found
 
 
 def _result(path: Path) -> Result:

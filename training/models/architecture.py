@@ -199,7 +199,7 @@ class LongFormTraining:
 
     timestamps, previous_text: shares of the training samples. label_tokens: counts the tokens of texts as labels.
     most_labels: tokens of the text that fit the labels of one sample. prompt_tokens: the most that stand before the start
-    token.
+    token. cut: share of the joined samples with times that end within a clip.
     """
 
     timestamps: float
@@ -207,6 +207,7 @@ class LongFormTraining:
     label_tokens: Callable[[Iterable[str]], list[int]]
     most_labels: int
     prompt_tokens: int
+    cut: float
 
 
 class DomainPrediction(NamedTuple):

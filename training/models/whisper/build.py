@@ -20,6 +20,7 @@ from transformers import (
 
 from training.base.errors import UserError
 from training.data.example import TASKS, Example
+from training.data.long_form import CUT
 from training.models.architecture import (
     Architecture,
     Batch,
@@ -103,6 +104,7 @@ class Whisper(Architecture):
                 label_tokens=LabelTokens(processor.tokenizer, timed=options.timestamps > 0),
                 most_labels=options.max_label_tokens - FIXED_TOKENS,
                 prompt_tokens=PREVIOUS_TOKENS + 1 if options.previous_text else 0,
+                cut=0.0 if ctc is not None else CUT,  # the CTC head would have to leave out what is spoken
             ),
             "encode": WhisperEncode(
                 processor, options.tasks, options.language, options.max_label_tokens, ctc=ctc

@@ -105,7 +105,7 @@ class WhisperEncode(UtteranceEncoder):
         found: list[int] = []
         for segment in example.segments[task]:
             start, end = timestamp_ids(tokenizer, segment.start, segment.end)
-            found += [start, *text_ids(tokenizer, f" {segment.text}"), end]
+            found += [start, *text_ids(tokenizer, f" {segment.text}"), end] if segment.text else [start]
         return found
 
     def before(self, example: Example, task: str, labels: int) -> list[int]:
