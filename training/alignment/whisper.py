@@ -16,7 +16,7 @@ import torch
 from training.alignment.teacher import Clip, NoTimes, Timed
 from training.alignment.warping import first_frames, median_filter
 from training.data.example import TRANSCRIBE, Example, SpokenWord
-from training.decoding.predict import longest_hypothesis, on_device
+from training.decoding.predict import longest_hypothesis
 from training.models.architecture import Architecture, DecodeOptions
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import text_ids
@@ -70,7 +70,7 @@ class WhisperTeacher:
         if not rows:
             return []
         model: Any = self.architecture.model
-        batch = on_device(self.architecture.collate(rows), model)
+        batch = self.architecture.on_device(self.architecture.collate(rows), model)
         states = model.encode(batch["input_features"])
         if self.architecture.domains is not None:
             batch = self.architecture.domains.predict(model, batch, states).batch

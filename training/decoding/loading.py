@@ -17,29 +17,39 @@ from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
 from training.models import lookup
-from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext
+from training.models.architecture import ASKED, AUTO, SWAP, BuildContext, SpeechModel
 from training.models.common import SETTINGS
+from training.runtime.folder import Exported, is_exported, read_exported
+from training.runtime.load import load_exported
 
 
 @dataclass(frozen=True)
 class Trained:
     """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
-    words' confidence, where there is one."""
+    words' confidence, where there is one; ``exported`` the record of a folder of ``polyvox export``."""
 
-    architecture: Architecture
+    architecture: SpeechModel
     folder: Path
     model_type: str
     config: Config | None
     calibration: Calibration | None = None
+    exported: Exported | None = None
 
     @property
     def longest_seconds(self) -> float | None:
         """Seconds of the longest utterance of its training; None where the run's results do not state them."""
+        if self.exported is not None:
+            return self.exported.description.longest_seconds
         for place in (self.folder, self.folder.resolve().parent):
             path = place / "train_results.json"
             if path.is_file():
                 return json.loads(path.read_text(encoding="utf8")).get("longest_seconds")
         return self.config.audio.max_length_seconds if self.config else None
+
+    @property
+    def single_utterances(self) -> bool:
+        """Whether it was trained on single utterances, as models of this library are."""
+        return self.exported.description.single_utterances if self.exported else self.config is not None
 
     @property
     def name(self) -> str:
@@ -70,6 +80,8 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
     does. Without dropout, on the GPU where there is one. Raises `UserError` for a folder that is no model and
     for a ``model_type`` that contradicts it.
     """
+    if is_exported(folder):
+        return _exported(folder, model_type)
     stock = _stock_config(folder)
     settings = stock.get(SETTINGS) or {}
     config, calibration = _run_config(folder), read_calibration(folder)
@@ -79,8 +91,7 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
             f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
             f"{', '.join(lookup.available())}"
         )
-    if model_type is not None and model_type != inferred:
-        raise UserError(f"--model_type {model_type}: {folder} holds a model of type {inferred}")
+    _require_type(folder, model_type, inferred)
     chosen = lookup.load(inferred)
     if config is not None and config.model is not None:
         options: Any = config.model
@@ -95,10 +106,27 @@ def load_trained(folder: Path, model_type: str | None = None) -> Trained:
             f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
         ) from error
     architecture.model.to(default_device()).eval()
+    return Trained(_with_aligner(architecture), folder, inferred, config, calibration)
+
+
+def _exported(folder: Path, model_type: str | None) -> Trained:
+    found = read_exported(folder)
+    _require_type(folder, model_type, found.architecture)
+    architecture = _with_aligner(load_exported(found))
+    return Trained(architecture, folder, found.architecture, None, read_calibration(folder), found)
+
+
+def _require_type(folder: Path, wanted: str | None, found: str) -> None:
+    if wanted is not None and wanted != found:
+        raise UserError(f"--model_type {wanted}: {folder} holds a model of type {found}")
+
+
+def _with_aligner(architecture: Any) -> Any:
+    """The same with times of given words, where its frames can spell them."""
     frames = architecture.frames
     if frames is not None and frames.speller is not None and architecture.aligner is None:
-        architecture = replace(architecture, aligner=CtcAligner(frames))
-    return Trained(architecture, folder, inferred, config, calibration)
+        return replace(architecture, aligner=CtcAligner(frames))
+    return architecture
 
 
 def with_tasks(trained: Trained, tasks: tuple[str, ...]) -> Trained:
