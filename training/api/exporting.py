@@ -67,7 +67,14 @@ def export_model(
         trained = load_trained(Path(model_path))
         offered(trained, format, chosen)  # before the utterances are looked at
         gate = _gate(trained, split, manifest, utterances, max_drift) if check else None
-        wanted = Wanted(format=format, precision=chosen, output=Path(output_path), gate=gate, force=force)
+        wanted = Wanted(
+            format=format,
+            precision=chosen,
+            output=Path(output_path),
+            gate=gate,
+            force=force,
+            optimize=optimize,
+        )
         return export(trained, wanted)
 
 

@@ -19,6 +19,8 @@ from training.models.architecture import Decoded
 MAX_DRIFT = {"fp16": 0.5, "int8": 1.0}
 """Points by which the scores may be worse, by precision."""
 KOREAN = "ko"
+LEAST = {"wer": 90.0, "cer": 90.0, "bleu": 2.0}
+"""An original that is worse recognises next to nothing: there is nothing to lose, and nothing can be told."""
 
 
 def check_drift(
@@ -50,7 +52,10 @@ def check_drift(
     metric = _metric(task, examples[scored[0]])
     original, exported = (task_statistics(task, rows)[metric] for rows in sides)
     found = paired(exported, original, units_of([examples[row] for row in scored]))
-    verdict, needed = judged(found, most, lower_is_better=task == TRANSCRIBE)
+    lower = task == TRANSCRIBE
+    verdict, needed = judged(found, most, lower_is_better=lower)
+    if verdict == PASSED and (found.b > LEAST[metric] if lower else found.b < LEAST[metric]):
+        verdict = UNDECIDED
     same = sum(a[task].ids == b[task].ids for a, b in pairs)
     figures: dict[str, Any] = {
         "utterances": len(pairs),
@@ -110,5 +115,5 @@ def _line(
     if verdict == UNDECIDED and needed is not None:
         line += f". The interval is too wide to tell: about {needed:,} utterances are needed (--utterances {needed})"
     elif verdict == UNDECIDED:
-        line += ". The interval is too wide to tell, and the difference itself is beyond the bound"
+        line += ". The utterances cannot tell: the difference itself is beyond the bound, or the original gets next to nothing right"
     return line

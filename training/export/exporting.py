@@ -18,27 +18,37 @@ from training.export.gate import Gate
 from training.export.record import CARD, write_record
 from training.export.run_files import RUN_FILES
 from training.export.to_ctranslate2 import write_ctranslate2
+from training.export.to_onnx import write_onnx
 from training.export.verdict import NOT_CHECKED, PASSED, Finding, overall
 from training.models.architecture import Architecture
-from training.models.export_parts import CTRANSLATE2, Ctranslate2Model, Description, ExportParts, Refused
+from training.models.export_parts import (
+    CTRANSLATE2,
+    ONNX,
+    Ctranslate2Model,
+    Description,
+    ExportParts,
+    Refused,
+)
 from training.runtime.folder import is_exported, read_exported
 from training.runtime.load import load_exported
 
 logger = logging.getLogger(__name__)
 
-WRITERS: Mapping[str, Callable[..., None]] = {CTRANSLATE2: write_ctranslate2}
-PRECISIONS_OF = {CTRANSLATE2: ("fp32", "int8", "fp16")}
+WRITERS: Mapping[str, Callable[..., None]] = {CTRANSLATE2: write_ctranslate2, ONNX: write_onnx}
+PRECISIONS_OF = {CTRANSLATE2: ("fp32", "int8", "fp16"), ONNX: ("fp32", "int8")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be written. gate: compares it with the original; None: nothing is compared, and the folder says so."""
+    """What is to be written. gate: compares it with the original; None: nothing is compared, and the folder says so.
+    optimize: fuse the graph."""
 
     format: str
     precision: str
     output: Path
     gate: Gate | None
     force: bool = False
+    optimize: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,9 @@ class Exported:
 def offered(trained: Trained, format_: str, precision: str) -> ExportParts:
     """The parts of a model. Raises `UserError`, in one line, where it does not offer the format in this precision."""
     if not isinstance(trained.architecture, Architecture):
-        raise UserError(f"--model {trained.folder}: is exported already; give the run that it was exported from")
+        raise UserError(
+            f"--model {trained.folder}: is exported already; give the run that it was exported from"
+        )
     parts = trained.architecture.export_parts()
     if parts is None:
         raise UserError(
@@ -108,7 +120,7 @@ def export(trained: Trained, wanted: Wanted) -> Exported:
 
 def _write(trained: Trained, parts: ExportParts, wanted: Wanted, folder: Path) -> Description:
     """All files of the folder; nothing is compared yet."""
-    WRITERS[wanted.format](parts.formats[wanted.format], folder, wanted.precision)
+    WRITERS[wanted.format](parts.formats[wanted.format], folder, wanted.precision, optimize=wanted.optimize)
     parts.save_text(folder)
     for name, values in parts.arrays.items():
         np.save(folder / f"{name}.npy", values, allow_pickle=False)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from training.export.decoded import Utterances, decode_all
 from training.export.drift import MAX_DRIFT, check_drift
 from training.export.identity import check_identity
-from training.export.verdict import Finding
+from training.export.verdict import FAILED, Finding
 from training.models.architecture import SpeechModel
 from training.models.export_parts import ExportParts
+from training.runtime.whisper import CutShort
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,12 @@ class Gate:
     ) -> list[Finding]:
         """The finding of each task. fp32 is compared by tokens, the others by scores."""
         end = parts.description.prompts.end if parts.description.prompts else None
-        sides = [decode_all(model, self.utterances, end) for model in (original, exported)]
+        try:
+            sides = [decode_all(model, self.utterances, end) for model in (original, exported)]
+        except CutShort as error:
+            return [
+                Finding(task, FAILED, f"{task}: {error}", {"error": str(error)}) for task in original.tasks
+            ]
         pairs = list(zip(*sides, strict=True))
         if precision == "fp32" and self.max_drift is None:
             return [check_identity(task, pairs, original, parts, self.utterances) for task in original.tasks]

@@ -32,7 +32,7 @@ length = 3000 if context["context"] == "full" else min(3000, 2 * ((log.shape[1] 
 log = np.pad(log, ((0, 0), (0, length - log.shape[1])), mode="edge").astype(np.float32)
 there = [i for i in range(about["vocabulary"]) if i not in moved["ids"]]
 place = there.index(moved["before"]) if moved["ids"] else 0
-ids = np.array([*there[:place], *moved["ids"], *there[place:]])
+ids = [*there[:place], *moved["ids"], *there[place : place + 1], *moved["ids"], *there[place + 1 :]]
 language = sys.argv[2] if len(sys.argv) > 2 else about["languages"][0]
 domain = [prompts["domains"][sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]]] if prompts["domains"] else []
 model, tokenizer = ctranslate2.models.Whisper(str(here)), Tokenizer.from_file(str(here / "tokenizer.json"))
@@ -40,11 +40,11 @@ states = model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(lo
 for task in about["tasks"]:
     prompt = [prompts["start"], prompts["languages"][language], prompts["tasks"][task], *domain, prompts["no_timestamps"]]
     most = about["positions"] - len(prompt)
-    rows = np.argsort(ids)[prompt].tolist()
+    rows = [ids.index(i) for i in prompt]
     row = model.generate(states, [rows], beam_size=1, max_length=2 * most)[0].sequences_ids[0]
     if len(row) >= most:
         sys.exit(f"{sys.argv[1]}: {task}: no end of the text within {most} tokens")
-    print(f"{task}\\t{tokenizer.decode(ids[row].tolist()).strip()}")
+    print(f"{task}\\t{tokenizer.decode([ids[i] for i in row]).strip()}")
 '''
 
 RUN_FILES = {(CTRANSLATE2, "whisper"): WHISPER_CTRANSLATE2}

@@ -58,20 +58,27 @@ class Prompts(_Part):
 
 
 class MovedIds(_Part):
-    """Tokens whose rows stand elsewhere in the exported model: the rows ``ids`` come right before the row ``before``."""
+    """Tokens whose rows stand elsewhere in the exported model: the rows ``ids`` come right before the row ``before``.
+
+    They come once more right behind it, where CTranslate2 expects timestamps: there one of them can be predicted.
+    """
 
     ids: tuple[int, ...] = ()
     before: int = 0
 
 
 class CtcOutput(_Part):
-    """The frames of a CTC model, see `training.models.architecture.CtcFrames`."""
+    """The frames of a CTC model, see `training.models.architecture.CtcFrames`.
+
+    fewest_samples: of a clip. shortest: time to which the features of a batch are filled up with zeros.
+    """
 
     tokens: tuple[str, ...]
     blank: int
     seconds_per_frame: float
     edge_seconds: float = 0.0
-    samples_per_frame: int
+    fewest_samples: int
+    shortest: int = 1
 
 
 class Description(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from training.base.errors import UserError
 from training.models.architecture import SpeechModel
-from training.models.export_parts import CTRANSLATE2
+from training.models.export_parts import CTRANSLATE2, ONNX
 from training.runtime.folder import Exported
 
 
@@ -20,6 +20,10 @@ def load_exported(exported: Exported) -> SpeechModel:
         from training.runtime.whisper import ExportedWhisper
 
         return ExportedWhisper.of(exported, Ctranslate2Whisper(exported.folder, description))
+    if exported.format == ONNX and description.decoder == "ctc":
+        from training.runtime.ctc import ExportedCtc
+
+        return ExportedCtc.of(exported)
     raise UserError(
         f"{exported.folder}: exported as {exported.format} ({description.decoder}), which is for other programs; polyvox does "
         "not run it"

@@ -9,12 +9,17 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from training.base.errors import UserError
 from training.models.architecture import Batch, DomainPrediction, Domains, SpeechModel, new_tokens
 from training.models.export_parts import Description
 from training.runtime.folder import Exported
 from training.runtime.log_mels import LogMels
 from training.runtime.prompts import OPEN, PromptedCollator, PromptedEncode
 from training.runtime.text import Detokenizer
+
+
+class CutShort(UserError):
+    """An engine stopped before the bound that it was given, without an end token: a short text is never returned."""
 
 
 class Engine(Protocol):
@@ -31,6 +36,9 @@ class Engine(Protocol):
             prompts: int64 ``[batch, length]``.
             new: the most ids of a row.
             beams: 1 is greedy.
+
+        Raises:
+            CutShort: it stopped before ``new`` ids without an end token.
         """
 
     def likeliest(self, states: Any, prompts: np.ndarray, among: Sequence[int]) -> list[int]:
