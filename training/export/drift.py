@@ -54,7 +54,7 @@ def check_drift(
     found = paired(exported, original, units_of([examples[row] for row in scored]))
     lower = task == TRANSCRIBE
     verdict, needed = judged(found, most, lower_is_better=lower)
-    if verdict == PASSED and (found.b > LEAST[metric] if lower else found.b < LEAST[metric]):
+    if verdict == PASSED and not useful(metric, found.b):
         verdict = UNDECIDED
     same = sum(a[task].ids == b[task].ids for a, b in pairs)
     figures: dict[str, Any] = {
@@ -69,6 +69,11 @@ def check_drift(
     return Finding(
         task, verdict, _line(task, metric, found, most, verdict, needed, same, len(pairs)), figures
     )
+
+
+def useful(metric: str, score: float) -> bool:
+    """Whether an original of this score has anything to lose."""
+    return score >= LEAST[metric] if metric == "bleu" else score <= LEAST[metric]
 
 
 def judged(found: Difference, most: float, *, lower_is_better: bool) -> tuple[str, int | None]:
@@ -112,8 +117,10 @@ def _line(
         f"{task}: {NAMES[metric]} {found.b:.2f} → {found.a:.2f}, difference {found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}] "
         f"on {found.rows} utterances, {most:g} points may be lost: {verdict}; tokens of {same} of {total} identical"
     )
-    if verdict == UNDECIDED and needed is not None:
-        line += f". The interval is too wide to tell: about {needed:,} utterances are needed (--utterances {needed})"
-    elif verdict == UNDECIDED:
-        line += ". The utterances cannot tell: the difference itself is beyond the bound, or the original gets next to nothing right"
-    return line
+    if verdict != UNDECIDED:
+        return line
+    if not useful(metric, found.b):
+        return f"{line}. The original itself gets next to nothing right, so that nothing can be told"
+    if needed is None:
+        return f"{line}. The interval is too wide to tell, and the difference itself is beyond the bound"
+    return f"{line}. The interval is too wide to tell: about {needed:,} utterances are needed (--utterances {needed})"

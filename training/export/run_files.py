@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.models.export_parts import CTRANSLATE2
+from training.models.export_parts import CTRANSLATE2, ONNX
 
 WHISPER_CTRANSLATE2 = '''\
 """Text of a clip of at most 30 s: python run.py CLIP.wav [LANGUAGE] [DOMAIN]. Needs ctranslate2, tokenizers, numpy, soundfile."""
@@ -47,5 +47,33 @@ for task in about["tasks"]:
     print(f"{task}\\t{tokenizer.decode([ids[i] for i in row]).strip()}")
 '''
 
-RUN_FILES = {(CTRANSLATE2, "whisper"): WHISPER_CTRANSLATE2}
+CTC_ONNX = '''\
+"""Text of a clip: python run.py CLIP.wav. Needs onnxruntime, numpy, soundfile."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soundfile
+
+here = Path(__file__).parent
+about = json.loads((here / "polyvox.json").read_text(encoding="utf8"))["description"]
+output = about["ctc"]
+sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
+if rate != about["sample_rate"] or len(sound) < output["fewest_samples"]:
+    sys.exit(f"{sys.argv[1]}: give at least {output['fewest_samples']} samples at {about['sample_rate']} Hz")
+features, encoder = (onnxruntime.InferenceSession(str(here / f"{name}.onnx")) for name in ("features", "encoder"))
+(values,) = features.run(None, {"waveform": sound.mean(axis=1)})
+filled = np.zeros((max(output["shortest"], len(values)), *values.shape[1:]), dtype=np.float32)
+filled[: len(values)] = values
+mask = (np.arange(len(filled)) < len(values)).astype(np.int64)
+log_probs, lengths = encoder.run(None, {"features": filled[None], "mask": mask[None]})
+best = log_probs[0, : lengths[0]].argmax(axis=-1)
+labels = best[np.insert(best[1:] != best[:-1], 0, True)]
+text = "".join(output["tokens"][i] for i in labels if i != output["blank"])
+print(" ".join(text.replace("\u2581", " ").split()))
+'''
+
+RUN_FILES = {(ONNX, "ctc"): CTC_ONNX, (CTRANSLATE2, "whisper"): WHISPER_CTRANSLATE2}
 """By format and decoder."""

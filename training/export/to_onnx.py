@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -38,9 +39,11 @@ def write_onnx(model: OnnxModel, folder: Path, precision: str, *, optimize: bool
 
 def _program(part: OnnxPart, optimize: bool) -> Any:
     """The exported graph. Named axes may have any length; lengths that are equal have to be so in use as well."""
-    shapes = tuple(
-        dict.fromkeys(part.dynamic.get(name, {}), torch.export.Dim.DYNAMIC) for name in part.inputs
-    )
+    named = [dict.fromkeys(part.dynamic.get(name, {}), torch.export.Dim.DYNAMIC) for name in part.inputs]
+    parameters = inspect.signature(part.module.forward).parameters.values()
+    single = sum(one.kind is not inspect.Parameter.VAR_POSITIONAL for one in parameters)
+    # Arguments that a module takes together, as *caches, are one argument to the exporter.
+    shapes = (*named[:single], *([tuple(named[single:])] if named[single:] else []))
     program = torch.onnx.export(
         part.module.eval(),
         tuple(part.inputs.values()),
@@ -57,20 +60,42 @@ def _program(part: OnnxPart, optimize: bool) -> Any:
 
 def _quantize(path: Path) -> None:
     """Weights of matrix products in 8 bits, activations as they come (dynamic)."""
-    quantization = needed("onnxruntime.quantization", "export")
-    quantization.quantize_dynamic(
-        path,
-        path,
-        op_types_to_quantize=["MatMul"],
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-    )
+    onnx, quantization = needed("onnx", "export"), needed("onnxruntime.quantization", "export")
+    model = onnx.load(str(path))
+    untie(model)
+    with _quiet():
+        quantization.quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+        )
+
+
+def untie(model: Any) -> None:
+    """Give each use of a shared table its own, so that the matrix of a tied embedding can be quantised alone.
+
+    A matrix that is read transposed is stored transposed. Stated shapes go: they are of the table as it was, and
+    quantising would compare them (https://github.com/microsoft/onnxruntime/issues/25890).
+    """
+    numpy_helper = needed("onnx.numpy_helper", "export")
+    tables = {table.name: table for table in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Transpose"]:
+        if node.input[0] in tables and len(tables[node.input[0]].dims) == 2:
+            values = numpy_helper.to_array(tables[node.input[0]]).T
+            model.graph.initializer.append(numpy_helper.from_array(values.copy(), node.output[0]))
+            model.graph.node.remove(node)
+    used = {name for node in model.graph.node for name in node.input}
+    for name in set(tables) - used:
+        model.graph.initializer.remove(tables[name])
+    del model.graph.value_info[:]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's notes on what is not installed, and its warnings, are not for the user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """The notes of the libraries on what is not installed, and on what could be done before, are not for the user."""
+    loggers = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

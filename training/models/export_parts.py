@@ -44,12 +44,14 @@ class ContextRule(_Part):
 class Prompts(_Part):
     """Token ids of the tokenizer that make a prompt: start, language, task, domain where there are any, no timestamps.
 
-    end: ends a text, and fills up rows.
+    end: ends a text, and fills up rows. suppress: ids that are never written; suppress_first: not as the first one.
     """
 
     start: int
     end: int
     no_timestamps: int
+    suppress: tuple[int, ...] = ()
+    suppress_first: tuple[int, ...] = ()
     tasks: Mapping[str, int]
     languages: Mapping[str, int]
     domains: Mapping[str, int] = {}

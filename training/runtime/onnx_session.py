@@ -33,6 +33,16 @@ class Session:
                 f"{path}: ONNX Runtime cannot read it ({reason}); export the model again"
             ) from error
 
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in the graph's order."""
+        return [one.name for one in self.session.get_inputs()]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in the graph's order."""
+        return [one.name for one in self.session.get_outputs()]
+
     def __call__(self, **inputs: np.ndarray) -> list[Any]:
         """The outputs, in the graph's order."""
         return self.session.run(None, inputs)

@@ -12,7 +12,6 @@ from training.data.example import Example
 from training.models.architecture import AS_IT_IS, AUTO, NONE, SWAP, BatchCollator, UtteranceEncoder
 from training.models.common.log_mels import Context, check_length, log_mel
 from training.models.export_parts import Prompts
-from training.runtime.log_mels import LogMels
 
 OPEN = -1
 """In the place of the domain token: the domain is to be predicted."""
@@ -22,11 +21,11 @@ OPEN = -1
 class PromptedEncode(UtteranceEncoder):
     """One utterance to features: ``input_features`` float32 ``[mels, frames]`` and a prompt of token ids per task.
 
-    language: of utterances that name none. asked: see `training.models.domain_whisper.collator.DomainEncode`.
+    log_mels: as transformers' feature extractor is called. language: of utterances that name none. asked: see `training.models.domain_whisper.collator.DomainEncode`.
     Raises ``ValueError`` for a language or a domain without a token, and for a clip over 30 s.
     """
 
-    log_mels: LogMels
+    log_mels: Any
     prompts: Prompts
     tasks: tuple[str, ...]
     language: str

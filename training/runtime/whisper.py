@@ -13,7 +13,6 @@ from training.base.errors import UserError
 from training.models.architecture import Batch, DomainPrediction, Domains, SpeechModel, new_tokens
 from training.models.export_parts import Description
 from training.runtime.folder import Exported
-from training.runtime.log_mels import LogMels
 from training.runtime.prompts import OPEN, PromptedCollator, PromptedEncode
 from training.runtime.text import Detokenizer
 
@@ -53,12 +52,11 @@ class ExportedWhisper(SpeechModel):
     detokenizer: Detokenizer
 
     @classmethod
-    def of(cls, exported: Exported, engine: Engine) -> Self:
-        """The model of a folder."""
+    def of(cls, exported: Exported, engine: Engine, log_mels: Any) -> Self:
+        """The model of a folder; ``log_mels``: as transformers' feature extractor is called."""
         description = exported.description
-        prompts, context, settings = description.prompts, description.context, description.log_mels
-        assert prompts is not None and context is not None and settings is not None
-        log_mels = LogMels.of_folder(settings, exported.folder)
+        prompts, context = description.prompts, description.context
+        assert prompts is not None and context is not None
         tasks, languages = description.tasks, description.languages
         domains = Domains(
             names=tuple(prompts.domains),

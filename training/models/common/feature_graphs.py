@@ -46,7 +46,7 @@ class WhisperLogMels(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         log = (self.filters @ self.power(waveform)).clamp(min=1e-10).log10()
-        return (torch.maximum(log, log.amax() - 8.0) + 4.0) / 4.0
+        return (torch.maximum(log, log.max() - 8.0) + 4.0) / 4.0
 
 
 class NormalisedWaveform(nn.Module):

@@ -147,7 +147,7 @@ class ParakeetLogMels(nn.Module):
             sound = torch.cat((sound[:1], sound[1:] - self.preemphasis * sound[:-1]))
         log = torch.log(self.filters @ self.power(sound) + LOG_ZERO_GUARD_VALUE).transpose(0, 1)
         if self.norm == "peak":
-            loudest = log.amax().clamp(min=QUIETEST_PEAK)
+            loudest = log.max().clamp(min=QUIETEST_PEAK)
             return ((log - loudest).clamp(min=-PEAK_RANGE) + PEAK_MEAN) / PEAK_DEVIATION
         if self.norm == "clip":
             return (log - log.mean()) / (log.std(unbiased=False) + EPSILON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from training.models.architecture import Architecture
+from training.models.common.feature_graphs import WhisperLogMels
 from training.models.export_parts import (
     CTRANSLATE2,
     GGML,
@@ -21,9 +23,12 @@ from training.models.export_parts import (
     ExportParts,
     LogMelSettings,
     MovedIds,
+    OnnxModel,
+    OnnxPart,
     Prompts,
     Refused,
 )
+from training.models.whisper.graphs import DecoderGraph, EncoderGraph
 from training.models.whisper.tokenizer import language_token, names_language
 
 OPENAI_VOCABULARIES = (51_864, 51_865, 51_866)
@@ -50,7 +55,7 @@ def export_parts(whisper: Architecture, domains: dict[str, int] | None = None) -
                 moved=moved,
                 third_parties={"faster-whisper": _faster_whisper(whisper, domains)},
             ),
-            ONNX: Refused("not written yet"),
+            ONNX: OnnxModel(parts=_graphs(whisper)),
             GGML: Refused(_no_ggml(whisper, domains)),
             NEMO: Refused("NeMo's layout is for CTC models with a FastConformer"),
         },
@@ -98,11 +103,51 @@ def _prompts(whisper: Architecture, domains: dict[str, int]) -> Prompts:
         start=whisper.collate.start_id,  # type: ignore[attr-defined]
         end=tokenizer.eos_token_id,
         no_timestamps=added["<|notimestamps|>"],
+        suppress=tuple(whisper.model.generation_config.suppress_tokens or ()),
+        suppress_first=tuple(whisper.model.generation_config.begin_suppress_tokens or ()),
         tasks={task: added[f"<|{task}|>"] for task in whisper.tasks},
         languages=languages,
         domains=domains,
         domain=whisper.domains.default if whisper.domains else None,
         domain_predictable=whisper.domains.predictable if whisper.domains else False,
+    )
+
+
+def _graphs(whisper: Architecture) -> tuple[OnnxPart, ...]:
+    """Log-mels, encoder and decoder. The lengths that they are exported with are no others' bounds."""
+    model = copy.deepcopy(whisper.model.model).cpu().eval()
+    model.encoder.set_attn_implementation("eager")
+    config = model.config
+    heads, width = config.decoder_attention_heads, config.d_model // config.decoder_attention_heads
+    names = [f"{kind}_{n}" for n in range(config.decoder_layers) for kind in ("key", "value")]
+    # A tensor for each: the exporter takes inputs that are one object for one input.
+    caches = {f"past_{name}": torch.zeros(2, heads, 3, width) for name in names}
+    caches |= {f"cross_{name}": torch.zeros(2, heads, 50, width) for name in names}
+    return (
+        OnnxPart(
+            name="features",
+            module=WhisperLogMels(whisper.processor.feature_extractor),
+            inputs={"waveform": torch.zeros(whisper.sample_rate)},
+            outputs=("log_mels",),
+            dynamic={"waveform": {0: "samples"}},
+        ),
+        OnnxPart(
+            name="encoder",
+            module=EncoderGraph(model),
+            inputs={"log_mels": torch.zeros(2, config.num_mel_bins, 100)},
+            outputs=tuple(f"cross_{name}" for name in names),
+            dynamic={"log_mels": {0: "batch", 2: "frames"}},
+        ),
+        OnnxPart(
+            name="decoder",
+            module=DecoderGraph(model),
+            inputs={"ids": torch.zeros(2, 2, dtype=torch.long), **caches},
+            outputs=("logits", *(f"longer_{name}" for name in names)),
+            dynamic={
+                "ids": {0: "batch", 1: "length"},
+                **{name: {0: "batch", 2: name.partition("_")[0]} for name in caches},
+            },
+        ),
     )
 
 
