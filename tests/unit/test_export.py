@@ -25,6 +25,7 @@ from training.api.exporting import export_model
 from training.api.scoring import evaluate
 from training.base.errors import UserError
 from training.cli import main
+from training.data.metric import BLEU, WER
 from training.evaluation.intervals import Difference
 from training.export.drift import judged
 from training.export.verdict import FAILED, PASSED, UNDECIDED
@@ -366,12 +367,16 @@ def difference(value: float, low: float, high: float) -> Difference:
 
 
 def test_the_bound_on_the_bad_side_decides() -> None:
-    assert judged(difference(0.2, -0.4, 0.9), 1.0, lower_is_better=True) == (PASSED, None)
-    assert judged(difference(3.0, 1.2, 4.0), 1.0, lower_is_better=True) == (FAILED, None)
-    assert judged(difference(0.0, -2.0, 2.0), 1.0, lower_is_better=True) == (UNDECIDED, 800)
-    assert judged(difference(1.5, -2.0, 4.0), 1.0, lower_is_better=True) == (UNDECIDED, None)
-    assert judged(difference(-0.2, -0.9, 0.4), 1.0, lower_is_better=False) == (PASSED, None)
-    assert judged(difference(-3.0, -4.0, -1.2), 1.0, lower_is_better=False) == (FAILED, None)
+    assert judged(difference(0.2, -0.4, 0.9), 1.0, WER) == (PASSED, None)
+    assert judged(difference(3.0, 1.2, 4.0), 1.0, WER) == (FAILED, None)
+    assert judged(difference(0.0, -2.0, 2.0), 1.0, WER) == (UNDECIDED, 800)
+    assert judged(difference(1.5, -2.0, 4.0), 1.0, WER) == (UNDECIDED, None)
+    assert judged(difference(-0.2, -0.9, 0.4), 1.0, BLEU) == (PASSED, None)
+    assert judged(difference(-3.0, -4.0, -1.2), 1.0, BLEU) == (FAILED, None)
+
+
+def test_an_original_that_recognises_nothing_cannot_be_compared_by_scores() -> None:
+    assert judged(replace(difference(0.0, 0.0, 0.0), a=100.0, b=100.0), 1.0, WER) == (UNDECIDED, None)
 
 
 def test_rows_of_moved_ids() -> None:

@@ -73,7 +73,7 @@ def _layer(
     key, value = (torch.cat(pair, dim=2) for pair in zip(own, new, strict=True))
     hidden = hidden + _attend(attention, normed, key, value, bias)
     normed = layer.encoder_attn_layer_norm(hidden)  # type: ignore[operator]
-    hidden = hidden + _attend(layer.encoder_attn, normed, *cross, None)  # type: ignore[arg-type]
+    hidden = hidden + _attend(layer.encoder_attn, normed, cross[0], cross[1], None)  # type: ignore[arg-type]
     inner = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))  # type: ignore[operator]
     return hidden + layer.fc2(inner), key, value  # type: ignore[operator]
 
