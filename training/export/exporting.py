@@ -18,15 +18,17 @@ from training.export.gate import Gate
 from training.export.record import CARD, write_record
 from training.export.run_files import RUN_FILES
 from training.export.to_ctranslate2 import write_ctranslate2
-from training.export.to_onnx import write_onnx
+from training.export.to_onnx import write_nemo, write_onnx
 from training.export.verdict import NOT_CHECKED, PASSED, Finding, overall
 from training.models.architecture import Architecture
 from training.models.export_parts import (
     CTRANSLATE2,
+    NEMO,
     ONNX,
     Ctranslate2Model,
     Description,
     ExportParts,
+    NemoModel,
     Refused,
 )
 from training.runtime.folder import is_exported, read_exported
@@ -34,8 +36,12 @@ from training.runtime.load import load_exported
 
 logger = logging.getLogger(__name__)
 
-WRITERS: Mapping[str, Callable[..., None]] = {CTRANSLATE2: write_ctranslate2, ONNX: write_onnx}
-PRECISIONS_OF = {CTRANSLATE2: ("fp32", "int8", "fp16"), ONNX: ("fp32", "int8")}
+WRITERS: Mapping[str, Callable[..., None]] = {
+    CTRANSLATE2: write_ctranslate2,
+    ONNX: write_onnx,
+    NEMO: write_nemo,
+}
+PRECISIONS_OF = {CTRANSLATE2: ("fp32", "int8", "fp16"), ONNX: ("fp32", "int8"), NEMO: ("fp32",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +147,6 @@ def _write(trained: Trained, parts: ExportParts, wanted: Wanted, folder: Path) -
 def _about(parts: ExportParts, wanted: Wanted) -> dict[str, Any]:
     about: dict[str, Any] = {"format": wanted.format, "precision": wanted.precision}
     part = parts.formats[wanted.format]
-    if isinstance(part, Ctranslate2Model):
+    if isinstance(part, Ctranslate2Model | NemoModel):
         about["third_parties"] = dict(part.third_parties)
     return about

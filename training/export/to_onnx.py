@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from training.models.export_parts import OnnxModel, OnnxPart
+from training.models.export_parts import NemoModel, OnnxModel, OnnxPart
 from training.runtime.packages import needed
 
 QUANTIZED = ("encoder", "decoder")
@@ -35,6 +36,27 @@ def write_onnx(model: OnnxModel, folder: Path, precision: str, *, optimize: bool
             _program(part, optimize).save(str(path))
         if precision == "int8" and part.name in QUANTIZED:
             _quantize(path)
+
+
+def write_nemo(model: NemoModel, folder: Path, precision: str, *, optimize: bool = True) -> None:
+    """Write ``model.onnx``, ``vocab.txt`` and ``config.json``, as onnx-asr reads NeMo's CTC models, and our log-mels.
+
+    Args:
+        model: graphs, tokens and sizes.
+        folder: exists.
+        precision: ``fp32``.
+        optimize: fuse and fold the graph.
+    """
+    write_onnx(OnnxModel(model.parts), folder, precision, optimize=optimize)
+    names = ["<blk>" if i == model.blank else token for i, token in enumerate(model.tokens)]
+    lines = "".join(f"{name} {i}\n" for i, name in enumerate(names))
+    (folder / "vocab.txt").write_text(lines, encoding="utf8")
+    about = {
+        "model_type": "nemo-conformer-ctc",
+        "features_size": model.mels,
+        "subsampling_factor": model.subsampling,
+    }
+    (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf8")
 
 
 def _program(part: OnnxPart, optimize: bool) -> Any:

@@ -137,6 +137,22 @@ class OnnxModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NemoModel:
+    """A CTC model in the layout of NeMo's exported models.
+
+    parts: the log-mels, which this library's runtime uses, and ``model``. tokens: text of each id. mels: bands of the
+    log-mels. subsampling: of the encoder. third_parties: program → whether it may use the folder, and why not.
+    """
+
+    parts: tuple[OnnxPart, ...]
+    tokens: tuple[str, ...]
+    blank: int
+    mels: int
+    subsampling: int
+    third_parties: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ctranslate2Model:
     """A model of transformers that CTranslate2's converter knows.
 
@@ -162,5 +178,5 @@ class ExportParts:
     description: Description
     save_text: Callable[[Path], None]
     arrays: Mapping[str, Any]
-    formats: Mapping[str, OnnxModel | Ctranslate2Model | Refused]
+    formats: Mapping[str, OnnxModel | Ctranslate2Model | NemoModel | Refused]
     next_logits: Callable[..., Any] | None = None

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import Batch, BatchCollator, CtcFrames, SpeechModel, UtteranceEncoder
 from training.models.ctc.tokenizer import CtcTokenizer
-from training.models.export_parts import CtcOutput
+from training.models.export_parts import NEMO, CtcOutput
 from training.runtime.folder import Exported
 from training.runtime.onnx_session import Session
 
@@ -73,9 +74,27 @@ class CtcCollator(BatchCollator):
         }
 
 
+class Encoder(Protocol):
+    """Features and mask, as `CtcCollator` gives them, to log probabilities float32 ``[batch, frames, vocabulary]`` and the
+    number of real frames int64 ``[batch]``."""
+
+    def __call__(self, *, features: np.ndarray, mask: np.ndarray) -> Sequence[np.ndarray]: ...
+
+
+class NemoEncoder:
+    """`Encoder` for a folder in NeMo's layout."""
+
+    def __init__(self, folder: Path) -> None:
+        self.session = Session(folder / "model.onnx")
+
+    def __call__(self, *, features: np.ndarray, mask: np.ndarray) -> Sequence[np.ndarray]:
+        signal = np.ascontiguousarray(features.transpose(0, 2, 1))
+        return self.session(audio_signal=signal, length=mask.sum(axis=1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportedCtc(SpeechModel):
-    """An exported CTC model; ``model`` is the `Session` of its encoder."""
+    """An exported CTC model; ``model`` is its `Encoder`."""
 
     tokenizer: CtcTokenizer
     weights: int
@@ -94,8 +113,9 @@ class ExportedCtc(SpeechModel):
             log_probs=log_probs,
             speller=tokenizer,
         )
+        nemo = exported.format == NEMO
         return cls(
-            model=Session(exported.folder / "encoder.onnx"),
+            model=NemoEncoder(exported.folder) if nemo else Session(exported.folder / "encoder.onnx"),
             tasks=description.tasks,
             languages=description.languages,
             sample_rate=description.sample_rate,
@@ -129,7 +149,7 @@ class ExportedCtc(SpeechModel):
         return nullcontext()
 
 
-def log_probs(model: Session, batch: Batch, states: Any = None) -> list[np.ndarray]:
+def log_probs(model: Encoder, batch: Batch, states: Any = None) -> list[np.ndarray]:
     """float32 ``[real frames, vocabulary]`` of each row."""
     rows, lengths = model(features=batch["features"], mask=batch["mask"])
     return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from training.base.errors import UserError
 from training.models.architecture import SpeechModel
-from training.models.export_parts import CTRANSLATE2, ONNX
+from training.models.export_parts import CTRANSLATE2, NEMO, ONNX
 from training.runtime.folder import Exported
 
 
@@ -56,5 +56,6 @@ _LOADERS: dict[tuple[str, str], Callable[[Exported], SpeechModel]] = {
     (CTRANSLATE2, "whisper"): _ctranslate2_whisper,
     (ONNX, "whisper"): _onnx_whisper,
     (ONNX, "ctc"): _onnx_ctc,
+    (NEMO, "ctc"): _onnx_ctc,
 }
 """By format and decoder."""

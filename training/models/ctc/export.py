@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import ParakeetFeatureExtractor
 from transformers.models.parakeet.feature_extraction_parakeet import EPSILON, LOG_ZERO_GUARD_VALUE
 
 from training.models.architecture import Architecture
 from training.models.common.feature_graphs import NormalisedWaveform, PowerSpectrum
+from training.models.ctc.model import FastConformerCtc
 from training.models.ctc.processor import (
     PEAK_DEVIATION,
     PEAK_MEAN,
@@ -27,11 +29,14 @@ from training.models.export_parts import (
     CtcOutput,
     Description,
     ExportParts,
+    NemoModel,
     OnnxModel,
     OnnxPart,
     Refused,
 )
 
+STOCK = ("sampling_rate", "n_fft", "hop_length", "win_length", "preemphasis")
+"""Settings of the log-mels that programs which read NeMo's layout do not ask for."""
 SECONDS = 2.0
 """Length of the clip that the graphs are exported with; they take any other."""
 
@@ -46,7 +51,7 @@ def export_parts(ctc: Architecture) -> ExportParts:
             ONNX: OnnxModel(parts=(_features(ctc), _encoder(ctc))),
             CTRANSLATE2: Refused("CTranslate2 has no such encoder"),
             GGML: Refused("whisper.cpp reads Whisper alone"),
-            NEMO: Refused("not written yet"),
+            NEMO: _nemo(ctc),
         },
     )
 
@@ -103,6 +108,45 @@ def _encoder(ctc: Architecture) -> OnnxPart:
     )
 
 
+def _nemo(ctc: Architecture) -> NemoModel | Refused:
+    """NeMo's layout, for the log-mels that its programs compute themselves."""
+    extractor, frames = ctc.processor.feature_extractor, ctc.frames
+    assert frames is not None
+    if not isinstance(ctc.model, FastConformerCtc):
+        return Refused("NeMo's layout is for encoder: fastconformer")
+    if isinstance(extractor, ClipNormExtractor):
+        return Refused(
+            f"programs that read NeMo's layout normalise each band; this model has feature_norm: {extractor.feature_norm}"
+        )
+    stock = ParakeetFeatureExtractor(feature_size=extractor.feature_size)
+    other = [name for name in STOCK if getattr(extractor, name) != getattr(stock, name)]
+    if other:
+        return Refused(
+            f"programs that read NeMo's layout compute log-mels with {other[0]} {getattr(stock, other[0])}; this model has "
+            f"{getattr(extractor, other[0])}"
+        )
+    log_mels = _features(ctc).module(_noise(ctc)).transpose(0, 1)
+    batch = torch.stack((log_mels, log_mels))
+    model = OnnxPart(
+        name="model",
+        module=NemoLogProbs(ctc.model),
+        inputs={"audio_signal": batch, "length": torch.tensor([batch.shape[2], batch.shape[2] - 8])},
+        outputs=("logprobs", "lengths"),
+        dynamic={"audio_signal": {0: "batch", 2: "time"}, "length": {0: "batch"}},
+    )
+    return NemoModel(
+        parts=(_features(ctc), model),
+        tokens=tuple(frames.tokens),
+        blank=frames.blank,
+        mels=extractor.feature_size,
+        subsampling=round(frames.seconds_per_frame * extractor.sampling_rate / extractor.hop_length),
+        third_parties={
+            "onnx-asr": "yes",
+            "sherpa-onnx": "no: it computes other log-mels; nobody has measured what that costs this model",
+        },
+    )
+
+
 def _noise(ctc: Architecture) -> torch.Tensor:
     samples = round(SECONDS * ctc.sample_rate)
     return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
@@ -122,6 +166,14 @@ class LogProbs(nn.Module):
     def forward(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         states, lengths = self.model.states(features, mask)
         return self.model.to_logits(states).log_softmax(dim=-1), lengths
+
+
+class NemoLogProbs(LogProbs):
+    """`LogProbs` for log-mels ``[batch, mels, time]`` and how many of them are real ``[batch]``."""
+
+    def forward(self, audio_signal: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        mask = torch.arange(audio_signal.shape[2], device=length.device) < length[:, None]
+        return super().forward(audio_signal.transpose(1, 2), mask.long())
 
 
 class ParakeetLogMels(nn.Module):
