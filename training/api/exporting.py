@@ -25,6 +25,7 @@ def export_model(
     quantize: bool = False,
     format: Literal["onnx", "ctranslate2", "ggml", "nemo"] = "onnx",
     *,
+    tasks: tuple[str, ...] | None = None,
     precision: Literal["fp32", "fp16", "int8"] | None = None,
     split: Literal["dev", "test"] = "test",
     manifest: Path | str | None = None,
@@ -41,6 +42,7 @@ def export_model(
         optimize: fuse the graph (ONNX); CTranslate2 does so in any case.
         quantize: the same as ``precision="int8"``.
         format: of the model's files.
+        tasks: that the exported model does; default: all.
         precision: of the weights; default: fp32, or int8 with ``quantize``.
         split: of the run, whose utterances are compared.
         manifest: compare the utterances of this manifest instead.
@@ -56,7 +58,7 @@ def export_model(
     Raises:
         UserError: the model does not offer the format, the place is taken, or there are no utterances to compare.
     """
-    from training.decoding.loading import load_trained
+    from training.decoding.loading import load_trained, with_tasks
     from training.decoding.quiet import quietly
     from training.export.exporting import Wanted, export, offered
 
@@ -65,8 +67,11 @@ def export_model(
     chosen = precision or ("int8" if quantize else "fp32")
     with quietly():
         trained = load_trained(Path(model_path))
+        trained = with_tasks(trained, tasks) if tasks else trained
         offered(trained, format, chosen)  # before the utterances are looked at
         gate = _gate(trained, split, manifest, utterances, max_drift) if check else None
+        if gate is not None and not gate.by_tokens(chosen):
+            _require_references(trained, gate)
         wanted = Wanted(
             format=format,
             precision=chosen,
@@ -102,3 +107,16 @@ def _gate(
         ),
         max_drift,
     )
+
+
+def _require_references(trained: Trained, gate: Gate) -> None:
+    """`UserError` where the scores of a task cannot be taken, before anything is decoded."""
+    rows = gate.utterances.rows
+    there = {task for row in range(len(rows)) for task in rows[row].texts}
+    if missing := [task for task in trained.architecture.tasks if task not in there]:
+        others = [task for task in trained.architecture.tasks if task in there]
+        hint = f"--task {others[0]} exports the other task alone, " if others else ""
+        raise UserError(
+            f"none of the {len(rows)} utterances has a reference for {missing[0]}, so that its scores cannot be compared; "
+            f"{hint}--check_manifest names other utterances, --no_check compares nothing"
+        )

@@ -23,6 +23,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
     result.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     result.add_argument("--output", type=Path, required=True, help="folder to write")
+    result.add_argument(
+        "--task", choices=("transcribe", "translate", "both"), default=None, help="default: all it knows"
+    )
     result.add_argument("--force", action="store_true", help="replace an earlier export")
     group = result.add_argument_group("comparison with the original")
     group.add_argument("--split", choices=("dev", "test"), default="test", help="of the run (default: test)")
@@ -50,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.model,
             args.output,
             format=args.format,
+            tasks=(args.task,) if args.task not in (None, "both") else None,
             precision=args.precision,
             split=args.split,
             manifest=args.check_manifest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.data.batch_policy import longest_first
@@ -58,14 +58,11 @@ def _batch(
 ) -> Mapping[str, list[Decoded]]:
     batch, states = utterances.batch(model, rows), None
     options = with_frame_decoder(model, DecodeOptions(max_new_tokens=utterances.bound(rows)))
-    if model.frames is not None:
-        return model.decode(batch, options)
     if model.domains is not None:
         batch, states, _ = model.domains.predict(model.model, batch, None)
-    ids = model.generate(batch, states=states, **options.generation())
     return {
-        task: [Decoded(model.text(row), ids=before(row, end)) for row in of_task.tolist()]
-        for task, of_task in ids.items()
+        task: [replace(one, ids=before(one.ids, end)) for one in of_task]
+        for task, of_task in model.decode(batch, options, states=states).items()
     }
 
 

@@ -12,22 +12,25 @@ from typing import Any
 import numpy as np
 
 from training.base.errors import UserError
-from training.decoding.loading import Trained
+from training.decoding.loading import Trained, default_device
 from training.export.folder import check_free, new_folder, replace_folder
 from training.export.gate import Gate
 from training.export.record import CARD, write_record
 from training.export.run_files import RUN_FILES
 from training.export.to_ctranslate2 import write_ctranslate2
+from training.export.to_ggml import write_ggml
 from training.export.to_onnx import write_nemo, write_onnx
 from training.export.verdict import NOT_CHECKED, PASSED, Finding, overall
 from training.models.architecture import Architecture
 from training.models.export_parts import (
     CTRANSLATE2,
+    GGML,
     NEMO,
     ONNX,
     Ctranslate2Model,
     Description,
     ExportParts,
+    GgmlModel,
     NemoModel,
     Refused,
 )
@@ -40,8 +43,14 @@ WRITERS: Mapping[str, Callable[..., None]] = {
     CTRANSLATE2: write_ctranslate2,
     ONNX: write_onnx,
     NEMO: write_nemo,
+    GGML: write_ggml,
 }
-PRECISIONS_OF = {CTRANSLATE2: ("fp32", "int8", "fp16"), ONNX: ("fp32", "int8"), NEMO: ("fp32",)}
+PRECISIONS_OF = {
+    CTRANSLATE2: ("fp32", "int8", "fp16"),
+    ONNX: ("fp32", "int8"),
+    NEMO: ("fp32",),
+    GGML: ("fp16",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +116,8 @@ def export(trained: Trained, wanted: Wanted) -> Exported:
         UserError: the model does not offer the format, or the place is taken.
     """
     parts = offered(trained, wanted.format, wanted.precision)
+    if wanted.gate is not None and (wanted.format, wanted.precision) == (CTRANSLATE2, "fp16"):
+        _require_gpu()
     failed = wanted.output.with_name(f"{wanted.output.name}.failed")
     check_free(failed, "--output", force=True, ours=is_exported)
     with new_folder(wanted.output, "--output", force=wanted.force, ours=is_exported) as folder:
@@ -122,6 +133,14 @@ def export(trained: Trained, wanted: Wanted) -> Exported:
         if place == failed:
             replace_folder(folder, failed)
     return Exported(place, verdict, tuple(findings), size)
+
+
+def _require_gpu() -> None:
+    if default_device() != "cuda":
+        raise UserError(
+            "--precision fp16: CTranslate2 computes in 16 bits on a GPU alone, and there is none here to compare on; take "
+            "int8, or say --no_check"
+        )
 
 
 def _write(trained: Trained, parts: ExportParts, wanted: Wanted, folder: Path) -> Description:
@@ -147,6 +166,6 @@ def _write(trained: Trained, parts: ExportParts, wanted: Wanted, folder: Path) -
 def _about(parts: ExportParts, wanted: Wanted) -> dict[str, Any]:
     about: dict[str, Any] = {"format": wanted.format, "precision": wanted.precision}
     part = parts.formats[wanted.format]
-    if isinstance(part, Ctranslate2Model | NemoModel):
+    if isinstance(part, Ctranslate2Model | GgmlModel | NemoModel):
         about["third_parties"] = dict(part.third_parties)
     return about

@@ -23,6 +23,10 @@ class Gate:
     utterances: Utterances
     max_drift: float | None = None
 
+    def by_tokens(self, precision: str) -> bool:
+        """Whether tokens are compared, not scores."""
+        return precision == "fp32" and self.max_drift is None
+
     def __call__(
         self, original: SpeechModel, exported: SpeechModel, parts: ExportParts, precision: str
     ) -> list[Finding]:
@@ -35,7 +39,7 @@ class Gate:
                 Finding(task, FAILED, f"{task}: {error}", {"error": str(error)}) for task in original.tasks
             ]
         pairs = list(zip(*sides, strict=True))
-        if precision == "fp32" and self.max_drift is None:
+        if self.by_tokens(precision):
             return [check_identity(task, pairs, original, parts, self.utterances) for task in original.tasks]
         most = MAX_DRIFT.get(precision, 0.0) if self.max_drift is None else self.max_drift
         return [

@@ -300,7 +300,7 @@ class Decoded:
     """The decoded text of one utterance for one task.
 
     words: with times in seconds, empty where the model gives none. confidence: 0 to 1, None where unknown. ids: token
-    ids of the text. alternatives: beams, the best first.
+    ids of the text, as they were generated. alternatives: beams, the best first.
     """
 
     text: str
@@ -403,7 +403,10 @@ class SpeechModel(ABC):
             return {TRANSCRIBE: [options.frames(log_probs) for log_probs in rows]}
         sequences = self.generate(batch, model=chosen, states=states, **options.generation())
         texts = {task: [self.text(row) for row in ids.tolist()] for task, ids in sequences.items()}
-        decoded = {task: [Decoded(text) for text in found] for task, found in texts.items()}
+        decoded = {
+            task: [Decoded(text, ids=tuple(row)) for text, row in zip(texts[task], ids.tolist(), strict=True)]
+            for task, ids in sequences.items()
+        }
         if self.aligner is not None and TRANSCRIBE in texts:
             decoded[TRANSCRIBE] = self.align(batch, texts[TRANSCRIBE], model=chosen, states=states)
         return decoded

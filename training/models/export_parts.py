@@ -166,6 +166,19 @@ class Ctranslate2Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GgmlModel:
+    """A Whisper with OpenAI's vocabulary. filters: mel filters float32 ``[bins, mels]``."""
+
+    model: Any
+    tokenizer: Any
+    filters: Any
+    third_parties: Mapping[str, str]
+
+
+Part = OnnxModel | Ctranslate2Model | GgmlModel | NemoModel
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportParts:
     """What an architecture offers.
 
@@ -178,5 +191,5 @@ class ExportParts:
     description: Description
     save_text: Callable[[Path], None]
     arrays: Mapping[str, Any]
-    formats: Mapping[str, OnnxModel | Ctranslate2Model | NemoModel | Refused]
+    formats: Mapping[str, Part | Refused]
     next_logits: Callable[..., Any] | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from training.base.errors import UserError
 from training.models.architecture import SpeechModel
-from training.models.export_parts import CTRANSLATE2, NEMO, ONNX
+from training.models.export_parts import CTRANSLATE2, GGML, NEMO, ONNX
 from training.runtime.folder import Exported
 
 
@@ -52,10 +52,17 @@ def _onnx_ctc(exported: Exported) -> SpeechModel:
     return ExportedCtc.of(exported)
 
 
+def _ggml(exported: Exported) -> SpeechModel:
+    from training.runtime.ggml import ExportedGgml
+
+    return ExportedGgml.of(exported)
+
+
 _LOADERS: dict[tuple[str, str], Callable[[Exported], SpeechModel]] = {
     (CTRANSLATE2, "whisper"): _ctranslate2_whisper,
     (ONNX, "whisper"): _onnx_whisper,
     (ONNX, "ctc"): _onnx_ctc,
     (NEMO, "ctc"): _onnx_ctc,
+    (GGML, "whisper"): _ggml,
 }
 """By format and decoder."""

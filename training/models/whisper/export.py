@@ -21,6 +21,7 @@ from training.models.export_parts import (
     Ctranslate2Model,
     Description,
     ExportParts,
+    GgmlModel,
     LogMelSettings,
     MovedIds,
     OnnxModel,
@@ -43,20 +44,20 @@ def export_parts(whisper: Architecture, domains: dict[str, int] | None = None) -
         domains: token id of each domain, for a model with domain tokens.
     """
     description = describe(whisper, domains or {})
-    moved = description.moved_ids
+    filters = np.asarray(whisper.processor.feature_extractor.mel_filters, dtype=np.float32)
     return ExportParts(
         description=description,
         save_text=_TextFiles(whisper.processor),
-        arrays={"mel_filters": np.asarray(whisper.processor.feature_extractor.mel_filters, dtype=np.float32)},
+        arrays={"mel_filters": filters},
         formats={
             CTRANSLATE2: Ctranslate2Model(
                 model=whisper.model,
                 tokenizer=whisper.processor.tokenizer,
-                moved=moved,
+                moved=description.moved_ids,
                 third_parties={"faster-whisper": _faster_whisper(whisper, domains)},
             ),
             ONNX: OnnxModel(parts=_graphs(whisper)),
-            GGML: Refused(_no_ggml(whisper, domains)),
+            GGML: _ggml(whisper, filters, domains),
             NEMO: Refused("NeMo's layout is for CTC models with a FastConformer"),
         },
         next_logits=_NextLogits(whisper.model),
@@ -191,10 +192,25 @@ def _faster_whisper(whisper: Architecture, domains: dict[str, int] | None) -> st
     return "yes"
 
 
-def _no_ggml(whisper: Architecture, domains: dict[str, int] | None) -> str:
+def _ggml(whisper: Architecture, filters: np.ndarray, domains: dict[str, int] | None) -> GgmlModel | Refused:
     if domains or not _has_openai_vocabulary(whisper):
-        return (
+        return Refused(
             f"whisper.cpp derives its control ids from the size of OpenAI's vocabulary; this model has "
             f"{whisper.model.config.vocab_size:,} ids of its own"
         )
-    return "not written yet"
+    return GgmlModel(
+        model=whisper.model,
+        tokenizer=whisper.processor.tokenizer,
+        filters=filters,
+        third_parties={"whisper.cpp": _whisper_cpp(whisper)},
+    )
+
+
+def _whisper_cpp(whisper: Architecture) -> str:
+    if whisper.collate.padding == "full":
+        return "yes"
+    margin = whisper.collate.margin  # type: ignore[attr-defined]
+    return (
+        f"yes, with --audio-ctx: 50 × (seconds of the clip + {margin:g}), at most 1500; this model was trained on trimmed "
+        "contexts and repeats itself on 30 s of them"
+    )
