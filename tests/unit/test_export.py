@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from export_assets import saved, utterances
 from transformers import WhisperFeatureExtractor
 from whisper_assets import noise
@@ -25,9 +27,13 @@ from training.api.exporting import export_model
 from training.api.scoring import evaluate
 from training.base.errors import UserError
 from training.cli import main
+from training.data.manifest import load_manifest
 from training.data.metric import BLEU, WER
+from training.decoding.loading import load_trained
 from training.evaluation.intervals import Difference
+from training.export.decoded import Utterances, decode_all
 from training.export.drift import judged
+from training.export.gate import Gate
 from training.export.verdict import FAILED, PASSED, UNDECIDED
 from training.models.common.log_mels import log_mel
 from training.models.common.moved_ids import order_of, rows_of
@@ -249,8 +255,6 @@ def max_length_not_doubled(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def suppressing(tmp_path_factory: Any, models: dict[str, Path]) -> Path:
     """A model that must not write what it would write most."""
-    from training.decoding.loading import load_trained
-
     architecture: Any = load_trained(models["whisper"]).architecture
     architecture.model.generation_config.suppress_tokens = architecture.processor.tokenizer.encode(
         "O", add_special_tokens=False
@@ -360,6 +364,53 @@ def test_a_damaged_folder_is_told_in_one_line(
 def test_an_exported_folder_is_not_exported_again(exported: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exported already"):
         export_model(exported["whisper"], tmp_path / "out", format="ctranslate2")
+
+
+class Referenced:
+    """Utterances whose references are given texts."""
+
+    def __init__(self, rows: Any, texts: list[dict[str, str]]) -> None:
+        self.rows, self.texts = rows, texts
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> Any:
+        return replace(self.rows[row], texts=self.texts[row])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rows, name)
+
+
+def test_int8_of_a_clipped_layer_fails(models: dict[str, Path], data: Path) -> None:
+    """The original is right by definition; a copy of it passes, one whose largest weights are cut off does not."""
+    original: Any = load_trained(models["whisper"]).architecture.with_tasks(("transcribe",))
+    parts = original.export_parts()
+    rows = load_manifest(data)
+    said = decode_all(original, Utterances(rows, max_new_tokens=12), parts.description.prompts.end)
+    references = Referenced(rows, [{task: f"{one.text} a" for task, one in row.items()} for row in said])
+    gate = Gate(Utterances(references, max_new_tokens=12))
+    (finding,) = gate(original, original, parts, "int8")
+    assert finding.verdict == PASSED
+    clipped = replace(original, model=copy.deepcopy(original.model))
+    with torch.no_grad():
+        clipped.model.model.decoder.layers[0].fc2.weight.clamp_(-0.05, 0.05)
+    (finding,) = gate(original, clipped, parts, "int8")
+    assert finding.verdict == FAILED and finding.figures["exported"] > finding.figures["original"] + 20
+
+
+def test_scores_are_compared_only_where_there_are_references(
+    models: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    lines = [line.split("\t") for line in data.read_text(encoding="utf8").splitlines()]
+    manifest = data.parent / "transcripts.tsv"
+    manifest.write_text("".join("\t".join(line[:4] + line[5:]) + "\n" for line in lines), encoding="utf8")
+    options: dict[str, Any] = {"format": "ctranslate2", "precision": "int8", "manifest": manifest}
+    with pytest.raises(UserError, match="--task transcribe"):
+        export_model(models["whisper"], tmp_path / "out", **options)
+    export_model(models["whisper"], tmp_path / "out", tasks=("transcribe",), **options)
+    record = json.loads((tmp_path / "out.failed" / "polyvox.json").read_text())
+    assert record["description"]["tasks"] == ["transcribe"] and record["check"]["verdict"] == UNDECIDED
 
 
 def difference(value: float, low: float, high: float) -> Difference:
