@@ -498,6 +498,11 @@ class Architecture(SpeechModel):
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @property
+    def decoder_sizes(self) -> DecoderSizes:
+        """Sizes of the decoder, for the memory plan; only for an autoregressive model (`positions` is not None)."""
+        return sizes_of(self.model.config)
+
     @contextmanager
     def inference(self, model: Any = None) -> Iterator[None]:
         import torch

@@ -21,8 +21,10 @@ from training.models.ctc.processor import (
     ClipNormExtractor,
     edge_silence,
 )
+from training.models.ctc.whisper import WhisperCtc
 from training.models.export_parts import (
     CTRANSLATE2,
+    FORMATS,
     GGML,
     NEMO,
     ONNX,
@@ -32,6 +34,7 @@ from training.models.export_parts import (
     NemoModel,
     OnnxModel,
     OnnxPart,
+    Part,
     Refused,
 )
 
@@ -43,16 +46,21 @@ SECONDS = 2.0
 
 def export_parts(ctc: Architecture) -> ExportParts:
     """The parts of a CTC model."""
-    return ExportParts(
-        description=describe(ctc),
-        save_text=ctc.processor.tokenizer.save_file,
-        arrays={},
-        formats={
+    if isinstance(ctc.model, WhisperCtc):
+        refused = Refused("a CTC output on Whisper's encoder is not exported yet")
+        formats: dict[str, Part | Refused] = dict.fromkeys(FORMATS, refused)
+    else:
+        formats = {
             ONNX: OnnxModel(parts=(_features(ctc), _encoder(ctc))),
             CTRANSLATE2: Refused("CTranslate2 has no such encoder"),
             GGML: Refused("whisper.cpp reads Whisper alone"),
             NEMO: _nemo(ctc),
-        },
+        }
+    return ExportParts(
+        description=describe(ctc),
+        save_text=ctc.processor.tokenizer.save_file,
+        arrays={},
+        formats=formats,
     )
 
 
@@ -73,7 +81,7 @@ def describe(ctc: Architecture) -> Description:
             seconds_per_frame=frames.seconds_per_frame,
             edge_seconds=frames.edge_seconds,
             fewest_samples=2 * encode.frames.samples(1),  # type: ignore[attr-defined]
-            shortest=collate.shortest,  # type: ignore[attr-defined]
+            shortest=getattr(collate, "shortest", 1),
         ),
     )
 
