@@ -30,8 +30,9 @@ from common import new_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.utils import logging
 
+from training.data.batch_policy import longest_first
 from training.data.example import TASKS, AudioRef, Example
-from training.data.sampler import DurationBatchSampler, longest_first
+from training.data.sampler import DurationBatchSampler
 from training.engine.versions import versions
 from training.models.architecture import Architecture, BuildContext, model_inputs
 from training.models.common.sizes import SIZES

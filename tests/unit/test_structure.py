@@ -7,13 +7,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ORDER = (
-    *("base", "data", "synthetic", "models", "registry", "config", "decoding", "transcription"),
+    *("base", "data", "synthetic", "models", "registry", "config", "runtime", "decoding"),
     *(
+        "transcription",
         "evaluation",
         "engine",
         "alignment",
         "planning",
         "publishing",
+        "export",
         "tuning",
         "recipes",
         "api",

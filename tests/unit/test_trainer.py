@@ -21,7 +21,8 @@ from whisper_assets import TRANSCRIPT, TRANSLATION, tiny
 from training.base.errors import Lines, UserError, handled
 from training.config.arguments import training_arguments
 from training.config.load import config_from
-from training.data.sampler import DurationBatchSampler, Supervised, filler, longest_first
+from training.data.batch_policy import longest_first
+from training.data.sampler import DurationBatchSampler, Supervised, filler
 from training.decoding.predict import predict
 from training.engine import checkpoint
 from training.engine import freezing as trainable

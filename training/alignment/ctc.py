@@ -12,7 +12,6 @@ from training.data.example import TRANSCRIBE
 from training.decoding.ctc_alignment import align_words
 from training.decoding.ctc_decoding import greedy
 from training.decoding.ctc_vocabulary import CtcVocabulary
-from training.decoding.predict import on_device
 from training.models.architecture import Architecture
 
 
@@ -45,7 +44,9 @@ class CtcTeacher:
         if not rows:
             return []
         model = self.architecture.model
-        return self.frames.log_probs(model, on_device(self.architecture.collate(rows), model))
+        return self.frames.log_probs(
+            model, self.architecture.on_device(self.architecture.collate(rows), model)
+        )
 
     def _timed(self, clip: Clip, log_probs: np.ndarray) -> Timed | NoTimes:
         recognised = self.vocabulary.text(greedy(log_probs, self.vocabulary.blank))

@@ -13,10 +13,10 @@ from training.alignment.parts import Parts, Record
 from training.alignment.processes import in_processes
 from training.base.files import rebase
 from training.base.system_files import listed
+from training.data.batch_policy import longest_first
 from training.data.example import TRANSCRIBE, Example
 from training.data.ledger import DropLedger
 from training.data.manifest import Manifest
-from training.data.sampler import longest_first
 from training.data.tables import fingerprint
 from training.data.timestamps_manifest import FILE, write_timestamps
 

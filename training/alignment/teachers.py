@@ -54,13 +54,17 @@ def _architecture(name: str) -> Architecture:
     if not Path(name).is_dir():
         return _public(f"openai/whisper-{name}" if name in SIZES else name)
     trained = load_trained(Path(name))
+    if trained.exported is not None:
+        raise UserError(f"--model {name}: is an exported folder; give the run that it was exported from")
     frames = trained.architecture.frames
     if (frames is None or frames.speller is None) and trained.architecture.attention is None:
         raise UserError(
             f"--model {name}: holds a model of type {trained.model_type}, which cannot tell the times of given words; "
             "take a CTC model or a Whisper"
         )
-    return with_tasks(trained, (TRANSCRIBE,)).architecture
+    architecture = with_tasks(trained, (TRANSCRIBE,)).architecture
+    assert isinstance(architecture, Architecture)
+    return architecture
 
 
 def _public(name: str) -> Architecture:

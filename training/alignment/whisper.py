@@ -22,7 +22,7 @@ from training.decoding.attention_times import (
     times_and_shares,
     word_bounds,
 )
-from training.decoding.predict import longest_hypothesis, on_device
+from training.decoding.predict import longest_hypothesis
 from training.models.architecture import Architecture, DecodeOptions
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 
@@ -71,7 +71,7 @@ class WhisperTeacher:
         if not rows:
             return []
         model: Any = self.architecture.model
-        batch = on_device(self.architecture.collate(rows), model)
+        batch = self.architecture.on_device(self.architecture.collate(rows), model)
         states = model.encode(batch["input_features"])
         if self.architecture.domains is not None:
             batch = self.architecture.domains.predict(model, batch, states).batch

@@ -10,7 +10,6 @@ import torch
 from training.alignment.teacher import NoTimes, Timed
 from training.alignment.whisper import WhisperTeacher
 from training.decoding.ctc_alignment import align_words
-from training.decoding.predict import on_device
 from training.models.architecture import Architecture
 
 
@@ -30,7 +29,7 @@ class WhisperCtcTeacher(WhisperTeacher):
     def _timed(self, rows: list[dict[str, Any]]) -> list[Timed | NoTimes]:
         if not rows:
             return []
-        batch = on_device(self.architecture.collate(rows), self.architecture.model)
+        batch = self.architecture.on_device(self.architecture.collate(rows))
         recognised = self._recognised(batch, None, max(row["seconds"] for row in rows))
         log_probs = self.frames.log_probs(self.architecture.model, batch)
         return [

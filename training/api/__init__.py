@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training.api.exporting import export_model
     from training.api.runs import FinishedRun, load_config, load_run, train
     from training.api.scoring import evaluate
     from training.base.errors import UserError
@@ -32,6 +33,7 @@ __all__ = [
     "Transcript",
     "UserError",
     "evaluate",
+    "export_model",
     "get_dataset_statistics",
     "load_config",
     "load_model",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "training.api.exporting": ("export_model",),
     "training.api.runs": ("FinishedRun", "load_config", "load_run", "train"),
     "training.api.scoring": ("evaluate",),
     "training.data.example": ("Example", "Hypothesis"),

@@ -473,7 +473,7 @@ def _meta(
         "model_dir": str(trained.folder),
         "model_type": trained.model_type,
         "tasks": list(trained.architecture.tasks),
-        "parameters": sum(p.numel() for p in trained.architecture.model.parameters()),
+        "parameters": trained.architecture.parameters,
         "split": None if asked.manifest else asked.split,
         "manifest": str(path) if path else None,
         "manifest_sha256": manifest.sha256() if path else None,

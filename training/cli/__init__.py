@@ -37,6 +37,10 @@ COMMANDS = {
     ),
     "compare": ("training.cli.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.cli.charts", "draw the curves and scores of runs, write the report"),
+    "export": (
+        "training.cli.export",
+        "a model for ONNX Runtime, CTranslate2 and others, compared with the original",
+    ),
     "publish": ("training.cli.publish", "a finished run to the Hugging Face Hub, with a model card"),
     "transcribe": ("training.cli.transcribe", "recordings of any length to text, subtitles, JSON"),
     "lm": ("training.cli.lm", "language models from text: n-grams for beam search, a small causal one"),

@@ -167,9 +167,13 @@ def _outputs(args: argparse.Namespace, files: Sequence[Path]) -> dict[Path, Path
 def _transcriber(args: argparse.Namespace) -> Transcriber:
     from training.data.example import TASKS
     from training.decoding.quiet import quiet
+    from training.runtime.folder import is_exported
     from training.transcription.transcriber import Transcriber
 
-    quiet()
+    if not is_exported(
+        args.model
+    ):  # which is used without transformers, where that may not even be installed
+        quiet()
     tasks = TASKS if args.task == "both" else (args.task,) if args.task else None
     return Transcriber(
         args.model,

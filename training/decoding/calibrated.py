@@ -134,9 +134,10 @@ def _told(fitted: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def weights_of(folder: Path) -> str:
-    """SHA-256 of the names, the sizes and some pieces of the folder's weights."""
+    """SHA-256 of the names, the sizes and some pieces of the folder's weights, those of an exported folder too."""
     digest = hashlib.sha256()
-    for path in sorted(listed(folder, "*model*.safetensors")):
+    kinds = ("*model*.safetensors", "model.bin", "ggml-model.bin", "*.onnx", "*.onnx.data")
+    for path in sorted(path for kind in kinds for path in listed(folder, kind)):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}:".encode())
         with path.open("rb") as file:

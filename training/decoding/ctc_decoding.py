@@ -11,7 +11,7 @@ from training.data.example import SpokenWord, mean_confidence
 from training.decoding.ctc_vocabulary import CtcVocabulary, collapse
 from training.decoding.prefix_beam import Beam, Pruning, WordScorer, prefix_beam_search
 from training.decoding.viterbi import Aligned, align, confidence
-from training.models.architecture import Architecture, CtcFrames, Decoded, DecodeOptions
+from training.models.architecture import CtcFrames, Decoded, DecodeOptions, SpeechModel
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def feasible(beams: Sequence[Beam], frames: int) -> tuple[int, ...]:
     return beams[0].ids if beams and frames else ()
 
 
-def with_frame_decoder(architecture: Architecture, options: DecodeOptions) -> DecodeOptions:
+def with_frame_decoder(architecture: SpeechModel, options: DecodeOptions) -> DecodeOptions:
     """The options, with a frame decoder where a model with a CTC output has none yet."""
     frames = architecture.frames
     if frames is None or options.frames is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from training.decoding.ctc_decoding import CtcDecoder
     from training.decoding.ctc_vocabulary import CtcVocabulary
     from training.decoding.spelling_fit import Fit
-    from training.models.architecture import Architecture, DecodeOptions
+    from training.models.architecture import DecodeOptions, SpeechModel
 
 BEAM_WIDTH = 10
 """Width where a language model or hot words ask for a beam search and no width is given."""
@@ -64,7 +64,7 @@ class SearchOptions:
             return self
         return replace(self, beam_width=config.evaluation.num_beams)
 
-    def resolved(self, architecture: Architecture, max_new_tokens: int | None = None) -> DecodeOptions:
+    def resolved(self, architecture: SpeechModel, max_new_tokens: int | None = None) -> DecodeOptions:
         """The options as the model takes them; `UserError` where one needs a CTC output and there is none."""
         from training.models.architecture import DecodeOptions
 
@@ -72,7 +72,7 @@ class SearchOptions:
             beam_width=self.width, max_new_tokens=max_new_tokens, frames=self.decoder(architecture)
         )
 
-    def decoder(self, architecture: Architecture) -> CtcDecoder | None:
+    def decoder(self, architecture: SpeechModel) -> CtcDecoder | None:
         """The decoder of the frames; None for a model without a CTC output, `UserError` where an option needs one."""
         from training.decoding.ctc_decoding import frame_decoder
 
@@ -119,7 +119,7 @@ class SearchOptions:
         _say(fit.notes)
         return model, fit
 
-    def identity(self, architecture: Architecture) -> dict[str, Any]:
+    def identity(self, architecture: SpeechModel) -> dict[str, Any]:
         """The options that change the recognised words: calibration of confidence is valid for equal options only."""
         found: dict[str, Any] = {"beam_width": self.width}
         if architecture.frames is not None:

@@ -15,7 +15,7 @@ import torch
 from training.data.example import NO_SPEECH, REPETITION, TRANSCRIBE, UNCERTAIN, DecodingQuality
 from training.decoding.repetition import cut_loops, loops
 from training.decoding.stop_repeats import StopRepeats
-from training.models.architecture import Architecture, Batch, Decoded, DecodeOptions
+from training.models.architecture import Batch, Decoded, DecodeOptions, SpeechModel
 from training.models.safeguards import Safeguards, Scored
 
 SEED = 0
@@ -23,14 +23,14 @@ SEED = 0
 
 
 def decode_guarded(
-    architecture: Architecture,
+    architecture: SpeechModel,
     batch: Batch,
     options: DecodeOptions,
     *,
     model: Any,
     states: torch.Tensor | None = None,
 ) -> dict[str, list[Decoded]]:
-    """As `Architecture.decode`, with ``options.safeguards``; only for a model with the ability `scored`.
+    """As `SpeechModel.decode`, with ``options.safeguards``; only for a model with the ability `scored`.
 
     The batch is decoded once, at the first temperature; only rows whose text fails are decoded again.
 
@@ -76,7 +76,7 @@ class _Decoding:
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: SpeechModel,
         batch: Batch,
         options: DecodeOptions,
         model: Any,
@@ -188,7 +188,7 @@ def _quality(
 
 
 def _aligned(
-    architecture: Architecture, batch: Batch, rows: Sequence[Decoded], model: Any, states: torch.Tensor
+    architecture: SpeechModel, batch: Batch, rows: Sequence[Decoded], model: Any, states: torch.Tensor
 ) -> list[Decoded]:
     found = architecture.align(batch, [row.text for row in rows], model=model, states=states)
     return [

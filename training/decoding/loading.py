@@ -15,36 +15,46 @@ from training.base.errors import UserError
 from training.config.blocks import Evaluation
 from training.config.load import load_config
 from training.config.schema import Config
-from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
 from training.models import lookup
-from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext
+from training.models.architecture import ASKED, AUTO, SWAP, BuildContext, SpeechModel
 from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
+from training.runtime.folder import Exported, is_exported, read_exported
+from training.runtime.load import load_exported
 
 
 @dataclass(frozen=True)
 class Trained:
     """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
-    words' confidence, where there is one; ``evaluation`` its settings where they are not the run's."""
+    words' confidence, where there is one; ``evaluation`` its settings where they are not the run's; ``exported`` the
+    record of a folder of ``polyvox export``."""
 
-    architecture: Architecture
+    architecture: SpeechModel
     folder: Path
     model_type: str
     config: Config | None
     calibration: Calibration | None = None
     evaluation: Evaluation | None = None
+    exported: Exported | None = None
 
     @property
     def longest_seconds(self) -> float | None:
         """Seconds of the longest utterance of its training; None where the run's results do not state them."""
+        if self.exported is not None:
+            return self.exported.description.longest_seconds
         for place in (self.folder, self.folder.resolve().parent):
             path = place / "train_results.json"
             if path.is_file():
                 return json.loads(path.read_text(encoding="utf8")).get("longest_seconds")
         return self.config.audio.max_length_seconds if self.config else None
+
+    @property
+    def single_utterances(self) -> bool:
+        """Whether it was trained on single utterances, as models of this library are."""
+        return self.exported.description.single_utterances if self.exported else self.config is not None
 
     @property
     def name(self) -> str:
@@ -78,6 +88,8 @@ def load_trained(
     dropout, on the GPU where there is one. Raises `UserError` for a folder that is no model and for a ``model_type``
     that contradicts it.
     """
+    if is_exported(folder):
+        return _exported(folder, model_type)
     stock = _stock_config(folder)
     settings = stock.get(SETTINGS) or {}
     config, calibration = _run_config(folder), read_calibration(folder)
@@ -87,8 +99,7 @@ def load_trained(
             f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
             f"{', '.join(lookup.available())}"
         )
-    if model_type is not None and model_type != inferred:
-        raise UserError(f"--model_type {model_type}: {folder} holds a model of type {inferred}")
+    _require_type(folder, model_type, inferred)
     chosen = lookup.load(inferred)
     if config is not None and config.model is not None:
         options: Any = config.model
@@ -103,10 +114,27 @@ def load_trained(
             f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
         ) from error
     architecture.model.to(default_device()).eval()
+    return Trained(_with_aligner(architecture), folder, inferred, config, calibration)
+
+
+def _exported(folder: Path, model_type: str | None) -> Trained:
+    found = read_exported(folder)
+    _require_type(folder, model_type, found.architecture)
+    architecture = _with_aligner(load_exported(found))
+    return Trained(architecture, folder, found.architecture, None, read_calibration(folder), found)
+
+
+def _require_type(folder: Path, wanted: str | None, found: str) -> None:
+    if wanted is not None and wanted != found:
+        raise UserError(f"--model_type {wanted}: {folder} holds a model of type {found}")
+
+
+def _with_aligner(architecture: Any) -> Any:
+    """The same with times of given words, where its frames can spell them."""
     frames = architecture.frames
     if frames is not None and frames.speller is not None and architecture.aligner is None:
-        architecture = replace(architecture, aligner=CtcAligner(frames))
-    return Trained(architecture, folder, inferred, config, calibration)
+        return replace(architecture, aligner=CtcAligner(frames))
+    return architecture
 
 
 def with_word_times(trained: Trained) -> Trained:
@@ -117,6 +145,8 @@ def with_word_times(trained: Trained) -> Trained:
     architecture = trained.architecture
     if architecture.aligner is not None or architecture.attention is None:
         return trained
+    from training.decoding.attention_alignment import AttentionAligner
+
     head = architecture.attention.head
     aligner = AttentionAligner.of(architecture) if head is None else CtcAligner(head)
     return replace(trained, architecture=replace(architecture, aligner=aligner))

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
+from training.data.batch_policy import longest_first
 from training.data.example import TASKS, TRANSCRIBE, Example, Hypothesis
-from training.data.sampler import longest_first
 from training.data.workers import leave_signals_to_the_run
 from training.decoding.ctc_decoding import with_frame_decoder
-from training.decoding.fallback import decode_guarded
 from training.models.architecture import (
     AUTO,
     Architecture,
     Decoded,
     DecodeOptions,
+    SpeechModel,
     UtteranceEncoder,
     supervised_positions,
 )
@@ -85,6 +83,8 @@ class Predictions:
         """All ranks' predictions, each utterance once, in the dataset's order."""
         parts: list[Any] = [self]
         if world > 1:
+            import torch
+
             parts = [None] * world
             torch.distributed.all_gather_object(parts, self)
         by_row = {row.row: row for part in parts for row in part.predictions}
@@ -110,9 +110,8 @@ class PromptsOnly(UtteranceEncoder):
         self.encode.check(replace(example, texts={}), seconds)
 
 
-@torch.no_grad()
 def predict(
-    architecture: Architecture,
+    architecture: SpeechModel,
     dataset: Any,
     *,
     model: Any = None,
@@ -154,41 +153,46 @@ def predict(
     assert architecture.aligner is not None or not given_text
     options = with_frame_decoder(architecture, options or DecodeOptions())
     model = architecture.model if model is None else model
-    was_training = model.training
-    model.eval()
     batches = longest_first(dataset.durations, batch_seconds, batch_size)[rank::world]
-    loader = _loader(architecture, dataset, batches, workers, context)
     result = Predictions()
-    try:
-        for rows, batch in zip(batches, loader, strict=True):
+    with architecture.inference(model):
+        for rows, batch in zip(
+            batches, _loaded(dataset, batches, architecture.collate, workers, context), strict=True
+        ):
             with autocast():
                 found = _predict_batch(
                     architecture, model, dataset, rows, batch, options, given_text, with_loss
                 )
             result.add(found)
             progress(batch["seconds"])
-    finally:
-        model.train(was_training)
     result.predictions.sort(key=lambda row: row.row)
     return result
 
 
-def _loader(
-    architecture: Architecture, dataset: Any, batches: list[list[int]], workers: int, context: Any
-) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=architecture.collate,
-        num_workers=workers,
-        multiprocessing_context=context if workers else None,
-        worker_init_fn=leave_signals_to_the_run,
-        generator=torch.Generator(),  # its own, so that evaluating leaves the training's draws as they were
+def _loaded(
+    dataset: Any, batches: Sequence[list[int]], collate: Callable[..., Any], workers: int, context: Any
+) -> Iterator[Any]:
+    """The collated batches, in order; by ``workers`` processes where there are any."""
+    if not workers:
+        return (collate([dataset[row] for row in rows]) for rows in batches)
+    import torch
+    from torch.utils.data import DataLoader
+
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=workers,
+            multiprocessing_context=context,
+            worker_init_fn=leave_signals_to_the_run,
+            generator=torch.Generator(),  # its own, so that evaluating leaves the training's draws as they were
+        )
     )
 
 
 def _predict_batch(
-    architecture: Architecture,
+    architecture: SpeechModel,
     model: Any,
     dataset: Any,
     rows: list[int],
@@ -198,9 +202,10 @@ def _predict_batch(
     with_loss: bool,
 ) -> Predictions:
     started = time.perf_counter()
-    batch = on_device(batch, model)
+    batch = architecture.on_device(batch, model)
     found, states = Predictions(), None
     if with_loss:
+        assert isinstance(architecture, Architecture)
         output = architecture.loss(batch, items=1, model=model)
         states = output.encoder_last_hidden_state
         found.loss_sum, found.items = float(output.loss), supervised_positions(batch)
@@ -217,8 +222,7 @@ def _predict_batch(
     else:
         longest = max(float(dataset.durations[row]) for row in rows)
         bounded = replace(options, max_new_tokens=options.max_new_tokens or longest_hypothesis(longest))
-        decode = architecture.decode if options.safeguards is None else partial(decode_guarded, architecture)
-        decoded = decode(batch, bounded, model=model, states=states)
+        decoded = _decoder(architecture, options)(batch, bounded, model=model, states=states)
     seconds = (time.perf_counter() - started) / max(1, len(rows) * len(decoded))
     for i, row in enumerate(rows):
         example = in_languages(examples[i], architecture.languages)
@@ -240,10 +244,12 @@ def _predict_batch(
     return found
 
 
-def on_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
-    """The batch with its tensors where the model's weights are."""
-    device = next(model.parameters()).device
-    return {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+def _decoder(architecture: SpeechModel, options: DecodeOptions) -> Callable[..., Any]:
+    if options.safeguards is None:
+        return architecture.decode
+    from training.decoding.fallback import decode_guarded
+
+    return partial(decode_guarded, architecture)
 
 
 def in_languages(example: Example, languages: tuple[str, str]) -> Example:
@@ -261,7 +267,7 @@ def in_languages(example: Example, languages: tuple[str, str]) -> Example:
 
 
 def _given(
-    architecture: Architecture, model: Any, batch: dict[str, Any], examples: list[Example], states: Any
+    architecture: SpeechModel, model: Any, batch: dict[str, Any], examples: list[Example], states: Any
 ) -> list[Decoded | None]:
     """The reference transcripts with the times of their words; None where an example has no transcript."""
     texts = [example.texts.get(TRANSCRIBE) for example in examples]

@@ -9,7 +9,8 @@ and the collation of batches, ``model.py`` the network. An ability of only some 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
+
+    from training.models.export_parts import ExportParts
 
 Features = dict[str, Any]
 """One encoded utterance. Always: ``id`` (str), ``seconds`` (float, of audio), ``labels`` ({task: token ids that
@@ -323,7 +326,8 @@ class Decoded:
     """The decoded text of one utterance for one task.
 
     words: with times in seconds, empty where the model gives none. confidence: 0 to 1, None where unknown. ids: token
-    ids of the text. alternatives: beams, the best first. quality: how the text was found, where safeguards were asked for.
+    ids of the text, as they were generated. alternatives: beams, the best first. quality: how the text was found, where
+        safeguards were asked for.
     """
 
     text: str
@@ -335,64 +339,33 @@ class Decoded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture(ABC):
-    """A model with its processor, encoding, collation and decoding.
+class SpeechModel(ABC):
+    """What prediction, evaluation and transcription use of a model: encoding, collation and decoding.
 
-    model: its ``forward(**batch, num_items_in_batch=None)`` returns an output with ``loss``: the sum of the
-        token losses over all tasks divided by ``num_items_in_batch`` (supervised tokens of the whole
-        accumulated batch), or by its own supervised tokens when that is None.
-    processor: what stock transformers calls the processor; ``save_pretrained`` writes it beside the weights.
+    `Architecture` is one with weights that can be trained; `training.runtime` has one for exported folders.
+
+    model: what computes: a torch module, or the engine of an exported folder.
     tasks: the tasks of the model.
     languages: of the speech and of its translation, where an utterance names none (ISO 639 codes; `AUTO`: the model's
         folder names none, and the model detects it).
     sample_rate: of the waveforms that the model takes, in Hz.
-    encode, collate: make features of an utterance and a batch of features. train_encode, train_collate: the same for
-        training, where they differ (CTC's silence around clips; Whisper's share of batches in full context).
-    spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
-        SpecAugment in the data workers may mask.
-    notes: lines for the user on decisions of the build (vocabulary trimmed to …, unseen tokens …).
-    frames, domains, aligner, attention, long_form, language_detection, scored: abilities of the model; None where it does
-        not have them.
+    encode, collate: make features of an utterance and a batch of features.
+    frames, domains, aligner, attention, language_detection, scored: abilities of the model; None where it does not have
+        them.
     """
 
-    Options: ClassVar[type[ModelOptions]]
-
-    model: PreTrainedModel
-    processor: ProcessorMixin | Any
+    model: Any
     tasks: tuple[str, ...]
     languages: tuple[str, str]
     sample_rate: int
     encode: UtteranceEncoder
     collate: BatchCollator
-    train_encode: UtteranceEncoder | None = None
-    train_collate: BatchCollator | None = None
-    spectrogram: bool = False
-    notes: tuple[str, ...] = ()
     frames: CtcFrames | None = None
     domains: Domains | None = None
     aligner: Aligner | None = None
     attention: CrossAttention | None = None
-    long_form: LongFormTraining | None = None
     language_detection: LanguageDetection | None = None
     scored: ScoredDecoder | None = None
-
-    @classmethod
-    @abstractmethod
-    def build(cls, options: Any, context: BuildContext) -> Self:
-        """Build the model.
-
-        Args:
-            options: of the class `Options`.
-            context: see `BuildContext`; with ``context.meta`` the model has no weights.
-
-        Raises:
-            training.base.errors.UserError: the options contradict each other or name what does not exist.
-            training.base.errors.NotInReach: the weights are not available here.
-        """
-
-    @abstractmethod
-    def parameter_groups(self) -> ParameterGroups:
-        """Which parameters a configuration can freeze, adapt or train alone."""
 
     @abstractmethod
     def generate(
@@ -400,9 +373,9 @@ class Architecture(ABC):
         batch: Batch,
         *,
         model: Any = None,
-        states: torch.Tensor | None = None,
+        states: Any = None,
         **generation: Any,
-    ) -> Mapping[str, torch.Tensor]:
+    ) -> Mapping[str, Any]:
         """Token ids that follow the prompt of each row: ``{task: int64 [batch, length]}``.
 
         Args:
@@ -422,23 +395,17 @@ class Architecture(ABC):
         """Positions of the decoder; None for a model that is not autoregressive."""
 
     @property
-    def decoder_sizes(self) -> DecoderSizes:
-        """Sizes of the decoder, for the memory plan; only for an autoregressive model (`positions` is not None)."""
-        return sizes_of(self.model.config)
+    @abstractmethod
+    def parameters(self) -> int:
+        """Number of weights."""
 
-    def loss(self, batch: Batch, *, items: Any = None, model: Any = None) -> Any:
-        """Run the forward pass.
+    @abstractmethod
+    def inference(self, model: Any = None) -> AbstractContextManager[None]:
+        """A block in which the model decodes: without dropout and gradients; afterwards as it was before."""
 
-        Args:
-            batch: on the model's device.
-            items: number of supervised tokens to divide the loss by; None: those of the batch.
-            model: a module to use instead of ``self.model``.
-
-        Returns:
-            The model's output; ``loss`` is a scalar.
-        """
-        chosen = self.model if model is None else model
-        return chosen(**model_inputs(batch), num_items_in_batch=items)
+    def on_device(self, batch: Batch, model: Any = None) -> Batch:
+        """The batch where the model computes."""
+        return batch
 
     def decode(
         self,
@@ -446,7 +413,7 @@ class Architecture(ABC):
         options: DecodeOptions,
         *,
         model: Any = None,
-        states: torch.Tensor | None = None,
+        states: Any = None,
     ) -> dict[str, list[Decoded]]:
         """Decode a batch; words have times where the model gives them.
 
@@ -468,7 +435,10 @@ class Architecture(ABC):
             return {TRANSCRIBE: [options.frames(log_probs) for log_probs in rows]}
         sequences = self.generate(batch, model=chosen, states=states, **options.generation())
         texts = {task: [self.text(row) for row in ids.tolist()] for task, ids in sequences.items()}
-        decoded = {task: [Decoded(text) for text in found] for task, found in texts.items()}
+        decoded = {
+            task: [Decoded(text, ids=tuple(row)) for text, row in zip(texts[task], ids.tolist(), strict=True)]
+            for task, ids in sequences.items()
+        }
         if self.aligner is not None and TRANSCRIBE in texts:
             decoded[TRANSCRIBE] = self.align(batch, texts[TRANSCRIBE], model=chosen, states=states)
         return decoded
@@ -479,7 +449,7 @@ class Architecture(ABC):
         texts: Sequence[str],
         *,
         model: Any = None,
-        states: torch.Tensor | None = None,
+        states: Any = None,
     ) -> list[Decoded]:
         """Give times to the words of given texts; only for a model with an `aligner`.
 
@@ -498,6 +468,111 @@ class Architecture(ABC):
             Decoded(text, words, mean_confidence(words)) for text, words in zip(texts, found, strict=True)
         ]
 
+    def with_tasks(self, tasks: tuple[str, ...]) -> Self:
+        """The same model for these of its tasks only."""
+        return replace(
+            self, tasks=tasks, encode=self.encode.with_tasks(tasks), collate=self.collate.with_tasks(tasks)
+        )
+
+    def with_domain(self, asked: str) -> Self:
+        """The same model with the domain ``asked`` in its prompts (one of `ASKED` or a name); only for a model with `domains`."""
+        assert self.domains is not None
+        return replace(self, encode=replace(self.encode, asked=asked))  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(SpeechModel):
+    """A model that can be trained, with its processor, encoding, collation and decoding.
+
+    model: its ``forward(**batch, num_items_in_batch=None)`` returns an output with ``loss``: the sum of the
+        token losses over all tasks divided by ``num_items_in_batch`` (supervised tokens of the whole
+        accumulated batch), or by its own supervised tokens when that is None.
+    processor: what stock transformers calls the processor; ``save_pretrained`` writes it beside the weights.
+    train_encode, train_collate: `encode` and `collate` for training, where they differ (CTC's silence around clips;
+        Whisper's share of batches in full context).
+    spectrogram: whether the features' ``input_features`` are a spectrogram ``[frames, bands]`` of mean 0, which
+        SpecAugment in the data workers may mask.
+    notes: lines for the user on decisions of the build (vocabulary trimmed to …, unseen tokens …).
+    long_form: an ability of training; None where the model does not have it.
+
+    The other fields are those of `SpeechModel`.
+    """
+
+    Options: ClassVar[type[ModelOptions]]
+
+    model: PreTrainedModel
+    processor: ProcessorMixin | Any
+    train_encode: UtteranceEncoder | None = None
+    train_collate: BatchCollator | None = None
+    spectrogram: bool = False
+    notes: tuple[str, ...] = ()
+    long_form: LongFormTraining | None = None
+
+    @classmethod
+    @abstractmethod
+    def build(cls, options: Any, context: BuildContext) -> Self:
+        """Build the model.
+
+        Args:
+            options: of the class `Options`.
+            context: see `BuildContext`; with ``context.meta`` the model has no weights.
+
+        Raises:
+            training.base.errors.UserError: the options contradict each other or name what does not exist.
+            training.base.errors.NotInReach: the weights are not available here.
+        """
+
+    @abstractmethod
+    def parameter_groups(self) -> ParameterGroups:
+        """Which parameters a configuration can freeze, adapt or train alone."""
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def decoder_sizes(self) -> DecoderSizes:
+        """Sizes of the decoder, for the memory plan; only for an autoregressive model (`positions` is not None)."""
+        return sizes_of(self.model.config)
+
+    @contextmanager
+    def inference(self, model: Any = None) -> Iterator[None]:
+        import torch
+
+        chosen: Any = self.model if model is None else model
+        was_training = chosen.training
+        chosen.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            chosen.train(was_training)
+
+    def on_device(self, batch: Batch, model: Any = None) -> Batch:
+        """The batch with its tensors where the model's weights are."""
+        import torch
+
+        device = next((self.model if model is None else model).parameters()).device
+        return {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+
+    def export_parts(self) -> ExportParts | None:
+        """What ``polyvox export`` writes of the model; None: it offers nothing."""
+        return None
+
+    def loss(self, batch: Batch, *, items: Any = None, model: Any = None) -> Any:
+        """Run the forward pass.
+
+        Args:
+            batch: on the model's device.
+            items: number of supervised tokens to divide the loss by; None: those of the batch.
+            model: a module to use instead of ``self.model``.
+
+        Returns:
+            The model's output; ``loss`` is a scalar.
+        """
+        chosen = self.model if model is None else model
+        return chosen(**model_inputs(batch), num_items_in_batch=items)
+
     def heaviest_inputs(self, example: Example, waveform: np.ndarray, tokens: int) -> Features:
         """Features that need the most memory for a clip of that length: ``tokens`` labels per task, prompt and EOS included.
 
@@ -511,17 +586,6 @@ class Architecture(ABC):
             task: stretched(ids, features["prompt"][task], tokens) for task, ids in features["labels"].items()
         }
         return features
-
-    def with_tasks(self, tasks: tuple[str, ...]) -> Self:
-        """The same model for these of its tasks only."""
-        return replace(
-            self, tasks=tasks, encode=self.encode.with_tasks(tasks), collate=self.collate.with_tasks(tasks)
-        )
-
-    def with_domain(self, asked: str) -> Self:
-        """The same model with the domain ``asked`` in its prompts (one of `ASKED` or a name); only for a model with `domains`."""
-        assert self.domains is not None
-        return replace(self, encode=replace(self.encode, asked=asked))  # type: ignore[type-var]
 
     def save(self, folder: Path, model: PreTrainedModel) -> None:
         """Write ``model`` (this one, adapters merged) and the processor as stock transformers loads them."""

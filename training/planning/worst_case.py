@@ -10,8 +10,9 @@ import numpy as np
 
 from training.config.arguments import batch_policy, decode_options
 from training.config.schema import Config
+from training.data.batch_policy import longest_first
 from training.data.example import AudioRef, Example, Word
-from training.data.sampler import DurationBatchSampler, NeighbourBatches, Neighbours, longest_first
+from training.data.sampler import DurationBatchSampler, NeighbourBatches, Neighbours
 from training.decoding.predict import longest_hypothesis
 from training.models.architecture import (
     AUTO,

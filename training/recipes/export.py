@@ -7,9 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.base.errors import UserError, exit_on_user_error
-from training.base.files import writable
-from training.base.system_files import is_empty, listed
+from training.base.errors import exit_on_user_error
+from training.base.system_files import listed
 
 README = "README.txt"
 USE = """{name}: a VoxLM, trained with Polyvox. The folder is all that is needed.
@@ -46,20 +45,18 @@ def export(folder: Path, output: Path, *, force: bool = False) -> list[Path]:
     """
     from training.config.load import RESOLVED_NAME
     from training.decoding.calibrated import NAME as CALIBRATION
+    from training.export.folder import new_folder
     from training.publishing.contents import check_finished, why_not
 
     check_finished(folder)
-    writable(output, "--export")
-    if not is_empty(output) and not force:
-        raise UserError(f"--export {output}: holds files already; name an empty folder, or empty this one")
-    chosen = [path for path in sorted(listed(folder)) if why_not(path) is None]
-    copies = [output / path.name for path in [*chosen, folder / RESOLVED_NAME]]
-    for copy in copies:
-        shutil.copyfile(folder / copy.name, copy)
-    note = output / README
-    confidence = HONEST if (folder / CALIBRATION).is_file() else RAW
-    note.write_text(USE.format(name=folder.resolve().name, confidence=confidence), encoding="utf8")
-    return [*copies, note]
+    chosen = [path.name for path in sorted(listed(folder)) if why_not(path) is None]
+    with new_folder(output, "--export", force=force, ours=lambda place: (place / README).is_file()) as part:
+        for name in (*chosen, RESOLVED_NAME):
+            shutil.copyfile(folder / name, part / name)
+        confidence = HONEST if (folder / CALIBRATION).is_file() else RAW
+        note = USE.format(name=folder.resolve().name, confidence=confidence)
+        (part / README).write_text(note, encoding="utf8")
+    return [output / name for name in (*chosen, RESOLVED_NAME, README)]
 
 
 if __name__ == "__main__":

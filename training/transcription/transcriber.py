@@ -114,8 +114,9 @@ class Transcriber:
             trained.calibration, trained.folder, self.options.identity(self.architecture)
         )
         self.longest = min(longest or trained.longest_seconds or LONGEST, LONGEST)
-        ours = trained.config is not None
-        packed = (0.0 if ours else self.longest) if pack is None else min(pack, self.longest)
+        packed = (
+            (0.0 if trained.single_utterances else self.longest) if pack is None else min(pack, self.longest)
+        )
         self.cutting = Cutting(
             self.longest, pause, min(pad, self.longest / 8), min(3.0, self.longest / 4), packed
         )

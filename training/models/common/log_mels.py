@@ -5,12 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import torch
 
 from training.data.lengths import is_too_long
+
+if TYPE_CHECKING:
+    import torch
 
 FRAMES_PER_SECOND = 100
 MAX_FRAMES = 3000
@@ -90,11 +92,17 @@ class Context:
         return min(MAX_FRAMES, 2 * ((longest + int(self.margin * FRAMES_PER_SECOND) + 1) // 2))
 
     def padded(self, features: Sequence[dict[str, Any]]) -> torch.Tensor:
-        """``[batch, mels, frames]``; each clip goes on with its own last frame: silence after that clip's normalisation."""
+        """`stacked` as a tensor."""
+        import torch  # not above: exported folders are used without it
+
+        return torch.from_numpy(self.stacked(features))
+
+    def stacked(self, features: Sequence[dict[str, Any]]) -> np.ndarray:
+        """float32 ``[batch, mels, frames]``; each clip goes on with its own last frame: silence after that clip's normalisation."""
         frames = self.frames(features)
         log_mels = [row["input_features"] for row in features]
         rows = [np.pad(row, ((0, 0), (0, frames - row.shape[-1])), mode="edge") for row in log_mels]
-        return torch.from_numpy(np.stack(rows))
+        return np.stack(rows)
 
     def _is_full(self, ids: list[str]) -> bool:
         return self.full_share > 0 and zlib.crc32("\n".join(ids).encode()) / 2**32 < self.full_share

@@ -20,6 +20,11 @@ def encode_audio(encoder: WhisperEncoder, input_features: torch.Tensor) -> torch
     """
     if input_features.shape[-1] == 2 * encoder.max_source_positions:
         return encoder(input_features).last_hidden_state
+    return encode_sliced(encoder, input_features)
+
+
+def encode_sliced(encoder: WhisperEncoder, input_features: torch.Tensor) -> torch.Tensor:
+    """`encode_audio` on the first positions, without looking at the number of frames: an exported graph takes any."""
     hidden = nn.functional.gelu(encoder.conv1(input_features))
     hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
     hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]

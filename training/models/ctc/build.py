@@ -24,6 +24,7 @@ from training.models.architecture import (
 from training.models.ctc import config
 from training.models.ctc.collator import CtcCollator, CtcEncode, FrameCount, MelFrames
 from training.models.ctc.config import NO_WHISPER, Options
+from training.models.ctc.export import export_parts
 from training.models.ctc.model import BLANK_ID
 from training.models.ctc.parts import Sizes, Sound, pretrained, restore, scratch
 from training.models.ctc.processor import CtcProcessor, edge_silence
@@ -32,6 +33,7 @@ from training.models.ctc.whisper import WhisperCtc
 from training.models.ctc.whisper_inputs import WhisperCtcCollator, WhisperCtcEncode, WhisperFrames
 from training.models.ctc.whisper_parts import on_whisper
 from training.models.e2e.collator import Frames
+from training.models.export_parts import ExportParts
 from training.models.options import ModelOptions
 
 GROUPS = {
@@ -121,6 +123,9 @@ class Ctc(Architecture):
         rows = self.frames.log_probs(self.model if model is None else model, batch, states)
         paths = [collapsed(torch.from_numpy(row).argmax(dim=-1)) for row in rows]
         return {TRANSCRIBE: torch.nn.utils.rnn.pad_sequence(paths, batch_first=True, padding_value=BLANK_ID)}
+
+    def export_parts(self) -> ExportParts:
+        return export_parts(self)
 
     def text(self, ids: Sequence[int]) -> str:
         return self.processor.tokenizer.decode(ids)

@@ -10,7 +10,6 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
-from transformers import ParakeetTokenizer
 
 from training.base.errors import UserError
 from training.data.spelling import audible
@@ -94,7 +93,13 @@ class CtcTokenizer:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """``tokenizer.json`` and the configuration by which stock transformers finds it."""
+        from transformers import ParakeetTokenizer  # not above: exported folders are used without it
+
         ParakeetTokenizer(tokenizer_object=self.tokenizer, pad_token=BLANK).save_pretrained(folder)
+
+    def save_file(self, folder: str | Path) -> None:
+        """``tokenizer.json`` alone."""
+        self.tokenizer.save(str(Path(folder, FILE)))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> CtcTokenizer:

@@ -19,8 +19,10 @@ from training.models.domain_whisper.collator import (
 )
 from training.models.domain_whisper.config import Options, Unfreeze
 from training.models.domain_whisper.tokens import add_domains
+from training.models.export_parts import ExportParts
 from training.models.options import ModelOptions
 from training.models.whisper.build import Whisper
+from training.models.whisper.export import export_parts
 from training.models.whisper.model import MultitaskWhisper
 
 ATTENTION_AND_MLP = ("self_attn", "encoder_attn", "fc1", "fc2")
@@ -72,6 +74,10 @@ class DomainWhisper(Whisper):
                 predict=PredictDomain(options.domains, ids, model.config.eos_token_id),  # type: ignore[arg-type]
             ),
         }
+
+    def export_parts(self) -> ExportParts:
+        assert self.domains is not None
+        return export_parts(self, dict(zip(self.domains.names, self.token_ids, strict=True)))
 
     def parameter_groups(self) -> ParameterGroups:
         config: Any = self.model.config

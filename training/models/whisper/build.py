@@ -41,11 +41,13 @@ from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import many_text_ids
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
+from training.models.export_parts import ExportParts
 from training.models.options import ModelOptions
 from training.models.whisper import config
 from training.models.whisper.abilities import DetectLanguage, WhisperScored
 from training.models.whisper.collator import FIXED_TOKENS, PREVIOUS_TOKENS, WhisperCollator, WhisperEncode
 from training.models.whisper.config import MULTILINGUAL_VOCABULARY, Options
+from training.models.whisper.export import export_parts
 from training.models.whisper.model import MultitaskWhisper
 from training.models.whisper.tokenizer import START, has_timestamps, languages_of, train_whisper_tokenizer
 
@@ -158,6 +160,9 @@ class Whisper(Architecture):
 
     def text(self, ids: Sequence[int]) -> str:
         return decode_text(self.processor.tokenizer, ids)
+
+    def export_parts(self) -> ExportParts:
+        return export_parts(self)
 
     def heaviest_inputs(self, example: Example, waveform: np.ndarray, tokens: int) -> Features:
         return with_ctc_labels(super().heaviest_inputs(example, waveform, tokens))

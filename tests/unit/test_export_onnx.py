@@ -1,0 +1,92 @@
+"""CTC models as ONNX graphs: the same log-mels, labels, words and times, without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ctc_assets import noise, saved, tiny
+from export_assets import utterances
+from test_export import BLOCKED, clips
+
+from training.api.exporting import export_model
+from training.export.verdict import PASSED
+from training.models.ctc.export import _features
+from training.transcription.transcriber import Transcriber
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: Any) -> Path:
+    return utterances(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: Any) -> Path:
+    torch.manual_seed(0)
+    made = tiny("transformer", num_encoder_layers=1, feature_norm="peak", edge_silence=0.2)
+    torch.nn.init.normal_(made.model.ctc_head.weight, std=1.0)
+    return saved(made, tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: Any, model: Path, data: Path) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "out"
+    done = export_model(model, folder, manifest=data)
+    assert done.verdict == PASSED, done.findings
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options"),
+    [
+        ("fastconformer", {}),
+        ("transformer", {"feature_norm": "clip"}),
+        ("transformer", {"feature_norm": "peak", "edge_silence": 0.2}),
+        ("transformer", {"sample_rate": 8000}),
+        ("wav2vec2", {}),
+    ],
+)
+def test_the_graph_of_the_features_gives_those_of_the_extractor(
+    encoder: str, options: dict[str, Any]
+) -> None:
+    architecture = tiny(encoder, **options)
+    extractor: Any = architecture.processor.feature_extractor
+    graph = _features(architecture).module
+    for seconds in (0.2, 1.0, 2.217):
+        sound = noise(seconds, rate=extractor.sampling_rate)
+        stock = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="np")
+        expected = np.asarray(stock[extractor.model_input_names[0]][0])
+        if encoder != "wav2vec2":
+            expected = expected[: int(stock["attention_mask"][0].sum())]
+        found = graph(torch.from_numpy(sound)).numpy()
+        assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-3
+
+
+def test_words_times_and_confidence_are_those_of_the_original(
+    model: Path, exported: Path, data: Path
+) -> None:
+    sides = [Transcriber(folder) for folder in (model, exported)]
+    assert sides[1].timed
+    originals, others = (side.transcribe(clips(data)) for side in sides)
+    assert any(one.words for one in originals)
+    for one, other in zip(originals, others, strict=True):
+        assert [word.text for word in one.words] == [word.text for word in other.words]
+        for word, again in zip(one.words, other.words, strict=True):
+            assert abs(word.start - again.start) < 0.021 and abs(word.confidence - again.confidence) < 1e-3
+
+
+def test_words_without_torch_and_transformers(exported: Path, data: Path) -> None:
+    command = [str(clips(data)[0]), "--model", str(exported), "--format", "words"]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, "transcribe", *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"confidence"' in done.stdout

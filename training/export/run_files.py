@@ -1,0 +1,79 @@
+"""``run.py`` of an exported folder: some twenty lines that need the engine, tokenizers, numpy and soundfile alone."""
+
+from __future__ import annotations
+
+from training.models.export_parts import CTRANSLATE2, ONNX
+
+WHISPER_CTRANSLATE2 = '''\
+"""Text of a clip of at most 30 s: python run.py CLIP.wav [LANGUAGE] [DOMAIN]. Needs ctranslate2, tokenizers, numpy, soundfile."""
+import json
+import sys
+from pathlib import Path
+
+import ctranslate2
+import numpy as np
+import soundfile
+from tokenizers import Tokenizer
+
+here = Path(__file__).parent
+about = json.loads((here / "polyvox.json").read_text(encoding="utf8"))["description"]
+mels, prompts, context, moved = (about[key] for key in ("log_mels", "prompts", "context", "moved_ids"))
+sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
+if rate != mels["sampling_rate"] or len(sound) > mels["n_samples"]:
+    sys.exit(f"{sys.argv[1]}: give at most 30 s at {mels['sampling_rate']} Hz")
+sound = np.pad(sound.mean(axis=1), (0, 640))[: mels["n_samples"]]
+size, hop = mels["n_fft"], mels["hop_length"]
+padded = np.pad(sound, size // 2, mode="reflect")
+frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][: len(sound) // hop]
+power = np.abs(np.fft.rfft(frames * np.hanning(size + 1)[:-1])) ** 2
+log = np.log10(np.maximum(power @ np.load(here / "mel_filters.npy"), 1e-10)).T
+log = (np.maximum(log, log.max() - 8) + 4) / 4
+length = 3000 if context["context"] == "full" else min(3000, 2 * ((log.shape[1] + int(100 * context["margin"]) + 1) // 2))
+log = np.pad(log, ((0, 0), (0, length - log.shape[1])), mode="edge").astype(np.float32)
+there = [i for i in range(about["vocabulary"]) if i not in moved["ids"]]
+place = there.index(moved["before"]) if moved["ids"] else 0
+ids = [*there[:place], *moved["ids"], *there[place : place + 1], *moved["ids"], *there[place + 1 :]]
+language = sys.argv[2] if len(sys.argv) > 2 else about["languages"][0]
+domain = [prompts["domains"][sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]]] if prompts["domains"] else []
+model, tokenizer = ctranslate2.models.Whisper(str(here)), Tokenizer.from_file(str(here / "tokenizer.json"))
+states = model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(log[None])))
+for task in about["tasks"]:
+    prompt = [prompts["start"], prompts["languages"][language], prompts["tasks"][task], *domain, prompts["no_timestamps"]]
+    most = about["positions"] - len(prompt)
+    rows = [ids.index(i) for i in prompt]
+    row = model.generate(states, [rows], beam_size=1, max_length=2 * most)[0].sequences_ids[0]
+    if len(row) >= most:
+        sys.exit(f"{sys.argv[1]}: {task}: no end of the text within {most} tokens")
+    print(f"{task}\\t{tokenizer.decode([ids[i] for i in row]).strip()}")
+'''
+
+CTC_ONNX = '''\
+"""Text of a clip: python run.py CLIP.wav. Needs onnxruntime, numpy, soundfile."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soundfile
+
+here = Path(__file__).parent
+about = json.loads((here / "polyvox.json").read_text(encoding="utf8"))["description"]
+output = about["ctc"]
+sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
+if rate != about["sample_rate"] or len(sound) < output["fewest_samples"]:
+    sys.exit(f"{sys.argv[1]}: give at least {output['fewest_samples']} samples at {about['sample_rate']} Hz")
+features, encoder = (onnxruntime.InferenceSession(str(here / f"{name}.onnx")) for name in ("features", "encoder"))
+(values,) = features.run(None, {"waveform": sound.mean(axis=1)})
+filled = np.zeros((max(output["shortest"], len(values)), *values.shape[1:]), dtype=np.float32)
+filled[: len(values)] = values
+mask = (np.arange(len(filled)) < len(values)).astype(np.int64)
+log_probs, lengths = encoder.run(None, {"features": filled[None], "mask": mask[None]})
+best = log_probs[0, : lengths[0]].argmax(axis=-1)
+labels = best[np.insert(best[1:] != best[:-1], 0, True)]
+text = "".join(output["tokens"][i] for i in labels if i != output["blank"])
+print(" ".join(text.replace("\u2581", " ").split()))
+'''
+
+RUN_FILES = {(ONNX, "ctc"): CTC_ONNX, (CTRANSLATE2, "whisper"): WHISPER_CTRANSLATE2}
+"""By format and decoder."""

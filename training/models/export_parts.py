@@ -1,0 +1,195 @@
+"""What an architecture offers for export, and the description of an exported folder. Does not import torch.
+
+`Architecture.export_parts` returns an `ExportParts`; `training.export` writes and checks the folder; `training.runtime`
+reads its description, ``polyvox.json``, and runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+ONNX, CTRANSLATE2, GGML, NEMO = "onnx", "ctranslate2", "ggml", "nemo"
+FORMATS = (ONNX, CTRANSLATE2, GGML, NEMO)
+PRECISIONS = ("fp32", "fp16", "int8")
+VERSION = 1
+"""Of the description; folders of another version are refused."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LogMelSettings(_Part):
+    """Whisper's log-mels, in samples of ``sampling_rate``. ``n_samples``: of the longest clip."""
+
+    sampling_rate: int
+    n_fft: int
+    hop_length: int
+    n_samples: int
+    mels: int
+
+
+class ContextRule(_Part):
+    """How batches of log-mels are padded, see `training.models.common.log_mels.Context`."""
+
+    context: Literal["full", "trimmed"]
+    margin: float
+
+
+class Prompts(_Part):
+    """Token ids of the tokenizer that make a prompt: start, language, task, domain where there are any, no timestamps.
+
+    end: ends a text, and fills up rows. suppress: ids that are never written; suppress_first: not as the first one.
+    """
+
+    start: int
+    end: int
+    no_timestamps: int
+    suppress: tuple[int, ...] = ()
+    suppress_first: tuple[int, ...] = ()
+    tasks: Mapping[str, int]
+    languages: Mapping[str, int]
+    domains: Mapping[str, int] = {}
+    domain: str | None = None
+    domain_predictable: bool = False
+
+
+class MovedIds(_Part):
+    """Tokens whose rows stand elsewhere in the exported model: the rows ``ids`` come right before the row ``before``.
+
+    They come once more right behind it, where CTranslate2 expects timestamps: there one of them can be predicted.
+    """
+
+    ids: tuple[int, ...] = ()
+    before: int = 0
+
+
+class CtcOutput(_Part):
+    """The frames of a CTC model, see `training.models.architecture.CtcFrames`.
+
+    fewest_samples: of a clip. shortest: time to which the features of a batch are filled up with zeros.
+    """
+
+    tokens: tuple[str, ...]
+    blank: int
+    seconds_per_frame: float
+    edge_seconds: float = 0.0
+    fewest_samples: int
+    shortest: int = 1
+
+
+class Description(_Part):
+    """What the runtime needs to know of a model.
+
+    decoder: how a text comes about. positions: of the decoder. vocabulary: number of ids. parameters: number of weights.
+    longest_seconds: longest utterance of its training, where known. single_utterances: whether it was trained on
+    utterances one by one (see ``pack`` of `training.transcription.transcriber.Transcriber`).
+    """
+
+    decoder: Literal["whisper", "ctc"]
+    tasks: tuple[str, ...]
+    languages: tuple[str, str]
+    sample_rate: int
+    vocabulary: int
+    parameters: int
+    positions: int | None = None
+    log_mels: LogMelSettings | None = None
+    context: ContextRule | None = None
+    prompts: Prompts | None = None
+    moved_ids: MovedIds = MovedIds()
+    ctc: CtcOutput | None = None
+    longest_seconds: float | None = None
+    single_utterances: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A format that an architecture does not offer, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxPart:
+    """One graph: a torch module and the inputs that it is exported with.
+
+    inputs: name → tensor, in the order of the module's arguments. outputs: names. dynamic: name of an input → axis →
+    name of the dimension.
+    """
+
+    name: str
+    module: Any
+    inputs: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    dynamic: Mapping[str, Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """The graphs of a model."""
+
+    parts: tuple[OnnxPart, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NemoModel:
+    """A CTC model in the layout of NeMo's exported models.
+
+    parts: the log-mels, which this library's runtime uses, and ``model``. tokens: text of each id. mels: bands of the
+    log-mels. subsampling: of the encoder. third_parties: program → whether it may use the folder, and why not.
+    """
+
+    parts: tuple[OnnxPart, ...]
+    tokens: tuple[str, ...]
+    blank: int
+    mels: int
+    subsampling: int
+    third_parties: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ctranslate2Model:
+    """A model of transformers that CTranslate2's converter knows.
+
+    third_parties: program → whether it may use the folder, and why not.
+    """
+
+    model: Any
+    tokenizer: Any
+    moved: MovedIds
+    third_parties: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgmlModel:
+    """A Whisper with OpenAI's vocabulary. filters: mel filters float32 ``[bins, mels]``."""
+
+    model: Any
+    tokenizer: Any
+    filters: Any
+    third_parties: Mapping[str, str]
+
+
+Part = OnnxModel | Ctranslate2Model | GgmlModel | NemoModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportParts:
+    """What an architecture offers.
+
+    description: for the runtime. save_text: writes the tokenizer into a folder, in the files that the runtime reads.
+    arrays: name of a ``.npy`` file → its content. formats: a model, or a refusal, for each of `FORMATS`.
+    next_logits: ``(batch, row, task, ids) -> float32 [vocabulary]``: of the original, after the prompt and ``ids``; None
+    for models that are not autoregressive.
+    """
+
+    description: Description
+    save_text: Callable[[Path], None]
+    arrays: Mapping[str, Any]
+    formats: Mapping[str, Part | Refused]
+    next_logits: Callable[..., Any] | None = None

@@ -1,0 +1,216 @@
+"""What Whisper offers for export: its description, its graphs, and why not where a format cannot hold it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.models.architecture import Architecture
+from training.models.common.feature_graphs import WhisperLogMels
+from training.models.export_parts import (
+    CTRANSLATE2,
+    GGML,
+    NEMO,
+    ONNX,
+    ContextRule,
+    Ctranslate2Model,
+    Description,
+    ExportParts,
+    GgmlModel,
+    LogMelSettings,
+    MovedIds,
+    OnnxModel,
+    OnnxPart,
+    Prompts,
+    Refused,
+)
+from training.models.whisper.graphs import DecoderGraph, EncoderGraph
+from training.models.whisper.tokenizer import language_token, names_language
+
+OPENAI_VOCABULARIES = (51_864, 51_865, 51_866)
+"""Ids of Whisper's own vocabularies: English, multilingual, large-v3."""
+
+
+def export_parts(whisper: Architecture, domains: dict[str, int] | None = None) -> ExportParts:
+    """The parts of a Whisper.
+
+    Args:
+        whisper: the model.
+        domains: token id of each domain, for a model with domain tokens.
+    """
+    description = describe(whisper, domains or {})
+    filters = np.asarray(whisper.processor.feature_extractor.mel_filters, dtype=np.float32)
+    return ExportParts(
+        description=description,
+        save_text=_TextFiles(whisper.processor),
+        arrays={"mel_filters": filters},
+        formats={
+            CTRANSLATE2: Ctranslate2Model(
+                model=whisper.model,
+                tokenizer=whisper.processor.tokenizer,
+                moved=description.moved_ids,
+                third_parties={"faster-whisper": _faster_whisper(whisper, domains)},
+            ),
+            ONNX: OnnxModel(parts=_graphs(whisper)),
+            GGML: _ggml(whisper, filters, domains),
+            NEMO: Refused("NeMo's layout is for CTC models with a FastConformer"),
+        },
+        next_logits=_NextLogits(whisper.model),
+    )
+
+
+def describe(whisper: Architecture, domains: dict[str, int]) -> Description:
+    """What the runtime needs to know."""
+    extractor, config = whisper.processor.feature_extractor, whisper.model.config
+    prompts = _prompts(whisper, domains)
+    return Description(
+        decoder="whisper",
+        tasks=whisper.tasks,
+        languages=whisper.languages,
+        sample_rate=whisper.sample_rate,
+        vocabulary=config.vocab_size,
+        parameters=whisper.parameters,
+        positions=whisper.positions,
+        log_mels=LogMelSettings(
+            sampling_rate=extractor.sampling_rate,
+            n_fft=extractor.n_fft,
+            hop_length=extractor.hop_length,
+            n_samples=extractor.n_samples,
+            mels=extractor.feature_size,
+        ),
+        context=ContextRule(context=whisper.collate.context, margin=whisper.collate.margin),  # type: ignore[attr-defined]
+        prompts=prompts,
+        moved_ids=MovedIds(
+            ids=tuple(sorted(i for i in domains.values() if i > prompts.no_timestamps)),
+            before=prompts.no_timestamps,
+        ),
+    )
+
+
+def _prompts(whisper: Architecture, domains: dict[str, int]) -> Prompts:
+    tokenizer = whisper.processor.tokenizer
+    added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+    languages = {
+        token[2:-2]: i
+        for token, i in added.items()
+        if token == language_token(token[2:-2]) and names_language(token)
+    }
+    return Prompts(
+        start=whisper.collate.start_id,  # type: ignore[attr-defined]
+        end=tokenizer.eos_token_id,
+        no_timestamps=added["<|notimestamps|>"],
+        suppress=tuple(whisper.model.generation_config.suppress_tokens or ()),
+        suppress_first=tuple(whisper.model.generation_config.begin_suppress_tokens or ()),
+        tasks={task: added[f"<|{task}|>"] for task in whisper.tasks},
+        languages=languages,
+        domains=domains,
+        domain=whisper.domains.default if whisper.domains else None,
+        domain_predictable=whisper.domains.predictable if whisper.domains else False,
+    )
+
+
+def _graphs(whisper: Architecture) -> tuple[OnnxPart, ...]:
+    """Log-mels, encoder and decoder. The lengths that they are exported with are no others' bounds."""
+    model = copy.deepcopy(whisper.model.model).cpu().eval()
+    model.encoder.set_attn_implementation("eager")
+    config = model.config
+    heads, width = config.decoder_attention_heads, config.d_model // config.decoder_attention_heads
+    names = [f"{kind}_{n}" for n in range(config.decoder_layers) for kind in ("key", "value")]
+    # A tensor for each: the exporter takes inputs that are one object for one input.
+    caches = {f"past_{name}": torch.zeros(2, heads, 3, width) for name in names}
+    caches |= {f"cross_{name}": torch.zeros(2, heads, 50, width) for name in names}
+    return (
+        OnnxPart(
+            name="features",
+            module=WhisperLogMels(whisper.processor.feature_extractor),
+            inputs={"waveform": torch.zeros(whisper.sample_rate)},
+            outputs=("log_mels",),
+            dynamic={"waveform": {0: "samples"}},
+        ),
+        OnnxPart(
+            name="encoder",
+            module=EncoderGraph(model),
+            inputs={"log_mels": torch.zeros(2, config.num_mel_bins, 100)},
+            outputs=tuple(f"cross_{name}" for name in names),
+            dynamic={"log_mels": {0: "batch", 2: "frames"}},
+        ),
+        OnnxPart(
+            name="decoder",
+            module=DecoderGraph(model),
+            inputs={"ids": torch.zeros(2, 2, dtype=torch.long), **caches},
+            outputs=("logits", *(f"longer_{name}" for name in names)),
+            dynamic={
+                "ids": {0: "batch", 1: "length"},
+                **{name: {0: "batch", 2: name.partition("_")[0]} for name in caches},
+            },
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _TextFiles:
+    """Writes tokenizer and feature extractor, in the files of transformers, which other programs look for too."""
+
+    processor: Any
+
+    def __call__(self, folder: Path) -> None:
+        self.processor.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        self.processor.feature_extractor.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class _NextLogits:
+    """Logits of the original after a prompt and some ids, see `ExportParts.next_logits`."""
+
+    model: Any
+
+    @torch.no_grad()
+    def __call__(self, batch: Any, row: int, place: int, ids: list[int]) -> np.ndarray:
+        prompt = batch["decoder_input_ids"][row, place, : batch["prompt_length"]]
+        states = self.model.encode(batch["input_features"][row : row + 1])
+        inputs = torch.cat((prompt, torch.tensor(ids, dtype=prompt.dtype, device=prompt.device)))[None]
+        hidden = self.model.model.decoder(input_ids=inputs, encoder_hidden_states=states, use_cache=False)
+        return self.model.proj_out(hidden.last_hidden_state[0, -1]).float().cpu().numpy()
+
+
+def _has_openai_vocabulary(whisper: Architecture) -> bool:
+    return whisper.model.config.vocab_size in OPENAI_VOCABULARIES
+
+
+def _faster_whisper(whisper: Architecture, domains: dict[str, int] | None) -> str:
+    if domains:
+        return "no: it knows no domain tokens"
+    if not _has_openai_vocabulary(whisper):
+        return "no: with an own vocabulary it drops language and task from the prompt without a word"
+    if whisper.collate.padding != "full":
+        return "no: it pads every clip to 30 s, and this model was trained on trimmed contexts"
+    return "yes"
+
+
+def _ggml(whisper: Architecture, filters: np.ndarray, domains: dict[str, int] | None) -> GgmlModel | Refused:
+    if domains or not _has_openai_vocabulary(whisper):
+        return Refused(
+            f"whisper.cpp derives its control ids from the size of OpenAI's vocabulary; this model has "
+            f"{whisper.model.config.vocab_size:,} ids of its own"
+        )
+    return GgmlModel(
+        model=whisper.model,
+        tokenizer=whisper.processor.tokenizer,
+        filters=filters,
+        third_parties={"whisper.cpp": _whisper_cpp(whisper)},
+    )
+
+
+def _whisper_cpp(whisper: Architecture) -> str:
+    if whisper.collate.padding == "full":
+        return "yes"
+    margin = whisper.collate.margin  # type: ignore[attr-defined]
+    return (
+        f"yes, with --audio-ctx: 50 × (seconds of the clip + {margin:g}), at most 1500; this model was trained on trimmed "
+        "contexts and repeats itself on 30 s of them"
+    )

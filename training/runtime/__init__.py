@@ -1,0 +1,1 @@
+"""Runs exported folders without torch and without transformers."""

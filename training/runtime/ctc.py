@@ -1,0 +1,155 @@
+"""An exported CTC model as a model that decodes: everything but the graphs is this library's own decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from training.data.example import TRANSCRIBE, Example
+from training.models.architecture import Batch, BatchCollator, CtcFrames, SpeechModel, UtteranceEncoder
+from training.models.ctc.tokenizer import CtcTokenizer
+from training.models.export_parts import NEMO, CtcOutput
+from training.runtime.folder import Exported
+from training.runtime.onnx_session import Session
+
+
+@dataclass(frozen=True)
+class CtcEncode(UtteranceEncoder):
+    """One utterance to ``features`` float32 ``[time, …]``. Raises ``ValueError`` for a clip of less than two frames."""
+
+    session: Session
+    output: CtcOutput
+    tokenizer: CtcTokenizer
+    sample_rate: int
+    tasks: tuple[str, ...] = (TRANSCRIBE,)
+
+    def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
+        self._check(len(waveform))
+        (features,) = self.session(waveform=waveform.astype(np.float32))
+        return {
+            "id": example.id,
+            "seconds": len(waveform) / self.sample_rate,
+            "features": features,
+            "labels": {TRANSCRIBE: []},
+            "prompt": {TRANSCRIBE: 0},
+        }
+
+    def check(self, example: Example, seconds: float) -> None:
+        """Raise what encoding would raise."""
+        self._check(round(seconds * self.sample_rate))
+
+    def _check(self, samples: int) -> None:
+        if samples < self.output.fewest_samples:
+            raise ValueError(f"{samples} samples of audio are less than two frames of sound")
+
+    def unwritable(self, example: Example) -> int:
+        """Characters of the transcript that this vocabulary has no token for."""
+        return len(self.tokenizer.unknown(example.texts.get(TRANSCRIBE, "")))
+
+
+@dataclass(frozen=True)
+class CtcCollator(BatchCollator):
+    """Batch of clips: ``features`` float32 ``[batch, time, …]`` filled up with zeros, ``mask`` int64 ``[batch, time]``."""
+
+    tasks: tuple[str, ...] = (TRANSCRIBE,)
+    shortest: int = 1
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        sounds = [row["features"] for row in features]
+        lengths = np.array([len(sound) for sound in sounds])
+        longest = max(self.shortest, int(lengths.max()))
+        filled = np.zeros((len(sounds), longest, *sounds[0].shape[1:]), dtype=np.float32)
+        for place, sound in enumerate(sounds):
+            filled[place, : len(sound)] = sound
+        return {
+            "ids": [row["id"] for row in features],
+            "seconds": sum(row["seconds"] for row in features),
+            "features": filled,
+            "mask": (np.arange(longest) < lengths[:, None]).astype(np.int64),
+        }
+
+
+class Encoder(Protocol):
+    """Features and mask, as `CtcCollator` gives them, to log probabilities float32 ``[batch, frames, vocabulary]`` and the
+    number of real frames int64 ``[batch]``."""
+
+    def __call__(self, *, features: np.ndarray, mask: np.ndarray) -> Sequence[np.ndarray]: ...
+
+
+class NemoEncoder:
+    """`Encoder` for a folder in NeMo's layout."""
+
+    def __init__(self, folder: Path) -> None:
+        self.session = Session(folder / "model.onnx")
+
+    def __call__(self, *, features: np.ndarray, mask: np.ndarray) -> Sequence[np.ndarray]:
+        signal = np.ascontiguousarray(features.transpose(0, 2, 1))
+        return self.session(audio_signal=signal, length=mask.sum(axis=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedCtc(SpeechModel):
+    """An exported CTC model; ``model`` is its `Encoder`."""
+
+    tokenizer: CtcTokenizer
+    weights: int
+
+    @classmethod
+    def of(cls, exported: Exported) -> Self:
+        """The model of a folder with ``features.onnx`` and ``encoder.onnx``."""
+        description, output = exported.description, exported.description.ctc
+        assert output is not None
+        tokenizer = CtcTokenizer.from_pretrained(exported.folder)
+        frames = CtcFrames(
+            tokens=output.tokens,
+            blank=output.blank,
+            seconds_per_frame=output.seconds_per_frame,
+            edge_seconds=output.edge_seconds,
+            log_probs=log_probs,
+            speller=tokenizer,
+        )
+        nemo = exported.format == NEMO
+        return cls(
+            model=NemoEncoder(exported.folder) if nemo else Session(exported.folder / "encoder.onnx"),
+            tasks=description.tasks,
+            languages=description.languages,
+            sample_rate=description.sample_rate,
+            encode=CtcEncode(
+                Session(exported.folder / "features.onnx"), output, tokenizer, description.sample_rate
+            ),
+            collate=CtcCollator(shortest=output.shortest),
+            frames=frames,
+            tokenizer=tokenizer,
+            weights=description.parameters,
+        )
+
+    def generate(
+        self, batch: Batch, *, model: Any = None, states: Any = None, **generation: Any
+    ) -> Mapping[str, Any]:
+        """Not used: `SpeechModel.decode` reads the frames."""
+        raise NotImplementedError
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+    @property
+    def positions(self) -> None:
+        return None
+
+    @property
+    def parameters(self) -> int:
+        return self.weights
+
+    def inference(self, model: Any = None) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def log_probs(model: Encoder, batch: Batch, states: Any = None) -> list[np.ndarray]:
+    """float32 ``[real frames, vocabulary]`` of each row."""
+    rows, lengths = model(features=batch["features"], mask=batch["mask"])
+    return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]

@@ -1,0 +1,72 @@
+"""Whisper's log-mels with numpy alone, as `transformers.WhisperFeatureExtractor` computes them (Radford et al., 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.base.errors import UserError
+from training.models.export_parts import LogMelSettings
+
+MEL_FILTERS = "mel_filters.npy"
+
+
+@dataclass(frozen=True)
+class LogMels:
+    """The extractor that `training.models.common.log_mels.log_mel` calls.
+
+    settings: sizes. filters: float32 ``[n_fft / 2 + 1, mels]``.
+    """
+
+    settings: LogMelSettings
+    filters: np.ndarray
+
+    @classmethod
+    def of_folder(cls, settings: LogMelSettings, folder: Path) -> LogMels:
+        """With the filters of an exported folder. Raises `UserError` where they are not the settings'."""
+        filters = np.load(folder / MEL_FILTERS, allow_pickle=False)
+        expected = (settings.n_fft // 2 + 1, settings.mels)
+        if filters.shape != expected:
+            raise UserError(
+                f"{folder / MEL_FILTERS}: shape {filters.shape}, not {expected}; export the model again"
+            )
+        return cls(settings, filters.astype(np.float32))
+
+    @property
+    def sampling_rate(self) -> int:
+        return self.settings.sampling_rate
+
+    @property
+    def n_samples(self) -> int:
+        return self.settings.n_samples
+
+    @property
+    def hop_length(self) -> int:
+        return self.settings.hop_length
+
+    def __call__(self, waveform: np.ndarray, **stock: Any) -> dict[str, np.ndarray]:
+        """Log-mels of one clip.
+
+        Args:
+            waveform: float32 ``[time]``.
+            stock: further arguments of transformers' extractor, which change nothing here: the clip is not padded.
+
+        Returns:
+            ``input_features``: float32 ``[1, mels, time / hop_length]``.
+        """
+        half = self.settings.n_fft // 2
+        padded = np.pad(waveform.astype(np.float32), half, mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self.settings.n_fft)[:: self.hop_length]
+        spectrum = np.fft.rfft(frames[: len(waveform) // self.hop_length] * _hann(self.settings.n_fft))
+        power = np.square(np.abs(spectrum), dtype=np.float32)
+        log = np.log10(np.maximum(power @ self.filters, 1e-10)).T
+        log = np.maximum(log, log.max() - 8.0)
+        return {"input_features": ((log + 4.0) / 4.0).astype(np.float32)[None]}
+
+
+def _hann(length: int) -> np.ndarray:
+    """The periodic Hann window, float32 ``[length]``."""
+    return np.hanning(length + 1)[:-1].astype(np.float32)

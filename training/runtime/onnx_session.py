@@ -1,0 +1,48 @@
+"""A graph of an exported folder in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.base.errors import UserError
+from training.runtime.packages import needed
+
+
+class Session:
+    """Calls a graph with numpy arrays, by name. Uses as many threads as ``OMP_NUM_THREADS`` says, else one for each core.
+
+    Raises `UserError` for a file that ONNX Runtime cannot read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        runtime = needed("onnxruntime", "export")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        options.log_severity_level = 3
+        try:
+            self.session = runtime.InferenceSession(
+                str(path), options, providers=runtime.get_available_providers()
+            )
+        except Exception as error:  # onnxruntime raises classes of its own, derived from Exception alone
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"{path}: ONNX Runtime cannot read it ({reason}); export the model again"
+            ) from error
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in the graph's order."""
+        return [one.name for one in self.session.get_inputs()]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in the graph's order."""
+        return [one.name for one in self.session.get_outputs()]
+
+    def __call__(self, **inputs: np.ndarray) -> list[Any]:
+        """The outputs, in the graph's order."""
+        return self.session.run(None, inputs)

@@ -1,0 +1,31 @@
+"""Token ids to text, with the library `tokenizers` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from training.base.errors import UserError
+from training.data.control_marks import TIME
+
+
+class Detokenizer:
+    """As `training.models.common.decode.decode_text`: control tokens and timestamps are left out.
+
+    Raises `UserError` for a file that is no tokenizer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise UserError(f"{path}: damaged, no tokenizer ({error}); export the model again") from error
+        added = self.tokenizer.get_added_tokens_decoder().items()
+        self.times = frozenset(i for i, token in added if TIME.fullmatch(token.content))
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        """The text of the ids."""
+        kept = [i for i in ids if i not in self.times]
+        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
