@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from ctc_assets import noise, saved, tiny
 from export_assets import utterances
 from test_export import BLOCKED, clips
 
+import training.export.exporting as exporting
 from training.api.exporting import export_model
+from training.decoding.calibrated import Calibration, weights_of
 from training.export.verdict import PASSED
 from training.models.ctc.export import _features
 from training.transcription.transcriber import Transcriber
@@ -90,3 +93,18 @@ def test_words_without_torch_and_transformers(exported: Path, data: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert '"confidence"' in done.stdout
+
+
+def test_a_calibration_is_not_carried_over_in_silence(
+    model: Path, exported: Path, data: Path, tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    def copied(part: Any, folder: Path, precision: str, **options: Any) -> None:
+        for path in exported.glob("*.onnx"):
+            shutil.copyfile(path, folder / path.name)
+
+    monkeypatch.setitem(exporting.WRITERS, "onnx", copied)
+    Calibration(method="platt", weights=weights_of(model)).write(model)
+    export_model(model, tmp_path / "out", check=False)
+    assert not (tmp_path / "out" / "calibration.json").exists()
+    assert "polyvox calibrate" in caplog.text
+    assert weights_of(tmp_path / "out") != weights_of(model)

@@ -132,6 +132,11 @@ def export(trained: Trained, wanted: Wanted) -> Exported:
         place = wanted.output if verdict in (PASSED, NOT_CHECKED) else failed
         if place == failed:
             replace_folder(folder, failed)
+    if trained.calibration is not None:
+        logger.warning(
+            f"the confidence of the original's words is calibrated, that of {place} is not: polyvox calibrate --model_dir "
+            f"{place} --manifest FILE fits it on the exported model"
+        )
     return Exported(place, verdict, tuple(findings), size)
 
 

@@ -24,9 +24,7 @@ class Session:
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         options.log_severity_level = 3
         try:
-            self.session = runtime.InferenceSession(
-                str(path), options, providers=runtime.get_available_providers()
-            )
+            self.session = runtime.InferenceSession(str(path), options, providers=_providers(runtime))
         except Exception as error:  # onnxruntime raises classes of its own, derived from Exception alone
             reason = str(error).partition("\n")[0]
             raise UserError(
@@ -46,3 +44,9 @@ class Session:
     def __call__(self, **inputs: np.ndarray) -> list[Any]:
         """The outputs, in the graph's order."""
         return self.session.run(None, inputs)
+
+
+def _providers(runtime: Any) -> list[str]:
+    """The GPU where this build of ONNX Runtime has one, then the processor."""
+    there = runtime.get_available_providers()
+    return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in there]
