@@ -121,7 +121,8 @@ def _exported(folder: Path, model_type: str | None) -> Trained:
     found = read_exported(folder)
     _require_type(folder, model_type, found.architecture)
     architecture = _with_aligner(load_exported(found))
-    return Trained(architecture, folder, found.architecture, None, read_calibration(folder), found)
+    calibration = read_calibration(folder)
+    return Trained(architecture, folder, found.architecture, None, calibration, exported=found)
 
 
 def _require_type(folder: Path, wanted: str | None, found: str) -> None:
@@ -194,8 +195,6 @@ def with_domain(trained: Trained, asked: str | None, option: str | None = None) 
 
 def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
     """The safeguards that a model is decoded with; `UserError` where it cannot be and some are asked for."""
-    import torch
-
     architecture = trained.architecture
     if architecture.scored is None:
         if asked is not None:
@@ -206,6 +205,8 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
         return None
     chosen = asked or Safeguards()
     if chosen.initial_prompt.strip():
+        import torch
+
         try:
             architecture.scored.with_prompt(torch.zeros(1, 1, 1, dtype=torch.long), chosen.initial_prompt)
         except ValueError as error:
