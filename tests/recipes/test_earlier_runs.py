@@ -49,6 +49,12 @@ def test_an_earlier_run_transcribes_as_it_did(runs: Path, name: str) -> None:
     wanted = expected(name)["transcribe"]
     assert [row["text"] for row in found] == [row["text"] for row in wanted]
     assert len(found) == len(wanted) == 2 and all(row["text"] for row in wanted)
+    if not words(
+        wanted
+    ):  # version 0.1 told no times of a Whisper's words; where they are told now they are those of the text
+        spoken = [(row["text"].split(), [word["word"] for word in words([row])]) for row in found]
+        assert all(placed in ([], text) for text, placed in spoken)
+        return
     assert [word["word"] for word in words(found)] == [word["word"] for word in words(wanted)]
     # What another machine's last digits may change: a frame, and the fourth digit.
     for key, room in (("start", 0.041), ("end", 0.041), ("confidence", 1e-3)):

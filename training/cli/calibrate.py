@@ -61,7 +61,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     trained = load_trained(args.model_dir)
     if trained.architecture.frames is None and trained.architecture.aligner is None:
         raise UserError(
-            f"--model_dir {args.model_dir}: a {trained.model_type} tells no confidence of words, so there is none to calibrate"
+            f"--model_dir {args.model_dir}: a {trained.model_type} tells no confidence of words that this command can calibrate"
         )
     columns = column_names(args.column)
     manifest, path = open_rows(trained, args.manifest, "--manifest", "dev", args.audio_root, columns)

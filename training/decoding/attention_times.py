@@ -19,7 +19,7 @@ from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND, FRAMES_PE
 
 LEAD = 3
 """Encoder frames by which attention is ahead of the sound: 60 ms. The decoder predicts a token from its first sounds, and
-leaves it before its last. Chosen on one half of the voices in `benchmarks/word_times.py`."""
+leaves it before its last. Chosen on one half of the voices of `benchmarks/word_times.py`."""
 SMOOTHING = 3
 """Width of the median filter over time, in encoder frames."""
 PAUSE_WEIGHT = 2.7

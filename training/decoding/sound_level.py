@@ -8,7 +8,7 @@ ABOVE_QUIET = 6.0
 """Decibels by which speech is louder than the quietest tenth of the clip."""
 BELOW_LOUD = 31.0
 """Decibels by which a pause is at least softer than the loudest twentieth of the clip. In a clean recording it decides:
-breath and reverberation are louder than the quietest tenth. Chosen on one half of the voices in `benchmarks/word_times.py`."""
+breath and reverberation are louder than the quietest tenth. Chosen on one half of the voices of `benchmarks/word_times.py`."""
 LEAST_SPAN = 10.0
 """Decibels between the loudest twentieth and the threshold at least: in a clip without pauses nothing is a pause."""
 _EPSILON = 1e-9
