@@ -72,6 +72,7 @@ def test_the_figures_of_a_pipeline_are_its_errors_beside_ours() -> None:
     assert "minus_ours" not in part["pipelines"][OURS]
     assert part["pipelines"]["broken"] == {"failure": "ValueError: no timestamps"}
     shown = table({"parts": {"long": part}})
+    assert "one recording: its intervals" in table({"parts": {"long": {**part, "recordings": 1}}})
     assert "+15.0" in shown and "cannot decode: ValueError" in shown and "2 recordings" in shown
 
 
