@@ -72,6 +72,7 @@ def test_the_figures_of_a_pipeline_are_its_errors_beside_ours() -> None:
     assert "minus_ours" not in part["pipelines"][OURS]
     assert part["pipelines"]["broken"] == {"failure": "ValueError: no timestamps"}
     shown = table({"parts": {"long": part}})
+    assert "one recording: its intervals" in table({"parts": {"long": {**part, "recordings": 1}}})
     assert "+15.0" in shown and "cannot decode: ValueError" in shown and "2 recordings" in shown
 
 
@@ -181,6 +182,8 @@ def test_the_whole_check_of_a_model_from_scratch_at_30_seconds(
     """Trained on 30 s: stock transformers writes the same for short clips, letter by letter."""
     torch.manual_seed(0)
     made = tiny(encoder_context="full", task="transcribe")
+    tokenizer = made.processor.tokenizer
+    writes(made.model, tokenizer("n", add_special_tokens=False).input_ids[0], tokenizer.eos_token_id)
     made.save(tmp_path / "run", made.model)
     status = cli.main(
         [
@@ -212,6 +215,16 @@ def test_a_model_of_trimmed_contexts_alone_is_announced_to_be_checked_at_30_seco
     assert "never on 30 s (model.full_context_share is 0)" in caplog.text
 
 
+@torch.no_grad()
+def writes(model: Any, word: int, end: int) -> None:
+    """Make the model sure of one word after the fourth token (``<|notimestamps|>``, or the first time), and of the end after it."""
+    positions, tokens = model.model.decoder.embed_positions.weight, model.model.decoder.embed_tokens.weight
+    positions[3:] = 0.0
+    positions[3, 0], positions[4:, 1] = 8.0, 8.0
+    for place, token in ((0, word), (1, end)):
+        tokens[token] = 5.0 * torch.eye(tokens.shape[1])[place]
+
+
 def stock_folder(folder: Path) -> Path:
     """A tiny Whisper with OpenAI's vocabulary that writes "the" whatever the sound is."""
     from transformers import WhisperProcessor, WhisperTokenizer
@@ -234,17 +247,7 @@ def stock_folder(folder: Path) -> Path:
     )  # fmt: skip
     torch.manual_seed(0)
     model = WhisperForConditionalGeneration(config)
-    with (
-        torch.no_grad()
-    ):  # position 3 (of <|notimestamps|> or the first time) is followed by " the", every later one by the end
-        positions, tokens = (
-            model.model.decoder.embed_positions.weight,
-            model.model.decoder.embed_tokens.weight,
-        )
-        positions[3:] = 0.0
-        positions[3, 0], positions[4:, 1] = 8.0, 8.0
-        for place, token in ((0, tokenizer(" the", add_special_tokens=False).input_ids[0]), (1, end)):
-            tokens[token] = 5.0 * torch.eye(16)[place]
+    writes(model, tokenizer(" the", add_special_tokens=False).input_ids[0], end)
     model.generation_config = GenerationConfig(
         max_length=64, pad_token_id=end, bos_token_id=end, eos_token_id=end, is_multilingual=True, return_timestamps=False,
         decoder_start_token_id=ids("<|startoftranscript|>"), alignment_heads=[[0, 0]],

@@ -209,6 +209,8 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _units(part: Mapping[str, Any]) -> str:
+    if part["recordings"] == 1:
+        return "one recording: its intervals have no width and say nothing"
     return (
         f"{part['recordings']} recordings"
         if part["recordings"]
