@@ -83,15 +83,15 @@ def test_bf16_without_a_gpu_is_refused_with_the_truth_about_this_processor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run: Any = SimpleNamespace(config=config(device="auto", precision="bf16"), dev=None)
-    for found, words in (({"bf16": True}, r"faster than fp32 .*AVX512-BF16"), ({}, "slow on this processor")):
-        machine(monkeypatch, **found)
+    for bf16, words in ((True, r"faster than fp32 .*AVX512-BF16"), (False, "slow on this processor")):
+        machine(monkeypatch, bf16=bf16)
         with pytest.raises(runs.UserError, match=words):
             runs.arguments(run)
 
 
 def model() -> MultitaskWhisper:
     torch.manual_seed(0)
-    sizes = {key: value for key, value in whisper_assets.SIZES.items() if key != "vocab_size"}
+    sizes: dict[str, Any] = {key: value for key, value in whisper_assets.SIZES.items() if key != "vocab_size"}
     return MultitaskWhisper(
         WhisperConfig(vocab_size=60, pad_token_id=0, bos_token_id=0, eos_token_id=0, **sizes)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ import whisper_assets
 from training.base.errors import UserError
 from training.config.load import config_from
 from training.config.schema import Config
+from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler
 from training.engine import run as runs
 from training.models.architecture import Architecture, BuildContext
-from training.planning import memory, trial
+from training.planning import memory, trial, wording
 from training.planning.dry_run import DOES_NOT_FIT, VALID, dry_run
 from training.planning.texts import stand_in_texts
 
@@ -126,6 +128,18 @@ def test_a_run_below_an_epoch_and_a_long_warm_up_are_warned_of(
 ) -> None:
     warnings = values_of(said(config(folder, *overrides))[1], "warning")
     assert len(warnings) == len(words) and all(map(str.__contains__, warnings, words))
+
+
+def test_rows_that_name_no_language_are_counted_for_pretrained_weights(folder: Path) -> None:
+    rows, named = load_manifest(folder / "train.csv"), SimpleNamespace(weights={"name": "a"}, language="vi")
+    assert list(wording.languages(rows, named)) == [
+        f"{ROWS} of {ROWS} rows name no language: taken for 'vi' (model.language)"
+    ]
+    for other in (
+        SimpleNamespace(weights={}, language="vi"),
+        SimpleNamespace(weights={"name": "a"}, language="auto"),
+    ):
+        assert list(wording.languages(rows, other)) == []
 
 
 def test_labels_are_shown_with_their_special_tokens(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_the_start_weights_are_scored_once_and_kept(
     assert json.loads((tmp_path / "run_metrics.json").read_text(encoding="utf8"))["start"] == start
     first = summarize(scores.report).splitlines()
     assert first[0].startswith("start weights (start, untouched, 30 s context): ") and "paired: " in first[1]
-    page = build_report([Result("run", scores.report)])
+    page = build_report([Result("run", dict(scores.report))])
     assert "start, untouched, 30 s context" in page
 
     again = evaluate(project / "run", output=tmp_path)
@@ -184,6 +185,18 @@ def test_a_stock_model_on_the_data_of_a_configuration(project: Path) -> None:
     scratch = settings(project, {"sizes": whisper_assets.SIZES})
     with pytest.raises(UserError, match="names no pretrained weights"):
         evaluate(config=scratch)
+
+
+def test_weights_of_another_type_are_no_baseline(project: Path) -> None:
+    """A CTC model on a Whisper's encoder is not a Whisper that was trained on."""
+    taken = SimpleNamespace(
+        weights={"pretrained": str(project / "start")},
+        scored_by_word_times=False,
+        tasks=("transcribe",),
+        type="ctc",
+    )
+    with pytest.raises(starts.NoStart, match="a whisper, of which a ctc takes a part"):
+        starts.start_weights(SimpleNamespace(model=taken))  # type: ignore[arg-type]
 
 
 def test_weights_that_are_parts_are_said_to_be_parts(project: Path) -> None:

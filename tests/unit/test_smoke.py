@@ -18,7 +18,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     found: list[Config] = []
-    monkeypatch.setattr(train, "_train", lambda config, args: found.append(config) or 0)
+
+    def instead(config: Config, args: Any) -> int:
+        found.append(config)
+        return 0
+
+    monkeypatch.setattr(train, "_train", instead)
     monkeypatch.setattr(train, "share_the_cores", lambda: None)
     return found
 

@@ -49,13 +49,15 @@ class NoStart(UserError):
 
 
 def start_weights(config: Config) -> Start | None:
-    """The model that a run with this configuration starts from; None where it begins with random weights.
+    """The model that a run with this configuration starts from.
+
+    None where it begins with random weights, and where it learns the times of words alone and leaves the text as it is.
 
     Raises:
         NoStart: the weights are parts of the model only, or are not here any more.
     """
     named = config.model.weights if config.model is not None else {}
-    if not named:
+    if not named or (config.model is not None and config.model.scored_by_word_times):
         return None
     if len(named) > 1:
         raise NoStart(
@@ -72,11 +74,15 @@ def load_start(folder: Path, config: Config) -> Trained:
         NoStart: the folder holds no model that can be asked as it is.
     """
     from training.decoding.loading import load_trained, with_tasks
+    from training.models.lookup import options_class
 
     options: Any = config.model
     asked = {name: value for name in SAME_IN_BOTH if (value := getattr(options, name, None)) is not None}
     try:
-        return with_tasks(load_trained(folder, options_of_stock=asked), options.tasks)
+        trained = load_trained(folder, options_of_stock=asked)
+        if not isinstance(options, options_class(trained.model_type)):
+            raise UserError(f"a {trained.model_type}, of which a {options.type} takes a part")
+        return with_tasks(trained, options.tasks)
     except UserError as error:
         raise NoStart(f"{folder} is no model that can be asked as it is ({error})") from error
 

@@ -164,7 +164,7 @@ class _Report:
                 refused.check_share(len(manifest) + len(refused), self.config.data.max_dropped_share)
                 ledger.drops[:0] = refused
             self.row(split, f"{what}; {looked}, {len(ledger)} cannot be used")
-            for note in getattr(manifest, "notes", ()):
+            for note in (*getattr(manifest, "notes", ()), *wording.languages(manifest, self.config.model)):
                 self.row("", note)
             for reason, count in ledger.counts().items():
                 self.row("", f"{count:,} × {reason}")

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from training.config.schema import Config
+from training.data.amounts import cells
 from training.data.sampler import DurationBatchSampler
+from training.models.architecture import AUTO
 from training.planning import duration
 
 WARMUP_SHARE = 0.1
@@ -31,6 +33,14 @@ def model(options: Any) -> str:
 def _full_share(values: dict[str, Any]) -> str:
     share = values.get("full_context_share", 0.0)
     return f" ({share:.0%} of the batches in full)" if share else " (never in full: not for stock pipelines)"
+
+
+def languages(rows: Any, options: Any) -> Iterator[str]:
+    """What pretrained weights take the language of the rows for, where rows name none; nothing where all do."""
+    unnamed = sum(not name for name in cells(rows, "language"))
+    language = getattr(options, "language", None)
+    if unnamed and options.weights and language not in (None, AUTO):
+        yield f"{unnamed:,} of {len(rows):,} rows name no language: taken for {language!r} (model.language)"
 
 
 def steps(config: Config, sampler: DurationBatchSampler | None, world: int) -> str:

@@ -84,7 +84,7 @@ def _mask(
 
 def use_products(model: Any) -> bool:
     """Give ``model`` this attention where it has torch's; whether it has it now. Nothing of it is saved with a model."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if getattr(config, "_attn_implementation", None) != STOCK:
         return False
     AttentionInterface.register(NAME, products_in_bfloat16)
