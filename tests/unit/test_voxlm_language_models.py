@@ -182,7 +182,7 @@ def test_a_gemma_learns_is_saved_and_writes_on(folder, tmp_path):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.01
     wanted = architecture.generate(batch, model=model.eval(), max_new_tokens=4)["transcribe"]
     again = assets.tiny(folder, name=str(assets.saved(architecture, tmp_path)))
