@@ -19,7 +19,7 @@ from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
 from training.models import lookup
-from training.models.architecture import ASKED, AUTO, SWAP, BuildContext, SpeechModel
+from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext, SpeechModel
 from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
 from training.runtime.folder import Exported, is_exported, read_exported
@@ -121,7 +121,7 @@ def _exported(folder: Path, model_type: str | None) -> Trained:
     found = read_exported(folder)
     _require_type(folder, model_type, found.architecture)
     architecture = _with_aligner(load_exported(found))
-    return Trained(architecture, folder, found.architecture, None, read_calibration(folder), found)
+    return Trained(architecture, folder, found.architecture, None, read_calibration(folder), exported=found)
 
 
 def _require_type(folder: Path, wanted: str | None, found: str) -> None:
@@ -147,6 +147,7 @@ def with_word_times(trained: Trained) -> Trained:
         return trained
     from training.decoding.attention_alignment import AttentionAligner
 
+    assert isinstance(architecture, Architecture)  # an exported model has no attention to read
     head = architecture.attention.head
     aligner = AttentionAligner.of(architecture) if head is None else CtcAligner(head)
     return replace(trained, architecture=replace(architecture, aligner=aligner))
