@@ -195,8 +195,6 @@ def with_domain(trained: Trained, asked: str | None, option: str | None = None) 
 
 def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
     """The safeguards that a model is decoded with; `UserError` where it cannot be and some are asked for."""
-    import torch
-
     architecture = trained.architecture
     if architecture.scored is None:
         if asked is not None:
@@ -207,6 +205,8 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
         return None
     chosen = asked or Safeguards()
     if chosen.initial_prompt.strip():
+        import torch  # not above: an exported folder is served without it
+
         try:
             architecture.scored.with_prompt(torch.zeros(1, 1, 1, dtype=torch.long), chosen.initial_prompt)
         except ValueError as error:
