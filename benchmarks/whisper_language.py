@@ -35,13 +35,19 @@ from training.data.manifest import load_manifest
 from training.decoding.fallback import compression_ratio
 from training.decoding.repetition import loops
 from training.evaluation.probes import probe_waveform
+from training.synthetic.codeswitched import SPEAKERS
 from training.synthetic.espeak import Espeak, ssml
+from training.synthetic.plan import Speaker
 from training.synthetic.text import corpus
 
 RATE = 16_000
 SHORTEST, LONGEST = 3.0, 30.0
 PAUSE = 0.3
 RATIO = 2.4
+FRENCH = tuple(
+    Speaker(voice, voice, rate, pitch)
+    for voice, rate, pitch in (("fr+f2", 150, 50), ("fr", 160, 45), ("fr+m3", 145, 60), ("fr+f4", 165, 48))
+)
 
 
 def main() -> int:
@@ -91,8 +97,8 @@ def _spoken(args: argparse.Namespace, folder: Path) -> dict[Path, str]:
     makers: dict[str, Callable[[float], np.ndarray]] = {
         "en": _Recorded(args.english, rng),
         "ko": _Recorded(args.korean, rng),
-        "vi": _Synthesised(espeak, "vi", vietnamese, rng),
-        "fr": _Synthesised(espeak, "fr", french, rng),
+        "vi": _Synthesised(espeak, SPEAKERS, vietnamese, rng),
+        "fr": _Synthesised(espeak, FRENCH, french, rng),
     }
     found = {}
     for language, make in makers.items():
@@ -124,13 +130,15 @@ class _Recorded:
 class _Synthesised:
     """Recordings of sentences that no other recording has."""
 
-    def __init__(self, espeak: Espeak, voice: str, texts: Sequence[str], rng: np.random.Generator) -> None:
-        self.espeak, self.voice, self.rng = espeak, voice, rng
+    def __init__(
+        self, espeak: Espeak, speakers: Sequence[Speaker], texts: Sequence[str], rng: np.random.Generator
+    ) -> None:
+        self.espeak, self.speakers, self.rng = espeak, speakers, rng
         self.texts = [texts[n] for n in rng.permutation(len(texts))]
 
     def __call__(self, seconds: float) -> np.ndarray:
-        variant = f"{self.voice}+{'fm'[int(self.rng.integers(2))]}{int(self.rng.integers(1, 5))}"
-        self.espeak.set_voice(variant, rate=int(self.rng.integers(140, 180)))
+        speaker = self.speakers[int(self.rng.integers(len(self.speakers)))]
+        self.espeak.set_voice(speaker.voice, rate=speaker.rate, pitch=speaker.pitch)
         return _joined(self._clips(), seconds)
 
     def _clips(self) -> Iterator[np.ndarray]:

@@ -101,8 +101,11 @@ def test_log_mels_of_numpy_are_those_of_transformers(mels: int) -> None:
 def test_an_exported_folder_transcribes_as_the_original(
     name: str, models: dict[str, Path], exported: dict[str, Path], data: Path
 ) -> None:
-    original, other = (Transcriber(folder)(clips(data)[-1]) for folder in (models[name], exported[name]))
-    assert other.as_dict() == original.as_dict()
+    """The original without Whisper's safeguards, which an exported folder is decoded without."""
+    other, original = Transcriber(exported[name]), Transcriber(models[name])
+    original.asked = replace(original.asked, safeguards=None)
+    assert other.asked.safeguards is None
+    assert other(clips(data)[-1]).as_dict() == original(clips(data)[-1]).as_dict()
 
 
 def test_the_predicted_domain_is_that_of_the_original(

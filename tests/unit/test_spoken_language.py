@@ -22,9 +22,10 @@ from training.decoding.loading import Trained, load_trained
 from training.models.architecture import AUTO, BuildContext
 from training.models.common import SETTINGS
 from training.models.lookup import load
+from training.models.whisper.abilities import DetectLanguage
 from training.models.whisper.config import Options
 from training.models.whisper.tokenizer import code_of
-from training.transcription.spoken_language import detected, first_windows
+from training.transcription.spoken_language import detected, first_windows, likeliest
 from training.transcription.transcriber import Transcriber
 from training.transcription.windows import Window
 
@@ -249,3 +250,32 @@ def test_whisper_base_recognises_german_and_says_nothing_of_silence(
     german, silent = map(json.loads, capsys.readouterr().out.splitlines())
     assert german["language"] == "de" and "Guten Tag" in german["text"]
     assert silent["text"] == "" and silent["language"] is None
+
+
+class Torn:
+    """A model that takes the speech for Chinese by its language token, and for English by what it would write."""
+
+    def __init__(self, sure: float) -> None:
+        self.sure, self.asked = sure, 0
+
+    def next_logits(self, states: Any, starts: Any) -> torch.Tensor:
+        shares = torch.tensor([1e-6, 1 - self.sure, self.sure, 1e-9])
+        return shares.log().repeat(len(starts), 1)
+
+    def generate_scored(self, states: Any, prompts: Any, **generation: Any) -> Any:
+        self.asked += 1
+        assert prompts[0, :, 0].unique().tolist() == [9] and prompts[0, :, 2:].unique().tolist() == [7, 8]
+        return None, torch.tensor([[-0.3 if token == 1 else -1.7 for token in prompts[0, :, 1].tolist()]])
+
+
+@pytest.mark.parametrize(("sure", "wanted"), [(0.7, "en"), (0.95, "zh")])
+def test_where_the_language_token_is_unsure_the_texts_decide(sure: float, wanted: str) -> None:
+    model, ids = Torn(sure), {"en": 1, "zh": 2, "xx": 3}
+    batch = {"decoder_input_ids": torch.tensor([[[9, 0, 7, 8]], [[9, 3, 7, 8]]]), "prompt_length": 4}
+    detect = DetectLanguage(ids, start_id=9, open_id=0, prompt=(7, 8))
+    found = detect(model, batch, torch.zeros(2, 1, 1))
+    assert found.batch["decoder_input_ids"][:, 0, 1].tolist() == [ids[wanted], 3]
+    assert likeliest(found.probabilities[0]) == wanted and found.probabilities[1] == {}
+    assert model.asked == (wanted == "en") and sum(found.probabilities[0].values()) == pytest.approx(
+        1, abs=1e-3
+    )

@@ -19,7 +19,7 @@ from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
 from training.models import lookup
-from training.models.architecture import ASKED, AUTO, SWAP, BuildContext, SpeechModel
+from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext, SpeechModel
 from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
 from training.runtime.folder import Exported, is_exported, read_exported
@@ -121,8 +121,7 @@ def _exported(folder: Path, model_type: str | None) -> Trained:
     found = read_exported(folder)
     _require_type(folder, model_type, found.architecture)
     architecture = _with_aligner(load_exported(found))
-    calibration = read_calibration(folder)
-    return Trained(architecture, folder, found.architecture, None, calibration, exported=found)
+    return Trained(architecture, folder, found.architecture, None, read_calibration(folder), exported=found)
 
 
 def _require_type(folder: Path, wanted: str | None, found: str) -> None:
@@ -148,6 +147,7 @@ def with_word_times(trained: Trained) -> Trained:
         return trained
     from training.decoding.attention_alignment import AttentionAligner
 
+    assert isinstance(architecture, Architecture)  # an exported model has no attention to read
     head = architecture.attention.head
     aligner = AttentionAligner.of(architecture) if head is None else CtcAligner(head)
     return replace(trained, architecture=replace(architecture, aligner=aligner))
@@ -205,7 +205,7 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
         return None
     chosen = asked or Safeguards()
     if chosen.initial_prompt.strip():
-        import torch
+        import torch  # not above: an exported folder is served without it
 
         try:
             architecture.scored.with_prompt(torch.zeros(1, 1, 1, dtype=torch.long), chosen.initial_prompt)

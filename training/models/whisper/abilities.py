@@ -18,17 +18,30 @@ NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 """The two names of the control token that says that nobody speaks."""
 
 
+SURE = 0.9
+"""Probability of the language token from which on it alone decides."""
+CANDIDATES, BEGINNING, WEIGHT = 5, 24, 3.0
+"""Below `SURE` so many languages are compared by the first so many tokens of their texts; weight of these beside the token."""
+
+
 @dataclass(frozen=True)
 class DetectLanguage:
     """Completes prompts that leave the language open: the likeliest language token after the start token.
 
+    Where the model is not sure of it (accents), the likeliest languages are compared by what it would write in them too: the
+    logarithm of a token's probability, and `WEIGHT` times the mean log-probability of the beginning of the text. A text in
+    the wrong language is one that the model finds improbable itself.
+
     ids: language code → id of its token. start_id: the start token. open_id: stands in the place of an open language.
+    prompt: ids that follow the language in a prompt of transcription.
     """
 
     ids: Mapping[str, int]
     start_id: int
     open_id: int
+    prompt: tuple[int, ...]
 
+    @torch.no_grad()
     def __call__(self, model: Any, batch: Batch, states: torch.Tensor | None = None) -> LanguagePrediction:
         inputs = batch["decoder_input_ids"]
         open_ = inputs[:, 0, 1] == self.open_id
@@ -39,6 +52,8 @@ class DetectLanguage:
         ids = torch.tensor(list(self.ids.values()), device=inputs.device)
         starts = torch.full((len(inputs), 1), self.start_id, device=inputs.device)
         shares = model.next_logits(states, starts)[:, ids].softmax(dim=-1)
+        for row in (open_ & (shares.max(dim=-1).values < SURE)).nonzero().flatten().tolist():
+            shares[row] = self._weighed(model, states[row : row + 1], shares[row], ids)
         completed = inputs.clone()
         detected = ids[shares.argmax(dim=-1)]
         completed[:, :, 1] = torch.where(open_[:, None], detected[:, None], inputs[:, :, 1])
@@ -47,6 +62,21 @@ class DetectLanguage:
             for row, is_open in zip(shares.tolist(), open_.tolist(), strict=True)
         ]
         return LanguagePrediction({**batch, "decoder_input_ids": completed}, states, found)
+
+    def _weighed(
+        self, model: Any, states: torch.Tensor, shares: torch.Tensor, ids: torch.Tensor
+    ) -> torch.Tensor:
+        """Probabilities ``[languages]`` of one row, in which the texts of the likeliest languages count."""
+        best = shares.topk(min(CANDIDATES, len(shares)))
+        prompts = torch.tensor(
+            [[self.start_id, token, *self.prompt] for token in ids[best.indices].tolist()], device=ids.device
+        )
+        _, means = model.generate_scored(
+            states, prompts[None], max_new_tokens=BEGINNING, do_sample=False, num_beams=1
+        )
+        weighed = torch.zeros_like(shares)
+        weighed[best.indices] = (best.values.log() + WEIGHT * means[0].to(shares)).softmax(dim=-1)
+        return weighed
 
 
 @dataclass(frozen=True)

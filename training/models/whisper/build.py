@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from training.base.errors import UserError
-from training.data.example import TASKS, Example
+from training.data.example import TASKS, TRANSCRIBE, Example
 from training.data.long_form import CUT
 from training.models.architecture import (
     Architecture,
@@ -187,9 +187,11 @@ def _detection(processor: WhisperProcessor, model: MultitaskWhisper) -> Language
     if not getattr(model.config, SETTINGS)[DETECTS]:
         return None
     ids = languages_of(processor.tokenizer)
+    tokenizer: Any = processor.tokenizer
     start: Any = model.config.decoder_start_token_id
+    prompt = tokenizer.convert_tokens_to_ids([f"<|{TRANSCRIBE}|>", "<|notimestamps|>"])
     return LanguageDetection(
-        languages=tuple(ids), detect=DetectLanguage(ids, start, processor.tokenizer.eos_token_id)
+        languages=tuple(ids), detect=DetectLanguage(ids, start, tokenizer.eos_token_id, tuple(prompt))
     )
 
 
