@@ -38,6 +38,7 @@ from training.export.verdict import FAILED, PASSED, UNDECIDED
 from training.models.common.log_mels import log_mel
 from training.models.common.moved_ids import order_of, rows_of
 from training.models.export_parts import LogMelSettings, MovedIds
+from training.models.safeguards import Safeguards
 from training.runtime.log_mels import LogMels
 from training.transcription.transcriber import Transcriber
 
@@ -106,6 +107,11 @@ def test_an_exported_folder_transcribes_as_the_original(
     original.asked = replace(original.asked, safeguards=None)
     assert other.asked.safeguards is None
     assert other(clips(data)[-1]).as_dict() == original(clips(data)[-1]).as_dict()
+
+
+def test_what_an_exported_model_lacks_is_refused(exported: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="an exported model"):
+        Transcriber(exported["whisper"], safeguards=Safeguards())
 
 
 def test_the_predicted_domain_is_that_of_the_original(

@@ -198,9 +198,10 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
     architecture = trained.architecture
     if architecture.scored is None:
         if asked is not None:
+            kind = "an exported model" if trained.exported else f"a {trained.model_type}"
             raise UserError(
-                f"{trained.folder} holds a {trained.model_type}: temperatures, their thresholds and an initial prompt "
-                "need a Whisper"
+                f"{trained.folder} holds {kind}: temperatures, their thresholds and an initial prompt need a Whisper that "
+                "is not exported"
             )
         return None
     chosen = asked or Safeguards()

@@ -50,6 +50,10 @@ class PromptedEncode(UtteranceEncoder):
     def prompt(self, example: Example, task: str) -> list[int]:
         """The token ids between the start token and the text."""
         language = example.language or self.language
+        if language == AUTO:
+            raise ValueError(
+                "names no language, and an exported model does not detect it: --language CODE says it"
+            )
         if language not in self.prompts.languages:
             raise ValueError(f"language {language!r} has no token in this tokenizer")
         head = [self.prompts.languages[language], self.prompts.tasks[task]]
