@@ -375,6 +375,16 @@ def test_an_exported_folder_is_not_exported_again(exported: dict[str, Path], tmp
         export_model(exported["whisper"], tmp_path / "out", format="ctranslate2")
 
 
+def test_writing_leaves_the_original_as_it_was(models: dict[str, Path], tmp_path: Path) -> None:
+    """CTranslate2's quantisation works in place; the comparison would be with a model that it has changed."""
+    original = load_trained(models["whisper"])
+    before = {name: weight.clone() for name, weight in original.architecture.model.state_dict().items()}
+    wanted = exporting.Wanted(format="ctranslate2", precision="int8", output=tmp_path / "out", gate=None)
+    exporting.export(original, wanted)
+    after = original.architecture.model.state_dict()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
 class Referenced:
     """Utterances whose references are given texts."""
 

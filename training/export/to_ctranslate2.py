@@ -29,7 +29,7 @@ def write_ctranslate2(part: Ctranslate2Model, folder: Path, precision: str, *, o
     loader = loaders._MODEL_LOADERS[type(part.model.config).__name__]
     order = order_of(part.moved, part.model.config.vocab_size)
     with torch.no_grad():
-        model = _moved(part.model, order) if part.moved.ids else part.model
+        model = _copied(part.model, order)
         spec = loader.get_model_spec(model)
         loader.set_config(spec.config, model, part.tokenizer)
         _move_config(spec.config, order)
@@ -39,9 +39,10 @@ def write_ctranslate2(part: Ctranslate2Model, folder: Path, precision: str, *, o
         spec.save(str(folder))
 
 
-def _moved(model: Any, order: np.ndarray) -> Any:
-    """A copy whose rows of the (tied) embedding are those of ``order``."""
-    copied = copy.deepcopy(model)
+def _copied(model: Any, order: np.ndarray) -> Any:
+    """A copy whose rows of the (tied) embedding are those of ``order``. CTranslate2 quantises the weights that it is given
+    in place, and the original is needed for the comparison."""
+    copied = copy.deepcopy(model).cpu().float()
     rows = torch.nn.Parameter(copied.get_input_embeddings().weight[torch.from_numpy(order)])
     copied.get_input_embeddings().weight = copied.get_output_embeddings().weight = rows
     return copied
