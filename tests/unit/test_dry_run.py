@@ -20,7 +20,7 @@ from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler
 from training.engine import run as runs
 from training.models.architecture import Architecture, BuildContext
-from training.planning import memory, trial, wording
+from training.planning import duration, memory, trial, wording
 from training.planning.dry_run import DOES_NOT_FIT, VALID, dry_run
 from training.planning.texts import stand_in_texts
 
@@ -105,12 +105,19 @@ def test_a_valid_run_is_described_and_tried(folder: Path) -> None:
 def test_a_run_of_this_cpu_says_how_long_it_will_take(folder: Path) -> None:
     here = ("profile.device=cpu", "training.eval_strategy=epoch", "training.batch_size=2")
     _, lines = said(config(folder, *here))
-    (duration,) = values_of(lines, "duration")
+    (told,) = values_of(lines, "duration")
     steps = next(line for line in values_of(lines, "schedule") if "in all" in line)
-    assert "9 in all" in steps and "9 steps" in duration
+    assert "9 in all" in steps and "9 steps" in told
     # From random weights hypotheses run on to their longest: they are not timed.
-    assert duration.startswith("about ") and "3 evaluations not timed" in duration
+    assert told.startswith("about ") and "3 evaluations not timed" in told
     assert not values_of(said(config(folder))[1], "duration")  # planned for a GPU
+
+
+@pytest.mark.parametrize(("every", "count"), [("0.4", 3), ("3", 3), ("5", 2), ("20", 1)])
+def test_the_evaluation_at_the_end_of_the_run_is_counted(folder: Path, every: str, count: int) -> None:
+    """Of nine steps; the trainer scores the last one in any case."""
+    settings = config(folder, "training.batch_size=2", f"training.eval_steps={every}")
+    assert duration._evaluations(settings, duration.Steps(each=3, total=9)) == count
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -335,11 +336,13 @@ def test_the_planned_batch_is_at_least_as_heavy_as_any_that_is_drawn() -> None:
 # Drawing
 
 
-def clips(folder: Path, **more: Any) -> Any:
+def clips(folder: Path, times: Mapping[int, str] | None = None, **more: Any) -> Any:
+    """``times``: the cells ``words`` of some rows."""
     rows = [
         {
             "id": f"u{i}", "audio_path": sound(folder / f"{i}.wav", 0.5 + 0.1 * i, rate=RATE, seed=i).name,
-            "duration": 0.5 + 0.1 * i, "transcript": words, "talk": "a", **more,
+            "duration": 0.5 + 0.1 * i, "transcript": words, "talk": "a",
+            "words": (times or {}).get(i, ""), **more,
         }
         for i, words in enumerate(TEXTS)
     ]  # fmt: skip
@@ -347,9 +350,14 @@ def clips(folder: Path, **more: Any) -> Any:
 
 
 def dataset(
-    folder: Path, architecture: Any, shares: tuple[float, float], cut: float = 0.0, **changes: Any
+    folder: Path,
+    architecture: Any,
+    shares: tuple[float, float],
+    cut: float = 0.0,
+    times: Mapping[int, str] | None = None,
+    **changes: Any,
 ) -> SpeechDataset:
-    rows = clips(folder)
+    rows = clips(folder, times)
     augment = make_augment(Augmentation(**changes), sample_rate=RATE, seed=1, spectrogram=False)
     drawn = LongForm(*shares, 1, before(len(rows), sequences(rows)), cut)
     return SpeechDataset(rows, architecture.encode, RATE, augment=augment, long_form=drawn)
@@ -398,6 +406,28 @@ def test_a_cut_sample_goes_on_into_the_next_clip_whose_start_alone_is_its_label(
     data.drawn((1, 2), 0)
     assert len(heard[2]) == length, "no room for a third of a second"
     assert not LongForm(0.0, 0.0, 1, data.long_form.before, 1.0).drawn(0, (1, 2)).cut, "never without times"
+
+
+def test_a_clip_is_not_cut_before_its_first_word(tmp_path: Path) -> None:
+    """Its label would be a time behind the end of the sound."""
+    made = timed(max_label_tokens=200)
+    late = {2: '[["sau", 0.65, 0.7]]'}
+    data = dataset(tmp_path, made, (1.0, 0.0), cut=1.0, times=late, join={"prob": 1.0, "pause": 0.0})
+    for epoch in range(8):
+        found = data.drawn((0, 1), epoch)
+        assert found["seconds"] == pytest.approx(0.5 + 0.6)
+        assert found["labels"]["transcribe"][-2:-1] == ids(made, "<|1.10|>")
+
+
+def test_what_is_cut_is_not_trained_without_its_time(tmp_path: Path) -> None:
+    """Labels that are too long with times have none: then the sound ends where the texts end."""
+    made = timed(max_label_tokens=200)
+    data = dataset(tmp_path, made, (1.0, 0.0), cut=1.0, join={"prob": 1.0, "pause": 0.0})
+    longest = len(data.drawn((1, 2), 0)["labels"]["transcribe"])
+    data.encode = replace(data.encode, max_label_tokens=longest - 2)
+    found = data.drawn((1, 2), 0)
+    assert found["labels"]["transcribe"][2] == ids(made, "<|notimestamps|>")[0]
+    assert found["seconds"] == pytest.approx(0.6 + 1.0 + 0.7), "a second between the clips, and nothing after them"
 
 
 def test_what_may_be_cut_counts_in_the_length_of_a_sample() -> None:

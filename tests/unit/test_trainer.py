@@ -168,6 +168,19 @@ def test_resumed_losses_and_weights_are_bit_equal(tmp_path, stop):
         assert torch.equal(weights(again)[name], value), name
 
 
+@pytest.mark.parametrize("share", [0.4, 0.5])
+def test_the_end_of_a_run_is_scored_and_can_be_the_best(tmp_path, share):
+    """Neither share divides the five steps: what comes behind the last evaluation is scored at the end."""
+    steps = {"eval_steps": share, "save_steps": share, "eval_strategy": "steps", "save_strategy": "steps"}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+    trainer = make_trainer(tmp_path, steps=5, **steps, **best)
+    trainer.train()
+    scored = {row["step"]: row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row}
+    assert list(scored) == ([2, 4, 5] if share == 0.4 else [3, 5])
+    assert min(scored, key=lambda step: scored[step]) == 5
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-5")
+
+
 # Trap 28.
 def test_checkpoints_hold_no_pickles(tmp_path):
     trainer = make_trainer(tmp_path, steps=1, save_strategy="steps", save_steps=1)

@@ -17,7 +17,7 @@ from training.data.checks import Rows, check_audio
 from training.data.example import Example
 from training.data.ledger import Drop, DropLedger
 from training.data.lengths import length_problem
-from training.data.long_form import WINDOW, LongForm, Part, Practice, practised
+from training.data.long_form import WINDOW, LongForm, Part, Practice, placed, practised
 from training.data.manifest import TEXT_COLUMNS
 from training.data.missing import REASON, is_marker, problem
 from training.data.remedies import remedy
@@ -159,9 +159,10 @@ class SpeechDataset(Dataset):
         )
         room = round(min(self.max_seconds, WINDOW) * self.sample_rate) - length
         taken = self.long_form.cut_at(epoch, row, len(changed), room, self.sample_rate)
-        if taken <= moved.lead * self.sample_rate:
-            return waveforms, parts
         part = Part(example, len(sound) / self.sample_rate, moved, length / self.sample_rate, cut=True)
+        speaks = max((one.start for ones in placed([part]).values() for one in ones), default=0.0)
+        if (length + taken) / self.sample_rate <= speaks:  # silence only: there would be nothing at that time
+            return waveforms, parts
         return [*waveforms, changed[:taken]], [*parts, part]
 
     def _unchanged(

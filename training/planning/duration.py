@@ -134,7 +134,8 @@ def _evaluations(config: Config, counted: Steps) -> int:
     if training.eval_strategy == "epoch":
         return math.ceil(counted.epochs)
     every = training.eval_steps or training.logging_steps
-    return int(counted.total // (math.ceil(counted.total * every) if every < 1 else every))
+    # The trainer scores the end of the run in any case.
+    return math.ceil(counted.total / (math.ceil(counted.total * every) if every < 1 else every))
 
 
 def _evaluation(config: Config, architecture: Architecture, dev: Any, durations: np.ndarray) -> float:

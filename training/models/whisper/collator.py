@@ -40,7 +40,7 @@ class WhisperEncode(UtteranceEncoder):
     an utterance without texts open: EOS takes the place of its token until `training.models.whisper.abilities` detects it.
     Training samples may have more (`training.data.long_form`). With ``segments`` each of them is written as
     ``<|0.00|> text<|2.40|>``, and the prompt has no ``<|notimestamps|>``; labels that would be too long with times have
-    none. With ``previous`` text, ``before`` holds by task the ids in front of the start token: ``<|startofprev|>`` and
+    none; that is a ``ValueError`` where a segment has no text (a clip that is cut). With ``previous`` text, ``before`` holds by task the ids in front of the start token: ``<|startofprev|>`` and
     as many of the text's last tokens as fit, at most `PREVIOUS_TOKENS`.
     Raises ``ValueError`` for more label tokens than the decoder has positions (they would crash on a GPU
     long after the start), for a language without a token, for a text without a language, and for a clip over 30 s.
@@ -68,6 +68,8 @@ class WhisperEncode(UtteranceEncoder):
         """Labels and prompt per task, and the CTC targets, of a clip of so many samples."""
         check_length(self.processor.feature_extractor, samples)
         if example.segments and any(self._surplus(self.ids(example, task)) > 0 for task in self.tasks):
+            if any(not one.text for ones in example.segments.values() for one in ones):
+                raise ValueError("a clip that is cut has nothing but a time in the labels, which are too long with times")
             example = replace(example, segments={})
         labels = {task: self.labels(example, task) for task in self.tasks}
         prompt = {task: len(self.prompt(example, task)) for task in labels}
