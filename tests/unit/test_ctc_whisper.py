@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 import torch
 from ctc_assets import TEXTS, context, example, noise, options, rows, saved, tiny, whisper
+from speech_files import manifest, sound
 from transformers import WhisperForConditionalGeneration
 
 from training.base.errors import NotInReach, UserError
-from training.config.load import load_config
+from training.config.load import config_from, load_config
+from training.data.augment import make_augment
+from training.data.dataset import SpeechDataset
 from training.data.example import TRANSCRIBE
+from training.data.manifest import load_manifest
+from training.data.options import Augmentation, Join
 from training.decoding.ctc_setup import SearchOptions
 from training.decoding.loading import load_trained
+from training.engine.fit import joining
 from training.engine.freezing import apply
 from training.models.architecture import BuildContext, model_inputs
 from training.models.ctc.build import Ctc
@@ -162,3 +168,34 @@ def test_whisper_base_takes_a_ctc_output():
     assert result.encoder_last_hidden_state.shape[-1] == 512
     assert architecture.encode(example(text=TEXTS[1]), noise(2.0))["labels"][TRANSCRIBE]
     assert torch.isfinite(result.loss)
+
+
+def test_clips_are_joined_to_no_more_than_the_encoder_takes(tmp_path: Path) -> None:
+    """Pauses that make them longer than 30 s are shortened: the training goes on."""
+    architecture = tiny("whisper")
+    cells = [
+        {
+            "id": f"u{n}", "audio_path": sound(tmp_path / f"{n}.wav", 9.8, rate=16000, seed=n).name, "duration": 9.8,
+            "transcript": TEXTS[n],
+        }
+        for n in range(3)
+    ]  # fmt: skip
+    changes = Augmentation(join=Join(prob=1.0, pause=5.0))
+    data = SpeechDataset(
+        load_manifest(manifest(tmp_path / "m.tsv", cells)),
+        architecture.encode,
+        16000,
+        augment=make_augment(changes, sample_rate=16000, seed=1, spectrogram=False),
+    )
+    for epoch in range(3):
+        found = data.drawn((0, 1, 2), epoch)
+        assert found["id"] == "u0+u1+u2" and 3 * 9.8 <= found["seconds"] <= 30.01
+    longer = config_from(
+        {
+            "model": {"type": "ctc", "encoder": "whisper", "name": whisper()},
+            "audio": {"max_length_seconds": 60},
+            "augmentation": {"join": {"prob": 1.0}},
+        }
+    )
+    assert joining(longer, architecture).longest == 30
+    assert joining(longer, tiny("transformer")).longest == 60

@@ -169,7 +169,8 @@ class SpeechDataset(Dataset):
         self, rows: tuple[int, ...], clips: Sequence[tuple[Example, np.ndarray]], practice: Practice
     ) -> tuple[Example, np.ndarray]:
         """The same of the clips' own sounds."""
-        waveforms, limit = [waveform for _, waveform in clips], self.max_seconds if self.long_form else None
+        waveforms, most = [waveform for _, waveform in clips], getattr(self.encode, "longest", None)
+        limit = None if most is None else min(most, self.max_seconds)
         pauses = self.augment.wide_pauses(waveforms, limit) if self.augment is not None else []
         return self._sample(rows, clips, [(waveform, Moved()) for waveform in waveforms], pauses, practice)
 

@@ -38,6 +38,7 @@ from training.engine.run import Run
 from training.engine.trainer import SpeechTrainer
 from training.engine.versions import commit, versions
 from training.evaluation.quick_scores import corpus_scores, given_scores
+from training.models.architecture import Architecture
 from training.models.common.attention import use_products
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
         score=given_scores if given else corpus_scores,
         options=decode_options(config),
         one_cycle=settings.lr_scheduler_type == "onecycle",
-        joining=joining(config) if run.architecture.frames is not None else None,
+        joining=joining(config, run.architecture) if run.architecture.frames is not None else None,
         no_decay=plan.rows,
         ema_decay=settings.ema_decay,
         make_batches=config.data.source.batches(
@@ -90,7 +91,7 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
     return trainer, plan
 
 
-def joining(config: Config) -> Joining | None:
+def joining(config: Config, architecture: Architecture) -> Joining | None:
     """Which clips of a batch become one utterance in a CTC model; None where ``augmentation.join`` is off."""
     settings = config.augmentation.join
     if not (config.augmentation.enabled and settings.prob):
@@ -98,7 +99,7 @@ def joining(config: Config) -> Joining | None:
     return Joining(
         settings.prob,
         settings.most,
-        config.audio.max_length_seconds,
+        min(config.audio.max_length_seconds, architecture.encode.longest or math.inf),
         config.training.seed,
         settings.after_epochs,
     )

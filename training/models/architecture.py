@@ -125,6 +125,11 @@ class UtteranceEncoder(ABC):
         """The longest label sequence that a clip of that length may have, EOS included; None: no bound."""
         return None
 
+    @property
+    def longest(self) -> float | None:
+        """Seconds of the longest utterance that can be encoded; None: no bound."""
+        return None
+
     def with_tasks(self, tasks: tuple[str, ...]) -> Self:
         """The same for these tasks alone."""
         return replace(self, tasks=tasks)  # type: ignore[type-var]

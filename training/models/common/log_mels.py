@@ -21,9 +21,14 @@ TAIL = 640
 """Samples of silence after each clip: four frames, of which the last one covers silence only."""
 
 
+def longest_seconds(extractor: Any) -> float:
+    """Whisper's 30 s."""
+    return extractor.n_samples / extractor.sampling_rate
+
+
 def check_length(extractor: Any, samples: int) -> None:
     """``ValueError`` for a clip longer than Whisper's 30 s and a tolerance; `log_mel` cuts the tolerance off."""
-    seconds, most = samples / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
+    seconds, most = samples / extractor.sampling_rate, longest_seconds(extractor)
     if is_too_long(seconds, most):
         raise ValueError(f"{seconds:.3f} s of audio, at most {most:g} s")
 

@@ -11,7 +11,7 @@ import torch
 
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import BatchCollator
-from training.models.common.log_mels import Context, check_length, encoder_frames, log_mel
+from training.models.common.log_mels import Context, check_length, encoder_frames, log_mel, longest_seconds
 from training.models.common.targets import IGNORED, rectangle
 from training.models.ctc.collator import CtcEncode
 
@@ -52,6 +52,10 @@ class WhisperCtcEncode(CtcEncode):
     def labels(self, example: Example, samples: int) -> list[int]:
         check_length(self.feature_extractor, samples)
         return super().labels(example, samples)
+
+    @property
+    def longest(self) -> float:
+        return longest_seconds(self.feature_extractor)
 
     @property
     def _frames(self) -> WhisperFrames:

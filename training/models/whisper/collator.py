@@ -14,7 +14,7 @@ from transformers import WhisperProcessor
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import AUTO, BatchCollator, UtteranceEncoder
 from training.models.common.ctc import CtcCharacters, check_feasible
-from training.models.common.log_mels import Context, check_length, count_frames, log_mel
+from training.models.common.log_mels import Context, check_length, count_frames, log_mel, longest_seconds
 from training.models.common.plain_text import text_ids
 from training.models.common.targets import IGNORED, collate_targets
 from training.models.whisper.tokenizer import (
@@ -84,6 +84,10 @@ class WhisperEncode(UtteranceEncoder):
 
     def most_labels(self, seconds: float) -> int:
         return self.max_label_tokens
+
+    @property
+    def longest(self) -> float:
+        return longest_seconds(self.processor.feature_extractor)
 
     def labels(self, example: Example, task: str) -> list[int]:
         """Ids after the start token: prompt, text, EOS; the prompt alone where the example has no text."""
