@@ -204,6 +204,23 @@ def test_the_whole_check_of_a_model_from_scratch_at_30_seconds(
     assert capsys.readouterr().out.count("problem:") == len(report["verdict"]["problems"])
 
 
+def test_the_check_of_another_run_of_that_name_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def checked(folder: str) -> str:
+        (tmp_path / folder / "run").mkdir(parents=True, exist_ok=True)
+        name = api._free_name(tmp_path / "out", "run", tmp_path / folder / "run")
+        report = {"meta": {"model_dir": str(tmp_path / folder / "run")}, "run": name}
+        api.write(report, [{"id": "u"}], tmp_path / "out", name)
+        return name
+
+    assert [checked(folder) for folder in ("a", "b", "a", "b")] == ["run", "run_b", "run", "run_b"]
+    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {
+        "run_deployment.json",
+        "run_b_deployment.json",
+    }
+
+
 def test_a_model_of_trimmed_contexts_alone_is_announced_to_be_checked_at_30_seconds(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,7 +14,7 @@ import torch
 import whisper_assets
 
 from training.base.errors import UserError
-from training.config.load import config_from
+from training.config.load import config_from, load_config
 from training.config.schema import Config
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler
@@ -25,6 +25,7 @@ from training.planning.dry_run import DOES_NOT_FIT, VALID, dry_run
 from training.planning.texts import stand_in_texts
 
 torch.set_num_threads(1)
+CPU_WHISPER = Path(__file__).parents[2] / "configs/cpu_whisper.yaml"
 ROWS = 12
 BIG = {
     "d_model": 256,
@@ -209,6 +210,22 @@ def test_weights_that_are_not_here_are_planned_for_all_the_same(folder: Path) ->
     assert "37,760,640" in "\n".join(lines)
     assert {"weights", "tokenizer", "one training step"} <= set(values_of(lines, "not checked"))
     assert values_of(lines, "verdict")[0].startswith("fits: ")
+
+
+def test_the_configuration_for_a_machine_without_a_gpu_keeps_what_deployment_needs(folder: Path) -> None:
+    """Its users deploy what it trains; joined clips of up to 30 s fit a batch."""
+    table = (folder / "train.csv").read_text(encoding="utf-8").splitlines()
+    rows = [f"{table[0]},talk", *(f"{row},a" for row in table[1:])]
+    (folder / "train.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    splits = [f"data.{name}={folder / name}.csv" for name in ("train", "dev")]
+    settings = load_config(CPU_WHISPER, [*splits, "profile.memory_gb=64"])
+    model, join = settings.model, settings.augmentation.join
+    assert (model.timestamps, model.previous_text, model.full_context_share) == (0.5, 0.3, 0.1)  # type: ignore[union-attr]
+    assert (join.prob, join.most) == (0.5, 30)
+    assert settings.training.max_batch_seconds >= 30  # type: ignore[operator]
+    status, lines = said(settings)
+    assert status == VALID and "10% of the batches in full" in values_of(lines, "model")[0]
+    assert f"{ROWS} clips to" in values_of(lines, "joined")[0]
 
 
 def test_a_mistake_is_not_taken_for_weights_that_are_not_here(

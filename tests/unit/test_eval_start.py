@@ -19,6 +19,7 @@ from training.base.errors import UserError
 from training.config.load import config_from, save_resolved
 from training.config.schema import Config
 from training.data.example import AudioRef, Example, Hypothesis
+from training.data.manifest import load_manifest
 from training.engine import run as runs
 from training.evaluation.report import build_report
 from training.evaluation.start import beside_start
@@ -158,6 +159,37 @@ def test_manifests_that_must_be_retained(project: Path, caplog: pytest.LogCaptur
     assert f"retained, Vietnamese (other.csv): {retained_text(found)}" in summarize(scores.report)
     with pytest.raises(UserError, match=r"evaluation.retain: .*gone.csv is not there"):
         evaluate(project / "run", overrides=[f"retain=[{project}/gone.csv]"])
+
+
+def test_manifests_that_cannot_be_compared_are_said_not_to_be_scored(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = [f"retain=[{project / 'other.csv'}]"]
+    assert "retained" not in evaluate(project / "run", overrides=wanted, baseline=False).report
+    assert "evaluation.retain: not scored: the start weights are left out" in caplog.text
+
+    def gone(name: str) -> Path:
+        raise starts.NoStart(f"{name} is not here any more")
+
+    monkeypatch.setattr(starts, "_folder", gone)
+    report = evaluate(project / "run", overrides=wanted).report
+    (found,) = report["retained"]
+    assert found["name"] == "other.csv" and "is not here any more" in found["note"]
+    assert f"retained, other.csv: not scored: {project / 'start'} is not here any more" in summarize(report)
+    monkeypatch.setattr(starts, "start_weights", lambda config: None)
+    report = evaluate(project / "run", overrides=wanted).report
+    assert "random weights" in report["retained"][0]["note"] and "start" not in report
+    build_report([Result("run", dict(report))])
+
+
+def test_answers_are_kept_for_the_domain_that_was_asked(project: Path, tmp_path: Path) -> None:
+    lines = (project / "test.csv").read_text(encoding="utf8").splitlines()
+    asked = []
+    for domain in ("adult", "child"):
+        rows = [f"{lines[0]},domain", *(f"{line},{domain}" for line in lines[1:])]
+        (tmp_path / f"{domain}.csv").write_text("\n".join(rows) + "\n", encoding="utf8")
+        asked.append(list(starts._utterances(load_manifest(tmp_path / f"{domain}.csv", audio_root=project))))
+    assert asked[0] != asked[1]
 
 
 def test_without_the_baseline_and_without_the_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

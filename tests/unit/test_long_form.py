@@ -427,7 +427,9 @@ def test_what_is_cut_is_not_trained_without_its_time(tmp_path: Path) -> None:
     data.encode = replace(data.encode, max_label_tokens=longest - 2)
     found = data.drawn((1, 2), 0)
     assert found["labels"]["transcribe"][2] == ids(made, "<|notimestamps|>")[0]
-    assert found["seconds"] == pytest.approx(0.6 + 1.0 + 0.7), "a second between the clips, and nothing after them"
+    assert found["seconds"] == pytest.approx(0.6 + 1.0 + 0.7), (
+        "a second between the clips, and nothing after them"
+    )
 
 
 def test_what_may_be_cut_counts_in_the_length_of_a_sample() -> None:

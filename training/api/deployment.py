@@ -17,7 +17,7 @@ from training.api.predicting import open_rows, readable
 from training.base.errors import UserError, progress_bar
 from training.base.files import atomic_text
 from training.data.example import TRANSCRIBE, Example
-from training.evaluation.stored import DEPLOYMENT_SUFFIX
+from training.evaluation.stored import DEPLOYMENT_SUFFIX, free_name
 
 if TYPE_CHECKING:
     from training.decoding.loading import Trained
@@ -116,13 +116,14 @@ def _checked(trained: Trained, wanted: Wanted, work: Path, output: Path | None) 
     parts = dict(_parts(trained, found.dataset.manifest, wanted, work))
     pipelines = _pipelines(trained, wanted, work)
     scored, lines = {}, []
-    for name, examples in parts.items():
-        decoded = list(_decoded(trained, examples, name == "long", pipelines, wanted))
-        scored[name] = score_part(examples, decoded, resamples=wanted.resamples, seed=wanted.seed)
-        lines += _hypotheses(name, examples, decoded)
+    for part, examples in parts.items():
+        decoded = list(_decoded(trained, examples, part == "long", pipelines, wanted))
+        scored[part] = score_part(examples, decoded, resamples=wanted.resamples, seed=wanted.seed)
+        lines += _hypotheses(part, examples, decoded)
+    name = trained.name if output is None else _free_name(output, trained.name, trained.folder)
     report = {
         "format": 1,
-        "run": trained.name,
+        "run": name,
         "meta": _meta(trained, wanted, path, pipelines, len(found.ledger)),
         "rule": RULE,
         "parts": scored,
@@ -130,7 +131,7 @@ def _checked(trained: Trained, wanted: Wanted, work: Path, output: Path | None) 
     }
     logger.info(table(report))
     if output is not None:
-        logger.info(f"written: {', '.join(map(str, write(report, lines, output, trained.name)))}")
+        logger.info(f"written: {', '.join(map(str, write(report, lines, output, name)))}")
     return report
 
 
@@ -253,6 +254,16 @@ def _meta(
         "commit": commit(),
         "versions": versions(),
     }
+
+
+def _free_name(output: Path, wanted: str, folder: Path) -> str:
+    """``wanted``, or another name where the result files of that name are of another run."""
+    found = free_name(output, wanted, folder, None, DEPLOYMENT_SUFFIX)
+    if found != wanted:
+        logger.info(
+            f"{output}: the check of another run has the name {wanted}; this one gets the name {found}"
+        )
+    return found
 
 
 def write(

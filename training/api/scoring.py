@@ -143,7 +143,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     given = [overrides] if isinstance(overrides, str) else overrides
     trained = _loaded(model, asked, given, model_type)
     place = _place(trained, asked)
-    _check_retained(trained)
+    _check_retained(trained, asked)
     manifest, path = open_rows(
         trained, asked.manifest, "--test_csv", asked.split, asked.audio_root, asked.columns
     )
@@ -156,7 +156,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     how = decoding(trained, asked.options or SearchOptions(), asked.batch_seconds)
     meta = _meta(trained, asked, path, manifest, how, len(found.ledger))
     evaluation, decoded = _scored(trained, how, found, meta, teacher)
-    if asked.baseline and asked.config is None:
+    if _compares(asked):
         evaluation = _beside_start(evaluation, trained, how, found, decoded, place)
     scores = Scores(evaluation.report, evaluation.predictions, found.ledger, written=written)
     if place is not None:
@@ -189,11 +189,28 @@ def _loaded(model: Any, asked: Asked, overrides: Sequence[str], model_type: str 
     return with_domain(trained, asked.domain)
 
 
-def _check_retained(trained: Trained) -> None:
-    """`UserError` for a manifest that is not there, before anything is decoded."""
-    for path in trained.config.evaluation.retain if trained.config else ():
+def _compares(asked: Asked) -> bool:
+    """Whether the start weights are scored too."""
+    return asked.baseline and asked.config is None
+
+
+def _check_retained(trained: Trained, asked: Asked) -> None:
+    """`UserError` for a manifest that is not there, before anything is decoded; a warning where none will be scored."""
+    from training.api.predicting import setting
+
+    wanted = setting(trained, "retain") or ()
+    for path in wanted:
         if not path.is_file():
             raise UserError(f"evaluation.retain: {path} is not there; mend the path, or leave it out")
+    if wanted and trained.config is None:
+        logger.warning(
+            f"evaluation.retain: not scored: {trained.folder} is no run of ours, so its start is not known"
+        )
+    elif wanted and not _compares(asked):
+        logger.warning(
+            "evaluation.retain: not scored: the start weights are left out (--no_baseline, --config), and a comparison needs "
+            "both"
+        )
 
 
 def _of_configuration(model: Any, config: Config, model_type: str | None) -> Trained:

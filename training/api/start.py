@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 CACHE = ".start_weights"
 """Folder, in that of the results, of the hypotheses of start weights; they can be removed at any time."""
 WEIGHT_FILES = "*.safetensors", "*.bin", "config.json", "generation_config.json"
+SAME = "these are the start weights themselves"
+OTHER = "the run has no start weights to forget anything of (random weights, or times of words alone)"
 SAME_IN_BOTH = ("task", "language", "target_language")
 """Options of the run that the start weights are asked with too, where they have them."""
 
@@ -150,12 +152,12 @@ def _key(trained: Trained, rows: Any, how: Decoding) -> str:
 
 
 def _utterances(rows: Any) -> Iterator[str]:
-    """What a hypothesis depends on of each utterance: its sound (by path and size), its language, its id."""
+    """What a hypothesis depends on of each utterance: its sound (by path and size), its languages and domain, its id."""
     for number in range(len(rows)):
         one = rows[number]
         file = Path(str(one.audio.path))
         size = file.stat().st_size if file.is_file() else 0
-        yield f"{one.id}\t{one.audio}\t{size}\t{one.duration}\t{one.language}\t{one.target_language}\n"
+        yield f"{one.id}\t{one.audio}\t{size}\t{one.duration}\t{one.language}\t{one.target_language}\t{one.domain}\n"
 
 
 def _read(path: Path) -> list[Hypothesis] | None:
@@ -179,7 +181,7 @@ def _write(path: Path, name: str, found: Sequence[Hypothesis]) -> None:
 def with_start(
     trained: Trained, how: Decoding, found: Readable, own: Decoded, cache: Path | None
 ) -> dict[str, Any]:
-    """The sections ``start`` and ``retained`` of an evaluation; empty for a run from random weights.
+    """The sections ``start`` and ``retained`` of an evaluation; no ``start`` for a run from random weights.
 
     Args:
         trained: the run's model.
@@ -194,14 +196,20 @@ def with_start(
     try:
         start = start_weights(config)
     except NoStart as reason:
-        return {"start": {"note": str(reason)}}
+        return {"start": {"note": str(reason)}, **_not_retained(config, str(reason))}
     if start is None or start.trained.folder.resolve() == trained.folder.resolve():
-        return {}
+        return _not_retained(config, SAME if start is not None else OTHER)
     pair = _Pair(trained, start, how, _decoding_of(start, trained, how), cache)
     sections: dict[str, Any] = {"start": pair.scored(found.dataset.manifest, *own)}
     if config.evaluation.retain:
         sections["retained"] = [pair.retained(path) for path in config.evaluation.retain]
     return sections
+
+
+def _not_retained(config: Config, reason: str) -> dict[str, Any]:
+    """The section ``retained`` where nothing can be compared: why, for each manifest that was asked for."""
+    found = [{"name": path.name, "note": f"not scored: {reason}"} for path in config.evaluation.retain]
+    return {"retained": found} if found else {}
 
 
 def _decoding_of(start: Start, trained: Trained, how: Decoding) -> Decoding:

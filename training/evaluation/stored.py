@@ -121,22 +121,27 @@ def _result(path: Path) -> Result:
     return Result(run, report, table if table.is_file() else None)
 
 
-def free_name(results: Path, wanted: str, model_dir: Path, config_sha256: str | None) -> str:
+def free_name(
+    results: Path, wanted: str, model_dir: Path, config_sha256: str | None, suffix: str = METRICS_SUFFIX
+) -> str:
     """``wanted``, or that with the name of the folder above, or a number, where the results of another run have it.
 
     So the evaluations of two runs whose folders have one name (``a/run``, ``b/run``) do not replace each other.
+    ``suffix``: of the file that says whose results they are.
     """
     above = model_dir.resolve().parent.name
     names = chain([wanted, f"{wanted}_{above}"], (f"{wanted}_{number}" for number in count(2)))
-    return next(name for name in names if not of_another(results, name, model_dir, config_sha256))
+    return next(name for name in names if not of_another(results, name, model_dir, config_sha256, suffix))
 
 
-def of_another(results: Path, name: str, model_dir: Path, config_sha256: str | None) -> bool:
+def of_another(
+    results: Path, name: str, model_dir: Path, config_sha256: str | None, suffix: str = METRICS_SUFFIX
+) -> bool:
     """Whether the results of this name are there and are those of another run, to judge by its folder.
 
     One with the same settings whose folder is gone counts as this one: it was moved here.
     """
-    path = results / f"{name}{METRICS_SUFFIX}"
+    path = results / f"{name}{suffix}"
     if not path.is_file():
         return False
     report = read_json(path)

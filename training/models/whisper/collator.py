@@ -69,7 +69,9 @@ class WhisperEncode(UtteranceEncoder):
         check_length(self.processor.feature_extractor, samples)
         if example.segments and any(self._surplus(self.ids(example, task)) > 0 for task in self.tasks):
             if any(not one.text for ones in example.segments.values() for one in ones):
-                raise ValueError("a clip that is cut has nothing but a time in the labels, which are too long with times")
+                raise ValueError(
+                    "a clip that is cut has nothing but a time in the labels, which are too long with times"
+                )
             example = replace(example, segments={})
         labels = {task: self.labels(example, task) for task in self.tasks}
         prompt = {task: len(self.prompt(example, task)) for task in labels}
