@@ -25,6 +25,7 @@ from training.base.errors import UserError
 from training.cli import check_deployment as cli
 from training.config.load import config_from, save_resolved
 from training.data.example import AudioRef, Example
+from training.data.manifest import load_manifest
 from training.evaluation.deployment import OURS, Decoded, judge, reason, score_part, table
 from training.evaluation.report import build_report
 from training.evaluation.stored import load_deployments
@@ -202,6 +203,17 @@ def test_the_whole_check_of_a_model_from_scratch_at_30_seconds(
     assert report["parts"]["short"]["pipelines"]["transformers"]["minus_ours"]["wer"]["value"] == 0.0
     assert report["parts"]["long"]["rows"] == 1 and report["verdict"]["passed"] == (status == 0)
     assert capsys.readouterr().out.count("problem:") == len(report["verdict"]["problems"])
+
+
+def test_a_model_of_many_languages_needs_that_of_each_utterance(tmp_path: Path) -> None:
+    """Stock pipelines would refuse "auto", which would look like a fault of the model."""
+    path = speech(tmp_path)
+    rows = load_manifest(path)
+    api._check_languages(rows, "auto")
+    path.write_text(path.read_text(encoding="utf-8").replace("\tvi\ta", "\t\ta"), encoding="utf-8")
+    api._check_languages(load_manifest(path), "ko")
+    with pytest.raises(UserError, match="3 of 6 utterances name no language.* give --language"):
+        api._check_languages(load_manifest(path), "auto")
 
 
 def test_the_check_of_another_run_of_that_name_stays(

@@ -169,13 +169,13 @@ def test_manifests_that_cannot_be_compared_are_said_not_to_be_scored(
     assert "evaluation.retain: not scored: the start weights are left out" in caplog.text
 
     def gone(name: str) -> Path:
-        raise starts.NoStart(f"{name} is not here any more")
+        raise starts.NoStart(f"{name} is not here")
 
     monkeypatch.setattr(starts, "_folder", gone)
     report = evaluate(project / "run", overrides=wanted).report
     (found,) = report["retained"]
-    assert found["name"] == "other.csv" and "is not here any more" in found["note"]
-    assert f"retained, other.csv: not scored: {project / 'start'} is not here any more" in summarize(report)
+    assert found["name"] == "other.csv" and "is not here" in found["note"]
+    assert f"retained, other.csv: not scored: {project / 'start'} is not here" in summarize(report)
     monkeypatch.setattr(starts, "start_weights", lambda config: None)
     report = evaluate(project / "run", overrides=wanted).report
     assert "random weights" in report["retained"][0]["note"] and "start" not in report
@@ -196,11 +196,11 @@ def test_without_the_baseline_and_without_the_weights(project: Path, monkeypatch
     assert "start" not in evaluate(project / "run", baseline=False).report
 
     def gone(name: str) -> Path:
-        raise starts.NoStart(f"{name} is not here any more, so the untouched model is not scored")
+        raise starts.NoStart(f"{name} is not here")
 
     monkeypatch.setattr(starts, "_folder", gone)
     report = evaluate(project / "run").report
-    assert "is not here any more" in report["start"]["note"]
+    assert "is not here" in report["start"]["note"]
     assert summarize(report).splitlines()[0].startswith("start weights: ")
 
 
@@ -217,6 +217,8 @@ def test_a_stock_model_on_the_data_of_a_configuration(project: Path) -> None:
     scratch = settings(project, {"sizes": whisper_assets.SIZES})
     with pytest.raises(UserError, match="names no pretrained weights"):
         evaluate(config=scratch)
+    with pytest.raises(UserError, match="gone is not here: no such folder, and not in the hub's cache"):
+        evaluate(config=settings(project, {"name": str(project / "gone")}))
 
 
 def test_weights_of_another_type_are_no_baseline(project: Path) -> None:

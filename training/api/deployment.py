@@ -140,6 +140,8 @@ def _parts(trained: Trained, rows: Any, wanted: Wanted, work: Path) -> Iterator[
     from training.evaluation.joined_files import plan_clips, plan_files, write_files
 
     rows = rows.select([row for row in range(len(rows)) if TRANSCRIBE in rows[row].texts])
+    default = wanted.language or trained.architecture.languages[0]
+    _check_languages(rows, default)
     plans = {}
     if wanted.utterances:
         plans["short"] = plan_clips(rows, wanted.utterances)
@@ -149,10 +151,22 @@ def _parts(trained: Trained, rows: Any, wanted: Wanted, work: Path) -> Iterator[
         logger.info(
             f"{taken:,} of {len(rows):,} clips are in {len(plans['long'])} long files of about {wanted.seconds:g} s"
         )
-    default = trained.architecture.languages[0]
     for name, chosen in plans.items():
         made = write_files(rows, chosen, work / name, pause=wanted.pause)
         yield name, [replace(one, language=wanted.language or one.language or default) for one in made]
+
+
+def _check_languages(rows: Any, default: str) -> None:
+    """`UserError` where the language of a row is open: the pipelines would detect different ones, or refuse the row."""
+    from training.data.amounts import cells
+    from training.models.architecture import AUTO
+
+    unnamed = sum(not name for name in cells(rows, "language"))
+    if unnamed and default == AUTO:
+        raise UserError(
+            f"{unnamed:,} of {len(rows):,} utterances name no language, and the model has none of its own: add a column "
+            "language to the manifest, or give --language"
+        )
 
 
 def _pipelines(trained: Trained, wanted: Wanted, work: Path) -> dict[str, Pipeline | str]:

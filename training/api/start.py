@@ -56,7 +56,7 @@ def start_weights(config: Config) -> Start | None:
     None where it begins with random weights, and where it learns the times of words alone and leaves the text as it is.
 
     Raises:
-        NoStart: the weights are parts of the model only, or are not here any more.
+        NoStart: the weights are parts of the model only, or are not here.
     """
     named = config.model.weights if config.model is not None else {}
     if not named or (config.model is not None and config.model.scored_by_word_times):
@@ -101,7 +101,7 @@ def _folder(name: str) -> Path:
     except HFValidationError:
         found = None
     if not isinstance(found, str):
-        raise NoStart(f"{name} is not here any more, so the untouched model is not scored")
+        raise NoStart(f"{name} is not here: no such folder, and not in the hub's cache (nothing is fetched)")
     return Path(found).parent
 
 
