@@ -212,7 +212,7 @@ def test_a_model_of_many_languages_needs_that_of_each_utterance(tmp_path: Path) 
     api._check_languages(rows, "auto")
     path.write_text(path.read_text(encoding="utf-8").replace("\tvi\ta", "\t\ta"), encoding="utf-8")
     api._check_languages(load_manifest(path), "ko")
-    with pytest.raises(UserError, match="3 of 6 utterances name no language.* give --language"):
+    with pytest.raises(UserError, match=r"3 of 6 utterances name no language.* give --language"):
         api._check_languages(load_manifest(path), "auto")
 
 
