@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,7 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
             )
         return None
     chosen = asked or Safeguards()
+    _require_ids(trained, chosen.suppressed or ())
     if chosen.initial_prompt.strip():
         import torch  # not above: an exported folder is served without it
 
@@ -213,6 +214,15 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
         except ValueError as error:
             raise UserError(f"--initial_prompt: {trained.folder}: {error}") from error
     return chosen
+
+
+def _require_ids(trained: Trained, ids: Sequence[int]) -> None:
+    assert isinstance(trained.architecture, Architecture)  # an exported model is not decoded with safeguards
+    size = int(trained.architecture.model.config.vocab_size)
+    if unknown := [one for one in ids if one >= size]:
+        raise UserError(
+            f"--suppress_tokens: {trained.folder} has no token {unknown[0]}; its ids are 0 to {size - 1}"
+        )
 
 
 def _stock_config(folder: Path) -> dict[str, Any]:
