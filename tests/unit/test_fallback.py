@@ -338,3 +338,10 @@ def test_the_probability_of_a_stopped_text_does_not_depend_on_its_neighbours(tin
     expected = logits.log_softmax(-1)
     assert first == pytest.approx(float(expected[0, 0]), abs=1e-5)
     assert second == pytest.approx(float(expected[1, ids[1]].mean()), abs=1e-5)
+
+
+def test_a_folder_of_faster_whisper_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"suppress_ids": [1]}')
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="CTranslate2's format"):
+        Transcriber(tmp_path)

@@ -95,10 +95,7 @@ def load_trained(
     config, calibration = _run_config(folder), read_calibration(folder)
     inferred = settings.get("type") or lookup.stock_type(str(stock.get("model_type", "")))
     if inferred is None:
-        raise UserError(
-            f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
-            f"{', '.join(lookup.available())}"
-        )
+        raise UserError(_unknown_type(folder, stock))
     _require_type(folder, model_type, inferred)
     chosen = lookup.load(inferred)
     if config is not None and config.model is not None:
@@ -115,6 +112,18 @@ def load_trained(
         ) from error
     architecture.model.to(default_device()).eval()
     return Trained(_with_aligner(architecture), folder, inferred, config, calibration)
+
+
+def _unknown_type(folder: Path, stock: Mapping[str, Any]) -> str:
+    if (folder / "model.bin").is_file() and "model_type" not in stock:
+        return (
+            f"{folder}: model.bin and no model_type: this looks like CTranslate2's format (faster-whisper), which is read only "
+            "from a folder of polyvox export; give the folder of the same model in the format of transformers"
+        )
+    return (
+        f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
+        f"{', '.join(lookup.available())}"
+    )
 
 
 def _exported(folder: Path, model_type: str | None) -> Trained:
