@@ -276,3 +276,72 @@ def test_the_same_phrase_for_every_window_is_marked_and_told() -> None:
     assert transcript.as_dict()["segments"][0]["suspect"] == REPETITION
     twice = [segment(0.0, "Yes."), segment(10.0, "Yes."), segment(20.0, "No.")]
     assert with_repeated_marked(twice) == twice
+    long = [
+        segment(10.0 * n, "What is said in these many words is the same in all windows.") for n in range(3)
+    ]
+    assert all(one.quality["transcribe"].suspect == REPETITION for one in with_repeated_marked(long))
+    assert with_repeated_marked(long[:2]) == long[:2]
+
+
+def test_kept_repetitions_are_marked_by_their_compression_and_not_cut() -> None:
+    (row,) = guarded(Scripted([{0.0: LOOPING}]), temperatures=(0.0,), repetition=False)
+    assert (row.text, row.quality.suspect, row.quality.uncut) == (LOOP.strip(), REPETITION, None)
+
+
+def test_a_text_without_a_run_of_phrases_is_left_as_it_is() -> None:
+    """It compresses well, and no phrase follows itself; its spaces stay too."""
+    text = "  ".join(f"number {n} of the long and the short and the long list" for n in range(20))
+    (row,) = guarded(Scripted([{0.0: Scored(text, -0.1)}]), temperatures=(0.0,))
+    assert (row.text, row.quality.suspect, row.quality.uncut) == (text, REPETITION, None)
+
+
+def test_what_is_left_out_or_uncertain_is_told() -> None:
+    quality = segment(0.0, "").quality["transcribe"]
+    unsure = replace(quality, suspect=UNCERTAIN)
+    segments = [replace(segment(10.0 * n, f"what {n}"), quality={"transcribe": unsure}) for n in range(3)]
+    silent = replace(
+        segment(40.0, ""), quality={"transcribe": replace(quality, suspect=NO_SPEECH, uncut="you")}
+    )
+    told = list(lines(Transcript("a.wav", 80.0, ("transcribe",), tuple(segments), no_speech=(silent,))))
+    assert len(told) == 2
+    assert told[0].startswith("a.wav: 0:00.0 to 0:09.0 and 2 more: uncertain text (transcribe)")
+    assert told[1].startswith("a.wav: 0:40.0 to 0:49.0: text left out (transcribe)")
+
+
+def test_a_loop_of_a_model_without_safeguards_is_told() -> None:
+    plain = Segment(0.0, 9.0, {"transcribe": LOOP})
+    (told,) = lines(Transcript("a.wav", 9.0, ("transcribe",), (plain,)))
+    assert "repeats itself (transcribe; left as it is)" in told
+    assert not list(
+        lines(Transcript("a.wav", 9.0, ("transcribe",), (replace(plain, texts={"transcribe": "hi"}),)))
+    )
+
+
+def test_ids_that_the_model_has_not_are_refused(tmp_path: Path) -> None:
+    trained = Trained(whisper_assets.tiny(), tmp_path, "whisper", None)
+    with pytest.raises(UserError, match=r"--suppress_tokens: .* no token 999999; its ids are 0 to \d+"):
+        Transcriber(trained, safeguards=Safeguards(suppressed=(1, 999_999)))
+    assert "begin_suppress_tokens" not in Safeguards(suppressed=(1,)).generation()
+
+
+def test_the_probability_of_a_stopped_text_does_not_depend_on_its_neighbours(tiny: Any) -> None:
+    """A row whose repetition is stopped is filled up while the others go on; that does not count."""
+    stop = StopRepeats(prompt=0)
+    scores = LogProbabilities(9, [stop])
+    ids = torch.stack([torch.zeros(48, dtype=torch.long), torch.arange(48) % 9])
+    ids[0, 32:] = 8  # what fills up a row need not be the end of the text
+    logits = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    for n in range(48):
+        scores(ids[:, :n], logits)
+        stop(ids[:, : n + 1], None)
+    first, second = scores.means(ids).tolist()
+    expected = logits.log_softmax(-1)
+    assert first == pytest.approx(float(expected[0, 0]), abs=1e-5)
+    assert second == pytest.approx(float(expected[1, ids[1]].mean()), abs=1e-5)
+
+
+def test_a_folder_of_faster_whisper_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"suppress_ids": [1]}')
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="CTranslate2's format"):
+        Transcriber(tmp_path)

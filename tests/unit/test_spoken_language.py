@@ -118,6 +118,17 @@ def training_guards() -> Any:
     return Safeguards(temperatures=(0.0,))
 
 
+def test_where_the_model_finds_no_speech_there_is_no_detected_language(
+    stock: Path, sounds: dict[str, Path]
+) -> None:
+    guards = replace(training_guards(), no_speech=-1.0, log_probability=0.0)  # every text is left out
+    transcriber = Transcriber(stock, tasks=("transcribe",), safeguards=guards)
+    (found,) = transcriber.transcribe(sounds["short"])
+    assert not found.segments and found.no_speech and found.as_dict()["language"] is None
+    given = Transcriber(transcriber.trained, language="ko", safeguards=guards)
+    assert given(sounds["short"]).as_dict()["language"] == "ko"
+
+
 def test_a_given_language_is_used_and_an_unknown_one_refused(
     stock: Path, sounds: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,7 +146,8 @@ def test_a_given_language_is_used_and_an_unknown_one_refused(
 
 
 def test_names_of_languages_have_codes() -> None:
-    assert [code_of(name) for name in ("German", "de-AT", "vi_VN", "de", "klingon")] == [
+    assert [code_of(name) for name in ("German", "DE", "de-AT", "vi_VN", "de", "klingon")] == [
+        "de",
         "de",
         "de",
         "vi",

@@ -25,6 +25,8 @@ ONE_FILE = ("srt", "vtt", "textgrid")
 """Formats whose files cannot be printed one after another."""
 ENDINGS = {"words": "words.json", "textgrid": "TextGrid"}
 """Suffixes of file names that are not the name of the format."""
+SURE = 0.5
+"""Probability of a detected language below which the message says how to name it."""
 SOME_BROKEN = 1
 """Exit status where some files could be transcribed and some could not."""
 
@@ -246,8 +248,9 @@ def _tell(transcript: Transcript) -> None:
 
     language = transcript.language
     if language is not None and language.probability is not None:
+        hint = "" if language.probability >= SURE else "; unsure, --language CODE names it"
         print(
-            f"{transcript.audio}: language {language.code}, detected ({language.probability:.2f})",
+            f"{transcript.audio}: language {language.code}, detected ({language.probability:.2f}){hint}",
             file=sys.stderr,
         )
     if not transcript.segments:

@@ -154,9 +154,10 @@ class _Decoding:
             # As faster-whisper: the most probable text, one without repetition before one with it.
             sound = [one for one in attempts if one.failure != REPETITION]
             chosen = max(sound or attempts, key=lambda one: one.scored.log_probability)
-        text = cut_loops(chosen.scored.text) if chosen.failure == REPETITION else chosen.scored.text
-        uncut = chosen.scored.text if text != chosen.scored.text else None
-        return Decoded(text, quality=_quality(chosen, silence, chosen.failure, uncut))
+        whole = chosen.scored.text
+        is_cut = self.safeguards.repetition and chosen.failure == REPETITION and loops(whole)
+        text = cut_loops(whole) if is_cut else whole
+        return Decoded(text, quality=_quality(chosen, silence, chosen.failure, whole if is_cut else None))
 
 
 def failure(scored: Scored, safeguards: Safeguards) -> str | None:

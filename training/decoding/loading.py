@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,7 @@ def load_trained(
     config, calibration = _run_config(folder), read_calibration(folder)
     inferred = settings.get("type") or lookup.stock_type(str(stock.get("model_type", "")))
     if inferred is None:
-        raise UserError(
-            f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
-            f"{', '.join(lookup.available())}"
-        )
+        raise UserError(_unknown_type(folder, stock))
     _require_type(folder, model_type, inferred)
     chosen = lookup.load(inferred)
     if config is not None and config.model is not None:
@@ -115,6 +112,18 @@ def load_trained(
         ) from error
     architecture.model.to(default_device()).eval()
     return Trained(_with_aligner(architecture), folder, inferred, config, calibration)
+
+
+def _unknown_type(folder: Path, stock: Mapping[str, Any]) -> str:
+    if (folder / "model.bin").is_file() and "model_type" not in stock:
+        return (
+            f"{folder}: model.bin and no model_type: this looks like CTranslate2's format (faster-whisper), which is read only "
+            "from a folder of polyvox export; give the folder of the same model in the format of transformers"
+        )
+    return (
+        f"{folder}: model_type {stock.get('model_type')!r} belongs to none of the architectures "
+        f"{', '.join(lookup.available())}"
+    )
 
 
 def _exported(folder: Path, model_type: str | None) -> Trained:
@@ -205,6 +214,7 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
             )
         return None
     chosen = asked or Safeguards()
+    _require_ids(trained, chosen.suppressed or ())
     if chosen.initial_prompt.strip():
         import torch  # not above: an exported folder is served without it
 
@@ -213,6 +223,15 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
         except ValueError as error:
             raise UserError(f"--initial_prompt: {trained.folder}: {error}") from error
     return chosen
+
+
+def _require_ids(trained: Trained, ids: Sequence[int]) -> None:
+    assert isinstance(trained.architecture, Architecture)  # an exported model is not decoded with safeguards
+    size = int(trained.architecture.model.config.vocab_size)
+    if unknown := [one for one in ids if one >= size]:
+        raise UserError(
+            f"--suppress_tokens: {trained.folder} has no token {unknown[0]}; its ids are 0 to {size - 1}"
+        )
 
 
 def _stock_config(folder: Path) -> dict[str, Any]:

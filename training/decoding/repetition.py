@@ -13,14 +13,16 @@ LOOP_RULE = (
 )
 CUT = "[…]"
 """Stands in a text where a run of equal phrases was cut after its first one."""
-_LONGEST_PHRASE, _PHRASE_RUNS, _WORD_RUNS, _CHARACTER_RUNS, _LONGEST_STRING = 12, 3, 4, 8, 4
+LONGEST_PHRASE, PHRASE_RUNS = 12, 3
+"""Words of the longest phrase that is looked for, and how often one of several words comes in a loop at least."""
+_WORD_RUNS, _CHARACTER_RUNS, _LONGEST_STRING = 4, 8, 4
 # Scripts without spaces have no words to count: there a phrase is a longer string. Digits do not count: 100000000.
 _IN_A_WORD = re.compile(r"([^\s\d]{1,4}?)\1{7,}|([^\s\d]{5,80}?)\2{3,}")
 
 
 def has_loop(words: Sequence[str]) -> bool:
     """Whether the words have a run that `LOOP_RULE` calls a loop."""
-    for length in range(1, min(_LONGEST_PHRASE, len(words)) + 1):
+    for length in range(1, min(LONGEST_PHRASE, len(words)) + 1):
         if _longest_run(words, length) >= _needed(length):
             return True
     return any(
@@ -45,7 +47,7 @@ def cut_loops(text: str) -> str:
 
 
 def _needed(length: int) -> int:
-    return _WORD_RUNS if length == 1 else _PHRASE_RUNS
+    return _WORD_RUNS if length == 1 else PHRASE_RUNS
 
 
 def _longest_run(sequence: Sequence[str], length: int) -> int:
@@ -58,7 +60,7 @@ def _longest_run(sequence: Sequence[str], length: int) -> int:
 def _first_run(keys: Sequence[str]) -> tuple[int, int, int] | None:
     """The first loop: (start, words of its phrase, place after its last word); the rest of a phrase at its end belongs to it."""
     for start in range(len(keys)):
-        for length in range(1, min(_LONGEST_PHRASE, len(keys) - start) + 1):
+        for length in range(1, min(LONGEST_PHRASE, len(keys) - start) + 1):
             end = start + length
             while end < len(keys) and keys[end] == keys[end - length]:
                 end += 1

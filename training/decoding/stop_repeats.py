@@ -19,15 +19,17 @@ class StopRepeats(StoppingCriteria):
     """Stops a row whose last tokens are one phrase over and over.
 
     Such a text fails by its repetition in any case (`training.decoding.repetition` calls far shorter runs a loop); without
-    this the decoder would write it to the last position.
+    this the decoder would write it to the last position. ``stopped``: which rows were ended so far, bool ``[rows]``.
     """
 
     def __init__(self, prompt: int) -> None:
         self.prompt = prompt
+        self.stopped: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         written = input_ids[:, self.prompt :]
         stopped = torch.zeros(len(written), dtype=torch.bool, device=written.device)
+        self.stopped = stopped if self.stopped is None else self.stopped
         if written.shape[1] % EVERY:
             return stopped
         for period in range(1, PERIODS + 1):
@@ -35,4 +37,5 @@ class StopRepeats(StoppingCriteria):
             if written.shape[1] >= length:
                 last = written[:, -length:]
                 stopped |= (last[:, period:] == last[:, :-period]).all(dim=1)
+        self.stopped = self.stopped | stopped
         return stopped

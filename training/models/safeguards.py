@@ -42,7 +42,9 @@ class Safeguards:
         if not self.temperatures or any(not 0 <= one <= 2 for one in self.temperatures):
             raise ValueError(f"temperatures: at least one, each from 0 to 2 (got {list(self.temperatures)})")
         if self.no_repeat_ngram < 0:
-            raise ValueError(f"no_repeat_ngram: a number of tokens from 0 on (got {self.no_repeat_ngram})")
+            raise ValueError(
+                f"no_repeat_ngram_size: a number of tokens from 0 on (got {self.no_repeat_ngram})"
+            )
 
     def generation(self) -> dict[str, Any]:
         """The arguments of transformers' ``generate`` that are the same at every temperature."""
@@ -50,7 +52,7 @@ class Safeguards:
         if self.no_repeat_ngram:
             found["no_repeat_ngram_size"] = self.no_repeat_ngram
         if self.suppressed is not None:
-            found |= {"suppress_tokens": list(self.suppressed), "begin_suppress_tokens": []}
+            found["suppress_tokens"] = list(self.suppressed)
         return found
 
 

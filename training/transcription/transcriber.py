@@ -293,9 +293,14 @@ class Transcriber:
             tasks,
             tuple(with_repeated_marked(segments)),
             mean_confidence(every),
-            language,
+            _given(language) if empty and not segments else language,
             tuple(empty),
         )
+
+
+def _given(language: SpokenLanguage | None) -> SpokenLanguage | None:
+    """None for a detected language: where nobody speaks, there is no language to tell."""
+    return None if language is None or language.probability is not None else language
 
 
 def _code(language: SpokenLanguage | None) -> str | None:

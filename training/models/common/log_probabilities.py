@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from transformers import LogitsProcessor
 
@@ -12,10 +15,13 @@ class LogProbabilities(LogitsProcessor):
     Only the scores of the last step are kept: those of all steps (``output_scores``) take gigabytes for long texts. The
     processors of transformers that suppress tokens come before it, the temperature after it: what counts is the
     probability at temperature 1 among the tokens that are allowed, as in Whisper.
+
+    end: the token that ends a text. criteria: those that end rows before it; ``stopped`` tells which rows, bool ``[rows]``
+    or None.
     """
 
-    def __init__(self, end: int) -> None:
-        self.end = end
+    def __init__(self, end: int, criteria: Iterable[Any] = ()) -> None:
+        self.end, self.criteria = end, list(criteria)
         self.last: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -42,3 +48,6 @@ class LogProbabilities(LogitsProcessor):
         self.sums += torch.where(going, found, 0.0)
         self.counts += going
         self.ended |= chosen == self.end
+        for one in self.criteria:
+            if one.stopped is not None:
+                self.ended |= one.stopped

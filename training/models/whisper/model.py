@@ -150,7 +150,7 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
             )
             sequences, means = found.sequences, found.sequences_scores
         else:
-            scores = LogProbabilities(self.config.eos_token_id)  # type: ignore[arg-type]
+            scores = LogProbabilities(self.config.eos_token_id, generation.get("stopping_criteria", ()))  # type: ignore[arg-type]
             sequences = self._generate(states, prompts, logits_processor=[scores], **generation)
             means = scores.means(sequences)
         shape = (-1, prompts.shape[1])

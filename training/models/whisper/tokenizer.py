@@ -73,10 +73,10 @@ def language_token(code: str) -> str:
 
 
 def code_of(name: str) -> str | None:
-    """The code of a language that is named otherwise: ``de`` for ``German`` and for ``de-AT``; None where it is unknown."""
-    name = name.strip().lower()
-    short = name.replace("_", "-").partition("-")[0]
-    code = TO_LANGUAGE_CODE.get(name) or (short if short in LANGUAGES else None)
+    """The code of a language that is named otherwise: ``de`` for ``German``, ``DE`` and ``de-AT``; None where it is unknown."""
+    known = name.strip().lower()
+    short = known.replace("_", "-").partition("-")[0]
+    code = TO_LANGUAGE_CODE.get(known) or (short if short in LANGUAGES else None)
     return None if code == name else code
 
 
