@@ -9,7 +9,7 @@ import torch
 
 from training.data.example import SpokenWord
 from training.decoding.ctc_alignment import align_words
-from training.models.architecture import CtcFrames
+from training.models.abilities import CtcFrames
 from training.models.common.ctc import CtcCharacters
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 

@@ -87,7 +87,8 @@ def arm(name: str, args: argparse.Namespace, number: int) -> Figures:
 def measure(args: argparse.Namespace) -> Figures:
     """Mean seconds of a step, peak bytes, and how many weights there are and learn, in this process."""
     from training.config.load import load_config
-    from training.models.architecture import BuildContext, model_inputs
+    from training.models.architecture import BuildContext
+    from training.models.batch import model_inputs
     from training.models.lookup import load
     from training.planning import worst_case
 

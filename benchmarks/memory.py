@@ -89,7 +89,7 @@ def stepper(config: Any, model: Any, batch: dict[str, Any], device: str) -> tupl
     import torch
 
     from training.config.agreement import precision
-    from training.models.architecture import model_inputs
+    from training.models.batch import model_inputs
     from training.planning.fake_step import DTYPES
 
     dtype, passes = DTYPES[precision(config)], min(2, config.training.gradient_accumulation_steps)

@@ -34,7 +34,8 @@ from training.data.batch_policy import longest_first
 from training.data.example import TASKS, AudioRef, Example
 from training.data.sampler import DurationBatchSampler
 from training.engine.versions import versions
-from training.models.architecture import Architecture, BuildContext, model_inputs
+from training.models.architecture import Architecture, BuildContext
+from training.models.batch import model_inputs
 from training.models.common.sizes import SIZES
 from training.models.lookup import load
 

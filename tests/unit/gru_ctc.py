@@ -15,14 +15,9 @@ from transformers import AutoFeatureExtractor, ParakeetFeatureExtractor, PreTrai
 from transformers.utils import ModelOutput
 
 from training import Architecture, Example
-from training.models.architecture import (
-    Batch,
-    BatchCollator,
-    BuildContext,
-    CtcFrames,
-    ParameterGroups,
-    UtteranceEncoder,
-)
+from training.models.abilities import CtcFrames
+from training.models.architecture import BatchCollator, BuildContext, ParameterGroups, UtteranceEncoder
+from training.models.batch import Batch
 from training.models.common import SETTINGS
 from training.models.common.ctc import check_feasible, ctc_loss
 from training.models.ctc.tokenizer import CtcTokenizer

@@ -16,7 +16,8 @@ from training.decoding.ctc_decoding import CtcDecoder, with_frame_decoder
 from training.decoding.ctc_setup import SearchOptions
 from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.loading import load_trained
-from training.models.architecture import DecodeOptions, model_inputs
+from training.models.architecture import DecodeOptions
+from training.models.batch import model_inputs
 from training.models.common.targets import IGNORED
 from training.models.ctc.build import Ctc, collapsed
 from training.models.ctc.config import Options

@@ -16,7 +16,7 @@ from training.alignment.teacher import Clip
 from training.decoding.ctc_alignment import AFTER_SECONDS, BEFORE_SECONDS, CtcAligner, align_words
 from training.decoding.ctc_vocabulary import collapse
 from training.decoding.viterbi import Aligned, align
-from training.models.architecture import CtcFrames
+from training.models.abilities import CtcFrames
 from training.models.ctc.tokenizer import CtcTokenizer
 
 SECOND = 0.02

@@ -23,7 +23,8 @@ from training.decoding.ctc_setup import SearchOptions
 from training.decoding.loading import load_trained
 from training.engine.fit import joining
 from training.engine.freezing import apply
-from training.models.architecture import BuildContext, model_inputs
+from training.models.architecture import BuildContext
+from training.models.batch import model_inputs
 from training.models.ctc.build import Ctc
 from training.models.ctc.config import Options
 

@@ -23,7 +23,8 @@ from training.decoding.loading import Trained, load_trained, with_domain
 from training.decoding.predict import predict
 from training.engine import freezing as trainable
 from training.engine.trainer import SpeechTrainer
-from training.models.architecture import Architecture, BuildContext, model_inputs
+from training.models.architecture import Architecture, BuildContext
+from training.models.batch import model_inputs
 from training.models.common.targets import IGNORED
 from training.models.domain_whisper.build import DomainWhisper
 from training.models.domain_whisper.collator import (

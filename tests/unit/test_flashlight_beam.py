@@ -17,7 +17,7 @@ from training.decoding.ngram.arpa import write_arpa
 from training.decoding.ngram.kneser_ney import estimate
 from training.decoding.prefix_beam import Pruning
 from training.decoding.word_scores import Fusion
-from training.models.architecture import CtcFrames
+from training.models.abilities import CtcFrames
 
 VOCABULARY = CtcVocabulary(("<blank>", *"abcde", " "))
 WORDS = ("ab", "abba", "cab", "dad", "bed", "e", "decade", "added")

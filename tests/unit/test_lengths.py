@@ -21,7 +21,8 @@ from training.data.lengths import LENGTH_TOLERANCE, length_drop
 from training.data.levels import Level
 from training.data.manifest import load_manifest
 from training.data.prepare.clean import preprocess
-from training.models.architecture import Architecture, model_inputs
+from training.models.architecture import Architecture
+from training.models.batch import model_inputs
 from training.models.common.log_mels import count_frames, log_mel
 from training.registry.checks import Rules
 from training.registry.prepare import Settings, prepare

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from training.models.architecture import model_inputs
+from training.models.batch import model_inputs
 from training.models.common.losses import CHUNK_BYTES, token_loss
 from training.models.common.targets import IGNORED
 

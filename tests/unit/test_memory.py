@@ -17,7 +17,8 @@ from training.data.sampler import Joining
 from training.decoding.predict import longest_hypothesis
 from training.engine import freezing as trainable
 from training.engine.run import build_architecture, learning_part
-from training.models.architecture import Architecture, BuildContext, model_inputs
+from training.models.architecture import Architecture, BuildContext
+from training.models.batch import model_inputs
 from training.models.lookup import load
 from training.planning import memory, worst_case
 from training.planning.fake_step import FakeModel, NotCountable

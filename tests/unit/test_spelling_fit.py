@@ -21,7 +21,7 @@ from training.decoding.ngram.arpa import NgramModel, read_arpa, write_arpa
 from training.decoding.ngram.counts import UNK
 from training.decoding.ngram.kneser_ney import estimate
 from training.decoding.spelling_fit import fit_hot_words, fit_language_model, folded
-from training.models.architecture import CtcFrames
+from training.models.abilities import CtcFrames
 from training.models.ctc.tokenizer import CtcTokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

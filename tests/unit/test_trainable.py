@@ -17,7 +17,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from training.base.errors import UserError
 from training.engine import freezing as trainable
-from training.models.architecture import Architecture, BuildContext, ParameterGroups, model_inputs
+from training.models.architecture import Architecture, BuildContext, ParameterGroups
+from training.models.batch import model_inputs
 from training.models.lookup import load
 
 Names = set[str]

@@ -23,7 +23,7 @@ from training.base.errors import UserError
 from training.decoding.loading import load_trained
 from training.engine import freezing as trainable
 from training.engine.freezing import LoraDefaults
-from training.models.architecture import model_inputs
+from training.models.batch import model_inputs
 from training.models.lookup import options_class
 from training.models.voxlm.collator import word_of_tokens
 

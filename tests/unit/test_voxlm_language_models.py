@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from training.base.errors import UserError
-from training.models.architecture import Architecture, model_inputs
+from training.models.architecture import Architecture
+from training.models.batch import model_inputs
 from training.models.voxlm.model import Projector
 
 MODELS = os.environ.get("POLYVOX_MODELS")

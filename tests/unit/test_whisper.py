@@ -9,7 +9,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.generation import GenerationMixin
 from whisper_assets import TRANSCRIPT, TRANSLATION, example, features, noise, tiny
 
-from training.models.architecture import model_inputs
+from training.models.batch import model_inputs
 from training.models.common.log_mels import count_frames, log_mel
 
 

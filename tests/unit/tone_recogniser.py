@@ -15,11 +15,11 @@ import torch
 
 from training.data.example import TRANSCRIBE, Example
 from training.decoding.loading import Trained
+from training.models.abilities import CtcFrames
 from training.models.architecture import (
     Architecture,
     BatchCollator,
     BuildContext,
-    CtcFrames,
     ParameterGroups,
     UtteranceEncoder,
 )

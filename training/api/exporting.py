@@ -62,9 +62,7 @@ def export_model(
     from training.decoding.quiet import quietly
     from training.export.exporting import Wanted, export, offered
 
-    if precision not in (None, "int8") and quantize:
-        raise UserError(f"quantize and precision={precision!r} contradict each other; leave out one of them")
-    chosen = precision or ("int8" if quantize else "fp32")
+    chosen = _precision(precision, quantize)
     with quietly():
         trained = load_trained(Path(model_path))
         trained = with_tasks(trained, tasks) if tasks else trained
@@ -81,6 +79,12 @@ def export_model(
             optimize=optimize,
         )
         return export(trained, wanted)
+
+
+def _precision(precision: Any, quantize: bool) -> Any:
+    if precision not in (None, "int8") and quantize:
+        raise UserError(f"quantize and precision={precision!r} contradict each other; leave out one of them")
+    return precision or ("int8" if quantize else "fp32")
 
 
 def _gate(

@@ -78,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
     add_options(result)
     add_safeguards(result)
     add_domain(result)
+    _add_cutting(result)
+    return result
+
+
+def _add_cutting(result: argparse.ArgumentParser) -> None:
     group = result.add_argument_group("long recordings")
     group.add_argument(
         "--longest", type=float, default=None, help="longest window in seconds; default: the model's"
@@ -94,7 +99,6 @@ def parser() -> argparse.ArgumentParser:
         default="energy",
         help="who finds the pauses: the level of the sound (default), or Silero's network (extra vad)",
     )
-    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:

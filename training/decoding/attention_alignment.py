@@ -18,12 +18,13 @@ from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND, FRAMES_PE
 from training.models.common.plain_text import text_ids
 
 if TYPE_CHECKING:
-    from training.models.architecture import Architecture, Batch
+    from training.models.architecture import Architecture
+    from training.models.batch import Batch
 
 
 @dataclass(frozen=True)
 class AttentionAligner:
-    """Words of given texts with their times (see `training.models.architecture.Aligner`).
+    """Words of given texts with their times (see `training.models.abilities.Aligner`).
 
     The decoder reads the text after the prompt of the row; nothing is generated. A word's confidence is the geometric
     mean of the probabilities of its tokens, each after those before it, before any suppression.

@@ -14,7 +14,8 @@ from training.decoding.ctc_vocabulary import CtcVocabulary
 from training.decoding.viterbi import Aligned, align, confidence
 
 if TYPE_CHECKING:
-    from training.models.architecture import Batch, CtcFrames
+    from training.models.abilities import CtcFrames
+    from training.models.batch import Batch
 
 BEFORE_SECONDS = 0.04
 AFTER_SECONDS = 0.04
@@ -25,7 +26,7 @@ extended over blanks towards its neighbours, at most by these lengths."""
 
 @dataclass(frozen=True)
 class CtcAligner:
-    """Words of given texts with their times (see `training.models.architecture.Aligner`).
+    """Words of given texts with their times (see `training.models.abilities.Aligner`).
 
     A text that the frames cannot spell has no words.
     """

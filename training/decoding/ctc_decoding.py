@@ -11,7 +11,8 @@ from training.data.example import SpokenWord, mean_confidence
 from training.decoding.ctc_vocabulary import CtcVocabulary, collapse
 from training.decoding.prefix_beam import Beam, Pruning, WordScorer, prefix_beam_search
 from training.decoding.viterbi import Aligned, align, confidence
-from training.models.architecture import CtcFrames, Decoded, DecodeOptions, SpeechModel
+from training.models.abilities import CtcFrames
+from training.models.architecture import Decoded, DecodeOptions, SpeechModel
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ DELIMITERS = (" ", "|")
 
 @dataclass(frozen=True)
 class CtcVocabulary:
-    """Texts of the ids of a CTC output (see `training.models.architecture.CtcFrames`) and the blank's id.
+    """Texts of the ids of a CTC output (see `training.models.abilities.CtcFrames`) and the blank's id.
 
     Pieces such as ``▁xin`` begin a word where the vocabulary has any; else ``" "`` or, failing that, ``"|"``
     parts words. An id of an empty text spells nothing.

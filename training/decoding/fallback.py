@@ -15,7 +15,8 @@ import torch
 from training.data.example import NO_SPEECH, REPETITION, TRANSCRIBE, UNCERTAIN, DecodingQuality
 from training.decoding.repetition import cut_loops, loops
 from training.decoding.stop_repeats import StopRepeats
-from training.models.architecture import Batch, Decoded, DecodeOptions, SpeechModel
+from training.models.architecture import Decoded, DecodeOptions, SpeechModel
+from training.models.batch import Batch
 from training.models.safeguards import Safeguards, Scored
 
 SEED = 0

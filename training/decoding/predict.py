@@ -23,8 +23,8 @@ from training.models.architecture import (
     DecodeOptions,
     SpeechModel,
     UtteranceEncoder,
-    supervised_positions,
 )
+from training.models.batch import supervised_positions
 
 TOKENS_PER_SECOND = 25
 EXTRA_TOKENS = 16

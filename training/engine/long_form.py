@@ -14,7 +14,8 @@ from training.data.long_form import LongForm
 from training.data.manifest import TEXT_COLUMNS
 from training.data.recordings import COLUMNS, before, sequences
 from training.data.sampler import Neighbours
-from training.models.architecture import Architecture, LongFormTraining
+from training.models.abilities import LongFormTraining
+from training.models.architecture import Architecture
 
 MOST_SECONDS = 30.0
 """Whisper's window."""

@@ -25,7 +25,8 @@ from training.engine import checkpoint, tracking
 from training.engine.averaging import MovingAverage, MovingAverageCallback, save_raw
 from training.engine.freezing import short_name
 from training.engine.provenance import Provenance
-from training.models.architecture import Architecture, DecodeOptions, supervised_positions
+from training.models.architecture import Architecture, DecodeOptions
+from training.models.batch import supervised_positions
 
 
 class NotFiniteError(UserError):
@@ -254,7 +255,7 @@ class SpeechTrainer(Seq2SeqTrainer):
 
         Args:
             model: the module, perhaps wrapped for distributed training.
-            inputs: a batch (see `training.models.architecture.Batch`).
+            inputs: a batch (see `training.models.batch.Batch`).
             return_outputs: also return the model's output.
             num_items_in_batch: supervised tokens of the accumulated batch over all ranks; None: those of ``inputs``.
 

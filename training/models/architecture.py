@@ -13,54 +13,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from training.data.example import TRANSCRIBE, DecodingQuality, Example, SpokenWord, mean_confidence
+from training.models.abilities import (
+    Aligner,
+    CrossAttention,
+    CtcFrames,
+    Domains,
+    LanguageDetection,
+    LongFormTraining,
+)
+from training.models.batch import Batch, Features, model_inputs
 from training.models.decoder_sizes import DecoderSizes, sizes_of
 from training.models.options import ModelOptions
 from training.models.safeguards import Safeguards, ScoredDecoder
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
     from training.models.export_parts import ExportParts
 
-Features = dict[str, Any]
-"""One encoded utterance. Always: ``id`` (str), ``seconds`` (float, of audio), ``labels`` ({task: token ids that
-follow the decoder's start token: the prompt, the text, EOS; the prompt alone where the utterance has no text for
-the task}) and ``prompt`` ({task: how many leading ids of its labels are prompt}). ``before`` ({task: ids in front of the
-start token}) only in training samples with a previous text. The rest is the architecture's own input."""
-
-Batch = dict[str, Any]
-"""Tensors for the model's ``forward``: the architecture's input, ``decoder_input_ids`` and ``labels``
-``[batch, task, length]`` (see `training.models.common.targets`). Beside them what the trainer takes
-out before the forward pass: ``ids`` (list of str), ``seconds`` (float: real audio in the batch), ``prompt_length`` (int:
-leading columns of ``decoder_input_ids`` that ``generate`` is given; training batches whose prompts differ have none) and, where the supervised positions are not those of
-``labels``, ``supervised`` (int64 ``[batch]``: how many there are in each row)."""
-
 TOKENS_PER_SECOND = 10
 """Label tokens in a second of fast Vietnamese or English speech, where no tokenizer can count them: five
 syllables of two byte-level tokens each."""
-_NOT_INPUTS = ("ids", "seconds", "clip_seconds", "prompt_length", "prompt_lengths")
 
 AS_IT_IS, AUTO, NONE, SWAP = "as_it_is", "auto", "none", "swap"
 """The domain in the prompt: the utterance's own; the one that the model predicts; none; another than its own (the next in
 the list)."""
 ASKED = (AS_IT_IS, AUTO, NONE, SWAP)
-
-
-def model_inputs(batch: Batch) -> Batch:
-    """The part of a batch that the model's forward takes."""
-    return {key: value for key, value in batch.items() if key not in _NOT_INPUTS}
-
-
-def supervised_positions(batch: Batch) -> int:
-    """The number of positions that the loss of a batch is summed over; the loss is divided by it."""
-    if "supervised" in batch:
-        return int(batch["supervised"].sum())
-    return int((batch["labels"] != -100).sum())
 
 
 def new_tokens(wanted: int | None, positions: int, prompt: int) -> int:
@@ -177,127 +159,6 @@ class ParameterGroups:
     patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CtcFrames:
-    """The frames of a model with a CTC output, which `training.decoding` decodes.
-
-    tokens: text of each id of the vocabulary; a word starts at ``▁…`` where there is such a token, else words are
-        separated by ``" "`` or ``"|"``. blank: id of the blank, whose text does not count.
-    seconds_per_frame: audio that one frame stands for. edge_seconds: silence before the clip (and after it) that the
-        first (and last) frames stand for.
-    log_probs: ``(model, batch, states=None) -> list of float32 [real frames, vocabulary]``, one per row, padding cut
-        off; ``states`` of a forward pass are read instead of a second one.
-    speller: what spells a text in these tokens: ``encode(text) -> ids`` and ``unknown(text) -> characters``; None: given
-        texts get no times.
-    """
-
-    tokens: tuple[str, ...]
-    blank: int
-    seconds_per_frame: float
-    edge_seconds: float = 0.0
-    log_probs: Callable[..., list[np.ndarray]]
-    speller: Any = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LongFormTraining:
-    """What a decoder that pipelines for long recordings use can be trained with (`training.data.long_form`).
-
-    timestamps, previous_text: shares of the training samples. label_tokens: counts the tokens of texts as labels.
-    most_labels: tokens of the text that fit the labels of one sample. prompt_tokens: the most that stand before the start
-    token. cut: share of the joined samples with times that end within a clip.
-    """
-
-    timestamps: float
-    previous_text: float
-    label_tokens: Callable[[Iterable[str]], list[int]]
-    most_labels: int
-    prompt_tokens: int
-    cut: float
-
-
-class DomainPrediction(NamedTuple):
-    """The result of `Domains.predict`: the batch with complete prompts, the encoder's states ``[batch, frames, width]``, and
-    the predicted domain of each utterance (None: its domain was given)."""
-
-    batch: Batch
-    states: torch.Tensor | None
-    domains: list[str | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Domains:
-    """Domains (populations of speakers) that a model has tokens for.
-
-    names: in the order of the configuration. default: domain of utterances that name none; None: such utterances are refused.
-    predictable: whether the model learnt to predict the domain itself.
-    predict: ``(model, batch, states=None) -> DomainPrediction``; completes prompts that leave the domain open.
-    """
-
-    names: tuple[str, ...]
-    default: str | None = None
-    predictable: bool = False
-    predict: Callable[..., DomainPrediction]
-
-
-class LanguagePrediction(NamedTuple):
-    """The result of `LanguageDetection.detect`: the batch with complete prompts, the encoder's states ``[batch, frames,
-    width]``, and of each utterance the probability of each language (empty: its language was given)."""
-
-    batch: Batch
-    states: torch.Tensor | None
-    probabilities: Sequence[Mapping[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LanguageDetection:
-    """Detection of the spoken language by the model itself.
-
-    languages: those that it tells apart (ISO 639 codes).
-    detect: ``(model, batch, states=None) -> LanguagePrediction``; completes prompts that leave the language open (`AUTO`).
-    """
-
-    languages: tuple[str, ...]
-    detect: Callable[..., LanguagePrediction]
-
-
-class Aligner(Protocol):
-    """Times and confidence of given words.
-
-    given_text: training scores the times of the reference's words; no text is generated for it.
-    """
-
-    @property
-    def given_text(self) -> bool: ...
-
-    def __call__(
-        self, model: Any, batch: Batch, texts: Sequence[str], states: torch.Tensor | None = None
-    ) -> list[tuple[SpokenWord, ...]]:
-        """Times of the whitespace-separated words of one text per row.
-
-        Args:
-            model: the module.
-            batch: on the model's device.
-            texts: one text per row.
-            states: encoder states ``[batch, frames, width]`` where they are known already.
-
-        Returns:
-            For each row its words with times in seconds from the start of the clip; ``()`` where the text cannot be
-            aligned.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class CrossAttention:
-    """A decoder whose cross-attention gives the times of given words (Whisper's published word timestamps).
-
-    head: frames of a CTC head on the encoder, whose times are better in a small model from scratch; None without.
-    """
-
-    head: CtcFrames | None = None
 
 
 class FrameDecoder(Protocol):

@@ -70,7 +70,7 @@ class MovedIds(_Part):
 
 
 class CtcOutput(_Part):
-    """The frames of a CTC model, see `training.models.architecture.CtcFrames`.
+    """The frames of a CTC model, see `training.models.abilities.CtcFrames`.
 
     fewest_samples: of a clip. shortest: time to which the features of a batch are filled up with zeros.
     """

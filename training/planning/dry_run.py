@@ -29,7 +29,8 @@ from training.data.sources.source import Split
 from training.data.tasks import check_tasks
 from training.engine import arithmetic, long_form
 from training.engine import run as runs
-from training.models.architecture import Architecture, Batch, BuildContext, Features
+from training.models.architecture import Architecture, BuildContext
+from training.models.batch import Batch, Features
 from training.planning import duration, memory, trial, wording, worst_case
 from training.planning.fake_step import NotCountable
 from training.planning.texts import longest_labels, stand_in_texts

@@ -14,7 +14,8 @@ import torch
 from training.config.arguments import batch_policy, decode_options
 from training.config.schema import Config
 from training.decoding.predict import predict
-from training.models.architecture import Architecture, Batch
+from training.models.architecture import Architecture
+from training.models.batch import Batch
 from training.planning import trial
 from training.planning.worst_case import Known, make_sampler
 

@@ -20,7 +20,8 @@ from training.config.arguments import DEFAULT_BATCH
 from training.config.load import config_from
 from training.config.schema import Config
 from training.engine.arithmetic import device, precision
-from training.models.architecture import Architecture, Batch
+from training.models.architecture import Architecture
+from training.models.batch import Batch
 from training.models.decoder_sizes import DecoderSizes
 from training.planning.fake_step import FakeModel, Trace
 

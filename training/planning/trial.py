@@ -18,7 +18,8 @@ from training.config.schema import Config
 from training.decoding.ctc_decoding import with_frame_decoder
 from training.decoding.predict import longest_hypothesis
 from training.engine.arithmetic import device, precision
-from training.models.architecture import Architecture, Batch, DecodeOptions, Features
+from training.models.architecture import Architecture, DecodeOptions
+from training.models.batch import Batch, Features
 from training.models.common.attention import use_products
 from training.planning.memory import GIB, PROCESS, Load, Plan, make_plan
 

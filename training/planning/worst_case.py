@@ -14,15 +14,8 @@ from training.data.batch_policy import longest_first
 from training.data.example import AudioRef, Example, Word
 from training.data.sampler import DurationBatchSampler, NeighbourBatches, Neighbours
 from training.decoding.predict import longest_hypothesis
-from training.models.architecture import (
-    AUTO,
-    TOKENS_PER_SECOND,
-    Architecture,
-    Batch,
-    BatchCollator,
-    Features,
-    new_tokens,
-)
+from training.models.architecture import AUTO, TOKENS_PER_SECOND, Architecture, BatchCollator, new_tokens
+from training.models.batch import Batch, Features
 from training.planning.memory import Load
 
 EXTRA_TOKENS = 8

@@ -11,7 +11,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from training.data.example import TRANSCRIBE, Example
-from training.models.architecture import Batch, BatchCollator, CtcFrames, SpeechModel, UtteranceEncoder
+from training.models.abilities import CtcFrames
+from training.models.architecture import BatchCollator, SpeechModel, UtteranceEncoder
+from training.models.batch import Batch
 from training.models.ctc.tokenizer import CtcTokenizer
 from training.models.export_parts import NEMO, CtcOutput
 from training.runtime.folder import Exported

@@ -12,14 +12,8 @@ import numpy as np
 
 from training.base.errors import UserError
 from training.data.example import TRANSLATE, Example
-from training.models.architecture import (
-    Batch,
-    BatchCollator,
-    Decoded,
-    DecodeOptions,
-    SpeechModel,
-    UtteranceEncoder,
-)
+from training.models.architecture import BatchCollator, Decoded, DecodeOptions, SpeechModel, UtteranceEncoder
+from training.models.batch import Batch
 from training.models.common.log_mels import Context, check_length
 from training.models.export_parts import Description, LogMelSettings
 from training.runtime.folder import Exported

@@ -10,7 +10,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from training.base.errors import UserError
-from training.models.architecture import Batch, DomainPrediction, Domains, SpeechModel, new_tokens
+from training.models.abilities import DomainPrediction, Domains
+from training.models.architecture import SpeechModel, new_tokens
+from training.models.batch import Batch
 from training.models.export_parts import Description
 from training.runtime.folder import Exported
 from training.runtime.prompts import OPEN, PromptedCollator, PromptedEncode

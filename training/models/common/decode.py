@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase
 
 from training.data.control_marks import TIME
-from training.models.architecture import TOKENS_PER_SECOND, Batch, Features, new_tokens
+from training.models.architecture import TOKENS_PER_SECOND, new_tokens
+from training.models.batch import Batch, Features
 
 if TYPE_CHECKING:
     import torch

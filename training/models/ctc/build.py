@@ -13,14 +13,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from training.base.errors import UserError
 from training.data.example import TRANSCRIBE
-from training.models.architecture import (
-    Architecture,
-    Batch,
-    BatchCollator,
-    BuildContext,
-    CtcFrames,
-    ParameterGroups,
-)
+from training.models.abilities import CtcFrames
+from training.models.architecture import Architecture, BatchCollator, BuildContext, ParameterGroups
+from training.models.batch import Batch
 from training.models.ctc import config
 from training.models.ctc.collator import CtcCollator, CtcEncode, FrameCount, MelFrames
 from training.models.ctc.config import NO_WHISPER, Options

@@ -9,7 +9,9 @@ import torch
 from transformers import WhisperProcessor
 
 from training.base.errors import UserError
-from training.models.architecture import Batch, BuildContext, DomainPrediction, Domains, ParameterGroups
+from training.models.abilities import DomainPrediction, Domains
+from training.models.architecture import BuildContext, ParameterGroups
+from training.models.batch import Batch
 from training.models.common import SETTINGS
 from training.models.domain_whisper import config
 from training.models.domain_whisper.collator import (

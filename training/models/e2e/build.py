@@ -20,13 +20,8 @@ from transformers import (
 
 from training.base.errors import UserError
 from training.data.example import Example
-from training.models.architecture import (
-    Architecture,
-    Batch,
-    BuildContext,
-    Features,
-    ParameterGroups,
-)
+from training.models.architecture import Architecture, BuildContext, ParameterGroups
+from training.models.batch import Batch, Features
 from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters, head_characters
 from training.models.common.decode import decode_text, prompted, with_ctc_labels

@@ -22,14 +22,8 @@ from transformers import (
 
 from training.base.errors import NotInReach, UserError
 from training.data.example import TRANSCRIBE, Example
-from training.models.architecture import (
-    Architecture,
-    Batch,
-    BuildContext,
-    Features,
-    ParameterGroups,
-    new_tokens,
-)
+from training.models.architecture import Architecture, BuildContext, ParameterGroups, new_tokens
+from training.models.batch import Batch, Features
 from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters
 from training.models.common.decode import decode_text, with_ctc_labels

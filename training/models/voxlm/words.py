@@ -14,7 +14,7 @@ from training.models.common.monotone import word_times
 from training.models.voxlm.collator import VoxLMCollator, VoxLMEncode
 
 if TYPE_CHECKING:
-    from training.models.architecture import Batch
+    from training.models.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from training.models.architecture import Batch, LanguagePrediction, new_tokens
+from training.models.abilities import LanguagePrediction
+from training.models.architecture import new_tokens
+from training.models.batch import Batch
 from training.models.common.decode import decode_text
 from training.models.common.plain_text import text_ids
 from training.models.safeguards import Scored

@@ -21,19 +21,9 @@ from transformers import (
 from training.base.errors import UserError
 from training.data.example import TASKS, TRANSCRIBE, Example
 from training.data.long_form import CUT
-from training.models.architecture import (
-    Architecture,
-    Batch,
-    BuildContext,
-    CrossAttention,
-    CtcFrames,
-    Decoded,
-    DecodeOptions,
-    Features,
-    LanguageDetection,
-    LongFormTraining,
-    ParameterGroups,
-)
+from training.models.abilities import CrossAttention, CtcFrames, LanguageDetection, LongFormTraining
+from training.models.architecture import Architecture, BuildContext, Decoded, DecodeOptions, ParameterGroups
+from training.models.batch import Batch, Features
 from training.models.common import SETTINGS
 from training.models.common.ctc import CtcCharacters, head_characters
 from training.models.common.decode import decode_text, prompted, with_ctc_labels
