@@ -96,6 +96,7 @@ def test_a_stock_whisper_detects_the_language_and_no_longer_takes_vietnamese(
         assert transcribe.main(command) == 0
         output = capsys.readouterr()
         found = json.loads(output.out)
+        assert "transcribe" in found and "translate" not in found  # nobody asked for a translation
         assert found["language"] == "de" and 0.5 < found["language_probability"] <= 1
         assert "short.wav: language de, detected (" in output.err
 

@@ -47,7 +47,10 @@ def parser() -> argparse.ArgumentParser:
         help="a trained model",
     )
     result.add_argument(
-        "--task", choices=("transcribe", "translate", "both"), default=None, help="default: all it knows"
+        "--task",
+        choices=("transcribe", "translate", "both"),
+        default=None,
+        help="default: all that it was trained for; of a stock model transcribe",
     )
     result.add_argument(
         "--language",

@@ -30,7 +30,7 @@ from training.runtime.load import load_exported
 class Trained:
     """A model ready for use. ``config`` is the run's, where the folder belongs to a run; ``calibration`` that of its
     words' confidence, where there is one; ``evaluation`` its settings where they are not the run's; ``exported`` the
-    record of a folder of ``polyvox export``."""
+    record of a folder of ``polyvox export``; ``stock``: another library wrote the folder."""
 
     architecture: SpeechModel
     folder: Path
@@ -39,6 +39,7 @@ class Trained:
     calibration: Calibration | None = None
     evaluation: Evaluation | None = None
     exported: Exported | None = None
+    stock: bool = False
 
     @property
     def longest_seconds(self) -> float | None:
@@ -111,7 +112,8 @@ def load_trained(
             f"{folder}: the model cannot be read, a file is missing or damaged ({reason})"
         ) from error
     architecture.model.to(default_device()).eval()
-    return Trained(_with_aligner(architecture), folder, inferred, config, calibration)
+    stranger = config is None and not settings
+    return Trained(_with_aligner(architecture), folder, inferred, config, calibration, stock=stranger)
 
 
 def _unknown_type(folder: Path, stock: Mapping[str, Any]) -> str:

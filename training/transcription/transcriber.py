@@ -49,7 +49,7 @@ class Transcriber:
 
     Args:
         model: a folder (of a run, of a checkpoint, of a stock model), a finished run, or a result of `load_trained`.
-        tasks: tasks of the model to run; default: all.
+        tasks: tasks of the model to run; default: all that it was trained for, transcription alone for a stock model.
         language: language of the speech (ISO 639); ``auto``: detected for each recording from its first speech, for a
             pretrained multilingual Whisper and what was tuned from one. Default: the model's own; ``auto`` where its
             folder names none (a stock Whisper).
@@ -97,6 +97,8 @@ class Transcriber:
         channel: int | None = None,
     ) -> None:
         trained = model if isinstance(model, Trained) else load_trained(Path(model))
+        if tasks is None and trained.stock and TRANSCRIBE in trained.architecture.tasks:
+            tasks = (TRANSCRIBE,)  # a stock Whisper translates too, into English, which nobody asked for
         self.trained = with_word_times(with_domain(with_tasks(trained, tasks) if tasks else trained, domain))
         _require_domain(self.trained, domain)
         self.architecture = self.trained.architecture
