@@ -118,10 +118,13 @@ def test_the_predicted_domain_is_that_of_the_original(
     models: dict[str, Path], exported: dict[str, Path], data: Path
 ) -> None:
     sides = [
-        Transcriber(folder, domain="auto").transcribe(clips(data))
+        Transcriber(folder, domain="auto")
         for folder in (models["domain_whisper"], exported["domain_whisper"])
     ]
-    domains = [[segment.domain for one in side for segment in one.segments] for side in sides]
+    sides[0].asked = replace(sides[0].asked, safeguards=None)
+    domains = [
+        [segment.domain for one in side.transcribe(clips(data)) for segment in one.segments] for side in sides
+    ]
     assert domains[0] == domains[1] and len(set(domains[0])) > 1
 
 
