@@ -20,6 +20,10 @@ def overrides(args: argparse.Namespace) -> list[str]:
     return [
         f"model.name={args.model}",
         f"model.full_context_share={args.full_share}",
+        # The stock recipe has neither times in its labels, nor a text before them, nor joined clips.
+        "model.timestamps=0",
+        "model.previous_text=0",
+        "augmentation.join.prob=0",
         f"data.train={args.manifest}",
         f"data.dev={args.held_out or args.manifest}",
         f"data.audio_root={args.root}",
