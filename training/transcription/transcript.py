@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.data.example import DecodingQuality, SpokenWord
-from training.transcription.spoken_language import SpokenLanguage
+
+if TYPE_CHECKING:  # it loads models, which scoring does not
+    from training.transcription.spoken_language import SpokenLanguage
 
 LINE_LETTERS, LINES = 42, 2
 CUE_SECONDS, CUE_PAUSE = 6.0, 0.8
