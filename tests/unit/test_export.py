@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ from training.models.common.log_mels import log_mel
 from training.models.common.moved_ids import order_of, rows_of
 from training.models.export_parts import LogMelSettings, MovedIds
 from training.models.safeguards import Safeguards
-from training.runtime.log_mels import LogMels
+from training.runtime.log_mels import MEL_FILTERS, LogMels
 from training.transcription.transcriber import Transcriber
 
 pytest.importorskip("ctranslate2")
@@ -96,6 +97,17 @@ def test_log_mels_of_numpy_are_those_of_transformers(mels: int) -> None:
     for seconds in (0.1, 1.0, 3.217, 30.0):
         sound = noise(seconds) * np.linspace(0, 1, round(seconds * 16_000), dtype=np.float32)
         assert np.abs(log_mel(ours, sound) - log_mel(extractor, sound)).max() < 1e-4
+
+
+@pytest.mark.parametrize("content", [b"no array", pickle.dumps([0.5]), None])
+def test_filters_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None) -> None:
+    settings = LogMelSettings(sampling_rate=16_000, n_fft=400, hop_length=160, n_samples=480_000, mels=80)
+    if content is None:
+        np.save(tmp_path / MEL_FILTERS, np.array([{}], dtype=object))
+    else:
+        (tmp_path / MEL_FILTERS).write_bytes(content)
+    with pytest.raises(UserError, match=r"mel_filters\.npy: it cannot be read .*; export the model again"):
+        LogMels.of_folder(settings, tmp_path)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -153,7 +153,8 @@ def _write(trained: Trained, parts: ExportParts, wanted: Wanted, folder: Path) -
     WRITERS[wanted.format](parts.formats[wanted.format], folder, wanted.precision, optimize=wanted.optimize)
     parts.save_text(folder)
     for name, values in parts.arrays.items():
-        np.save(folder / f"{name}.npy", values, allow_pickle=False)
+        with (folder / f"{name}.npy").open("wb") as file:
+            np.lib.format.write_array(file, values)
     if run := RUN_FILES.get((wanted.format, parts.description.decoder)):
         (folder / "run.py").write_text(run, encoding="utf8")
     if (trained.folder / CARD).is_file():

@@ -27,7 +27,7 @@ class LogMels:
     @classmethod
     def of_folder(cls, settings: LogMelSettings, folder: Path) -> LogMels:
         """With the filters of an exported folder. Raises `UserError` where they are not the settings'."""
-        filters = np.load(folder / MEL_FILTERS, allow_pickle=False)
+        filters = _array(folder / MEL_FILTERS)
         expected = (settings.n_fft // 2 + 1, settings.mels)
         if filters.shape != expected:
             raise UserError(
@@ -70,3 +70,13 @@ class LogMels:
 def _hann(length: int) -> np.ndarray:
     """The periodic Hann window, float32 ``[length]``."""
     return np.hanning(length + 1)[:-1].astype(np.float32)
+
+
+def _array(path: Path) -> np.ndarray:
+    """The array of a ``.npy`` file; one that holds pickled objects is refused."""
+    try:
+        with path.open("rb") as file:
+            found: np.ndarray = np.lib.format.read_array(file)
+            return found
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: it cannot be read ({error}); export the model again") from error
