@@ -70,7 +70,8 @@ def frames_of(config: Config, seconds: np.ndarray) -> np.ndarray:
 
 def is_whisper(config: Config) -> bool:
     """Whether batches go to Whisper's encoder, which knows margins and full contexts."""
-    return hasattr(config.model, "encoder_context")
+    model = config.model
+    return hasattr(model, "encoder_context") and getattr(model, "encoder", "whisper") == "whisper"
 
 
 def context_of(config: Config) -> Context | None:
@@ -78,7 +79,9 @@ def context_of(config: Config) -> Context | None:
     if not is_whisper(config):
         return None
     model: Any = config.model
-    return Context(model.encoder_context, model.context_margin_seconds, model.full_context_share)
+    # CTC on Whisper's encoder: null is trimmed, and no batch is in full.
+    share = getattr(model, "full_context_share", 0.0)
+    return Context(model.encoder_context or "trimmed", model.context_margin_seconds, share)
 
 
 def taken(name: str, seconds: np.ndarray, config: Config) -> Corpus:

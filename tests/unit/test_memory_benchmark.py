@@ -15,6 +15,8 @@ TINY = [
     "model.sizes={vocab_size: 300, d_model: 64, encoder_layers: 2, decoder_layers: 2, encoder_attention_heads: 2, "
     "decoder_attention_heads: 2, encoder_ffn_dim: 256, decoder_ffn_dim: 256}",
     "model.full_context_share=0",
+    "model.timestamps=0",
+    "model.previous_text=0",
     "audio.max_length_seconds=1",
 ]
 

@@ -40,6 +40,9 @@ def test_frames_are_those_of_the_encoders(padding: Any) -> None:
     # Whisper: 40 ms of silence after a clip, 30 s at most. CTC: what is left of a hop is dropped.
     assert padding.frames_of(shipped("demo_whisper"), seconds).tolist() == [54, 127, 3000]
     assert padding.frames_of(shipped("digits_ctc"), seconds).tolist() == [50, 123, 3000]
+    on_whisper = shipped("cpu_ctc_whisper")
+    assert padding.frames_of(on_whisper, seconds).tolist() == [54, 127, 3000]
+    assert padding.context_of(on_whisper).padding == "longest"
 
 
 def test_padding_is_what_rows_hold_beyond_their_clips(padding: Any) -> None:
