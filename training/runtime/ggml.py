@@ -15,26 +15,12 @@ from training.data.example import TRANSLATE, Example
 from training.models.architecture import BatchCollator, Decoded, DecodeOptions, SpeechModel, UtteranceEncoder
 from training.models.batch import Batch
 from training.models.common.log_mels import Context, check_length
-from training.models.export_parts import Description, LogMelSettings
+from training.models.export_parts import Description
 from training.runtime.folder import Exported
+from training.runtime.log_mels import ExtractorSizes
 from training.runtime.packages import needed
 
 FILE = "ggml-model.bin"
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What `check_length` and `Context` ask of a feature extractor."""
-
-    settings: LogMelSettings
-
-    @property
-    def sampling_rate(self) -> int:
-        return self.settings.sampling_rate
-
-    @property
-    def n_samples(self) -> int:
-        return self.settings.n_samples
 
 
 @dataclass(frozen=True)
@@ -45,7 +31,7 @@ class GgmlEncode(UtteranceEncoder):
     """
 
     description: Description
-    samples: Samples
+    samples: ExtractorSizes
     tasks: tuple[str, ...]
 
     def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
@@ -114,7 +100,7 @@ class ExportedGgml(SpeechModel):
             tasks=description.tasks,
             languages=description.languages,
             sample_rate=description.sample_rate,
-            encode=GgmlEncode(description, Samples(settings), description.tasks),
+            encode=GgmlEncode(description, ExtractorSizes(settings), description.tasks),
             collate=GgmlCollator(
                 tasks=description.tasks,
                 context=Context(context=context.context, margin=context.margin),

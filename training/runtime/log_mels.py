@@ -15,25 +15,11 @@ MEL_FILTERS = "mel_filters.npy"
 
 
 @dataclass(frozen=True)
-class LogMels:
-    """The extractor that `training.models.common.log_mels.log_mel` calls.
-
-    settings: sizes. filters: float32 ``[n_fft / 2 + 1, mels]``.
-    """
+class ExtractorSizes:
+    """The sizes of a feature extractor, under the names that transformers gives them; `training.models.common.log_mels` asks for
+    these."""
 
     settings: LogMelSettings
-    filters: np.ndarray
-
-    @classmethod
-    def of_folder(cls, settings: LogMelSettings, folder: Path) -> LogMels:
-        """With the filters of an exported folder. Raises `UserError` where they are not the settings'."""
-        filters = _array(folder / MEL_FILTERS)
-        expected = (settings.n_fft // 2 + 1, settings.mels)
-        if filters.shape != expected:
-            raise UserError(
-                f"{folder / MEL_FILTERS}: shape {filters.shape}, not {expected}; export the model again"
-            )
-        return cls(settings, filters.astype(np.float32))
 
     @property
     def sampling_rate(self) -> int:
@@ -46,6 +32,27 @@ class LogMels:
     @property
     def hop_length(self) -> int:
         return self.settings.hop_length
+
+
+@dataclass(frozen=True)
+class LogMels(ExtractorSizes):
+    """The extractor that `training.models.common.log_mels.log_mel` calls.
+
+    settings: sizes. filters: float32 ``[n_fft / 2 + 1, mels]``.
+    """
+
+    filters: np.ndarray
+
+    @classmethod
+    def of_folder(cls, settings: LogMelSettings, folder: Path) -> LogMels:
+        """With the filters of an exported folder. Raises `UserError` where they are not the settings'."""
+        filters = _array(folder / MEL_FILTERS)
+        expected = (settings.n_fft // 2 + 1, settings.mels)
+        if filters.shape != expected:
+            raise UserError(
+                f"{folder / MEL_FILTERS}: shape {filters.shape}, not {expected}; export the model again"
+            )
+        return cls(settings, filters.astype(np.float32))
 
     def __call__(self, waveform: np.ndarray, **stock: Any) -> dict[str, np.ndarray]:
         """Log-mels of one clip.

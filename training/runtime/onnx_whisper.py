@@ -10,30 +10,18 @@ from typing import Any
 import numpy as np
 
 from training.base.errors import UserError
-from training.models.export_parts import Description, LogMelSettings
+from training.models.export_parts import Description
+from training.runtime.log_mels import ExtractorSizes
 from training.runtime.onnx_session import Session
 
 Caches = list[np.ndarray]
 
 
 @dataclass(frozen=True)
-class OnnxLogMels:
+class OnnxLogMels(ExtractorSizes):
     """Whisper's log-mels by ``features.onnx``, as `training.runtime.log_mels.LogMels`."""
 
-    settings: LogMelSettings
     session: Session
-
-    @property
-    def sampling_rate(self) -> int:
-        return self.settings.sampling_rate
-
-    @property
-    def n_samples(self) -> int:
-        return self.settings.n_samples
-
-    @property
-    def hop_length(self) -> int:
-        return self.settings.hop_length
 
     def __call__(self, waveform: np.ndarray, **stock: Any) -> dict[str, np.ndarray]:
         """``input_features``: float32 ``[1, mels, frames]`` of one clip ``[time]``."""
