@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -12,11 +11,12 @@ import numpy as np
 
 from training.data.example import TRANSCRIBE, Example
 from training.models.abilities import CtcFrames
-from training.models.architecture import BatchCollator, SpeechModel, UtteranceEncoder
+from training.models.architecture import BatchCollator, UtteranceEncoder
 from training.models.batch import Batch
 from training.models.ctc.tokenizer import CtcTokenizer
 from training.models.export_parts import NEMO, CtcOutput
 from training.runtime.folder import Exported
+from training.runtime.model import ExportedModel
 from training.runtime.onnx_session import Session
 
 
@@ -95,11 +95,10 @@ class NemoEncoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportedCtc(SpeechModel):
+class ExportedCtc(ExportedModel):
     """An exported CTC model; ``model`` is its `Encoder`."""
 
     tokenizer: CtcTokenizer
-    weights: int
 
     @classmethod
     def of(cls, exported: Exported) -> Self:
@@ -127,7 +126,7 @@ class ExportedCtc(SpeechModel):
             collate=CtcCollator(shortest=output.shortest),
             frames=frames,
             tokenizer=tokenizer,
-            weights=description.parameters,
+            description=description,
         )
 
     def generate(
@@ -138,17 +137,6 @@ class ExportedCtc(SpeechModel):
 
     def text(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids)
-
-    @property
-    def positions(self) -> None:
-        return None
-
-    @property
-    def parameters(self) -> int:
-        return self.weights
-
-    def inference(self, model: Any = None) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 def log_probs(model: Encoder, batch: Batch, states: Any = None) -> list[np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,12 +11,13 @@ import numpy as np
 
 from training.base.errors import UserError
 from training.data.example import TRANSLATE, Example
-from training.models.architecture import BatchCollator, Decoded, DecodeOptions, SpeechModel, UtteranceEncoder
+from training.models.architecture import BatchCollator, Decoded, DecodeOptions, UtteranceEncoder
 from training.models.batch import Batch
 from training.models.common.log_mels import Context, check_length
 from training.models.export_parts import Description
 from training.runtime.folder import Exported
 from training.runtime.log_mels import ExtractorSizes
+from training.runtime.model import ExportedModel
 from training.runtime.packages import needed
 
 FILE = "ggml-model.bin"
@@ -77,10 +77,8 @@ class GgmlCollator(BatchCollator):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportedGgml(SpeechModel):
+class ExportedGgml(ExportedModel):
     """A ggml file; ``model`` is pywhispercpp's. It tells text alone, no token ids."""
-
-    description: Description
 
     @classmethod
     def of(cls, exported: Exported) -> Self:
@@ -149,14 +147,3 @@ class ExportedGgml(SpeechModel):
 
     def text(self, ids: Sequence[int]) -> str:
         raise NotImplementedError
-
-    @property
-    def positions(self) -> int | None:
-        return self.description.positions
-
-    @property
-    def parameters(self) -> int:
-        return self.description.parameters
-
-    def inference(self, model: Any = None) -> AbstractContextManager[None]:
-        return nullcontext()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -11,10 +10,10 @@ import numpy as np
 
 from training.base.errors import UserError
 from training.models.abilities import DomainPrediction, Domains
-from training.models.architecture import SpeechModel, new_tokens
+from training.models.architecture import new_tokens
 from training.models.batch import Batch
-from training.models.export_parts import Description
 from training.runtime.folder import Exported
+from training.runtime.model import ExportedModel
 from training.runtime.prompts import OPEN, PromptedCollator, PromptedEncode
 from training.runtime.text import Detokenizer
 
@@ -47,10 +46,9 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportedWhisper(SpeechModel):
+class ExportedWhisper(ExportedModel):
     """An exported Whisper; ``model`` is its `Engine`."""
 
-    description: Description
     detokenizer: Detokenizer
 
     @classmethod
@@ -88,6 +86,7 @@ class ExportedWhisper(SpeechModel):
         if states is None:
             states = engine.encode(batch["input_features"])
         prompts = batch["prompts"]
+        assert self.positions is not None
         new = new_tokens(generation.get("max_new_tokens"), self.positions, prompts.shape[-1])
         beams = generation.get("num_beams") or 1
         return {
@@ -104,18 +103,6 @@ class ExportedWhisper(SpeechModel):
 
     def text(self, ids: Sequence[int]) -> str:
         return self.detokenizer(ids)
-
-    @property
-    def positions(self) -> int:
-        assert self.description.positions is not None
-        return self.description.positions
-
-    @property
-    def parameters(self) -> int:
-        return self.description.parameters
-
-    def inference(self, model: Any = None) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 @dataclass(frozen=True)
