@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from training.api.scoring import rescored
+from training.api.predicting import rescored
 from training.base.errors import UserError
 from training.cli import calibrate, inference, publish, transcribe
 from training.cli import evaluate as run_evaluation

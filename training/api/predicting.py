@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from training.decoding.ctc_setup import SearchOptions
 from training.models.safeguards import Safeguards
 
 if TYPE_CHECKING:
+    from training.config.blocks import Evaluation
     from training.data.ledger import DropLedger
     from training.decoding.loading import Trained
     from training.decoding.predict import Predictions
@@ -174,3 +175,40 @@ def setting(trained: Trained, name: str) -> Any:
     if trained.evaluation is not None:
         return getattr(trained.evaluation, name)
     return getattr(trained.config.evaluation, name) if trained.config else None
+
+
+def with_settings(trained: Trained, given: Sequence[str]) -> Trained:
+    """The model with other settings of the ``evaluation:`` block: of its run's, or, for a stock folder, of the defaults."""
+    from training.config.blocks import Evaluation
+
+    if not given:
+        return trained
+    if trained.config is None:
+        return replace(trained, evaluation=rescored(trained.evaluation or Evaluation(), given))
+    changed = {"evaluation": rescored(trained.config.evaluation, given)}
+    return replace(trained, config=trained.config.model_copy(update=changed))
+
+
+def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
+    """The run's settings with ``key=value`` ones in their place; `UserError` for one that is not there or wrong."""
+    import yaml
+    from pydantic import ValidationError
+
+    from training.config.explain import suggestion
+
+    values = evaluation.model_dump()
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in values:
+            hint = suggestion(key, values) or f"; the keys are {', '.join(values)}"
+            raise UserError(f"--evaluation {pair}: must be key=value{hint}")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--evaluation {pair}: {text!r} is not a value") from error
+    try:
+        return type(evaluation).model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        raise UserError(f"--evaluation {key}={wrong['input']}: {wrong['msg']}") from error

@@ -19,7 +19,6 @@ from training.decoding.quiet import quietly
 
 if TYPE_CHECKING:
     from training.api.predicting import Decoding, Readable
-    from training.config.blocks import Evaluation
     from training.config.schema import Config
     from training.data.ledger import DropLedger
     from training.decoding.ctc_setup import SearchOptions
@@ -174,6 +173,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
 
 def _loaded(model: Any, asked: Asked, overrides: Sequence[str], model_type: str | None) -> Trained:
     """The model, with the settings and the domain that are asked for."""
+    from training.api.predicting import with_settings
     from training.api.swapping import check_swap_test
     from training.decoding.loading import Trained, load_trained, with_domain
 
@@ -363,43 +363,6 @@ def _name(trained: Trained, asked: Asked) -> str:
         *([asked.domain] if asked.domain else []),
     ]
     return "_".join(parts)
-
-
-def with_settings(trained: Trained, given: Sequence[str]) -> Trained:
-    """The model with other settings of the ``evaluation:`` block: of its run's, or, for a stock folder, of the defaults."""
-    from training.config.blocks import Evaluation
-
-    if not given:
-        return trained
-    if trained.config is None:
-        return replace(trained, evaluation=rescored(trained.evaluation or Evaluation(), given))
-    changed = {"evaluation": rescored(trained.config.evaluation, given)}
-    return replace(trained, config=trained.config.model_copy(update=changed))
-
-
-def rescored(evaluation: Evaluation, given: Sequence[str]) -> Evaluation:
-    """The run's settings with ``key=value`` ones in their place; `UserError` for one that is not there or wrong."""
-    import yaml
-    from pydantic import ValidationError
-
-    from training.config.explain import suggestion
-
-    values = evaluation.model_dump()
-    for pair in given:
-        key, equals, text = pair.partition("=")
-        if not equals or key not in values:
-            hint = suggestion(key, values) or f"; the keys are {', '.join(values)}"
-            raise UserError(f"--evaluation {pair}: must be key=value{hint}")
-        try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--evaluation {pair}: {text!r} is not a value") from error
-    try:
-        return type(evaluation).model_validate(values)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        key = ".".join(map(str, wrong["loc"]))
-        raise UserError(f"--evaluation {key}={wrong['input']}: {wrong['msg']}") from error
 
 
 def _into_registry(trained: Trained, asked: Asked, examples: Any, hypotheses: Any) -> None:
