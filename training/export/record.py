@@ -89,7 +89,7 @@ def _engines() -> dict[str, str]:
     for name in ENGINES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # the engines of other formats need not be there
             continue
     return found
 
