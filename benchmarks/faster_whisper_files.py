@@ -35,9 +35,9 @@ from training.evaluation.joined_files import plan_files, write_files
 from training.evaluation.metrics import transcript_statistics
 from training.evaluation.rows import make_row
 from training.models.safeguards import Safeguards
+from training.transcription.stock_pipelines import convert
 from training.transcription.transcriber import Transcriber
 
-COPIED = ("tokenizer.json", "preprocessor_config.json")
 Arm = Callable[[Path], str]
 
 
@@ -101,12 +101,10 @@ def _ours(args: argparse.Namespace) -> Arm:
 
 
 def _theirs(args: argparse.Namespace, folder: Path) -> Arm:
-    from ctranslate2.converters import TransformersConverter
     from faster_whisper import WhisperModel
 
-    copied = [name for name in COPIED if (args.model / name).is_file()]
-    TransformersConverter(str(args.model), copy_files=copied).convert(str(folder / "ct2"))
-    model = WhisperModel(str(folder / "ct2"), device="cpu", compute_type="float32", cpu_threads=args.threads)
+    converted = str(convert(args.model, folder))
+    model = WhisperModel(converted, device="cpu", compute_type="float32", cpu_threads=args.threads)
     temperature = {} if args.defaults else {"temperature": 0.0}
 
     def transcribe(path: Path) -> str:

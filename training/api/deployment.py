@@ -98,10 +98,8 @@ def _loaded(folder: Path, wanted: Wanted) -> Trained:
     if wanted.device is not None:
         model: Any = trained.architecture.model
         model.to(wanted.device)
-    options = trained.config.model if trained.config is not None else None
-    if getattr(options, "encoder_context", "full") == "trimmed" and not getattr(
-        options, "full_context_share", 0.0
-    ):
+    architecture: Any = trained.architecture
+    if (architecture.train_collate or architecture.collate).padding == "longest":
         logger.warning(AT_30_SECONDS)
     return trained
 

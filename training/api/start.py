@@ -42,7 +42,7 @@ class Start:
     @property
     def context(self) -> str:
         """What its encoder sees of a clip, in words."""
-        padding = getattr(self.trained.architecture.collate, "padding", "full")
+        padding = self.trained.architecture.collate.padding
         return "30 s context" if padding == "full" else "trimmed context"
 
 
