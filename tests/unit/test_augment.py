@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -228,10 +229,13 @@ def test_all_changes_may_wait_for_some_epochs_and_joined_clips_on_their_own(tmp_
     plain = data.encode(example, together)["input_features"]
     np.testing.assert_array_equal(data.drawn((2, 0), 1)["input_features"], plain)
     assert any(not np.array_equal(data.drawn((2, 0), epoch)["input_features"], plain) for epoch in (2, 3, 4))
+    any_length = SimpleNamespace(encode=SimpleNamespace(longest=None))
     waits = config_from({}, ["augmentation={after_epochs: 3, join: {prob: 1.0, after_epochs: 1}}"])
-    assert joining(waits).after == 1 and waits.augmentation.starting_later == {"join.after_epochs": 1}
+    assert joining(waits, any_length).after == 1 and waits.augmentation.starting_later == {
+        "join.after_epochs": 1
+    }
     waits = config_from({}, ["augmentation={after_epochs: 3, volume: {prob: 0.1}, join: {prob: 1.0}}"])
-    assert joining(waits).after == 0 and waits.augmentation.starting_later == {"after_epochs": 3}
+    assert joining(waits, any_length).after == 0 and waits.augmentation.starting_later == {"after_epochs": 3}
     assert (
         config_from(
             {}, ["augmentation={enabled: false, after_epochs: 3, volume: {prob: 1}}"]
