@@ -30,7 +30,7 @@ def write_onnx(model: OnnxModel, folder: Path, precision: str, *, optimize: bool
         optimize: fuse and fold the graph.
     """
     needed("onnxscript", "export")
-    for part in model.parts:
+    for part in model.parts():
         path = folder / f"{part.name}.onnx"
         with _quiet():
             _program(part, optimize).save(str(path))

@@ -131,20 +131,20 @@ class OnnxPart:
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """The graphs of a model."""
+    """The graphs of a model. parts: makes them; it copies the weights, so it is called only where they are written."""
 
-    parts: tuple[OnnxPart, ...]
+    parts: Callable[[], tuple[OnnxPart, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NemoModel:
     """A CTC model in the layout of NeMo's exported models.
 
-    parts: the log-mels, which this library's runtime uses, and ``model``. tokens: text of each id. mels: bands of the
+    parts: makes the log-mels, which this library's runtime uses, and ``model``. tokens: text of each id. mels: bands of the
     log-mels. subsampling: of the encoder. third_parties: program → whether it may use the folder, and why not.
     """
 
-    parts: tuple[OnnxPart, ...]
+    parts: Callable[[], tuple[OnnxPart, ...]]
     tokens: tuple[str, ...]
     blank: int
     mels: int

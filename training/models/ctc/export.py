@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def export_parts(ctc: Architecture) -> ExportParts:
         formats: dict[str, Part | Refused] = dict.fromkeys(FORMATS, refused)
     else:
         formats = {
-            ONNX: OnnxModel(parts=(_features(ctc), _encoder(ctc))),
+            ONNX: OnnxModel(parts=partial(_graphs, ctc)),
             CTRANSLATE2: Refused("CTranslate2 has no such encoder"),
             GGML: Refused("whisper.cpp reads Whisper alone"),
             NEMO: _nemo(ctc),
@@ -84,6 +85,10 @@ def describe(ctc: Architecture) -> Description:
             shortest=getattr(collate, "shortest", 1),
         ),
     )
+
+
+def _graphs(ctc: Architecture) -> tuple[OnnxPart, ...]:
+    return _features(ctc), _encoder(ctc)
 
 
 def _features(ctc: Architecture) -> OnnxPart:
@@ -133,17 +138,8 @@ def _nemo(ctc: Architecture) -> NemoModel | Refused:
             f"programs that read NeMo's layout compute log-mels with {other[0]} {getattr(stock, other[0])}; this model has "
             f"{getattr(extractor, other[0])}"
         )
-    log_mels = _features(ctc).module(_noise(ctc)).transpose(0, 1)
-    batch = torch.stack((log_mels, log_mels))
-    model = OnnxPart(
-        name="model",
-        module=NemoLogProbs(ctc.model),
-        inputs={"audio_signal": batch, "length": torch.tensor([batch.shape[2], batch.shape[2] - 8])},
-        outputs=("logprobs", "lengths"),
-        dynamic={"audio_signal": {0: "batch", 2: "time"}, "length": {0: "batch"}},
-    )
     return NemoModel(
-        parts=(_features(ctc), model),
+        parts=partial(_nemo_graphs, ctc),
         tokens=tuple(frames.tokens),
         blank=frames.blank,
         mels=extractor.feature_size,
@@ -153,6 +149,20 @@ def _nemo(ctc: Architecture) -> NemoModel | Refused:
             "sherpa-onnx": "no: it computes other log-mels; nobody has measured what that costs this model",
         },
     )
+
+
+def _nemo_graphs(ctc: Architecture) -> tuple[OnnxPart, ...]:
+    features = _features(ctc)
+    log_mels = features.module(_noise(ctc)).transpose(0, 1)
+    batch = torch.stack((log_mels, log_mels))
+    model = OnnxPart(
+        name="model",
+        module=NemoLogProbs(ctc.model),
+        inputs={"audio_signal": batch, "length": torch.tensor([batch.shape[2], batch.shape[2] - 8])},
+        outputs=("logprobs", "lengths"),
+        dynamic={"audio_signal": {0: "batch", 2: "time"}, "length": {0: "batch"}},
+    )
+    return features, model
 
 
 def _noise(ctc: Architecture) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def export_parts(whisper: Architecture, domains: dict[str, int] | None = None) -
                 moved=description.moved_ids,
                 third_parties={"faster-whisper": _faster_whisper(whisper, domains)},
             ),
-            ONNX: OnnxModel(parts=_graphs(whisper)),
+            ONNX: OnnxModel(parts=partial(_graphs, whisper)),
             GGML: _ggml(whisper, filters, domains),
             NEMO: Refused("NeMo's layout is for CTC models with a FastConformer"),
         },
