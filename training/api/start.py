@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
+from training.base.files import atomic_text, sha256
 
 if TYPE_CHECKING:
     from training.api.predicting import Decoding, Readable
@@ -137,8 +138,7 @@ def hypotheses(start: Start, rows: Any, how: Decoding, cache: Path | None) -> tu
 def _key(trained: Trained, rows: Any, how: Decoding) -> str:
     digest = hashlib.sha256()
     for path in sorted(file for pattern in WEIGHT_FILES for file in trained.folder.glob(pattern)):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{path.name} {sha256(path)}\n".encode())
     settings = {
         "generation": how.settings,
         "batch_seconds": how.batch_seconds,
@@ -172,10 +172,8 @@ def _read(path: Path) -> list[Hypothesis] | None:
 
 def _write(path: Path, name: str, found: Sequence[Hypothesis]) -> None:
     told = [{"id": one.id, "task": one.task, "text": one.text, "seconds": one.seconds} for one in found]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps({"model": name, "hypotheses": told}, ensure_ascii=False), encoding="utf8")
-    partial.replace(path)
+    with atomic_text(path) as handle:
+        handle.write(json.dumps({"model": name, "hypotheses": told}, ensure_ascii=False))
 
 
 def with_start(

@@ -142,9 +142,8 @@ class SpeechDataset(Dataset):
                 waveforms, parts = self._going_on(waveforms, parts, rows[-1], sum(lengths), epoch)
             previous = self.long_form.previous(self.manifest, rows[0]) if practice.previous_text else {}
             example = practised(example, practice, parts, previous)
-        return example, in_sequence(
-            waveforms, (*pauses, 0)
-        )  # nothing between the last clip and one that is cut
+        # No pause between the last clip and one that is cut.
+        return example, in_sequence(waveforms, (*pauses, 0))
 
     def _going_on(
         self, waveforms: list[np.ndarray], parts: list[Part], last: int, length: int, epoch: int
