@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from training.data.example import NO_SPEECH, REPETITION, TRANSCRIBE, UNCERTAIN, DecodingQuality
+from training.data.example import NO_SPEECH, REPETITION, UNCERTAIN, DecodingQuality
 from training.decoding.repetition import cut_loops, loops
 from training.decoding.stop_repeats import StopRepeats
 from training.models.architecture import Decoded, DecodeOptions, SpeechModel
@@ -52,9 +52,7 @@ def decode_guarded(
         [decoding.best(row, task, one) for task, one in enumerate(found)] for row, found in enumerate(first)
     ]
     decoded = {name: [row[task] for row in rows] for task, name in enumerate(tasks)}
-    if architecture.aligner is not None and TRANSCRIBE in decoded:
-        decoded[TRANSCRIBE] = _aligned(architecture, batch, decoded[TRANSCRIBE], model, decoding.states)
-    return decoded
+    return architecture.with_word_times(batch, decoded, model=model, states=decoding.states)
 
 
 def compression_ratio(text: str) -> float:
@@ -187,13 +185,3 @@ def _quality(
         suspect=suspect,
         uncut=uncut,
     )
-
-
-def _aligned(
-    architecture: SpeechModel, batch: Batch, rows: Sequence[Decoded], model: Any, states: torch.Tensor
-) -> list[Decoded]:
-    found = architecture.align(batch, [row.text for row in rows], model=model, states=states)
-    return [
-        replace(one, words=placed.words, confidence=placed.confidence)
-        for one, placed in zip(rows, found, strict=True)
-    ]

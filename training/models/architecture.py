@@ -300,14 +300,37 @@ class SpeechModel(ABC):
             rows = self.frames.log_probs(chosen, batch, states)
             return {TRANSCRIBE: [options.frames(log_probs) for log_probs in rows]}
         sequences = self.generate(batch, model=chosen, states=states, **options.generation())
-        texts = {task: [self.text(row) for row in ids.tolist()] for task, ids in sequences.items()}
         decoded = {
-            task: [Decoded(text, ids=tuple(row)) for text, row in zip(texts[task], ids.tolist(), strict=True)]
+            task: [Decoded(self.text(row), ids=tuple(row)) for row in ids.tolist()]
             for task, ids in sequences.items()
         }
-        if self.aligner is not None and TRANSCRIBE in texts:
-            decoded[TRANSCRIBE] = self.align(batch, texts[TRANSCRIBE], model=chosen, states=states)
-        return decoded
+        return self.with_word_times(batch, decoded, model=chosen, states=states)
+
+    def with_word_times(
+        self,
+        batch: Batch,
+        decoded: dict[str, list[Decoded]],
+        *,
+        model: Any = None,
+        states: Any = None,
+    ) -> dict[str, list[Decoded]]:
+        """The same, transcripts with the times of their words where the model has an `aligner`.
+
+        Args:
+            batch: on the model's device.
+            decoded: for each task one `Decoded` per row.
+            model: as for `generate`.
+            states: as for `generate`.
+        """
+        if self.aligner is None or TRANSCRIBE not in decoded:
+            return decoded
+        rows = decoded[TRANSCRIBE]
+        found = self.align(batch, [row.text for row in rows], model=model, states=states)
+        placed = [
+            replace(row, words=one.words, confidence=one.confidence)
+            for row, one in zip(rows, found, strict=True)
+        ]
+        return {**decoded, TRANSCRIBE: placed}
 
     def align(
         self,
