@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 
 from training import __version__
 from training.base.errors import USER_ERROR, UserError, status_of
+from training.base.nearest import nearest
 
 COMMANDS = {
     "demo-data": ("training.cli.demo_data", "synthesise a demo corpus with espeak-ng"),
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(name: str, arguments: Sequence[str]) -> int:
     """Import the command's module and call it."""
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        near = nearest(name, COMMANDS)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}"
         raise UserError(f"polyvox {name}: no such command; {hint}")
     return import_module(COMMANDS[name][0]).main(arguments) or 0
 

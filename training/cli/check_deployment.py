@@ -14,6 +14,7 @@ from pathlib import Path
 from training.api.deployment import MAX_GAP, UTTERANCES, Wanted, check_deployment
 from training.base.errors import UserError, shown
 from training.base.files import writable
+from training.cli.command_line import Parser
 from training.cli.options import add_columns, add_domain
 
 NOT_GOOD_ENOUGH = 1
@@ -21,10 +22,9 @@ NOT_GOOD_ENOUGH = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="polyvox check-deployment",
         description=__doc__,
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(

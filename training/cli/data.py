@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _SHOWN = 10
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox data", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox data", description=__doc__)
     commands = result.add_subparsers(dest="command", required=True)
     commands.add_parser("prepare", add_help=False, help="check, split and store the recordings of a table")
     stats = _command(commands, "stats", "hours, files, speakers per split, and what the splits share")

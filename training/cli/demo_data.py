@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.files import writable
+from training.cli.command_line import Parser
 from training.synthetic.demo import CORPORA, DEFAULT_CORPUS, make_demo
 
 
@@ -32,10 +33,9 @@ def _show(done: int, total: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="polyvox demo-data",
         description="Synthesise a demo corpus.",
-        allow_abbrev=False,
     )
     add_arguments(parser)
     options = parser.parse_args(argv)

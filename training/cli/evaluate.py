@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from training.api.scoring import evaluate
 from training.base.errors import UserError, shown
+from training.cli.command_line import Parser
 from training.cli.options import (
     add_columns,
     add_domain,
@@ -29,7 +30,7 @@ SCORING = ("config", "test_csv", "name", "teacher", "swap_test", "evaluation")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox evaluate", description=__doc__)
     add_model(result, "a run's folder, a checkpoint, or a stock model", required=False)
     result.add_argument(
         "--config",

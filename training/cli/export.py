@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.errors import shown
+from training.cli.command_line import Parser
 from training.cli.options import count
 
 FORMATS = ("onnx", "ctranslate2", "ggml", "nemo")
@@ -18,7 +19,7 @@ NOT_PASSED = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox export", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox export", description=__doc__)
     result.add_argument("--model", type=Path, required=True, help="a finished run, or a folder with a model")
     result.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
     result.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.base.errors import UserError
+from training.cli.command_line import Parser
 
 if TYPE_CHECKING:
     from training.recipes.recipe import Recipe
@@ -26,7 +27,7 @@ PRETRAINED = ("dev", "cpu")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox pipeline", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox pipeline", description=__doc__)
     result.add_argument(
         "--recipe", type=Path, metavar="FILE", help="a recipe of your own (docs/training.md), instead of ours"
     )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.errors import UserError
+from training.cli.command_line import Parser
 from training.data.columns import column_names
 from training.data.korean_text import KoreanRules
 from training.data.missing import KEEP, checked
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm
 
     description = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="polyvox preprocess", description=description, allow_abbrev=False)
+    parser = Parser(prog="polyvox preprocess", description=description)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     with tqdm(unit="clip", desc="checked", disable=not sys.stderr.isatty()) as bar:

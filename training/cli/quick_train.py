@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
+from training.cli.command_line import Parser
 
 if TYPE_CHECKING:
     from training.recipes.resolve import Run
@@ -30,7 +31,7 @@ DEFAULTS = {"timestamps": {"model": "small"}}
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox quick-train", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox quick-train", description=__doc__)
     result.add_argument(
         "config", type=Path, metavar="CONFIG", help="of a VoxLM, such as configs/voxlm-2b.yaml"
     )

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.cli.command_line import Parser
 from training.data.columns import column_names
 from training.data.prepare.split import GROUPINGS, parse_ratios, split
 from training.data.prepare.split_report import overlap_lines, table
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Split, write, print what the parts hold and share."""
     description = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="polyvox split", description=description, allow_abbrev=False)
+    parser = Parser(prog="polyvox split", description=description)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     report = split(

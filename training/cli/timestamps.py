@@ -16,6 +16,7 @@ from typing import Any
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.cli.command_line import Parser
 from training.cli.options import count
 
 
@@ -32,7 +33,7 @@ def share(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox timestamps", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox timestamps", description=__doc__)
     add = result.add_argument
     add("--data", type=Path, required=True, help="a manifest, or a folder with LibriSpeech/ in it")
     add("--split", required=True, help="which rows: of the column split, or LibriSpeech's folder")

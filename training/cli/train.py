@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters, train
 from training.base.errors import UserError, first_rank, shown
+from training.cli.command_line import Parser
 from training.config.compat import guide_flags
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox train", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox train", description=__doc__)
     result.add_argument(
         "--config", type=Path, help="YAML file, see configs/ and docs/configuration.md; or --model NAME"
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import USER_ERROR, UserError
+from training.base.nearest import path_hint
 from training.base.system_files import listed, summary_of
 from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.cli.options import add_domain, add_options, add_safeguards, from_arguments, safeguards
 from training.data.file_names import on_disk
 
@@ -33,7 +35,7 @@ SOME_BROKEN = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox transcribe", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox transcribe", description=__doc__)
     result.add_argument("audio", nargs="*", type=Path, help="audio files, or folders of them")
     result.add_argument("--audio_file", type=Path, action="append", default=[], help="the same, by name")
     result.add_argument(
@@ -149,7 +151,7 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
         elif path.is_file():
             clips.append(path)
         else:
-            raise UserError(f"{path}: no such file")
+            raise UserError(f"{path}: no such file{path_hint(path)}")
     return clips
 
 

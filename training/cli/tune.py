@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters
 from training.base.errors import INTERRUPTED, UserError
+from training.cli.command_line import Parser
 from training.cli.train import say
 from training.tuning import checks, results, space
 from training.tuning import study as studies
@@ -31,7 +32,7 @@ Report = Callable[[str], None]
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox tune", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox tune", description=__doc__)
     result.add_argument("--config", type=Path, required=True, help="YAML file around which is searched")
     result.add_argument(
         "--trials", type=_count, default=20, help="trials in all, with those that are there (default: 20)"

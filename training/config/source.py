@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
 
+from training.base.nearest import path_hint
 from training.config.blocks import KeyPath
 
 COMMAND_LINE = "command line"
@@ -95,6 +96,9 @@ def read_file(path: Path, *, interpolates: bool = True) -> Layer:
     layer = Layer(interpolates=interpolates)
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        layer.mistakes.append(Mistake(Place(str(path)), (), f"no such file{path_hint(path)}"))
+        return layer
     except OSError as error:
         layer.mistakes.append(Mistake(Place(str(path)), (), f"cannot be read: {error.strerror or error}"))
         return layer

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
+from training.base.nearest import RUNS, path_hint
 from training.base.system_files import listed
 from training.data.metric import Metric
 
@@ -174,7 +175,8 @@ def find_predictions(given: Path) -> Path:
     if given.is_file():
         return given
     if not given.is_dir():
-        raise UserError(f"{given}: no such file or folder; give a *{PREDICTIONS_SUFFIX} or a run's folder")
+        hint = path_hint(given, among=(RUNS,)) or f"; give a *{PREDICTIONS_SUFFIX} or a run's folder"
+        raise UserError(f"{given}: no such file or folder{hint}")
     run = given.resolve().name
     places: Iterable[Path] = (
         *sorted(listed(given, f"*{PREDICTIONS_SUFFIX}")),
