@@ -144,7 +144,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     place = _place(trained, asked)
     _check_retained(trained, asked)
     manifest, path = open_rows(
-        trained, asked.manifest, "--test_csv", asked.split, asked.audio_root, asked.columns
+        trained, asked.manifest, "--manifest", asked.split, asked.audio_root, asked.columns
     )
     if asked.swap_test:
         check_domains(manifest)

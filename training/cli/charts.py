@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.base.errors import UserError
+from training.cli.aliases import OneValue
 from training.cli.command_line import Parser
 
 if TYPE_CHECKING:
@@ -28,7 +29,13 @@ def parser() -> argparse.ArgumentParser:
         "--results", type=Path, default=None, help="folder of the score files (default: OUTPUTS/results)"
     )
     result.add_argument(
-        "--charts", type=Path, default=None, help="folder that the charts go to (default: OUTPUTS/charts)"
+        "--output",
+        "--charts",
+        dest="charts",
+        action=OneValue,
+        type=Path,
+        default=None,
+        help="folder that the charts go to (default: OUTPUTS/charts)",
     )
     return result
 

@@ -28,8 +28,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="a run's folder, a checkpoint, or a stock Whisper"
+        "folder",
+        type=Path,
+        nargs="?",
+        metavar="FOLDER",
+        help="a run's folder, a checkpoint, or a stock Whisper",
     )
+    result.add_argument("--model", type=Path, metavar="FOLDER", help="the same, by name")
     result.add_argument(
         "--manifest", type=Path, default=None, help="utterances; default: the run's own split"
     )
@@ -99,7 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """`UserError` for numbers that mean nothing."""
+    """`UserError` without a model, and for numbers that mean nothing. ``folder`` is the model's afterwards."""
+    if args.folder is not None and args.model is not None and args.folder != args.model:
+        raise UserError(f"{args.folder} and --model {args.model}: give one of them")
+    args.folder = args.folder or args.model
+    if args.folder is None:
+        raise UserError("which model? --model FOLDER")
     for name, least in (
         ("utterances", 0),
         ("files", 0),

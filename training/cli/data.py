@@ -33,7 +33,15 @@ def parser() -> argparse.ArgumentParser:
     diff.add_argument("after")
     export = _command(commands, "export", "a version as manifests")
     export.add_argument("--version", required=True)
-    export.add_argument("--output_dir", type=Path, required=True, help="folder of train, dev and test")
+    export.add_argument(
+        "--output",
+        "--output_dir",
+        dest="output_dir",
+        action=OneValue,
+        type=Path,
+        required=True,
+        help="folder of train, dev and test",
+    )
     export.add_argument("--format", choices=("csv", "tsv", "jsonl"), default="csv")
     export.add_argument("--force", action="store_true", help="overwrite files that this command has not made")
     record = _command(commands, "record", "store the figures of a run's folder (after a locked registry)")

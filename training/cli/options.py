@@ -74,6 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_model(parser: argparse.ArgumentParser, what: str, *, required: bool = True) -> None:
     """Add the options of the model and of the data. ``what``: help text on the folders that are accepted."""
     parser.add_argument(
+        "--model",
         "--model_dir",
         "--model_path",
         dest="model_dir",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.errors import UserError
+from training.cli.aliases import OneValue
 from training.cli.command_line import Parser
 from training.data.columns import column_names
 from training.data.korean_text import KoreanRules
@@ -22,7 +23,15 @@ from training.data.prepare.clean import _add_korean_arguments, _add_sound_argume
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--input", type=Path, required=True, help="manifest: TSV, CSV, JSONL or Parquet")
+    parser.add_argument(
+        "--manifest",
+        "--input",
+        dest="input",
+        action=OneValue,
+        type=Path,
+        required=True,
+        help="manifest: TSV, CSV, JSONL or Parquet",
+    )
     parser.add_argument("--output", type=Path, required=True, help="cleaned manifest: .tsv, .csv or .jsonl")
     parser.add_argument(
         "--min_duration", type=float, default=0.5, help="seconds; shorter clips are dropped (0.5)"

@@ -31,7 +31,15 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("--model_dir", type=Path, required=True, help="a finished run's folder")
+    result.add_argument(
+        "--model",
+        "--model_dir",
+        dest="model_dir",
+        action=OneValue,
+        type=Path,
+        required=True,
+        help="a finished run's folder",
+    )
     result.add_argument(
         "--repo_id", required=True, metavar="OWNER/NAME", help="the repository, made if need be"
     )

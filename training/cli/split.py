@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.cli.aliases import OneValue
 from training.cli.command_line import Parser
 from training.data.columns import column_names
 from training.data.prepare.split import GROUPINGS, parse_ratios, split
@@ -20,7 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("--manifest", type=Path, required=True, help="manifest: TSV, CSV, JSONL or Parquet")
     parser.add_argument(
-        "--output_dir", type=Path, default=Path("data/splits"), help="folder of the parts (data/splits)"
+        "--output",
+        "--output_dir",
+        dest="output_dir",
+        action=OneValue,
+        type=Path,
+        default=Path("data/splits"),
+        help="folder of the parts (data/splits)",
     )
     parser.add_argument(
         "--ratios", default="80/10/10", help="train/dev/test in per cent of the duration (80/10/10)"
