@@ -11,6 +11,8 @@ from training.base.errors import USER_ERROR, UserError, status_of
 from training.base.nearest import nearest
 
 COMMANDS = {
+    "doctor": ("training.cli.doctor", "what this machine has, what is missing, what to do about it"),
+    "init": ("training.cli.init", "a project folder: configuration, sample table, README"),
     "demo-data": ("training.cli.demo_data", "synthesise a demo corpus with espeak-ng"),
     "preprocess": ("training.cli.preprocess", "clean an exported manifest"),
     "data": ("training.cli.data", "the data registry: prepare, stats, list, diff, export"),
@@ -35,6 +37,11 @@ COMMANDS = {
         "training.cli.check_deployment",
         "a Whisper in stock transformers and faster-whisper, short and long, beside ours",
     ),
+    "diagnose": (
+        "training.cli.diagnose",
+        "what is probably wrong with a run, and the command to try next",
+    ),
+    "runs": ("training.cli.runs", "a table of the runs: scores with intervals, steps, time"),
     "compare": ("training.cli.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.cli.charts", "draw the curves and scores of runs, write the report"),
     "export": (
@@ -48,6 +55,7 @@ COMMANDS = {
         "training.cli.timestamps",
         "times of the words of transcripts, by a Whisper or a CTC model",
     ),
+    "completion": ("training.cli.completion", "the Tab key completes commands and options: bash, zsh, tcsh"),
     "pipeline": ("training.cli.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
 }
 """Command → the module whose ``main(argv)`` it is, and what it does."""
