@@ -51,12 +51,14 @@ class FinishedRun(os.PathLike[str]):
         return pandas.DataFrame(json.loads(path.read_text(encoding="utf8"))["history"])
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path | str, overrides: Sequence[str] = (), *, hardware: str | None = None) -> Config:
     """Read a YAML file and its ``_base_`` files, apply overrides, check every value.
 
     Args:
         path: the file; see ``configs/`` and ``docs/configuration.md``.
         overrides: ``key=value`` texts, applied last, e.g. ``["training.max_steps=20"]``.
+        hardware: a profile of ``configs/profiles`` in place of the configuration's (``h100``), or ``auto``: the one that
+            suits this machine, which is also taken where the configuration says nothing of the hardware.
 
     Returns:
         The configuration, complete.
@@ -65,9 +67,14 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         UserError: lists every mistake with its file and line.
     """
     share_the_cores()
+    from training.config.hardware import AUTO
     from training.config.load import load_config as read
+    from training.config.load import names_hardware
 
-    return read(Path(path), [overrides] if isinstance(overrides, str) else overrides)
+    given = [overrides] if isinstance(overrides, str) else overrides
+    if hardware is None and not names_hardware(path, given):
+        hardware = AUTO
+    return read(Path(path), given, hardware=hardware)
 
 
 def train(

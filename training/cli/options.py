@@ -9,6 +9,7 @@ from pathlib import Path
 
 from training.base.errors import UserError
 from training.cli.aliases import OneValue
+from training.config.hardware import CHOICES
 from training.decoding.ctc_setup import BEAM_WIDTH, SearchOptions
 from training.decoding.word_scores import Fusion
 from training.models.safeguards import Safeguards
@@ -20,6 +21,16 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1 (got {text})")
     return number
+
+
+def add_hardware(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses a hardware profile."""
+    parser.add_argument(
+        "--hardware",
+        choices=CHOICES,
+        help="hardware profile of configs/profiles, taken whole instead of the configuration's; auto: the one that "
+        "suits this machine (also where the configuration names none)",
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

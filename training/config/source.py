@@ -52,6 +52,13 @@ class Layer:
     mistakes: list[Mistake] = field(default_factory=list)
     interpolates: bool = True
     """Whether ``${…}`` in a text is an interpolation, whose form is checked."""
+    path: Path | None = None
+    """The file; None of an override."""
+
+    @property
+    def is_profile(self) -> bool:
+        """Whether it is a file of a folder ``profiles``: what a kind of hardware decides."""
+        return self.path is not None and self.path.parent.name == "profiles"
 
     def place(self, key: KeyPath, otherwise: Place) -> Place:
         """Where the key, or the nearest block around it, was written."""
@@ -93,7 +100,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 def read_file(path: Path, *, interpolates: bool = True) -> Layer:
     """The file's mapping; what is wrong with it stands in ``mistakes`` (nothing is raised)."""
-    layer = Layer(interpolates=interpolates)
+    layer = Layer(interpolates=interpolates, path=path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

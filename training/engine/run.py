@@ -203,7 +203,12 @@ def arguments(run: Run) -> Any:
 
     values = training_arguments(run.config)
     if run.config.profile.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("profile.device: cuda, but this machine shows no GPU; use profile.device=cpu or auto")
+        raise UserError(
+            f"profile.device: cuda (profile {run.config.profile.name}), but this machine shows no GPU; use --hardware cpu, "
+            "or auto; polyvox doctor says what is missing"
+        )
+    if run.config.profile.device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("profile.device: mps, but this machine shows no Apple GPU; use --hardware auto")
     values |= _arithmetic(run.config)
     if not torch.cuda.is_available():
         values |= {"fp16": False}

@@ -21,6 +21,7 @@ import numpy as np
 
 from training.base.errors import NotInReach, UserError, handled
 from training.base.system_files import is_empty
+from training.config import hardware
 from training.config.schema import Config
 from training.data.ledger import DropLedger
 from training.data.lengths import LENGTH_TOLERANCE
@@ -107,6 +108,8 @@ class _Report:
             "profile",
             f"{profile.name}: {profile.description or arithmetic.device(config)}, {arithmetic.choice(config)}",
         )
+        if told := hardware.contradiction(profile, hardware.look()):
+            self.row("warning", told)
         self.row(
             "folder",
             f"{config.output.dir}{' (holds files already)' if _holds_files(config.output.dir) else ''}",
