@@ -51,7 +51,7 @@ def findings() -> Iterator[Finding]:
     """All of them; what takes longer (torch, the hub) is asked meanwhile."""
     from training.doctor import environment, hardware, hub
 
-    asked, knock = hardware.start_torch(), hub.Knock()
+    asked, knock = hardware.start_torch(), hub.start()
     try:
         yield environment.python()
         yield environment.versions()
@@ -64,7 +64,7 @@ def findings() -> Iterator[Finding]:
         driver = hardware.driver()
         yield driver
         yield from environment.extras()
-        yield knock.finding()
+        yield hub.hub(knock)
         yield from hardware.torch(
             asked, gpu_in_driver=driver.state == "ok" and not driver.value.startswith("none")
         )

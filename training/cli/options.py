@@ -33,6 +33,11 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def hardware_override(args: argparse.Namespace) -> list[str]:
+    """``--hardware`` as the override that does the same, for commands that hand overrides on."""
+    return [f"profile.name={args.hardware}"] if args.hardware else []
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of decoding, which `from_arguments` reads."""
     group = parser.add_argument_group("beam search")

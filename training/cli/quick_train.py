@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.cli.command_line import Parser
+from training.cli.options import add_hardware, hardware_override
 
 if TYPE_CHECKING:
     from training.recipes.resolve import Run
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--export", type=Path, metavar="DIR", help="folder that gets the finished model, for use elsewhere"
     )
+    add_hardware(result)
     result.add_argument("--fresh", action="store_true", help="do every step again")
     result.add_argument(
         "overrides",
@@ -73,7 +75,8 @@ def plan(args: argparse.Namespace) -> Context:
     from training.recipes.walker import say
     from training.recipes.word_labels import labels, overrides
 
-    told = [addressed(override, (*COMMANDS, ENCODER)) for override in args.overrides]
+    given = [*hardware_override(args), *args.overrides]
+    told = [addressed(override, (*COMMANDS, ENCODER)) for override in given]
     own = tuple(override for name, override in told if name is None)
     (phase1,) = runs_of([(args.config, own)])
     values = phase1.resolved.values

@@ -13,6 +13,7 @@ from training.api.process import share_the_cores
 from training.api.runs import check_reporters
 from training.base.errors import INTERRUPTED, UserError
 from training.cli.command_line import Parser
+from training.cli.options import add_hardware, hardware_override
 from training.cli.train import say
 from training.tuning import checks, results, space
 from training.tuning import study as studies
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"{space.GRAMMAR}; KEY=VALUE sets a key for all trials (default: learning rate, warm-up, weight decay "
         "and dropout around the configuration's)",
     )
+    add_hardware(result)
     result.add_argument("--output", type=Path, help="the study's folder (default: output.dir with _tune)")
     result.add_argument(
         "--keep", action="store_true", help="keep the weights of every trial, not of the best alone"
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("polyvox tune runs in one process; start it without a launcher")
     share_the_cores()
     dimensions, fixed = space.parse(args.search or ())
-    overrides = [*args.overrides, *fixed]
+    overrides = [*hardware_override(args), *args.overrides, *fixed]
     config = checks.tunable(args.config, overrides)
     check_reporters(config.training.report_to)
     folder = args.output or config.output.dir.with_name(f"{config.output.dir.name}_tune")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from training.base.hub import cache_folder
 from training.doctor.environment import program, version_of
 from training.doctor.finding import Finding
 
@@ -108,12 +109,6 @@ def disk() -> Iterator[Finding]:
             )
         else:
             yield Finding(name, value)
-
-
-def cache_folder() -> Path:
-    """The folder in which huggingface_hub keeps models, by its documented variables."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
 def driver() -> Finding:

@@ -25,6 +25,7 @@ from training.engine import arithmetic, long_form
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
 from training.models.architecture import Architecture, BuildContext
+from training.models.common.weights import cache_alone_without_network
 from training.models.lookup import load
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,8 @@ def build_architecture(config: Config, context: BuildContext) -> Architecture:
 
     assert config.model is not None
     set_seed(context.seed)
-    built: Architecture = load(config.model.type).build(config.model, context)  # type: ignore[attr-defined]
+    with cache_alone_without_network([] if context.meta else config.model.weights.values()):
+        built: Architecture = load(config.model.type).build(config.model, context)  # type: ignore[attr-defined]
     built.model.label_smoothing = config.training.label_smoothing_factor  # type: ignore[assignment]
     return built
 
