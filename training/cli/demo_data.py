@@ -32,13 +32,16 @@ def _show(done: int, total: int) -> None:
     print(f"\rspeaking: {done}/{total} videos", end=end, file=sys.stderr, flush=True)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = Parser(prog="polyvox demo-data", description="Synthesise a demo corpus.")
+    add_arguments(result)
+    return result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        prog="polyvox demo-data",
-        description="Synthesise a demo corpus.",
-    )
-    add_arguments(parser)
-    options = parser.parse_args(argv)
+    """Make the corpus, print what is in it."""
+    options = parser().parse_args(argv)
     output = options.output or Path("data") / CORPORA[options.corpus].folder
     if not output.exists():
         writable(output.parent, "--output")

@@ -68,14 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_korean_arguments(parser)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = Parser(prog="polyvox preprocess", description=(__doc__ or "").split("\n\n")[1])
+    add_arguments(result)
+    return result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean, write, print the summary; 0 when something is left."""
     from tqdm import tqdm
 
-    description = (__doc__ or "").split("\n\n")[1]
-    parser = Parser(prog="polyvox preprocess", description=description)
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     with tqdm(unit="clip", desc="checked", disable=not sys.stderr.isatty()) as bar:
 
         def progress(rows: int, total: int) -> None:

@@ -53,12 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite files that this command has not made")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = Parser(prog="polyvox split", description=(__doc__ or "").split("\n\n")[1])
+    add_arguments(result)
+    return result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Split, write, print what the parts hold and share."""
-    description = (__doc__ or "").split("\n\n")[1]
-    parser = Parser(prog="polyvox split", description=description)
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     report = split(
         arguments.manifest,
         arguments.output_dir,
