@@ -119,7 +119,7 @@ def train(
     share_the_cores()
     check_reporters(config.training.report_to)
     with quietly(), _own_threads(), log_file(config, held=resume is False) as log:
-        results = _train(config, resume, fresh, accept_changed_data, claimed=log.write_waiting)
+        config, results = _train(config, resume, fresh, accept_changed_data, claimed=log.write_waiting)
     return FinishedRun(config.output.dir, results, config)
 
 
@@ -130,7 +130,7 @@ def _train(
     accept_changed_data: bool,
     *,
     claimed: Callable[[], None],
-) -> Mapping[str, Any]:
+) -> tuple[Config, Mapping[str, Any]]:
     from training.engine import checkpoint
     from training.engine.fit import Stopped, fit
     from training.engine.folder import check_folder, check_model, check_origin
@@ -146,9 +146,11 @@ def _train(
         check_model(config, folder)
     # Adapters alone are in a LoRA checkpoint: its base is built as the first time.
     source = None if config.training.trainable == "lora" else start
-    run = build(config, source=source)
+    run = build(config, source=source, resume=start is not None)
     try:
-        return fit(run, resume=start, fresh=fresh, accept_changed_data=accept_changed_data, claimed=claimed)
+        return run.config, fit(
+            run, resume=start, fresh=fresh, accept_changed_data=accept_changed_data, claimed=claimed
+        )
     except Stopped as stopped:
         stopped.add_note(f"saved in {folder}; go on with resume=True")
         raise

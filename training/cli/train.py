@@ -91,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     file = guide_flags.config_file(args)
     smoke = SMOKE if args.smoke else ()
-    language = [f"model.language={args.language}"] if args.language else []
-    overrides = [*smoke, *guide_flags.overrides(args), *language, *args.overrides]
+    overrides = [*smoke, *guide_flags.overrides(args), *args.overrides]
+    if args.language:
+        overrides.append(_language(load_config(file, overrides, hardware=args.hardware), args.language))
     with shown():
         config = load_config(file, overrides, hardware=args.hardware)
     if config.model is None:
@@ -107,6 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.multi_gpu is not None and "RANK" not in os.environ:
         return _in_processes(config, args.multi_gpu, given)
     return _train(config, args)
+
+
+def _language(config: Config, code: str) -> str:
+    """``--language`` as the override that this kind of model has for it."""
+    from training.engine.spoken_language import language_key
+
+    key = None if config.model is None else language_key(config.model)
+    if key is None:
+        raise UserError(f"--language {code}: a model of this type is told no language; leave it out")
+    return f"model.{key}={f'[{code}]' if key == 'languages' else code}"
 
 
 def _tell_apart(args: argparse.Namespace) -> None:

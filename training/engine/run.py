@@ -24,6 +24,7 @@ from training.data.tasks import check_tasks
 from training.engine import arithmetic, long_form
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
+from training.engine.spoken_language import with_language
 from training.models.architecture import Architecture, BuildContext
 from training.models.common.weights import cache_alone_without_network
 from training.models.lookup import load
@@ -68,14 +69,15 @@ def _of_domains(rows: Any, domains: Collection[str], split: Split) -> Any:
     return rows.select([index for index, domain in enumerate(there) if domain in domains])
 
 
-def build(config: Config, *, source: Path | None = None) -> Run:
+def build(config: Config, *, source: Path | None = None, resume: bool = False) -> Run:
     """Read the data, build the model, drop what cannot be used and say what that was.
 
-    Raises `UserError` when more than ``data.max_dropped_share`` of a split cannot be used.
+    ``source``: checkpoint whose weights are taken. ``resume``: the run in ``output.dir`` goes on. Raises `UserError` when more than ``data.max_dropped_share`` of a split cannot be used.
     """
     train = open_split(config, "train")
     if train is None:
         raise UserError("data.train: nothing to train on")
+    config = with_language(config, train, resume=resume)
     dev = open_split(config, "dev") if config.training.eval_strategy != "no" else None
     context = BuildContext(
         texts=lambda: trained_texts(train, config.data.keep_text_markers),

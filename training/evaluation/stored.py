@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
@@ -68,6 +68,11 @@ class Result:
         """
         section = self.report.get("translation") or {}
         return (section.get(rows, {}).get(system) or {}).get(metric.name)
+
+
+def judged_by(results: Sequence[Result], metric: Metric) -> bool:
+    """Whether evaluations are judged by the metric's target: those of the demo corpus are."""
+    return any(one["metric"] == metric.name for result in results for one in result.report.get("targets") or ())
 
 
 def read_json(path: Path) -> Any:
