@@ -122,7 +122,9 @@ def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterabl
     errors = [
         (one.label, [_bar(r.report["scores"].get(one.name)) for r in results]) for one in of_task(TRANSCRIBE)
     ]
-    yield from _bar_figure("Errors in transcription, percent", runs, errors, WER.target if judged_by(results, WER) else None)
+    yield from _bar_figure(
+        "Errors in transcription, percent", runs, errors, WER.target if judged_by(results, WER) else None
+    )
     translations = [
         ("model, all rows", [_bar(r.report["scores"].get(BLEU.name)) for r in results]),
         *(
@@ -130,7 +132,9 @@ def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterabl
             for system, name in SYSTEMS.items()
         ),
     ]
-    yield from _bar_figure(f"Translation, {BLEU.label}", runs, translations, BLEU.target if judged_by(results, BLEU) else None)
+    yield from _bar_figure(
+        f"Translation, {BLEU.label}", runs, translations, BLEU.target if judged_by(results, BLEU) else None
+    )
     yield from _curve_figure("Loss", histories, (("loss", True), ("eval_loss", False)))
     caption = f"{WER.label} during training (selection set), percent"
     yield from _curve_figure(caption, histories, ((WER.logged, True),))

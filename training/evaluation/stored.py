@@ -72,7 +72,9 @@ class Result:
 
 def judged_by(results: Sequence[Result], metric: Metric) -> bool:
     """Whether evaluations are judged by the metric's target: those of the demo corpus are."""
-    return any(one["metric"] == metric.name for result in results for one in result.report.get("targets") or ())
+    return any(
+        one["metric"] == metric.name for result in results for one in result.report.get("targets") or ()
+    )
 
 
 def read_json(path: Path) -> Any:
