@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 from training.data.example import TRANSCRIBE
 from training.data.letters import script_of
 from training.data.metric import CER, WER
+from training.evaluation.breakdown import DURATIONS
 
 LAST_SHARE = 0.2
 """Share of the records at each end whose mean loss stands for the beginning and the end of a training."""
@@ -31,7 +33,8 @@ class Row:
     changed: int
     deletions: int
     loops: bool
-    audio: str = ""
+    speaker: str = ""
+    duration: float = 0.0
 
     @property
     def error_rate(self) -> float:
@@ -52,7 +55,8 @@ class Row:
             changed=substitutions + deletions + insertions,
             deletions=deletions,
             loops=str(line.get("loops") or "0") == "1",
-            audio=str(line.get("audio_path") or ""),
+            speaker=str(line.get("speaker") or ""),
+            duration=float(line.get("duration") or 0.0),
         )
 
 
@@ -139,10 +143,24 @@ class Evidence:
         """Of the utterances."""
         return median(row.error_rate for row in self.rows) if self.rows else 1.0
 
+    def median_of_its_like(self, row: Row) -> float:
+        """The larger median error rate of two groups: the utterances of its speaker, and those of its length."""
+        own = band(row.duration)
+        groups = (
+            [one.error_rate for one in self.rows if row.speaker and one.speaker == row.speaker],
+            [one.error_rate for one in self.rows if band(one.duration) == own],
+        )
+        return max(median(group) for group in groups if group)
+
     @property
     def steps(self) -> int:
         """Optimiser steps that were logged."""
         return max((int(one.get("step") or 0) for one in self.records), default=0)
+
+
+def band(seconds: float) -> int:
+    """Number of the group of clips of similar length (`training.evaluation.breakdown.by_duration`)."""
+    return bisect(DURATIONS, seconds)
 
 
 def scripts(text: str) -> dict[str, int]:

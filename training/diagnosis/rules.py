@@ -284,7 +284,7 @@ def wrong_labels(evidence: Evidence) -> Iterator[Diagnosis]:
     rows = evidence.rows
     if len(rows) < FEWEST or evidence.median_error_rate > GOOD_ROW:
         return
-    wrong = [row for row in rows if _not_this_sound(row)]
+    wrong = [row for row in rows if _not_this_sound(row) and evidence.median_of_its_like(row) <= GOOD_ROW]
     if len(wrong) < max(2, 0.01 * len(rows)) or len(wrong) > 0.5 * len(rows):
         return
     wrong.sort(key=lambda row: (-row.error_rate, row.id))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from training.evaluation.compare import compare
 from training.evaluation.deployment import PARTS
 from training.evaluation.figures import Bar, bars, curves, reliability
 from training.evaluation.run_labels import colour, labels
-from training.evaluation.selected_rows import SelectedRow, select_rows
+from training.evaluation.selected_rows import select_rows
 from training.evaluation.stored import CHANGED, History, Result, judged_by
 from training.evaluation.summary import SYSTEMS as TIMED
 from training.evaluation.summary import TEXTS, paired_text, retained_text, score_text
@@ -47,6 +47,7 @@ def build_report(
     *,
     title: str = "Polyvox report",
     deployments: Sequence[dict[str, Any]] = (),
+    diagnoses: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
     """The page as text.
 
@@ -56,6 +57,8 @@ def build_report(
         load: gives the sound of the examples; without it they are shown silent.
         title: of the page.
         deployments: what `training.evaluation.stored.load_deployments` found.
+        diagnoses: name of an evaluation → what is probably wrong, as in the ``diagnosis`` of its metrics file, which
+            stands for those that are not given.
     """
     import jinja2
     from markupsafe import Markup
@@ -86,8 +89,9 @@ def build_report(
         figures=[(name, legend, Markup(svg)) for name, legend, svg in _figures(results, histories)],
         comparisons=comparisons(results),
         deployments=deployments,
+        diagnoses=list(_diagnoses(results, diagnoses or {}, load)),
         parts=PARTS,
-        selected=[(row, _audio(row, load)) for row in selected],
+        selected=[(row, _sound(row.id, load)) for row in selected],
     )
 
 
@@ -97,10 +101,36 @@ def write_report(
     histories: Sequence[History],
     load: LoadAudio | None,
     deployments: Sequence[dict[str, Any]] = (),
+    diagnoses: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = build_report(results, histories, load, deployments=deployments)
+    page = build_report(results, histories, load, deployments=deployments, diagnoses=diagnoses)
     path.write_text(page, encoding="utf-8")
+
+
+def _diagnoses(
+    results: Sequence[Result], given: Mapping[str, Sequence[Mapping[str, Any]]], load: LoadAudio | None
+) -> Iterable[tuple[str, list[tuple[Mapping[str, Any], list[tuple[str, str, str, str | None]]]]]]:
+    """Of each evaluation that has any: its diagnoses, each with its rows: id, reference, hypothesis, sound."""
+    for result in results:
+        found = given.get(result.run, result.report.get("diagnosis") or [])
+        if not found:
+            continue
+        rows = {line["id"]: line for line in result.predictions() if line["task"] == TRANSCRIBE}
+        yield (
+            result.run,
+            [
+                (
+                    one,
+                    [
+                        (name, rows[name]["reference"], rows[name]["hypothesis"], _sound(name, load))
+                        for name in one.get("ids") or ()
+                        if name in rows
+                    ],
+                )
+                for one in found
+            ],
+        )
 
 
 def comparisons(results: Sequence[Result], most: int = 10) -> list[dict[str, Any]]:
@@ -180,8 +210,9 @@ def _bar(score: dict[str, Any] | None) -> Bar | None:
     return Bar(score["value"], score.get("low"), score.get("high"))
 
 
-def _audio(row: SelectedRow, load: LoadAudio | None) -> str | None:
-    found = load(row.id) if load else None
+def _sound(name: str, load: LoadAudio | None) -> str | None:
+    """The sound of an utterance as a data URI."""
+    found = load(name) if load else None
     if found is None:
         return None
     data, mime = found
