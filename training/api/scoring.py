@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,6 +155,9 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     found.require()
     trained = _timed(trained, found.dataset.manifest)
     how = decoding(trained, asked.options or SearchOptions(), asked.batch_seconds)
+    if place is not None:
+        for line in _opening(trained, found.dataset, how, _what(asked, path)):
+            logger.info(line)
     meta = _meta(trained, asked, path, manifest, how, len(found.ledger))
     evaluation, decoded = _scored(trained, how, found, meta, teacher)
     if _compares(asked):
@@ -174,6 +177,17 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     if scores.too_many_dropped:
         logger.error(_too_many(scores.report["dropped"]))
     return scores
+
+
+def _opening(trained: Trained, dataset: Any, how: Decoding, what: str) -> Iterator[str]:
+    """Device, data and model of an evaluation."""
+    from training.data.amounts import amounts
+    from training.engine.opening import data
+
+    device = next(trained.architecture.model.parameters()).device
+    yield f"device      {device}, batches of {how.batch_seconds:g} s"
+    yield f"data        {what}: {data(amounts(dataset.manifest))}"
+    yield f"parameters  {trained.architecture.parameters:,} ({trained.model_type}, {trained.folder})"
 
 
 def _what(asked: Asked, path: Path | None) -> str:

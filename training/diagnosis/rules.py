@@ -73,7 +73,7 @@ def all_empty(evidence: Evidence) -> Iterator[Diagnosis]:
     """Nearly all hypotheses are empty."""
     rows = evidence.rows
     empty = sum(not row.hypothesis for row in rows)
-    if rows and (len(rows) < 3 or empty < EMPTY * len(rows)):
+    if rows and (len(rows) < 2 or empty < EMPTY * len(rows)):
         return
     if rows:
         seen = f"{empty} of {len(rows)} hypotheses are empty"

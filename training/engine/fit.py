@@ -22,7 +22,16 @@ from training.config.load import save_resolved
 from training.config.schema import Config
 from training.data.amounts import amounts
 from training.data.sampler import Joining
-from training.engine import averaging, callbacks, checkpoint, long_form, provenance, schedule, tracking
+from training.engine import (
+    averaging,
+    callbacks,
+    checkpoint,
+    long_form,
+    opening,
+    provenance,
+    schedule,
+    tracking,
+)
 from training.engine import freezing as trainable
 from training.engine import run as runs
 from training.engine.folder import (
@@ -167,8 +176,10 @@ def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool) -> Read
     found = provenance.continued(run, resume, accept_changed_data=accept_changed_data)
     trainer, plan = make_trainer(run)
     signals = add_callbacks(trainer, run, plan)
-    schedule.check(trainer)
+    steps = schedule.check(trainer)
     trainer.provenance = provenance.on_devices(found, trainer.args, resume)
+    for line in opening.lines(run, trainer.bare_model, plan, trainer.provenance.devices, steps):
+        logger.info(line)
     return Ready(trainer, plan, signals, trainer.provenance)
 
 
