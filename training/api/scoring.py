@@ -184,7 +184,7 @@ def _opening(trained: Trained, dataset: Any, how: Decoding, what: str) -> Iterat
     from training.data.amounts import amounts
     from training.engine.opening import data
 
-    device = next(trained.architecture.model.parameters()).device
+    device = next((one.device for one in trained.architecture.model.parameters()), "cpu")
     yield f"device      {device}, batches of {how.batch_seconds:g} s"
     yield f"data        {what}: {data(amounts(dataset.manifest))}"
     yield f"parameters  {trained.architecture.parameters:,} ({trained.model_type}, {trained.folder})"
