@@ -59,8 +59,9 @@ def _check_warmup(trainer: SpeechTrainer, steps: int) -> None:
             "lower it, or set training.warmup_ratio"
         )
     logger.warning(
-        f"training.warmup_steps: {warmup}, but the run has {steps} steps: the run ends in the warm-up, and the "
-        f"learning rate reaches {steps / warmup:.0%} of training.learning_rate"
+        f"warning: training.warmup_steps: {warmup}, but the run has {steps} steps: the run ends in the warm-up, and the "
+        f"learning rate reaches {steps / warmup:.0%} of training.learning_rate; a tenth of the run is usual: "
+        "training.warmup_steps=null training.warmup_ratio=0.1"
     )
 
 
