@@ -33,6 +33,7 @@ WRONG_ROW, GOOD_ROW = 0.5, 0.2
 LISTED = 10
 AUGMENTED = ("augmentation.speed.prob=0.5", "augmentation.noise.prob=0.3")
 """Changes of the training clips that help against learning by heart."""
+STOPPED_EARLY = ("training.early_stopping_patience=3", "training.load_best_model_at_end=true")
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def learns_by_heart(evidence: Evidence) -> Iterator[Diagnosis]:
         f"training loss {last:.2f}, dev loss {dev[-1]:.2f}; dev was best at evaluation {best} of {len(dev)} "
         f"({min(dev):.2f}); WER {wer:.1f}",
         "More data helps most. With this data: change the sounds in training, train fewer weights, stop earlier.",
-        _train(evidence, *AUGMENTED, "training.early_stopping_patience=3")
+        _train(evidence, *AUGMENTED, *STOPPED_EARLY)
         + (_train(evidence, "training.trainable=lora") if evidence.pretrained else ()),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,12 +21,14 @@ def offline() -> Iterator[None]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Without transformers' remarks on models that are built and thrown away."""
+    """Without transformers' remarks on models that are built and thrown away, and on what it will rename."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(before)
