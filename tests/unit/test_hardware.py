@@ -311,3 +311,32 @@ def test_the_next_commands_name_folders_that_are_not_the_usual_ones() -> None:
 def test_the_help_and_the_documents_name_every_choice() -> None:
     text = (ROOT / "docs" / "training.md").read_text("utf8")
     assert [name for name in CHOICES if not re.search(rf"`{name}`", text)] == []
+
+
+def test_every_training_command_hands_the_profile_on_before_other_overrides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training.cli import pipeline, quick_train, tune
+    from training.recipes import resolve
+
+    class Seen(Exception):
+        """What would be done is known; nothing more is."""
+
+    seen: list[list[str]] = []
+
+    def see(overrides: Any) -> Any:
+        seen.append(list(overrides))
+        raise Seen
+
+    monkeypatch.setattr(pipeline, "plan", lambda args, others, say: see(args.config))
+    monkeypatch.setattr(tune.studies, "require_optuna", lambda: None)
+    monkeypatch.setattr(tune.checks, "tunable", lambda path, overrides: see(overrides))
+    monkeypatch.setattr(resolve, "runs_of", lambda asked: see(asked[0][1]))
+    for main, words in (
+        (pipeline.main, ["--config", "a.b=1"]),
+        (tune.main, ["--config", "x.yaml", "a.b=1"]),
+        (quick_train.main, ["x.yaml", "a.b=1"]),
+    ):
+        with pytest.raises(Seen):
+            main([*words, "--hardware", "h100"])
+    assert seen == [["profile.name=h100", "a.b=1"]] * 3

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.base.model_folder import check_model_folder
 from training.decoding.quiet import quietly
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def evaluate(
         config=config,
     )
     _check_output(asked)
+    if isinstance(model, str | os.PathLike):
+        check_model_folder(Path(model))
     with quietly():
         return _evaluate(model, asked, overrides, model_type)
 
