@@ -211,7 +211,8 @@ def test_several_processes_need_so_many_gpus(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("training.config.hardware.look", lambda: T4)
-    command = ["train", "--config", str(ROOT / "configs" / "dev_whisper.yaml")]
+    there = f"data.train={ROOT / 'pyproject.toml'}"  # a file, which nobody opens here
+    command = ["train", "--config", str(ROOT / "configs" / "dev_whisper.yaml"), there]
     assert cli.main([*command, "--multi_gpu", "4"]) == 2
     assert "--multi_gpu 4: this machine shows 1 GPUs" in capsys.readouterr().err
     asked: list[Any] = []
