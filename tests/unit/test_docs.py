@@ -6,6 +6,8 @@ import ast
 import importlib
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
@@ -15,9 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = ROOT / "docs" / "from-the-guides.md"
+DOCUMENT = ROOT / "docs" / "internal" / "from-the-guides.md"
 FIXTURE = ROOT / "tests" / "fixtures" / "guide_names.json"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = ("outputs/", "data/", ".venv/")
 """Folders that commands write into; git ignores them."""
 STOCK = {
@@ -32,7 +34,7 @@ STOCK = {
 INVENTED = {"training/models/moonshine.py"}
 """The file that `docs/adding-an-architecture.md` shows how to write."""
 RENAMED = {"benchmarks/manifest_rows.py", "benchmarks/memory_plan.py"}
-"""Scripts that `docs/log.md` names as they were called when their figures were taken."""
+"""Scripts that `docs/internal/log.md` names as they were called when their figures were taken."""
 COMMANDS = {
     "train.py": "training.cli.train",
     "run_evaluation.py": "training.cli.evaluate",
@@ -300,3 +302,24 @@ def test_a_dead_link_and_a_missing_file_are_seen() -> None:
     text = "See [this](nowhere.md) and [that](https://example.org), `training/nothing.py` and `configs/base.yaml`."
     assert broken_links(DOCUMENT, text) == ["nowhere.md"]
     assert absent_files(text) == ["training/nothing.py"]
+
+
+def test_the_site_is_made_without_a_warning(tmp_path: Path) -> None:
+    """The command of `make docs`: every page is in the contents, and links to pages and headings lead somewhere."""
+    pytest.importorskip("sphinx")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        str(ROOT / "docs"),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    written = {page.relative_to(tmp_path).with_suffix(".md") for page in tmp_path.rglob("*.html")}
+    assert {page.relative_to(ROOT / "docs") for page in PAGES[1:]} <= written
