@@ -12,6 +12,10 @@ from training.base.errors import USER_ERROR, UserError, status_of
 
 COMMANDS = {
     "demo-data": ("training.cli.demo_data", "synthesise a demo corpus with espeak-ng"),
+    "segment": (
+        "training.cli.segment",
+        "cut long recordings by their subtitles or labels: clips and a manifest",
+    ),
     "preprocess": ("training.cli.preprocess", "clean an exported manifest"),
     "data": ("training.cli.data", "the data registry: prepare, stats, list, diff, export"),
     "split": ("training.cli.split", "split a manifest into train, dev and test"),
