@@ -44,7 +44,7 @@ def test_no_command_is_a_mistake_and_shows_the_list(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("typed", "hint"), [("trian", "did you mean train?"), ("zzz", "there are demo-data, preprocess")]
+    ("typed", "hint"), [("trian", "did you mean train?"), ("zzz", "there are doctor, init, demo-data")]
 )
 def test_unknown_command(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([typed]) == 2

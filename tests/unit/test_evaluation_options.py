@@ -77,7 +77,7 @@ def test_a_name_that_is_a_path_is_refused_before_anything_is_decoded(name: str, 
 
 
 @pytest.mark.parametrize(
-    "option", [["--swap_test"], ["--test_csv", "t.csv"], ["--evaluation", "resamples=200"], ["--name", "x"]]
+    "option", [["--swap_test"], ["--manifest", "t.csv"], ["--evaluation", "resamples=200"], ["--name", "x"]]
 )
 def test_what_only_scores_is_refused_with_files_of_no_split(
     option: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

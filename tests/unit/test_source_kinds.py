@@ -14,7 +14,7 @@ from training.data.sources.configured import KINDS
 from training.data.sources.source import KEYS, Missing
 from training.registry.data_source import RegistrySource
 
-SPLITTER = "training/data/split_data.py"
+SPLITTER = "polyvox split"
 NAMED: dict[str, dict[str, Any]] = {
     "table": {"train": "a/train.csv"},
     "manifest": {"manifest": "a/all.csv"},

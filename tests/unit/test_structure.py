@@ -7,10 +7,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ORDER = (
-    *("base", "data", "synthetic", "models", "registry", "config", "runtime", "decoding"),
+    *("base", "data", "doctor", "synthetic", "models", "registry", "config", "runtime", "decoding"),
     *(
         "transcription",
         "evaluation",
+        "diagnosis",
         "engine",
         "alignment",
         "planning",

@@ -235,7 +235,10 @@ def test_a_key_after_the_flags_decides(here: None) -> None:
     ("arguments", "message"),
     [
         ([], "which configuration? --config FILE"),
-        (["--model", "voxlm-3b"], "--model voxlm-3b: there is no configs/voxlm-3b.yaml; configs/ has base, "),
+        (
+            ["--model", "voxlm-3b"],
+            "--model voxlm-3b: there is no configs/voxlm-3b.yaml; did you mean voxlm-2b?",
+        ),
         (
             ["--model", "voxlm-2b", "--config", "configs/voxlm-2b.yaml"],
             "--model voxlm-2b stands for --config configs/voxlm-2b.yaml; leave out one of them",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.base.errors import UserError
+from training.base.nearest import path_hint
 from training.data.manifest import Manifest, load_manifest
 
 
@@ -19,7 +20,7 @@ def load_rows(data: Path, split: str) -> Manifest:
 
         return load_librispeech(data, [split])
     if not data.is_file():
-        raise UserError(f"--data {data}: no such file or folder")
+        raise UserError(f"--data {data}: no such file or folder{path_hint(data)}")
     manifest = load_manifest(data, require=("transcript",), option="polyvox preprocess … --column ")
     if "split" not in manifest.column_names:
         return manifest

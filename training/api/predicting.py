@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError, progress_bar
+from training.base.nearest import did_you_mean
 from training.decoding.ctc_setup import SearchOptions
 from training.models.safeguards import Safeguards
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SETTABLE = ("data", "audio")
+"""Blocks of a run, beside ``evaluation``, that can be set when its model is used."""
 READERS = min(4, os.cpu_count() or 1)
 """Threads that decode the sounds of a split."""
 
@@ -178,14 +181,54 @@ def setting(trained: Trained, name: str) -> Any:
 
 
 def with_settings(trained: Trained, given: Sequence[str]) -> Trained:
-    """The model with other settings of the ``evaluation:`` block: of its run's, or, for a stock folder, of the defaults."""
+    """The model with other settings than its run's or, for a stock folder, than the defaults.
+
+    Args:
+        trained: the model.
+        given: ``key=value``; keys of the ``evaluation:`` block with or without its name, and of `SETTABLE`.
+    """
     from training.config.blocks import Evaluation
 
-    if not given:
+    scored, others = _by_block(given)
+    if others:
+        trained = _with_blocks(trained, others)
+    if not scored:
         return trained
     if trained.config is None:
-        return replace(trained, evaluation=rescored(trained.evaluation or Evaluation(), given))
-    changed = {"evaluation": rescored(trained.config.evaluation, given)}
+        return replace(trained, evaluation=rescored(trained.evaluation or Evaluation(), scored))
+    changed = {"evaluation": rescored(trained.config.evaluation, scored)}
+    return replace(trained, config=trained.config.model_copy(update=changed))
+
+
+def _by_block(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Pairs of the ``evaluation:`` block, without its name, and pairs of other blocks."""
+    scored, others = [], []
+    for pair in given:
+        key = pair.partition("=")[0]
+        block, dot, _ = key.partition(".")
+        if not dot:
+            scored.append(pair)
+        elif block == "evaluation":
+            scored.append(pair.removeprefix("evaluation."))
+        elif block in SETTABLE:
+            others.append(pair)
+        else:
+            raise UserError(
+                f"{pair}: {block} belongs to training, and this model is trained; keys of evaluation, "
+                f"{' and '.join(SETTABLE)} can be set here{did_you_mean(block, ('evaluation', *SETTABLE))}"
+            )
+    return scored, others
+
+
+def _with_blocks(trained: Trained, given: Sequence[str]) -> Trained:
+    from training.config.load import config_from
+
+    if trained.config is None:
+        raise UserError(
+            f"{given[0]}: {trained.folder} is no run of ours, so it names no data (--manifest FILE)"
+        )
+    checked = config_from(trained.config.as_dict(), given)
+    changed = {block: getattr(checked, block) for block in SETTABLE}
     return replace(trained, config=trained.config.model_copy(update=changed))
 
 

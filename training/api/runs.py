@@ -51,12 +51,14 @@ class FinishedRun(os.PathLike[str]):
         return pandas.DataFrame(json.loads(path.read_text(encoding="utf8"))["history"])
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path | str, overrides: Sequence[str] = (), *, hardware: str | None = None) -> Config:
     """Read a YAML file and its ``_base_`` files, apply overrides, check every value.
 
     Args:
         path: the file; see ``configs/`` and ``docs/configuration.md``.
         overrides: ``key=value`` texts, applied last, e.g. ``["training.max_steps=20"]``.
+        hardware: a profile of ``configs/profiles`` in place of the configuration's (``h100``), or ``auto``: the one that
+            suits this machine, which is also taken where the configuration says nothing of the hardware.
 
     Returns:
         The configuration, complete.
@@ -65,9 +67,14 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         UserError: lists every mistake with its file and line.
     """
     share_the_cores()
+    from training.config.hardware import AUTO
     from training.config.load import load_config as read
+    from training.config.load import names_hardware
 
-    return read(Path(path), [overrides] if isinstance(overrides, str) else overrides)
+    given = [overrides] if isinstance(overrides, str) else overrides
+    if hardware is None and not names_hardware(path, given):
+        hardware = AUTO
+    return read(Path(path), given, hardware=hardware)
 
 
 def train(
@@ -112,7 +119,7 @@ def train(
     share_the_cores()
     check_reporters(config.training.report_to)
     with quietly(), _own_threads(), log_file(config, held=resume is False) as log:
-        results = _train(config, resume, fresh, accept_changed_data, claimed=log.write_waiting)
+        config, results = _train(config, resume, fresh, accept_changed_data, claimed=log.write_waiting)
     return FinishedRun(config.output.dir, results, config)
 
 
@@ -123,7 +130,7 @@ def _train(
     accept_changed_data: bool,
     *,
     claimed: Callable[[], None],
-) -> Mapping[str, Any]:
+) -> tuple[Config, Mapping[str, Any]]:
     from training.engine import checkpoint
     from training.engine.fit import Stopped, fit
     from training.engine.folder import check_folder, check_model, check_origin
@@ -139,9 +146,11 @@ def _train(
         check_model(config, folder)
     # Adapters alone are in a LoRA checkpoint: its base is built as the first time.
     source = None if config.training.trainable == "lora" else start
-    run = build(config, source=source)
+    run = build(config, source=source, resume=start is not None)
     try:
-        return fit(run, resume=start, fresh=fresh, accept_changed_data=accept_changed_data, claimed=claimed)
+        return run.config, fit(
+            run, resume=start, fresh=fresh, accept_changed_data=accept_changed_data, claimed=claimed
+        )
     except Stopped as stopped:
         stopped.add_note(f"saved in {folder}; go on with resume=True")
         raise

@@ -144,7 +144,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     place = _place(trained, asked)
     _check_retained(trained, asked)
     manifest, path = open_rows(
-        trained, asked.manifest, "--test_csv", asked.split, asked.audio_root, asked.columns
+        trained, asked.manifest, "--manifest", asked.split, asked.audio_root, asked.columns
     )
     if asked.swap_test:
         check_domains(manifest)
@@ -255,9 +255,20 @@ def _scored(
         resamples=setting(trained, "resamples") or 1000,
         silence=None if silence is None else silence.texts,
         words=evidence,
+        with_targets=_is_demo(found.dataset.manifest),
     )
     evaluation.report["speed"]["probe_seconds"] = None if silence is None else silence.seconds
     return evaluation, (predictions.examples, hypotheses)
+
+
+def _is_demo(rows: Any) -> bool:
+    """Whether these are rows of the demo corpus, for which the guides name targets."""
+    from training.data.amounts import cells
+    from training.recipes.machine import DEMO_COLUMNS, DEMO_VIDEO
+
+    if not set(rows.column_names) >= DEMO_COLUMNS:
+        return False
+    return all((name or "").startswith(DEMO_VIDEO) for name in cells(rows, "video_id"))
 
 
 def _timed(trained: Trained, examples: Sequence[Any]) -> Trained:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 
 from training import __version__
 from training.base.errors import USER_ERROR, UserError, status_of
+from training.base.nearest import nearest
 
 COMMANDS = {
+    "doctor": ("training.cli.doctor", "what this machine has, what is missing, what to do about it"),
+    "init": ("training.cli.init", "a project folder: configuration, sample table, README"),
     "demo-data": ("training.cli.demo_data", "synthesise a demo corpus with espeak-ng"),
     "segment": (
         "training.cli.segment",
@@ -39,6 +41,7 @@ COMMANDS = {
         "training.cli.check_deployment",
         "a Whisper in stock transformers and faster-whisper, short and long, beside ours",
     ),
+    "runs": ("training.cli.runs", "a table of the runs: scores with intervals, steps, time"),
     "compare": ("training.cli.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.cli.charts", "draw the curves and scores of runs, write the report"),
     "export": (
@@ -52,6 +55,7 @@ COMMANDS = {
         "training.cli.timestamps",
         "times of the words of transcripts, by a Whisper or a CTC model",
     ),
+    "completion": ("training.cli.completion", "the Tab key completes commands and options: bash, zsh, tcsh"),
     "pipeline": ("training.cli.pipeline", "all of it: data, both models, scores, charts (see run_dev.sh)"),
 }
 """Command → the module whose ``main(argv)`` it is, and what it does."""
@@ -72,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(name: str, arguments: Sequence[str]) -> int:
     """Import the command's module and call it."""
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        near = nearest(name, COMMANDS)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}"
         raise UserError(f"polyvox {name}: no such command; {hint}")
     return import_module(COMMANDS[name][0]).main(arguments) or 0
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.api.predicting import decoding, open_rows, readable
 from training.base.errors import UserError, shown
+from training.cli.command_line import Parser
 from training.cli.options import add_columns, add_model, add_options, from_arguments
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ FEWEST = 50
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox calibrate", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox calibrate", description=__doc__)
     add_model(result, "a run's folder")
     result.add_argument(
         "--manifest", type=Path, default=None, help="utterances; default: the run's dev split"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.base.errors import UserError
+from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 
 if TYPE_CHECKING:
     from training.evaluation.stored import Result
@@ -21,13 +23,19 @@ _RATE = 16_000
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox charts", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox charts", description=__doc__)
     result.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
     result.add_argument(
         "--results", type=Path, default=None, help="folder of the score files (default: OUTPUTS/results)"
     )
     result.add_argument(
-        "--charts", type=Path, default=None, help="folder that the charts go to (default: OUTPUTS/charts)"
+        "--output",
+        "--charts",
+        dest="charts",
+        action=OneValue,
+        type=Path,
+        default=None,
+        help="folder that the charts go to (default: OUTPUTS/charts)",
     )
     return result
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from training.api.deployment import MAX_GAP, UTTERANCES, Wanted, check_deployment
 from training.base.errors import UserError, shown
 from training.base.files import writable
+from training.cli.command_line import Parser
 from training.cli.options import add_columns, add_domain
 
 NOT_GOOD_ENOUGH = 1
@@ -21,15 +22,19 @@ NOT_GOOD_ENOUGH = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="polyvox check-deployment",
         description=__doc__,
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="a run's folder, a checkpoint, or a stock Whisper"
+        "folder",
+        type=Path,
+        nargs="?",
+        metavar="FOLDER",
+        help="a run's folder, a checkpoint, or a stock Whisper",
     )
+    result.add_argument("--model", type=Path, metavar="FOLDER", help="the same, by name")
     result.add_argument(
         "--manifest", type=Path, default=None, help="utterances; default: the run's own split"
     )
@@ -99,7 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """`UserError` for numbers that mean nothing."""
+    """`UserError` without a model, and for numbers that mean nothing. ``folder`` is the model's afterwards."""
+    if args.folder is not None and args.model is not None and args.folder != args.model:
+        raise UserError(f"{args.folder} and --model {args.model}: give one of them")
+    args.folder = args.folder or args.model
+    if args.folder is None:
+        raise UserError("which model? --model FOLDER")
     for name, least in (
         ("utterances", 0),
         ("files", 0),

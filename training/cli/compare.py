@@ -13,13 +13,14 @@ from pathlib import Path
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.cli.command_line import Parser
 
 MARGIN = 1.0
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox compare", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox compare", description=__doc__)
     result.add_argument("a", type=Path, metavar="A", help="a *_predictions.csv, or a run's folder")
     result.add_argument("b", type=Path, metavar="B", help="the same of the other run")
     result.add_argument("--output", type=Path, default=None, help="also write the comparison as JSON")

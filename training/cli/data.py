@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _SHOWN = 10
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox data", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox data", description=__doc__)
     commands = result.add_subparsers(dest="command", required=True)
     commands.add_parser("prepare", add_help=False, help="check, split and store the recordings of a table")
     stats = _command(commands, "stats", "hours, files, speakers per split, and what the splits share")
@@ -32,7 +33,15 @@ def parser() -> argparse.ArgumentParser:
     diff.add_argument("after")
     export = _command(commands, "export", "a version as manifests")
     export.add_argument("--version", required=True)
-    export.add_argument("--output_dir", type=Path, required=True, help="folder of train, dev and test")
+    export.add_argument(
+        "--output",
+        "--output_dir",
+        dest="output_dir",
+        action=OneValue,
+        type=Path,
+        required=True,
+        help="folder of train, dev and test",
+    )
     export.add_argument("--format", choices=("csv", "tsv", "jsonl"), default="csv")
     export.add_argument("--force", action="store_true", help="overwrite files that this command has not made")
     record = _command(commands, "record", "store the figures of a run's folder (after a locked registry)")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.files import writable
+from training.cli.command_line import Parser
 from training.synthetic.demo import CORPORA, DEFAULT_CORPUS, make_demo
 
 
@@ -31,14 +32,16 @@ def _show(done: int, total: int) -> None:
     print(f"\rspeaking: {done}/{total} videos", end=end, file=sys.stderr, flush=True)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = Parser(prog="polyvox demo-data", description="Synthesise a demo corpus.")
+    add_arguments(result)
+    return result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="polyvox demo-data",
-        description="Synthesise a demo corpus.",
-        allow_abbrev=False,
-    )
-    add_arguments(parser)
-    options = parser.parse_args(argv)
+    """Make the corpus, print what is in it."""
+    options = parser().parse_args(argv)
     output = options.output or Path("data") / CORPORA[options.corpus].folder
     if not output.exists():
         writable(output.parent, "--output")

@@ -10,16 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.cli.command_line import Parser
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     from training.data.download.librispeech import CHECKSUMS, MIRRORS
 
-    result = argparse.ArgumentParser(prog="polyvox download", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox download", description=__doc__)
     corpora = result.add_subparsers(dest="corpus", required=True)
-    libri = corpora.add_parser(
-        "librispeech", help="read English, 16 kHz FLAC with transcripts", allow_abbrev=False
-    )
+    libri = corpora.add_parser("librispeech", help="read English, 16 kHz FLAC with transcripts")
     libri.add_argument("--output", type=Path, default=Path("data"), help="folder of LibriSpeech/ (data)")
     libri.add_argument(
         "--splits", nargs="+", required=True, metavar="SPLIT", help=f"one or more of {', '.join(CHECKSUMS)}"

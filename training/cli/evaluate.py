@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from training.api.scoring import evaluate
 from training.base.errors import UserError, shown
+from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.cli.options import (
     add_columns,
     add_domain,
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
     from training.config.schema import Config
 
 SPLITS = ("test", "dev", "train")
-SCORING = ("config", "test_csv", "name", "teacher", "swap_test", "evaluation")
+SCORING = ("config", "test_csv", "name", "teacher", "swap_test", "evaluation", "overrides")
 """Options that say how utterances with references are scored."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox evaluate", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox evaluate", description=__doc__)
     add_model(result, "a run's folder, a checkpoint, or a stock model", required=False)
     result.add_argument(
         "--config",
@@ -42,7 +44,15 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--model_type", default=None, help="inferred from the folder; refused where it contradicts it"
     )
-    result.add_argument("--test_csv", type=Path, default=None, help="manifest; default: the run's own split")
+    result.add_argument(
+        "--manifest",
+        "--test_csv",
+        dest="test_csv",
+        action=OneValue,
+        type=Path,
+        default=None,
+        help="utterances; default: the run's own split",
+    )
     add_columns(result)
     result.add_argument(
         "--split", choices=SPLITS, default="test", help="which of the run's own splits (default: test)"
@@ -79,11 +89,17 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--no_baseline", dest="baseline", action="store_false", help=argparse.SUPPRESS)
     result.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="keys of evaluation, data and audio other than the run's, e.g. evaluation.resamples=200",
+    )
+    result.add_argument(
         "--evaluation",
         nargs="*",
         default=[],
         metavar="key=value",
-        help="settings of the evaluation: block other than the run's, e.g. resamples=200",
+        help="the same for keys of evaluation, without the block's name: resamples=200",
     )
     return result
 
@@ -93,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     1: scored, but more than ``data.max_dropped_share`` of the utterances could not be.
     """
-    args = parser().parse_args(argv)
+    args = parser().parse_intermixed_args(argv)
     _check_options(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if args.audio_file:
@@ -112,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             domain=args.domain,
             options=from_arguments(args),
             batch_seconds=args.batch_seconds,
-            overrides=args.evaluation,
+            overrides=[*args.evaluation, *args.overrides],
             teacher=args.teacher,
             swap_test=args.swap_test,
             model_type=args.model_type,
@@ -145,9 +161,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UserError("--audio_file: say with --model_dir what transcribes")
     given = [name for name in SCORING if getattr(args, name)]
     if args.audio_file and given:
-        raise UserError(
-            f"--{given[0]}: --audio_file only transcribes, nothing is scored; leave out one of them"
-        )
+        named = {"overrides": "key=value", "test_csv": "--manifest"}.get(given[0], f"--{given[0]}")
+        raise UserError(f"{named}: --audio_file only transcribes, nothing is scored; leave out one of them")
 
 
 def _transcribe(args: argparse.Namespace) -> int:

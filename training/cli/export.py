@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.errors import shown
+from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.cli.options import count
 
 FORMATS = ("onnx", "ctranslate2", "ggml", "nemo")
@@ -18,7 +20,7 @@ NOT_PASSED = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox export", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox export", description=__doc__)
     result.add_argument("--model", type=Path, required=True, help="a finished run, or a folder with a model")
     result.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
     result.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
@@ -30,7 +32,13 @@ def parser() -> argparse.ArgumentParser:
     group = result.add_argument_group("comparison with the original")
     group.add_argument("--split", choices=("dev", "test"), default="test", help="of the run (default: test)")
     group.add_argument(
-        "--check_manifest", type=Path, default=None, help="a manifest instead of the run's split"
+        "--manifest",
+        "--check_manifest",
+        dest="check_manifest",
+        action=OneValue,
+        type=Path,
+        default=None,
+        help="a manifest instead of the run's split",
     )
     group.add_argument("--utterances", type=count, default=200, help="how many are compared (200)")
     group.add_argument(

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from training.cli import transcribe
 from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line, without the options that are handed on."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="inference.py",
         description=__doc__,
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.base.nearest import path_hint
+from training.cli.command_line import Parser
 
 SIZES = {
     "vocab_size": "tokens of the tokenizer that is trained with it (default: 600)",
@@ -27,7 +29,7 @@ TABLES = (".tsv", ".csv", ".jsonl", ".parquet")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox lm", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox lm", description=__doc__)
     commands = result.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="estimate a model (modified Kneser–Ney), write an ARPA file")
     train.add_argument("--output", type=Path, required=True, help="the ARPA file; .arpa or .arpa.gz")
@@ -141,7 +143,7 @@ def _lines(path: Path) -> Iterable[str]:
     from training.decoding.ngram.text import read_lines
 
     if not path.is_file():
-        raise UserError(f"--text: {path}: no such file")
+        raise UserError(f"--text: {path}: no such file{path_hint(path)}")
     if path.suffix not in TABLES:
         return read_lines(path)
     from training.data.manifest import load_manifest

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from training.base.errors import UserError
 from training.cli.aliases import OneValue
+from training.config.hardware import CHOICES
 from training.decoding.ctc_setup import BEAM_WIDTH, SearchOptions
 from training.decoding.word_scores import Fusion
 from training.models.safeguards import Safeguards
@@ -20,6 +21,21 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1 (got {text})")
     return number
+
+
+def add_hardware(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses a hardware profile."""
+    parser.add_argument(
+        "--hardware",
+        choices=CHOICES,
+        help="hardware profile of configs/profiles, taken whole instead of the configuration's; auto: the one that "
+        "suits this machine (also where the configuration names none)",
+    )
+
+
+def hardware_override(args: argparse.Namespace) -> list[str]:
+    """``--hardware`` as the override that does the same, for commands that hand overrides on."""
+    return [f"profile.name={args.hardware}"] if args.hardware else []
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_model(parser: argparse.ArgumentParser, what: str, *, required: bool = True) -> None:
     """Add the options of the model and of the data. ``what``: help text on the folders that are accepted."""
     parser.add_argument(
+        "--model",
         "--model_dir",
         "--model_path",
         dest="model_dir",

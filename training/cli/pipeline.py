@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.base.errors import UserError
+from training.cli.command_line import Parser
+from training.cli.options import add_hardware, hardware_override
 
 if TYPE_CHECKING:
     from training.recipes.recipe import Recipe
@@ -26,7 +28,7 @@ PRETRAINED = ("dev", "cpu")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox pipeline", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox pipeline", description=__doc__)
     result.add_argument(
         "--recipe", type=Path, metavar="FILE", help="a recipe of your own (docs/training.md), instead of ours"
     )
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("demo", "cpu", "dev"),
         help="default: the one that suits the machine; the reason is printed",
     )
+    add_hardware(result)
     result.add_argument("--fresh", action="store_true", help="do every step again")
     result.add_argument(
         "--smoke", action="store_true", help="trainings of 100 steps: whether everything works together"
@@ -60,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0: done; that of the step that failed; 128 + n: stopped by signal n."""
     args, others = parser().parse_known_args(argv)
+    args.config = [*hardware_override(args), *args.config]
     if args.smoke:
         from training.config.arguments import SMOKE
 

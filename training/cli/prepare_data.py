@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
+from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -23,9 +25,17 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     description = (__doc__ or "").split("\n\n")[1]
-    result = argparse.ArgumentParser(prog="prepare_data", description=description, allow_abbrev=False)
+    result = Parser(prog="prepare_data", description=description)
     add = result.add_argument
-    add("--csv_path", type=Path, required=True, help="the table")
+    add(
+        "--manifest",
+        "--csv_path",
+        dest="csv_path",
+        action=OneValue,
+        type=Path,
+        required=True,
+        help="the table: CSV, TSV, JSONL or Parquet",
+    )
     add("--database", default=DEFAULT, help=f"SQLite file or SQLAlchemy URL ({DEFAULT})")
     add("--version", help="name of the version (default: the next free one: v1, v2, …)")
     add("--extend", metavar="VERSION", help="new version = the rows and splits of this one + the table's")

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.errors import UserError
+from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.data.columns import column_names
 from training.data.korean_text import KoreanRules
 from training.data.missing import KEEP, checked
@@ -21,7 +23,15 @@ from training.data.prepare.clean import _add_korean_arguments, _add_sound_argume
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--input", type=Path, required=True, help="manifest: TSV, CSV, JSONL or Parquet")
+    parser.add_argument(
+        "--manifest",
+        "--input",
+        dest="input",
+        action=OneValue,
+        type=Path,
+        required=True,
+        help="manifest: TSV, CSV, JSONL or Parquet",
+    )
     parser.add_argument("--output", type=Path, required=True, help="cleaned manifest: .tsv, .csv or .jsonl")
     parser.add_argument(
         "--min_duration", type=float, default=0.5, help="seconds; shorter clips are dropped (0.5)"
@@ -58,14 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_korean_arguments(parser)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = Parser(prog="polyvox preprocess", description=(__doc__ or "").split("\n\n")[1])
+    add_arguments(result)
+    return result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean, write, print the summary; 0 when something is left."""
     from tqdm import tqdm
 
-    description = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="polyvox preprocess", description=description, allow_abbrev=False)
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     with tqdm(unit="clip", desc="checked", disable=not sys.stderr.isatty()) as bar:
 
         def progress(rows: int, total: int) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from training.base.errors import UserError
 from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 
 if TYPE_CHECKING:
     from training.config.schema import Config
@@ -25,13 +26,20 @@ LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="polyvox publish",
         description=__doc__,
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("--model_dir", type=Path, required=True, help="a finished run's folder")
+    result.add_argument(
+        "--model",
+        "--model_dir",
+        dest="model_dir",
+        action=OneValue,
+        type=Path,
+        required=True,
+        help="a finished run's folder",
+    )
     result.add_argument(
         "--repo_id", required=True, metavar="OWNER/NAME", help="the repository, made if need be"
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
+from training.cli.command_line import Parser
+from training.cli.options import add_hardware, hardware_override
 
 if TYPE_CHECKING:
     from training.recipes.resolve import Run
@@ -30,13 +32,14 @@ DEFAULTS = {"timestamps": {"model": "small"}}
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox quick-train", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox quick-train", description=__doc__)
     result.add_argument(
         "config", type=Path, metavar="CONFIG", help="of a VoxLM, such as configs/voxlm-2b.yaml"
     )
     result.add_argument(
         "--export", type=Path, metavar="DIR", help="folder that gets the finished model, for use elsewhere"
     )
+    add_hardware(result)
     result.add_argument("--fresh", action="store_true", help="do every step again")
     result.add_argument(
         "overrides",
@@ -72,7 +75,8 @@ def plan(args: argparse.Namespace) -> Context:
     from training.recipes.walker import say
     from training.recipes.word_labels import labels, overrides
 
-    told = [addressed(override, (*COMMANDS, ENCODER)) for override in args.overrides]
+    given = [*hardware_override(args), *args.overrides]
+    told = [addressed(override, (*COMMANDS, ENCODER)) for override in given]
     own = tuple(override for name, override in told if name is None)
     (phase1,) = runs_of([(args.config, own)])
     values = phase1.resolved.values

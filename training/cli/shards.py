@@ -11,6 +11,7 @@ import numpy as np
 
 from training.base.errors import UserError
 from training.base.system_files import listed
+from training.cli.command_line import Parser
 from training.data import missing
 from training.data.column_names import TEXTS
 from training.data.columns import COMMAND, column_names
@@ -32,7 +33,7 @@ DAMAGED = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox shards", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox shards", description=__doc__)
     commands = result.add_subparsers(dest="command", required=True)
     write = commands.add_parser("write", help="write a manifest's utterances as shards")
     write.add_argument("--manifest", type=Path, required=True, help="manifest: TSV, CSV, JSONL or Parquet")

@@ -10,6 +10,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.data.columns import column_names
 from training.data.prepare.split import GROUPINGS, parse_ratios, split
 from training.data.prepare.split_report import overlap_lines, table
@@ -19,7 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("--manifest", type=Path, required=True, help="manifest: TSV, CSV, JSONL or Parquet")
     parser.add_argument(
-        "--output_dir", type=Path, default=Path("data/splits"), help="folder of the parts (data/splits)"
+        "--output",
+        "--output_dir",
+        dest="output_dir",
+        action=OneValue,
+        type=Path,
+        default=Path("data/splits"),
+        help="folder of the parts (data/splits)",
     )
     parser.add_argument(
         "--ratios", default="80/10/10", help="train/dev/test in per cent of the duration (80/10/10)"
@@ -44,12 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite files that this command has not made")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = Parser(prog="polyvox split", description=(__doc__ or "").split("\n\n")[1])
+    add_arguments(result)
+    return result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Split, write, print what the parts hold and share."""
-    description = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="polyvox split", description=description, allow_abbrev=False)
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     report = split(
         arguments.manifest,
         arguments.output_dir,

@@ -16,6 +16,8 @@ from typing import Any
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.cli.options import count
 
 
@@ -32,9 +34,17 @@ def share(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox timestamps", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox timestamps", description=__doc__)
     add = result.add_argument
-    add("--data", type=Path, required=True, help="a manifest, or a folder with LibriSpeech/ in it")
+    add(
+        "--manifest",
+        "--data",
+        dest="data",
+        action=OneValue,
+        type=Path,
+        required=True,
+        help="a manifest, or a folder with LibriSpeech/ in it",
+    )
     add("--split", required=True, help="which rows: of the column split, or LibriSpeech's folder")
     add("--output", type=Path, required=True, help="OUTPUT/SPLIT/timestamps_manifest.json is written")
     add(

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import USER_ERROR, UserError
+from training.base.nearest import path_hint
 from training.base.system_files import listed, summary_of
 from training.cli.aliases import OneValue
+from training.cli.command_line import Parser
 from training.cli.options import add_domain, add_options, add_safeguards, from_arguments, safeguards
+from training.cli.overrides import as_options
 from training.data.file_names import on_disk
 
 if TYPE_CHECKING:
@@ -25,6 +28,16 @@ ONE_FILE = ("srt", "vtt", "textgrid")
 """Formats whose files cannot be printed one after another."""
 ENDINGS = {"words": "words.json", "textgrid": "TextGrid"}
 """Suffixes of file names that are not the name of the format."""
+KEYS: dict[str, str | dict[bool, str | None]] = {
+    "evaluation.num_beams": "--beam_width",
+    "evaluation.batch_seconds": "--batch_seconds",
+    "evaluation.fallback": {True: None, False: "--no_fallback"},
+    "audio.channel": "--channel",
+    "model.language": "--language",
+    "model.task": "--task",
+    "model.domain": "--domain",
+}
+"""Keys of a configuration that can be set as ``key=value`` → the option that each stands for."""
 SURE = 0.5
 """Probability of a detected language below which the message says how to name it."""
 SOME_BROKEN = 1
@@ -33,8 +46,14 @@ SOME_BROKEN = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox transcribe", description=__doc__, allow_abbrev=False)
-    result.add_argument("audio", nargs="*", type=Path, help="audio files, or folders of them")
+    result = Parser(prog="polyvox transcribe", description=__doc__)
+    result.add_argument(
+        "audio",
+        nargs="*",
+        type=Path,
+        metavar="AUDIO|key=value",
+        help=f"audio files, or folders of them; settings by their keys: {', '.join(KEYS)}",
+    )
     result.add_argument("--audio_file", type=Path, action="append", default=[], help="the same, by name")
     result.add_argument(
         "--model",
@@ -65,10 +84,13 @@ def parser() -> argparse.ArgumentParser:
         help="default: txt, a line for each file and task; words: JSON of text and words, ctm: NIST, textgrid: Praat",
     )
     result.add_argument(
+        "--output",
         "--output_dir",
+        dest="output_dir",
+        action=OneValue,
         type=Path,
         default=None,
-        help="write NAME.FORMAT (NAME.TextGrid, NAME.words.json) there instead of printing",
+        help="folder; write NAME.FORMAT (NAME.TextGrid, NAME.words.json) there instead of printing",
     )
     result.add_argument("--overwrite", action="store_true", help="replace files in --output_dir")
     result.add_argument("--batch_seconds", type=float, default=60.0, help="audio per batch")
@@ -106,7 +128,8 @@ def _add_cutting(result: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Transcribe what can be read, then name and count what cannot: the status is 1, or 2 where nothing can be read."""
-    args = parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = parser().parse_intermixed_args(as_options(given, KEYS))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     files = find_clips([*args.audio, *args.audio_file])
     outputs = _outputs(args, files)
@@ -149,7 +172,7 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
         elif path.is_file():
             clips.append(path)
         else:
-            raise UserError(f"{path}: no such file")
+            raise UserError(f"{path}: no such file{path_hint(path)}")
     return clips
 
 

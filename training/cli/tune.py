@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters
 from training.base.errors import INTERRUPTED, UserError
+from training.cli.command_line import Parser
+from training.cli.options import add_hardware, hardware_override
 from training.cli.train import say
 from training.tuning import checks, results, space
 from training.tuning import study as studies
@@ -31,7 +33,7 @@ Report = Callable[[str], None]
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox tune", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox tune", description=__doc__)
     result.add_argument("--config", type=Path, required=True, help="YAML file around which is searched")
     result.add_argument(
         "--trials", type=_count, default=20, help="trials in all, with those that are there (default: 20)"
@@ -44,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"{space.GRAMMAR}; KEY=VALUE sets a key for all trials (default: learning rate, warm-up, weight decay "
         "and dropout around the configuration's)",
     )
+    add_hardware(result)
     result.add_argument("--output", type=Path, help="the study's folder (default: output.dir with _tune)")
     result.add_argument(
         "--keep", action="store_true", help="keep the weights of every trial, not of the best alone"
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("polyvox tune runs in one process; start it without a launcher")
     share_the_cores()
     dimensions, fixed = space.parse(args.search or ())
-    overrides = [*args.overrides, *fixed]
+    overrides = [*hardware_override(args), *args.overrides, *fixed]
     config = checks.tunable(args.config, overrides)
     check_reporters(config.training.report_to)
     folder = args.output or config.output.dir.with_name(f"{config.output.dir.name}_tune")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
+from training.base.nearest import nearest
 from training.config.blocks import KeyPath, Problem, Settings, Training
 from training.data.example import TASKS
 from training.data.metric import LOGGED, LOSS, ONSET_MAE, WER, base_score, of_task
@@ -281,7 +281,7 @@ def _reporters(training: Training) -> list[Problem]:
 
 
 def _near(name: str, known: Sequence[str], prefix: str = "") -> str:
-    near = get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     if near:
-        return f"; did you mean {prefix}{near[0]}?"
+        return f"; did you mean {prefix}{near}?"
     return "" if prefix else f"; choose of {', '.join(known)}"

@@ -291,9 +291,11 @@ class Profile(Block):
     """Settings that depend on the hardware; the dry run plans for it."""
 
     name: str = "default"
-    """Name in messages."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where there is one."""
+    """`cpu`, `rtx2050`, `cuda_8gb`, `cuda_16gb`, `cuda_24gb`, `a100`, `h100`, `mps` choose that profile of
+    `configs/profiles` whole, in the place of an inherited one, as `--hardware` does; `auto`: the one that suits the
+    machine. Any other name is that of a profile of your own, which also says what it is."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: a GPU where there is one. mps: Apple's GPUs."""
     memory_gb: Positive | None = None
     """Memory of the device in GB, that the dry run's plan must fit; null: that of this machine."""
     precision: Precision = "fp32"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from training.base.nearest import did_you_mean
 from training.config.blocks import Inconsistent, KeyPath
 from training.config.schema import Config
 
@@ -63,8 +63,7 @@ def show(value: Any) -> str:
 
 def suggestion(name: str, choices: Any) -> str:
     """``; did you mean x?`` when a choice is near, else nothing."""
-    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(name, choices)
 
 
 def _describe(error: Any, key: KeyPath, model: type[BaseModel]) -> tuple[str, str]:

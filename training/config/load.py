@@ -15,10 +15,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, create_model
 
 from training.base.errors import UserError
-from training.config import explain
+from training.config import explain, shipped
 from training.config.blocks import Inconsistent, Training
 from training.config.compat import phases, voxlm_keys
 from training.config.compat.flat import complete, has_sizes, unfold
+from training.config.hardware import choose, inherits_profile
 from training.config.merge import at, interpolate, merge, move_keys
 from training.config.schema import MADE, Config
 from training.config.source import BASE_KEY, Layer, Mistake, Place, read_file, read_override
@@ -38,16 +39,36 @@ def architecture_options(model_type: str) -> type[BaseModel]:
 
 
 def load_config(
-    path: Path | str, overrides: Sequence[str] = (), *, options: OptionsOf | None = None
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    options: OptionsOf | None = None,
+    hardware: str | None = None,
 ) -> Config:
     """Read, merge, interpolate and check.
 
-    ``overrides`` are ``key=value`` texts, applied last. ``options`` replaces the look-up of the
-    architecture's schema. Raises `UserError` that lists every mistake.
+    Args:
+        path: the file; ``configs/NAME.yaml`` is found outside of a checkout too.
+        overrides: ``key=value`` texts, applied last.
+        options: replaces the look-up of the architecture's schema.
+        hardware: a hardware profile that is taken whole, one of `training.config.hardware.CHOICES`.
+
+    Raises:
+        UserError: lists every mistake.
     """
-    path = Path(path)
-    layers = [*_chain(path, ()), *map(read_override, overrides)]
-    return _resolve(layers, Place(str(path)), path.stem, options or architecture_options)
+    path = shipped.located(Path(path))
+    layers = _layers(path, overrides)
+    chosen = choose(layers, hardware)
+    return _resolve(chosen, Place(str(path)), path.stem, options or architecture_options)
+
+
+def names_hardware(path: Path | str, overrides: Sequence[str] = ()) -> bool:
+    """Whether a configuration, one of its bases or an override says anything of the hardware."""
+    return inherits_profile(_layers(shipped.located(Path(path)), overrides))
+
+
+def _layers(path: Path, overrides: Sequence[str]) -> list[Layer]:
+    return [*_chain(path, ()), *map(read_override, overrides)]
 
 
 def config_from(
@@ -107,7 +128,7 @@ def _chain(path: Path, above: tuple[Path, ...], place: Place | None = None) -> l
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         layer.mistakes.append(Mistake(at, (BASE_KEY,), f"must be a path or a list of paths (got {bases!r})"))
         bases = []
-    below = [one for base in bases for one in _chain(path.parent / base, (*above, real), at)]
+    below = [one for base in bases for one in _chain(shipped.base_of(path, base), (*above, real), at)]
     return [*below, layer]
 
 

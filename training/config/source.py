@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
 
+from training.base.nearest import path_hint
 from training.config.blocks import KeyPath
 
 COMMAND_LINE = "command line"
@@ -51,6 +52,13 @@ class Layer:
     mistakes: list[Mistake] = field(default_factory=list)
     interpolates: bool = True
     """Whether ``${…}`` in a text is an interpolation, whose form is checked."""
+    path: Path | None = None
+    """The file; None of an override."""
+
+    @property
+    def is_profile(self) -> bool:
+        """Whether it is a file of a folder ``profiles``: what a kind of hardware decides."""
+        return self.path is not None and self.path.parent.name == "profiles"
 
     def place(self, key: KeyPath, otherwise: Place) -> Place:
         """Where the key, or the nearest block around it, was written."""
@@ -92,9 +100,12 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 def read_file(path: Path, *, interpolates: bool = True) -> Layer:
     """The file's mapping; what is wrong with it stands in ``mistakes`` (nothing is raised)."""
-    layer = Layer(interpolates=interpolates)
+    layer = Layer(interpolates=interpolates, path=path)
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        layer.mistakes.append(Mistake(Place(str(path)), (), f"no such file{path_hint(path)}"))
+        return layer
     except OSError as error:
         layer.mistakes.append(Mistake(Place(str(path)), (), f"cannot be read: {error.strerror or error}"))
         return layer

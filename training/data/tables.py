@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.base.errors import UserError
+from training.base.nearest import path_hint
 from training.data.cells import bytes_problem, is_marked, json_cell, raw_cell, with_marks
 from training.data.column_names import NUMBERS
 from training.data.json_tables import read_jsonl
@@ -66,7 +67,7 @@ def read_table(path: Path, broken: Broken | None = None) -> pa.Table:
             f"{path}: a manifest is one of {', '.join(readers)}; this is {path.suffix or 'without suffix'!r}"
         )
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file{path_hint(path)}")
     try:
         return reader(path, broken)
     except PermissionError as error:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from training.base.errors import UserError
 from training.base.files import atomic_text
+from training.base.nearest import path_hint
 from training.data.json_tables import json_value
 from training.data.lengths import TOLERANCE_SECONDS, TOLERANCE_SHARE
 from training.data.tables import LINE, MAX_PROBLEMS, json_cell, raise_problems
@@ -46,7 +47,7 @@ def read_timestamps(path: Path) -> pa.Table:
 
 def _samples(path: Path) -> list[Any]:
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file{path_hint(path)}")
     try:
         content = json_value(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from training.base.errors import UserError
+from training.base.nearest import RUNS, path_hint
 from training.config.blocks import Evaluation
 from training.config.load import load_config
 from training.config.schema import Config
@@ -236,12 +237,19 @@ def _require_ids(trained: Trained, ids: Sequence[int]) -> None:
         )
 
 
+def _no_model(folder: Path) -> str:
+    if folder.is_dir():
+        return f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints"
+    hint = (
+        path_hint(folder, among=(RUNS,)) or "; give a run's folder or one of its checkpoints (polyvox runs)"
+    )
+    return f"{folder}: no such folder{hint}"
+
+
 def _stock_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(
-            f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints"
-        )
+        raise UserError(_no_model(folder))
     try:
         found = json.loads(path.read_text(encoding="utf8"))
     except ValueError as error:

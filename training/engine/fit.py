@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from training.base.errors import first_rank
 from training.config.arguments import batch_policy, decode_options, environment
+from training.config.hardware import contradiction, look
 from training.config.load import save_resolved
 from training.config.schema import Config
 from training.data.amounts import amounts
@@ -161,6 +162,8 @@ def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool) -> Read
     """
     if run.config.training.cpu_threads:
         torch.set_num_threads(run.config.training.cpu_threads)
+    if told := contradiction(run.config.profile, look()):
+        logger.warning(f"warning: {told}")
     found = provenance.continued(run, resume, accept_changed_data=accept_changed_data)
     trainer, plan = make_trainer(run)
     signals = add_callbacks(trainer, run, plan)

@@ -17,6 +17,7 @@ from training.config.load import RESOLVED_NAME, differences, read_file
 from training.config.schema import Config
 from training.engine import checkpoint
 from training.engine.run import Run
+from training.engine.spoken_language import KEYS
 
 RESULTS = "train_results.json"
 OF_VALUE = ("checkpoint-*", "metrics/*.json", "*.safetensors", RESULTS)
@@ -43,6 +44,10 @@ def check_model(config: Config, folder: Path) -> None:
         return
     before, now = read_file(target).data.get("model") or {}, config.as_dict().get("model") or {}
     before = {**_defaults(config.model), **before}  # keys that are younger than the run
+    given = config.model.model_fields_set if config.model is not None else set()
+    for key in KEYS:
+        if key in now and key not in given:  # it was found in the data, and is taken from the run's folder
+            before.pop(key, None)
     changed = [key for key in differences(before, now) if key.partition(".")[0] in before]
     if changed:
         raise UserError(

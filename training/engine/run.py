@@ -24,7 +24,9 @@ from training.data.tasks import check_tasks
 from training.engine import arithmetic, long_form
 from training.engine.freezing import optimizer_name
 from training.engine.selection import check_metric
+from training.engine.spoken_language import with_language
 from training.models.architecture import Architecture, BuildContext
+from training.models.common.weights import cache_alone_without_network
 from training.models.lookup import load
 
 logger = logging.getLogger(__name__)
@@ -67,14 +69,15 @@ def _of_domains(rows: Any, domains: Collection[str], split: Split) -> Any:
     return rows.select([index for index, domain in enumerate(there) if domain in domains])
 
 
-def build(config: Config, *, source: Path | None = None) -> Run:
+def build(config: Config, *, source: Path | None = None, resume: bool = False) -> Run:
     """Read the data, build the model, drop what cannot be used and say what that was.
 
-    Raises `UserError` when more than ``data.max_dropped_share`` of a split cannot be used.
+    ``source``: checkpoint whose weights are taken. ``resume``: the run in ``output.dir`` goes on. Raises `UserError` when more than ``data.max_dropped_share`` of a split cannot be used.
     """
     train = open_split(config, "train")
     if train is None:
         raise UserError("data.train: nothing to train on")
+    config = with_language(config, train, resume=resume)
     dev = open_split(config, "dev") if config.training.eval_strategy != "no" else None
     context = BuildContext(
         texts=lambda: trained_texts(train, config.data.keep_text_markers),
@@ -155,7 +158,8 @@ def build_architecture(config: Config, context: BuildContext) -> Architecture:
 
     assert config.model is not None
     set_seed(context.seed)
-    built: Architecture = load(config.model.type).build(config.model, context)  # type: ignore[attr-defined]
+    with cache_alone_without_network([] if context.meta else config.model.weights.values()):
+        built: Architecture = load(config.model.type).build(config.model, context)  # type: ignore[attr-defined]
     built.model.label_smoothing = config.training.label_smoothing_factor  # type: ignore[assignment]
     return built
 
@@ -203,7 +207,12 @@ def arguments(run: Run) -> Any:
 
     values = training_arguments(run.config)
     if run.config.profile.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("profile.device: cuda, but this machine shows no GPU; use profile.device=cpu or auto")
+        raise UserError(
+            f"profile.device: cuda (profile {run.config.profile.name}), but this machine shows no GPU; use --hardware cpu, "
+            "or auto; polyvox doctor says what is missing"
+        )
+    if run.config.profile.device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("profile.device: mps, but this machine shows no Apple GPU; use --hardware auto")
     values |= _arithmetic(run.config)
     if not torch.cuda.is_available():
         values |= {"fp16": False}

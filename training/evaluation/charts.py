@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from training.data.example import TRANSCRIBE
 from training.data.metric import BLEU, of_task
 from training.evaluation.run_labels import colour, labels, readable
-from training.evaluation.stored import CHANGED, History, Result
+from training.evaluation.stored import CHANGED, History, Result, judged_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,11 @@ def wer_comparison(results: Sequence[Result], path: Path) -> bool:
         (one.label, [result.report["scores"].get(one.name) for result in results])
         for one in of_task(TRANSCRIBE)
     ]
-    targets = [(one.label, one.target) for one in of_task(TRANSCRIBE) if one.target is not None]
+    targets = [
+        (one.label, one.target)
+        for one in of_task(TRANSCRIBE)
+        if one.target is not None and judged_by(results, one)
+    ]
     return _bar_chart(results, series, path, "Errors in transcription", "percent (lower is better)", targets)
 
 
@@ -75,7 +79,7 @@ def bleu_comparison(results: Sequence[Result], path: Path) -> bool:
             [result.translated(CHANGED, "copy_of_reference_transcript", BLEU) for result in results],
         ),
     ]
-    targets = [(BLEU.label, BLEU.target)] if BLEU.target is not None else []
+    targets = [(BLEU.label, BLEU.target)] if BLEU.target is not None and judged_by(results, BLEU) else []
     return _bar_chart(results, series, path, "Translation", f"{BLEU.label} (higher is better)", targets)
 
 

@@ -97,6 +97,7 @@ def evaluate(
     silence: Mapping[str, Sequence[str]] | None = None,
     words: WordEvidence | None = None,
     dropped: Mapping[str, Any] | None = None,
+    with_targets: bool = True,
 ) -> Evaluation:
     """Score ``hypotheses`` against the texts of ``examples``.
 
@@ -107,6 +108,7 @@ def evaluate(
     silence: hypotheses for clips without speech, by kind (silence, noise, music).
     words: what is known of single words beside the hypotheses.
     dropped: what `left_out` gives; None: nobody says whether utterances were left out.
+    with_targets: judge the scores by the targets of the guides, which are made for their demo corpus.
 
     Raises ``ValueError`` when a hypothesis is missing, doubled or of an unknown utterance.
     """
@@ -126,7 +128,7 @@ def evaluate(
         **_rules(rows, draws),
         "scores": scores,
         "scores_raw": raw,
-        "targets": _targets(scores),
+        "targets": _targets(scores) if with_targets else [],
         "speed": _speed(examples, hypotheses),
         **_transcription(rows.get(TRANSCRIBE, []), _texts_of(train_texts, TRANSCRIBE), draws),
         "degenerate": {task: degenerate(found) for task, found in rows.items()},

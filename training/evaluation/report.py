@@ -14,7 +14,7 @@ from typing import Any
 
 from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, TRANSLATE
-from training.data.metric import BLEU, LABELS, WER, of_task
+from training.data.metric import BLEU, LABELS, WER, Metric, of_task
 from training.evaluation.charts import smooth
 from training.evaluation.compare import compare
 from training.evaluation.deployment import PARTS
@@ -23,7 +23,7 @@ from training.evaluation.report_opening import EvaluationGroup, first_score, gro
 from training.evaluation.run_labels import colour, labels
 from training.evaluation.selected_rows import SelectedRow, select_rows
 from training.evaluation.spectrogram import spectrogram
-from training.evaluation.stored import CHANGED, History, Result
+from training.evaluation.stored import CHANGED, History, Result, judged_by
 from training.evaluation.summary import SYSTEMS as TIMED
 from training.evaluation.summary import TEXTS, paired_text, retained_text, score_text
 
@@ -197,7 +197,9 @@ def _figures(
             (one.label, [_bar(r.report["scores"].get(one.name)) for r in group.results])
             for one in of_task(TRANSCRIBE)
         ]
-        yield from _bar_figure(f"Errors in transcription, percent{of}", runs, errors, WER.target)
+        yield from _bar_figure(
+            f"Errors in transcription, percent{of}", runs, errors, _target(group.results, WER)
+        )
         translations = [
             ("model, all rows", [_bar(r.report["scores"].get(BLEU.name)) for r in group.results]),
             *(
@@ -208,7 +210,9 @@ def _figures(
                 for system, name in SYSTEMS.items()
             ),
         ]
-        yield from _bar_figure(f"Translation, {BLEU.label}{of}", runs, translations, BLEU.target)
+        yield from _bar_figure(
+            f"Translation, {BLEU.label}{of}", runs, translations, _target(group.results, BLEU)
+        )
     yield from _curve_figure("Loss (log scale)", histories, (("loss", True), ("eval_loss", False)), log=True)
     caption = f"{WER.label} during training (selection set), percent"
     yield from _curve_figure(caption, histories, ((WER.logged, True),))
@@ -221,6 +225,11 @@ def _figures(
                 [(0, "words; the dashed line is calibrated confidence")],
                 reliability(bins, caption),
             )
+
+
+def _target(results: Sequence[Result], metric: Metric) -> float | None:
+    """The guides' target, where the runs are judged by it."""
+    return metric.target if judged_by(results, metric) else None
 
 
 def _bar_figure(

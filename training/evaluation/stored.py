@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
+from training.base.nearest import RUNS, path_hint
 from training.base.system_files import listed
 from training.data.metric import Metric
 
@@ -67,6 +68,13 @@ class Result:
         """
         section = self.report.get("translation") or {}
         return (section.get(rows, {}).get(system) or {}).get(metric.name)
+
+
+def judged_by(results: Sequence[Result], metric: Metric) -> bool:
+    """Whether evaluations are judged by the metric's target: those of the demo corpus are."""
+    return any(
+        one["metric"] == metric.name for result in results for one in result.report.get("targets") or ()
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -174,7 +182,8 @@ def find_predictions(given: Path) -> Path:
     if given.is_file():
         return given
     if not given.is_dir():
-        raise UserError(f"{given}: no such file or folder; give a *{PREDICTIONS_SUFFIX} or a run's folder")
+        hint = path_hint(given, among=(RUNS,)) or f"; give a *{PREDICTIONS_SUFFIX} or a run's folder"
+        raise UserError(f"{given}: no such file or folder{hint}")
     run = given.resolve().name
     places: Iterable[Path] = (
         *sorted(listed(given, f"*{PREDICTIONS_SUFFIX}")),

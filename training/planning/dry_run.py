@@ -19,15 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from training.base.errors import NotInReach, UserError, handled
+from training.base.errors import Lines, NotInReach, UserError, handled
 from training.base.system_files import is_empty
+from training.config import hardware
 from training.config.schema import Config
 from training.data.ledger import DropLedger
 from training.data.lengths import LENGTH_TOLERANCE
 from training.data.sampler import DurationBatchSampler, NeighbourBatches
 from training.data.sources.source import Split
 from training.data.tasks import check_tasks
-from training.engine import arithmetic, long_form
+from training.engine import arithmetic, long_form, spoken_language
 from training.engine import run as runs
 from training.models.architecture import Architecture, BuildContext
 from training.models.batch import Batch, Features
@@ -107,6 +108,8 @@ class _Report:
             "profile",
             f"{profile.name}: {profile.description or arithmetic.device(config)}, {arithmetic.choice(config)}",
         )
+        if told := hardware.contradiction(profile, hardware.look()):
+            self.row("warning", told)
         self.row(
             "folder",
             f"{config.output.dir}{' (holds files already)' if _holds_files(config.output.dir) else ''}",
@@ -132,6 +135,11 @@ class _Report:
                 self.missing(split, *absent)
                 continue
             setattr(self.data, split, runs.open_split(self.config, split))
+        if self.data.train is not None:
+            with handled(
+                Lines(lambda record, text: self.row("language", text)), logger=spoken_language.logger
+            ):
+                self.config = spoken_language.with_language(self.config, self.data.train)
 
     def missing(self, split: str, path: Path | None, maker: str) -> None:
         hint = "name a manifest" if path is None else f"make it with {maker}, or name another"

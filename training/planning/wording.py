@@ -22,8 +22,9 @@ def model(options: Any) -> str:
     named = whole if values.get("name") else parts
     origin = " + ".join(values[key] for key in named if isinstance(values.get(key), str)) or "from scratch"
     words = [f"phase {values['phase']}" if "phase" in values else f"task {values.get('task', 'both')}"]
-    if language := values.get("language"):
-        words.append(f"language {language}")
+    if "language" in values:
+        given = "language" in options.model_fields_set
+        words.append(f"language {values['language']}" if given else "language as the data show")
     if context := values.get("encoder_context"):
         practised = context == "trimmed" and "full_context_share" in values
         words.append(f"encoder context {context}{_full_share(values) if practised else ''}")

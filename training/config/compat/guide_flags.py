@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.base.errors import UserError
+from training.base.nearest import did_you_mean
+from training.config import shipped
 
 KEYS = {
     "num_epochs": "training.num_train_epochs",
@@ -54,7 +56,6 @@ SWITCHES = {
 """Option without a value → what it sets."""
 FOLDERS = {"train": ("train", "train_normal"), "dev": ("val_small", "val_small_normal")}
 """Split → the folders of shards that a guide's data set may have for it."""
-CONFIGS = Path("configs")
 NO_PICKLE = (
     "a run's folder is meant, such as outputs/voxlm-2b; a .pt is a pickle, which runs code when it is loaded"
 )
@@ -104,10 +105,14 @@ def config_file(args: argparse.Namespace) -> Path:
         return Path(args.config)
     if args.model is None:
         raise UserError("which configuration? --config FILE (see configs/ and docs/configuration.md)")
-    file = CONFIGS / f"{args.model}.yaml"
-    if not file.is_file():
-        there = ", ".join(sorted(one.stem for one in CONFIGS.glob("*.yaml"))) or "no configuration"
-        raise UserError(f"--model {args.model}: there is no {file}; {CONFIGS}/ has {there}")
+    file = shipped.CONFIGS / f"{args.model}.yaml"
+    if not shipped.located(file).is_file():
+        there = shipped.names()
+        hint = (
+            did_you_mean(str(args.model), there)
+            or f"; {shipped.CONFIGS}/ has {', '.join(there) or 'no configuration'}"
+        )
+        raise UserError(f"--model {args.model}: there is no {file}{hint}")
     return file
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from training.base.errors import UserError
+from training.base.nearest import path_hint
 from training.data.options import Contradiction
 from training.data.sources.options import DatasetOptions, LibriSpeechOptions, ShardOptions
 from training.data.sources.source import PARTS, Missing, Source, Split, no_dev
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 SPLIT_SEED = 42
 """Draws the dev rows of a table that names none: the same in every run, so that seeds can be compared."""
-SPLITTER = "training/data/split_data.py"
+SPLITTER = "polyvox split"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Table(Source):
         if path is None:
             return None
         if not path.exists():
-            raise UserError(f"data.{split}: {path} is not there; make it with {SPLITTER}, or name another")
+            hint = path_hint(path) or f"; make it with {SPLITTER}, or name another"
+            raise UserError(f"data.{split}: {path} is not there{hint}")
         return load_manifest(path, audio_root=self.audio_root, columns=self.columns, need_text=True)
 
     def describe(self, split: Split) -> str:
