@@ -96,6 +96,7 @@ def batch_policy(config: Config) -> BatchPolicy:
     return BatchPolicy(
         max_seconds=training.max_batch_seconds,
         batch_size=training.batch_size or (None if training.max_batch_seconds else DEFAULT_BATCH),
+        full_share=config.model.full_share if config.model is not None else 0.0,
         eval_seconds=config.evaluation.batch_seconds,
         eval_batch_size=training.eval_batch_size,
     )

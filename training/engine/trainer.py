@@ -185,8 +185,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         """The loader of this rank's batches. It is not given to accelerate, which would shard it again."""
         make = self.make_batches or partial(DurationBatchSampler, self.train_dataset.durations)  # type: ignore[union-attr]
         sampler = make(
-            max_seconds=self.policy.max_seconds,
-            batch_size=self.policy.batch_size,
+            **self.policy.bounds(),
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             rank=self.args.process_index,
             world=self.args.world_size,
@@ -194,7 +193,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         changed = any(
             getattr(self.train_dataset, kind, None) is not None for kind in ("augment", "long_form")
         )
-        self.batches = EpochBatches(sampler, self.joining) if changed else sampler
+        self.batches = EpochBatches(sampler, self.joining) if changed or self.policy.full_share else sampler
         workers = self.args.dataloader_num_workers
         self._loader = DataLoader(
             Supervised(self.train_dataset),

@@ -150,7 +150,7 @@ class WhisperEncode(UtteranceEncoder):
 class WhisperCollator(Context, BatchCollator):
     """Batch of clips: ``input_features`` ``[batch, mels, frames]``, ``clip_seconds`` and the targets of `collate_targets`.
 
-    A ``full_share`` of the training batches is padded to 30 s although the context is trimmed, so that the model
+    A ``full_share`` of the training clips is padded to 30 s although the context is trimmed, so that the model
     keeps serving stock pipelines. ``mixed``: prompts may differ in length, see `collate_targets`.
     """
 
