@@ -17,14 +17,14 @@ from tone_recogniser import recogniser
 
 import training
 from training.base.errors import UserError
-from training.cli import transcribe
+from training.base.language_names import language_code, language_name, short_code
+from training.cli import check_deployment, timestamps, transcribe
 from training.decoding.loading import Trained, load_trained
 from training.models.architecture import AUTO, BuildContext
 from training.models.common import SETTINGS
 from training.models.lookup import load
 from training.models.whisper.abilities import DetectLanguage
 from training.models.whisper.config import Options
-from training.models.whisper.tokenizer import code_of
 from training.transcription.spoken_language import detected, first_windows, likeliest
 from training.transcription.transcriber import Transcriber
 from training.transcription.windows import Window
@@ -136,9 +136,8 @@ def test_a_given_language_is_used_and_an_unknown_one_refused(
     found = training.transcribe(sounds["short"], stock, language="ko", safeguards=training_guards())
     assert found[0].language is not None
     assert (found[0].language.code, found[0].language.probability) == ("ko", None)
-    for given, message in (("xx", "'xx' has no token"), ("German", "the code of German is de")):
-        with pytest.raises(UserError, match=message):
-            Transcriber(stock, language=given)
+    with pytest.raises(UserError, match="'xx' has no token"):
+        Transcriber(stock, language="xx")
     from training.cli import main
 
     command = ["transcribe", str(sounds["short"]), "--model", str(stock), "--language", "xx"]
@@ -147,14 +146,34 @@ def test_a_given_language_is_used_and_an_unknown_one_refused(
 
 
 def test_names_of_languages_have_codes() -> None:
-    assert [code_of(name) for name in ("German", "DE", "de-AT", "vi_VN", "de", "klingon")] == [
-        "de",
-        "de",
-        "de",
-        "vi",
-        None,
-        None,
-    ]
+    given = ("German", "mandarin", " VALENCIAN ", "de", "de-AT", "klingon")
+    assert [language_code(one) for one in given] == ["de", "zh", "ca", "de", "de-AT", "klingon"]
+    assert [short_code(one) for one in ("DE", "vi_VN", "de-AT", "klingon")] == ["de", "vi", "de", None]
+    assert [language_name(one) for one in ("ko", "mdw")] == ["Korean", "Mdw"]
+
+
+@pytest.mark.parametrize("given", ["Korean", "korean", "KO", "ko-KR", "ko"])
+def test_a_language_may_be_named(
+    stock: Path, sounds: dict[str, Path], capsys: pytest.CaptureFixture[str], given: str
+) -> None:
+    command = [str(sounds["short"]), "--model", str(stock), "--format", "json", *SHORT, "--language", given]
+    assert transcribe.main(command) == 0
+    assert json.loads(capsys.readouterr().out)["language"] == "ko"
+
+
+def test_commands_that_ask_for_the_language_of_rows_take_its_name() -> None:
+    for command, rest in (
+        (check_deployment, ["FOLDER"]),
+        (timestamps, ["--data", "d", "--split", "dev", "--output", "o", "--model", "tiny"]),
+    ):
+        assert command.parser().parse_args([*rest, "--language", "Korean"]).language == "ko"
+
+
+def test_a_table_s_language_is_a_code(stock: Path) -> None:
+    architecture = load_trained(stock).architecture
+    spoken = replace(whisper_assets.example("u", 1.0, transcribe="xin"), language="German")
+    with pytest.raises(ValueError, match="the code of German is de"):
+        architecture.encode.check(spoken, 1.0)
 
 
 def test_a_model_with_an_own_vocabulary_keeps_its_language(tmp_path: Path, sounds: dict[str, Path]) -> None:
