@@ -322,10 +322,10 @@ EN, ZH, TH = 1, 2, 3
         (0.7, {EN: (30, -0.3), ZH: (25, -1.7)}, (), "en"),  # what it would write in Chinese is improbable
         (0.95, {EN: (30, -0.3), ZH: (25, -1.7)}, (), "zh"),  # the token is sure
         (0.7, {EN: (25, -1.0), ZH: (60, -0.8)}, (), "en"),  # 25 against 48 nats for the same speech
-        (0.7, {EN: (30, -0.3), ZH: (2, -2.0)}, (), "en"),  # a word is no text of it all
+        (0.7, {EN: (30, -0.3), ZH: (3, -2.0)}, (), "en"),  # a word is no text of it all
         (0.7, {EN: (0, -0.1), ZH: (25, -1.7)}, (), "zh"),  # a text without an end
         (0.7, {EN: (33, -0.1), ZH: (25, -1.7)}, (EN,), "zh"),  # a loop, filled up with end tokens
-        (0.7, {}, (), "zh"),  # nothing to compare
+        (0.7, {EN: (2, -2.0), TH: (0, -0.5)}, (), "zh"),  # a word, beside a text that has no end: nothing to compare
     ],
 )
 def test_where_the_language_token_is_unsure_the_texts_decide(

@@ -89,11 +89,13 @@ class DetectLanguage:
             num_beams=1,
             stopping_criteria=[loops],
         )
+        looping = torch.zeros(len(prompts), dtype=torch.bool, device=ids.device)
+        if loops.stopped is not None:
+            looping = loops.stopped
         ends = written[0] == self.end_id
-        if loops.stopped is not None:  # such a row is filled up with end tokens
-            ends &= ~loops.stopped[:, None]
-        lengths = torch.where(ends.any(dim=-1), ends.int().argmax(dim=-1) + 1, 0)  # the end token included
-        whole = (lengths > 0) & (lengths >= SHORT * lengths.max())
+        ended = ends.any(dim=-1) & ~looping  # the row of a loop is filled up with end tokens
+        lengths = torch.where(ended, ends.int().argmax(dim=-1) + 1, written.shape[-1]).masked_fill(looping, 0)
+        whole = ended & (lengths >= SHORT * lengths.max())
         if not whole.any():
             return shares
         joint = best.values.log() + WEIGHT * lengths * means[0].to(shares)
