@@ -325,7 +325,12 @@ EN, ZH, TH = 1, 2, 3
         (0.7, {EN: (30, -0.3), ZH: (3, -2.0)}, (), "en"),  # a word is no text of it all
         (0.7, {EN: (0, -0.1), ZH: (25, -1.7)}, (), "zh"),  # a text without an end
         (0.7, {EN: (33, -0.1), ZH: (25, -1.7)}, (EN,), "zh"),  # a loop, filled up with end tokens
-        (0.7, {EN: (2, -2.0), TH: (0, -0.5)}, (), "zh"),  # a word, beside a text that has no end: nothing to compare
+        (
+            0.7,
+            {EN: (2, -2.0), TH: (0, -0.5)},
+            (),
+            "zh",
+        ),  # a word, beside a text that has no end: nothing to compare
     ],
 )
 def test_where_the_language_token_is_unsure_the_texts_decide(
