@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from training.config.schema import Config
 from training.data.example import AudioRef, Example, Hypothesis
 from training.data.manifest import load_manifest
 from training.engine import run as runs
+from training.evaluation import summary
 from training.evaluation.report import build_report
 from training.evaluation.start import beside_start
 from training.evaluation.stored import Result
@@ -68,6 +70,28 @@ def test_the_difference_is_paired_and_has_a_verdict() -> None:
     assert worse["differences"]["wer"]["verdict"] == "worse"
     same = beside_start(examples, said(examples, 4), said(examples, 4), resamples=300)
     assert same["differences"]["wer"]["verdict"] == "no difference shown"
+
+
+def test_each_domain_has_its_own_difference_and_verdict() -> None:
+    domains = ("child", "adult")
+    examples = [replace(example(i), domain=domains[i < 12]) for i in range(24)]
+    wrong = said(examples[:12], 0) + said(examples[12:], 10)
+    found = beside_start(examples, wrong, said(examples, 0), resamples=300)
+    assert {name: part["rows"] for name, part in found["by_domain"].items()} == {
+        "adult": {"transcribe": 12},
+        "child": {"transcribe": 12},
+    }
+    adult, child = (found["by_domain"][name]["metrics"]["wer"] for name in ("adult", "child"))
+    assert (adult["difference"], adult["verdict"]) == (0.0, "no difference shown")
+    assert child["high"] < 0 and child["verdict"] == "better"
+    report = {"start": {**found, "name": "base", "context": "30 s context"}}
+    told = list(summary._start(report))
+    assert told[2].startswith("  change of domain adult: WER 0.0 -> 0.0, +0.0 [+0.0, +0.0] paired: no diff")
+    assert told[3].startswith(f"  change of domain child: WER {child['a']:.1f} -> 0.0, -{child['a']:.1f} [")
+    assert (
+        beside_start(said_by := [example(0)], said(said_by, 0), said(said_by, 0), resamples=50)["by_domain"]
+        == {}
+    )
 
 
 def test_utterances_that_the_start_cannot_take_count_on_neither_side() -> None:

@@ -261,7 +261,7 @@ class _Pair:
 
 def _title(path: Path, scored: Mapping[str, Any]) -> str:
     """``English (librispeech.tsv)``."""
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+    from training.base.language_names import language_name
 
     codes = sorted({code for found in scored["languages"].values() for code in found})
-    return f"{', '.join(LANGUAGES.get(code, code).title() for code in codes)} ({path.name})"
+    return f"{', '.join(language_name(code) for code in codes)} ({path.name})"

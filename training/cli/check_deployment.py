@@ -14,6 +14,7 @@ from pathlib import Path
 from training.api.deployment import MAX_GAP, UTTERANCES, Wanted, check_deployment
 from training.base.errors import UserError, shown
 from training.base.files import writable
+from training.base.language_names import language_code
 from training.cli.command_line import Parser
 from training.cli.options import add_columns, add_domain
 
@@ -47,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
     add_columns(result)
     add_domain(result)
     result.add_argument(
-        "--language", default=None, help="of the speech; default: the rows', else the model's"
+        "--language",
+        type=language_code,
+        default=None,
+        help="of the speech (a code or a name); default: the rows', else the model's",
     )
     result.add_argument(
         "--device", choices=("cpu", "cuda"), default=None, help="default: the GPU where there is one"

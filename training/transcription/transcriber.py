@@ -27,7 +27,7 @@ from training.decoding.predict import predict
 from training.models.architecture import AS_IT_IS, AUTO, SWAP
 from training.models.safeguards import Safeguards
 from training.transcription.recordings import Place, Recording, Windows, Work
-from training.transcription.speech_regions import Detector, make_detector, regions_of, track_of
+from training.transcription.speech_regions import Detector, make_detector, part_of, regions_of, track_of
 from training.transcription.spoken_language import (
     SpokenLanguage,
     first_windows,
@@ -35,7 +35,7 @@ from training.transcription.spoken_language import (
     wanted_language,
 )
 from training.transcription.stitching import TIMED_TOLERANCE, join
-from training.transcription.suspects import with_repeated_marked
+from training.transcription.suspects import with_repeated_marked, with_steady_marked
 from training.transcription.transcript import Segment, Transcript, spread
 from training.transcription.windows import Cutting, Window, plan_windows
 
@@ -181,10 +181,7 @@ class Transcriber:
         """Open a file and cut it into windows. Raises `UserError` where it cannot be read."""
         try:
             seconds = probe(path).duration
-            windows = self._windows(Path(path), seconds) if self._looks(seconds) else [Window(0.0, seconds)]
-            if windows and not self._cuts(seconds):
-                windows = [Window(0.0, seconds)]
-            return Recording(str(path), seconds, tuple(windows), self.channel)
+            return Recording(str(path), seconds, tuple(self._windows(Path(path), seconds)), self.channel)
         except AudioError as error:
             raise UserError(str(error)) from error
 
@@ -198,12 +195,20 @@ class Transcriber:
         return self._cuts(seconds) or (guards is not None and guards.no_speech is not None)
 
     def _windows(self, path: Path, seconds: float) -> list[Window]:
+        """What the model gets: none where nobody speaks, the whole recording where it fits."""
+        if not self._looks(seconds):
+            return [Window(0.0, seconds)]
         if self.detector is None:
             self.detector = make_detector(self._detector_name)
         track = track_of(path, seconds, self.detector, self.channel)
         regions = regions_of(self.detector.speech(track), self.detector.hop)
         windows = plan_windows(regions, track, self.detector.hop, seconds, self.cutting)
-        return [_at_least(window, seconds) for window in windows]
+        if windows and not self._cuts(seconds):
+            windows = [Window(0.0, seconds)]
+        return [
+            replace(one, steady=self.detector.steady(part_of(track, self.detector.hop, one.start, one.end)))
+            for one in (_at_least(window, seconds) for window in windows)
+        ]
 
     def finish(
         self, recordings: Sequence[Recording], progress: Callable[[float], None] = lambda seconds: None
@@ -282,6 +287,8 @@ class Transcriber:
             words = tuple(stitched[TRANSCRIBE][n]) if known else ()
             start, end = borders(recording.windows, n)
             quality = {name: one.quality for name, one in hypotheses[n].items() if one.quality is not None}
+            if recording.windows[n].steady:
+                quality = with_steady_marked(quality, texts)
             domain = hypotheses[n][tasks[0]].domain
             segment = Segment(start, end, texts, words, mean_confidence(words), domain, quality)
             if any(texts.values()):

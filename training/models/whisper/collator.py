@@ -11,6 +11,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperProcessor
 
+from training.base.language_names import language_code, short_code
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import AUTO, BatchCollator, UtteranceEncoder
 from training.models.common.ctc import CtcCharacters, check_feasible
@@ -19,7 +20,6 @@ from training.models.common.plain_text import text_ids
 from training.models.common.targets import IGNORED, collate_targets
 from training.models.whisper.tokenizer import (
     PREVIOUS,
-    code_of,
     language_token,
     names_language,
     timestamp_ids,
@@ -140,8 +140,8 @@ class WhisperEncode(UtteranceEncoder):
             if example.texts:
                 raise ValueError("no language is named, neither by the utterance nor by the model; name one")
         elif ids[0] == tokenizer.unk_token_id or not names_language(token):
-            code = code_of(language)
-            hint = f"; the code of {language} is {code}" if code else ""
+            code = short_code(language_code(language))
+            hint = f"; the code of {language} is {code}" if code and code != language else ""
             raise ValueError(f"language {language!r} has no token in this tokenizer{hint}")
         return ids
 
