@@ -218,18 +218,16 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
     chosen = asked or Safeguards()
     _require_ids(trained, chosen.suppressed or ())
     if chosen.initial_prompt.strip():
-        import torch  # not above: an exported folder is served without it
-
         try:
-            architecture.scored.with_prompt(torch.zeros(1, 1, 1, dtype=torch.long), chosen.initial_prompt)
+            architecture.scored.before(chosen.initial_prompt)
         except ValueError as error:
             raise UserError(f"--initial_prompt: {trained.folder}: {error}") from error
     return chosen
 
 
 def _require_ids(trained: Trained, ids: Sequence[int]) -> None:
-    assert isinstance(trained.architecture, Architecture)  # an exported model is not decoded with safeguards
-    size = int(trained.architecture.model.config.vocab_size)
+    assert trained.architecture.scored is not None
+    size = trained.architecture.scored.vocabulary
     if unknown := [one for one in ids if one >= size]:
         raise UserError(
             f"--suppress_tokens: {trained.folder} has no token {unknown[0]}; its ids are 0 to {size - 1}"

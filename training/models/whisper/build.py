@@ -109,6 +109,7 @@ class Whisper(Architecture):
                 processor.tokenizer,
                 model.config.decoder_start_token_id,  # type: ignore[arg-type]
                 int(model.config.max_target_positions),  # type: ignore[arg-type]
+                int(model.config.vocab_size),  # type: ignore[arg-type]
             ),
         }
 
