@@ -15,11 +15,12 @@ from training.base.errors import UserError
 from training.config.blocks import Evaluation
 from training.config.load import load_config
 from training.config.schema import Config
+from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
 from training.models import lookup
-from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext, SpeechModel
+from training.models.architecture import ASKED, AUTO, SWAP, BuildContext, SpeechModel
 from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
 from training.runtime.folder import Exported, is_exported, read_exported
@@ -156,9 +157,6 @@ def with_word_times(trained: Trained) -> Trained:
     architecture = trained.architecture
     if architecture.aligner is not None or architecture.attention is None:
         return trained
-    from training.decoding.attention_alignment import AttentionAligner
-
-    assert isinstance(architecture, Architecture)  # an exported model has no attention to read
     head = architecture.attention.head
     aligner = AttentionAligner.of(architecture) if head is None else CtcAligner(head)
     return replace(trained, architecture=replace(architecture, aligner=aligner))
