@@ -72,7 +72,7 @@ class Scripted:
     def prompts(self, batch: Any) -> torch.Tensor:
         return batch["decoder_input_ids"]
 
-    def row(self, states: torch.Tensor, row: int) -> torch.Tensor:
+    def row(self, model: Any, states: torch.Tensor, row: int) -> torch.Tensor:
         return states[row : row + 1]
 
     def decode(self, model: Any, prompts: Any, states: torch.Tensor, search: Search) -> Any:

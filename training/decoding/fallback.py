@@ -105,8 +105,11 @@ class _Decoding:
 
     def _again(self, row: int, task: int, temperature: float) -> _Attempt:
         """One row and task decoded by itself, so that its draws do not depend on its neighbours."""
-        prompts, states = self.prompts[row : row + 1, task : task + 1], self.ability.row(self.states, row)
+        prompts, states = self.prompts[row : row + 1, task : task + 1], self._states(row)
         return self._judged(self._decoded(prompts, states, temperature)[0][0], temperature)
+
+    def _states(self, row: int) -> Any:
+        return self.ability.row(self.model, self.states, row)
 
     def _decoded(self, prompts: Any, states: Any, temperature: float) -> Sequence[Sequence[Scored]]:
         guards, beams = self.safeguards, self.options.beam_width if temperature == 0 else 1
@@ -127,7 +130,7 @@ class _Decoding:
         """The probability of no speech, where the text is so uncertain that it matters."""
         if self.safeguards.no_speech is None or not self._unsure(attempt):
             return None
-        return self.ability.no_speech(self.model, self.ability.row(self.states, row))[0]
+        return self.ability.no_speech(self.model, self._states(row))[0]
 
     def _unsure(self, attempt: _Attempt) -> bool:
         bound = self.safeguards.log_probability

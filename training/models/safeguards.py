@@ -86,7 +86,7 @@ class ScoredDecoder(Protocol):
         """Encoder states of a batch."""
         ...
 
-    def row(self, states: Any, row: int) -> Any:
+    def row(self, model: Any, states: Any, row: int) -> Any:
         """The encoder states of one row, as a batch of one."""
         ...
 

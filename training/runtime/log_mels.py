@@ -83,7 +83,7 @@ def array_of(path: Path) -> np.ndarray:
     """The array of a ``.npy`` file; one that holds pickled objects is refused."""
     try:
         with path.open("rb") as file:
-            found: np.ndarray = np.lib.format.readarray_of(file)
+            found: np.ndarray = np.lib.format.read_array(file)
             return found
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: it cannot be read ({error}); export the model again") from error

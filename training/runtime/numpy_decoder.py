@@ -82,7 +82,9 @@ class NumpyDecoder:
         longer: list[Pair] = []
         for n in range(self.layers):
             name = f"decoder/layer_{n}"
-            new = self._linear(f"{name}/self_attention/linear_0", self._norm(f"{name}/self_attention", hidden))
+            new = self._linear(
+                f"{name}/self_attention/linear_0", self._norm(f"{name}/self_attention", hidden)
+            )
             width = hidden.shape[-1]
             pair = self._keys_and_values(new[..., width:])
             if past:
@@ -135,7 +137,9 @@ class NumpyDecoder:
 class NumpySteps:
     """`training.runtime.token_search.Steps` of a `NumpyDecoder`, for one clip."""
 
-    def __init__(self, decoder: NumpyDecoder, sound: Sequence[Pair], order: np.ndarray, rows: np.ndarray) -> None:
+    def __init__(
+        self, decoder: NumpyDecoder, sound: Sequence[Pair], order: np.ndarray, rows: np.ndarray
+    ) -> None:
         self.decoder, self.sound, self.past = decoder, sound, list[Pair]()
         self.rows = rows
         self.moved = len(order) != len(rows)

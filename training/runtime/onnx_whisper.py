@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training.base.errors import UserError
+from training.models.common.language_choice import softmax
 from training.models.export_parts import Description
+from training.models.safeguards import Search
+from training.runtime.beam_search import beam_search
 from training.runtime.log_mels import ExtractorSizes
 from training.runtime.onnx_session import Session
+from training.runtime.token_search import Rules, Written, allowed, follow
 
 Caches = list[np.ndarray]
 
@@ -30,11 +33,12 @@ class OnnxLogMels(ExtractorSizes):
 
 
 class OnnxWhisper:
-    """`training.runtime.whisper.Engine` for ``encoder.onnx`` and ``decoder.onnx``."""
+    """`training.runtime.whisper_abilities.Engine` for ``encoder.onnx`` and ``decoder.onnx``."""
 
     def __init__(self, folder: Path, description: Description) -> None:
         assert description.prompts is not None
         self.prompts = description.prompts
+        self.rules = Rules(self.prompts.end, self.prompts.suppress, self.prompts.suppress_first)
         self.encoder, self.decoder = (Session(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
         self.layers = len(self.encoder.outputs) // 2
 
@@ -42,40 +46,54 @@ class OnnxWhisper:
         """Keys and values of cross-attention, see `training.models.whisper.graphs.EncoderGraph`."""
         return self.encoder(log_mels=np.ascontiguousarray(log_mels, dtype=np.float32))
 
-    def generate(self, states: Caches, prompts: np.ndarray, new: int, beams: int) -> list[list[int]]:
+    def row(self, states: Caches, row: int) -> Caches:
+        """See `Engine.row`."""
+        return [part[row : row + 1] for part in states]
+
+    def generate(
+        self, states: Caches, prompts: np.ndarray, search: Search, *, scored: bool = False
+    ) -> list[Written]:
         """See `Engine.generate`."""
-        if beams > 1:
-            raise UserError(
-                "--beam_width: exported ONNX graphs of a Whisper are searched greedily; leave it out"
-            )
-        end = self.prompts.end
-        rows: list[list[int]] = [[] for _ in prompts]
-        open_ = np.ones(len(prompts), dtype=bool)
-        logits, own = self._step(prompts, self._empty(states), states)
-        for step in range(new):
-            logits[:, list(self.prompts.suppress)] = -np.inf
-            if step == 0:
-                logits[:, list(self.prompts.suppress_first)] = -np.inf
-            chosen = logits.argmax(axis=-1)
-            open_ &= chosen != end
-            for row in np.flatnonzero(open_).tolist():
-                rows[row].append(int(chosen[row]))
-            if not open_.any() or step == new - 1:
-                break
-            logits, own = self._step(np.where(open_, chosen, end)[:, None], own, states)
-        return rows
+        steps, rules = OnnxSteps(self, states, len(prompts)), allowed(self.rules, search)
+        if search.beams > 1:
+            return beam_search(steps, prompts, rules, search)
+        return follow(steps, prompts, rules, search, scored=scored)
 
     def likeliest(self, states: Caches, prompts: np.ndarray, among: Sequence[int]) -> list[int]:
         """See `Engine.likeliest`."""
-        logits, _ = self._step(prompts, self._empty(states), states)
+        logits = OnnxSteps(self, states, len(prompts))(prompts)
         return [among[place] for place in logits[:, list(among)].argmax(axis=-1).tolist()]
 
-    def _empty(self, states: Caches) -> Caches:
-        """Caches of self-attention before the first id."""
-        batch, heads, _, width = states[0].shape
-        return [np.zeros((batch, heads, 0, width), dtype=np.float32)] * (2 * self.layers)
+    def language_logits(self, states: Caches, languages: Mapping[str, int]) -> np.ndarray:
+        """See `Engine.language_logits`."""
+        return self._first(states)[:, list(languages.values())]
 
-    def _step(self, ids: np.ndarray, own: Caches, cross: Caches) -> tuple[np.ndarray, Caches]:
-        values = [ids.astype(np.int64), *own, *cross]
-        logits, *longer = self.decoder(**dict(zip(self.decoder.inputs, values, strict=True)))
-        return logits, longer
+    def no_speech(self, states: Caches) -> list[float]:
+        """See `Engine.no_speech`."""
+        return softmax(self._first(states))[:, list(self.prompts.no_speech)].sum(axis=-1).tolist()
+
+    def _first(self, states: Caches) -> np.ndarray:
+        """Logits after the start token."""
+        clips = len(states[0])
+        return OnnxSteps(self, states, clips)(np.full((clips, 1), self.prompts.start))
+
+
+class OnnxSteps:
+    """`training.runtime.token_search.Steps` of the graph ``decoder``."""
+
+    def __init__(self, engine: OnnxWhisper, states: Caches, rows: int) -> None:
+        self.engine = engine
+        clips, heads, _, width = states[0].shape
+        self.sound = [np.repeat(part, rows // clips, axis=0) for part in states] if rows > clips else states
+        self.own: Caches = [np.zeros((rows, heads, 0, width), dtype=np.float32)] * (2 * engine.layers)
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        decoder = self.engine.decoder
+        values = [ids.astype(np.int64), *self.own, *self.sound]
+        logits, *self.own = decoder(**dict(zip(decoder.inputs, values, strict=True)))
+        return logits
+
+    def keep(self, rows: np.ndarray) -> None:
+        self.own = [part[rows] for part in self.own]
+        if len(rows) != len(self.sound[0]):
+            self.sound = [part[rows] for part in self.sound]

@@ -81,9 +81,7 @@ class ExportedWhisper(ExportedModel):
         description = self.description.model_copy(update={"tasks": tasks})
         assert self.attention is not None
         reader = ExportedReader(description, self.detokenizer)
-        return replace(
-            chosen, description=description, attention=replace(self.attention, reader=reader)
-        )
+        return replace(chosen, description=description, attention=replace(self.attention, reader=reader))
 
     def generate(
         self, batch: Batch, *, model: Any = None, states: Any = None, **generation: Any

@@ -93,8 +93,8 @@ class ExportedScored:
     def encode(self, model: Engine, batch: Batch) -> Any:
         return model.encode(batch["input_features"])
 
-    def row(self, states: Any, row: int) -> Any:
-        return states[row]
+    def row(self, model: Engine, states: Any, row: int) -> Any:
+        return model.row(states, row)
 
     def no_speech(self, model: Engine, states: Any) -> list[float]:
         return model.no_speech(states)
@@ -108,9 +108,7 @@ class ExportedScored:
 
     def with_prompt(self, prompts: np.ndarray, text: str) -> np.ndarray:
         before = np.array(self.before(text), dtype=np.int64)
-        return np.concatenate(
-            (np.broadcast_to(before, (*prompts.shape[:2], len(before))), prompts), axis=-1
-        )
+        return np.concatenate((np.broadcast_to(before, (*prompts.shape[:2], len(before))), prompts), axis=-1)
 
     def decode(
         self, model: Engine, prompts: np.ndarray, states: Any, search: Search
@@ -239,6 +237,10 @@ class _HeadLogProbs:
     head: np.ndarray
 
     def __call__(self, model: Engine, batch: Batch, states: Any = None) -> list[np.ndarray]:
-        rows = log_softmax(model.head(model.encode(batch["input_features"]) if states is None else states, self.head))
-        lengths = [max(1, math.ceil(seconds * ENCODER_FRAMES_PER_SECOND)) for seconds in batch["clip_seconds"]]
+        rows = log_softmax(
+            model.head(model.encode(batch["input_features"]) if states is None else states, self.head)
+        )
+        lengths = [
+            max(1, math.ceil(seconds * ENCODER_FRAMES_PER_SECOND)) for seconds in batch["clip_seconds"]
+        ]
         return [row[:length] for row, length in zip(rows, lengths, strict=True)]

@@ -80,7 +80,7 @@ class WhisperScored:
     def encode(self, model: Any, batch: Batch) -> torch.Tensor:
         return model.encode(batch["input_features"])
 
-    def row(self, states: torch.Tensor, row: int) -> torch.Tensor:
+    def row(self, model: Any, states: torch.Tensor, row: int) -> torch.Tensor:
         return states[row : row + 1]
 
     def no_speech(self, model: Any, states: torch.Tensor) -> list[float]:

@@ -109,7 +109,9 @@ def _head_arrays(model: Any) -> dict[str, np.ndarray]:
     """The CTC head, where there is one: ``ctc_head`` float32 ``[characters and blank, width + 1]``, the bias last."""
     if not model.ctc_weight:
         return {}
-    weight, bias = (part.detach().float().cpu().numpy() for part in (model.ctc_head.weight, model.ctc_head.bias))
+    weight, bias = (
+        part.detach().float().cpu().numpy() for part in (model.ctc_head.weight, model.ctc_head.bias)
+    )
     return {"ctc_head": np.concatenate((weight, bias[:, None]), axis=1)}
 
 
