@@ -78,6 +78,25 @@ class CtcHead(_Part):
     characters: str
 
 
+class TaskPrompts(_Part):
+    """Token ids of the tokenizer that make a prompt of language and task: start, language, task.
+
+    end: ends a text, and fills up rows. languages: of the text, by code and by the name of the token.
+    """
+
+    start: int
+    end: int
+    tasks: Mapping[str, int]
+    languages: Mapping[str, int]
+
+
+class WaveformInput(_Part):
+    """Clips for an encoder of waveforms. fewest_samples: of a clip. shortest: samples to which a batch is filled up with zeros."""
+
+    fewest_samples: int
+    shortest: int = 1
+
+
 class MovedIds(_Part):
     """Tokens whose rows stand elsewhere in the exported model: the rows ``ids`` come right before the row ``before``.
 
@@ -111,7 +130,7 @@ class Description(_Part):
     alignment_heads: layer and head of the cross-attentions that give the times of words. head: None without one.
     """
 
-    decoder: Literal["whisper", "ctc"]
+    decoder: Literal["whisper", "ctc", "encoder_decoder"]
     tasks: tuple[str, ...]
     languages: tuple[str, str]
     sample_rate: int
@@ -121,6 +140,8 @@ class Description(_Part):
     log_mels: LogMelSettings | None = None
     context: ContextRule | None = None
     prompts: Prompts | None = None
+    task_prompts: TaskPrompts | None = None
+    waveform: WaveformInput | None = None
     moved_ids: MovedIds = MovedIds()
     ctc: CtcOutput | None = None
     alignment_heads: tuple[tuple[int, int], ...] = ()
@@ -128,6 +149,12 @@ class Description(_Part):
     longest_seconds: float | None = None
     single_utterances: bool = False
     beams: int = 1
+
+    @property
+    def end(self) -> int | None:
+        """The id that ends a text; None where the model is not autoregressive."""
+        found = self.prompts or self.task_prompts
+        return found.end if found is not None else None
 
 
 @dataclass(frozen=True)

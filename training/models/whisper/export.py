@@ -15,7 +15,8 @@ import torch
 from training.data.example import TRANSCRIBE
 from training.models.architecture import Architecture
 from training.models.common import SETTINGS
-from training.models.common.feature_graphs import WhisperLogMels
+from training.models.common.decoder_graph import cross_outputs, decoder_part
+from training.models.common.feature_graphs import log_mel_part, log_mel_settings
 from training.models.export_parts import (
     CTRANSLATE2,
     GGML,
@@ -28,7 +29,6 @@ from training.models.export_parts import (
     Detection,
     ExportParts,
     GgmlModel,
-    LogMelSettings,
     MovedIds,
     OnnxModel,
     OnnxPart,
@@ -74,7 +74,7 @@ def export_parts(whisper: Architecture, domains: dict[str, int] | None = None) -
 
 def describe(whisper: Architecture, domains: dict[str, int]) -> Description:
     """What the runtime needs to know."""
-    extractor, config = whisper.processor.feature_extractor, whisper.model.config
+    config = whisper.model.config
     settings = getattr(config, SETTINGS)
     prompts = _prompts(whisper, domains)
     return Description(
@@ -85,13 +85,7 @@ def describe(whisper: Architecture, domains: dict[str, int]) -> Description:
         vocabulary=config.vocab_size,
         parameters=whisper.parameters,
         positions=whisper.positions,
-        log_mels=LogMelSettings(
-            sampling_rate=extractor.sampling_rate,
-            n_fft=extractor.n_fft,
-            hop_length=extractor.hop_length,
-            n_samples=extractor.n_samples,
-            mels=extractor.feature_size,
-        ),
+        log_mels=log_mel_settings(whisper.processor.feature_extractor),
         context=ContextRule(context=whisper.collate.context, margin=whisper.collate.margin),  # type: ignore[attr-defined]
         prompts=prompts,
         moved_ids=MovedIds(
@@ -152,36 +146,16 @@ def _graphs(whisper: Architecture) -> tuple[OnnxPart, ...]:
     model = copy.deepcopy(whisper.model.model).cpu().eval()
     model.encoder.set_attn_implementation("eager")
     config = model.config
-    heads, width = config.decoder_attention_heads, config.d_model // config.decoder_attention_heads
-    names = [f"{kind}_{n}" for n in range(config.decoder_layers) for kind in ("key", "value")]
-    # A tensor for each: the exporter takes inputs that are one object for one input.
-    caches = {f"past_{name}": torch.zeros(2, heads, 3, width) for name in names}
-    caches |= {f"cross_{name}": torch.zeros(2, heads, 50, width) for name in names}
     return (
-        OnnxPart(
-            name="features",
-            module=WhisperLogMels(whisper.processor.feature_extractor),
-            inputs={"waveform": torch.zeros(whisper.sample_rate)},
-            outputs=("log_mels",),
-            dynamic={"waveform": {0: "samples"}},
-        ),
+        log_mel_part(whisper.processor.feature_extractor),
         OnnxPart(
             name="encoder",
             module=EncoderGraph(model),
             inputs={"log_mels": torch.zeros(2, config.num_mel_bins, 100)},
-            outputs=tuple(f"cross_{name}" for name in names),
-            dynamic={"log_mels": {0: "batch", 2: "frames"}},
+            outputs=cross_outputs(config.decoder_layers),
+            dynamic={"log_mels": {0: "clips", 2: "frames"}},
         ),
-        OnnxPart(
-            name="decoder",
-            module=DecoderGraph(model),
-            inputs={"ids": torch.zeros(2, 2, dtype=torch.long), **caches},
-            outputs=("logits", *(f"longer_{name}" for name in names)),
-            dynamic={
-                "ids": {0: "batch", 1: "length"},
-                **{name: {0: "batch", 2: name.partition("_")[0]} for name in caches},
-            },
-        ),
+        decoder_part(DecoderGraph(model), config, 50, {}),
     )
 
 
