@@ -12,10 +12,10 @@ import numpy as np
 from training.models.common.language_choice import softmax
 from training.models.export_parts import Description
 from training.models.safeguards import Search
-from training.runtime.beam_search import beam_search
 from training.runtime.log_mels import ExtractorSizes
+from training.runtime.onnx_decoder import CachedDecoder
 from training.runtime.onnx_session import Session
-from training.runtime.token_search import Rules, Written, allowed, follow
+from training.runtime.token_search import Rules, Written, log_softmax
 
 Caches = list[np.ndarray]
 
@@ -33,17 +33,22 @@ class OnnxLogMels(ExtractorSizes):
 
 
 class OnnxWhisper:
-    """`training.runtime.whisper_abilities.Engine` for ``encoder.onnx`` and ``decoder.onnx``."""
+    """`training.runtime.whisper_abilities.Engine` for ``encoder.onnx`` and ``decoder.onnx``.
+
+    Its states are the outputs of `training.models.whisper.graphs.EncoderGraph`.
+    """
 
     def __init__(self, folder: Path, description: Description) -> None:
-        assert description.prompts is not None
-        self.prompts = description.prompts
-        self.rules = Rules(self.prompts.end, self.prompts.suppress, self.prompts.suppress_first)
-        self.encoder, self.decoder = (Session(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
-        self.layers = len(self.encoder.outputs) // 2
+        prompts = description.prompts
+        assert prompts is not None
+        self.prompts, self.has_head = prompts, description.head is not None
+        self.encoder = Session(folder / "encoder.onnx")
+        self.decoder = CachedDecoder(
+            Session(folder / "decoder.onnx"), Rules(prompts.end, prompts.suppress, prompts.suppress_first)
+        )
 
     def encode(self, log_mels: np.ndarray) -> Caches:
-        """Keys and values of cross-attention, see `training.models.whisper.graphs.EncoderGraph`."""
+        """See `Engine.encode`."""
         return self.encoder(log_mels=np.ascontiguousarray(log_mels, dtype=np.float32))
 
     def row(self, states: Caches, row: int) -> Caches:
@@ -54,14 +59,11 @@ class OnnxWhisper:
         self, states: Caches, prompts: np.ndarray, search: Search, *, scored: bool = False
     ) -> list[Written]:
         """See `Engine.generate`."""
-        steps, rules = OnnxSteps(self, states, len(prompts)), allowed(self.rules, search)
-        if search.beams > 1:
-            return beam_search(steps, prompts, rules, search)
-        return follow(steps, prompts, rules, search, scored=scored)
+        return self.decoder.write(prompts, self._sound(states), search, scored=scored)
 
     def likeliest(self, states: Caches, prompts: np.ndarray, among: Sequence[int]) -> list[int]:
         """See `Engine.likeliest`."""
-        logits = OnnxSteps(self, states, len(prompts))(prompts)
+        logits = self.decoder.steps(self._sound(states), len(prompts))(prompts)
         return [among[place] for place in logits[:, list(among)].argmax(axis=-1).tolist()]
 
     def language_logits(self, states: Caches, languages: Mapping[str, int]) -> np.ndarray:
@@ -70,30 +72,35 @@ class OnnxWhisper:
 
     def no_speech(self, states: Caches) -> list[float]:
         """See `Engine.no_speech`."""
-        return softmax(self._first(states))[:, list(self.prompts.no_speech)].sum(axis=-1).tolist()
+        shares = softmax(self._first(states))[:, list(self.prompts.no_speech)]
+        found: list[float] = shares.sum(axis=-1).tolist()
+        return found
+
+    def read(
+        self, states: Caches, prompts: np.ndarray, texts: Sequence[Sequence[int]]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `Engine.read`."""
+        first, longest = prompts.shape[1] - 1, max(map(len, texts))
+        ids = np.full((len(texts), longest), self.prompts.end, dtype=np.int64)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+        places = np.arange(first, first + longest)
+        steps = self.decoder.steps(self._sound(states), len(texts))
+        logits, (attention,) = steps.read(np.concatenate((prompts, ids), axis=1), places)
+        log_probs = np.take_along_axis(log_softmax(logits), ids[:, :, None], axis=-1)[:, :, 0]
+        return [
+            (attention[row, :, first : first + len(text) + 1], log_probs[row, : len(text)])
+            for row, text in enumerate(texts)
+        ]
+
+    def head(self, states: Caches, head: np.ndarray) -> np.ndarray:
+        """See `Engine.head`; the graph has computed it."""
+        return states[-1]
+
+    def _sound(self, states: Caches) -> Caches:
+        return states[:-1] if self.has_head else states
 
     def _first(self, states: Caches) -> np.ndarray:
-        """Logits after the start token."""
+        """Logits after the start token, float32 ``[clips, vocabulary]``."""
         clips = len(states[0])
-        return OnnxSteps(self, states, clips)(np.full((clips, 1), self.prompts.start))
-
-
-class OnnxSteps:
-    """`training.runtime.token_search.Steps` of the graph ``decoder``."""
-
-    def __init__(self, engine: OnnxWhisper, states: Caches, rows: int) -> None:
-        self.engine = engine
-        clips, heads, _, width = states[0].shape
-        self.sound = [np.repeat(part, rows // clips, axis=0) for part in states] if rows > clips else states
-        self.own: Caches = [np.zeros((rows, heads, 0, width), dtype=np.float32)] * (2 * engine.layers)
-
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
-        decoder = self.engine.decoder
-        values = [ids.astype(np.int64), *self.own, *self.sound]
-        logits, *self.own = decoder(**dict(zip(decoder.inputs, values, strict=True)))
-        return logits
-
-    def keep(self, rows: np.ndarray) -> None:
-        self.own = [part[rows] for part in self.own]
-        if len(rows) != len(self.sound[0]):
-            self.sound = [part[rows] for part in self.sound]
+        return self.decoder.steps(self._sound(states), clips)(np.full((clips, 1), self.prompts.start))

@@ -14,7 +14,7 @@ from training.models.architecture import Decoded, DecodeOptions, new_tokens
 from training.models.batch import Batch
 from training.models.safeguards import Search
 from training.runtime.folder import Exported
-from training.runtime.model import ExportedModel
+from training.runtime.model import ExportedModel, rectangle
 from training.runtime.prompts import PromptedCollator, PromptedEncode
 from training.runtime.text import Detokenizer
 from training.runtime.whisper_abilities import (
@@ -94,9 +94,11 @@ class ExportedWhisper(ExportedModel):
         assert self.positions is not None
         new = new_tokens(generation.get("max_new_tokens"), self.positions, prompts.shape[-1])
         search = Search(beams=generation.get("num_beams") or 1, new=new)
+        end = self.description.end
+        assert end is not None
         rows = engine.generate(states, prompts.reshape(-1, prompts.shape[-1]), search)
         return {
-            task: self._rectangle([row.ids for row in rows[place :: len(self.tasks)]])
+            task: rectangle([row.ids for row in rows[place :: len(self.tasks)]], end)
             for place, task in enumerate(self.tasks)
         }
 
@@ -108,13 +110,6 @@ class ExportedWhisper(ExportedModel):
             engine: Engine = self.model if model is None else model
             states = engine.encode(batch["input_features"])
         return super().decode(batch, options, model=model, states=states)
-
-    def _rectangle(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        assert self.description.prompts is not None
-        filled = np.full((len(rows), max(map(len, rows)) + 1), self.description.prompts.end, dtype=np.int64)
-        for place, row in enumerate(rows):
-            filled[place, : len(row)] = row
-        return filled
 
     def text(self, ids: Sequence[int]) -> str:
         return self.detokenizer(ids)

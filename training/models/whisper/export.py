@@ -143,19 +143,27 @@ def _detection(whisper: Architecture, added: Mapping[str, int]) -> Detection | N
 
 def _graphs(whisper: Architecture) -> tuple[OnnxPart, ...]:
     """Log-mels, encoder and decoder. The lengths that they are exported with are no others' bounds."""
-    model = copy.deepcopy(whisper.model.model).cpu().eval()
-    model.encoder.set_attn_implementation("eager")
+    model = copy.deepcopy(whisper.model).cpu().eval()
+    model.model.encoder.set_attn_implementation("eager")
     config = model.config
+    outputs = cross_outputs(config.decoder_layers)
+    wanted: tuple[torch.Tensor, dict[int, str]] = (torch.tensor([0, 1]), {0: "number"})
     return (
         log_mel_part(whisper.processor.feature_extractor),
         OnnxPart(
             name="encoder",
             module=EncoderGraph(model),
             inputs={"log_mels": torch.zeros(2, config.num_mel_bins, 100)},
-            outputs=cross_outputs(config.decoder_layers),
+            outputs=(*outputs, "head") if model.ctc_weight else outputs,
             dynamic={"log_mels": {0: "clips", 2: "frames"}},
         ),
-        decoder_part(DecoderGraph(model), config, 50, {}),
+        decoder_part(
+            DecoderGraph(model, alignment_heads(whisper.model)),
+            config,
+            50,
+            {"wanted": wanted},
+            outputs=("attention",),
+        ),
     )
 
 
