@@ -31,10 +31,16 @@ def data(tmp_path_factory: Any) -> Path:
     return utterances(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: Any) -> Path:
+MODELS: dict[str, dict[str, Any]] = {
+    "transformer": {"num_encoder_layers": 1, "feature_norm": "peak", "edge_silence": 0.2},
+    "whisper": {"head_layers": 1, "conv_kernel": 3},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: Any, tmp_path_factory: Any) -> Path:
     torch.manual_seed(0)
-    made = tiny("transformer", num_encoder_layers=1, feature_norm="peak", edge_silence=0.2)
+    made = tiny(request.param, **MODELS[request.param])
     torch.nn.init.normal_(made.model.ctc_head.weight, std=1.0)
     return saved(made, tmp_path_factory.mktemp("model"))
 
@@ -93,6 +99,15 @@ def test_words_without_torch_and_transformers(exported: Path, data: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert '"confidence"' in done.stdout
+
+
+def test_the_folder_runs_with_its_engine_alone(model: Path, exported: Path, data: Path) -> None:
+    clip = clips(data)[1]
+    code = f"import sys; sys.modules['training'] = sys.modules['torch'] = None; sys.argv[1:] = ['{clip}']; import runpy; runpy.run_path('{exported / 'run.py'}')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (said,) = Transcriber(model).transcribe([clip])
+    assert done.stdout.strip() == " ".join(word.text for word in said.words)
 
 
 def test_a_calibration_is_not_carried_over_in_silence(

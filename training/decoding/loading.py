@@ -16,11 +16,12 @@ from training.base.nearest import RUNS, path_hint
 from training.config.blocks import Evaluation
 from training.config.load import load_config
 from training.config.schema import Config
+from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
 from training.models import lookup
-from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext, SpeechModel
+from training.models.architecture import ASKED, AUTO, SWAP, BuildContext, SpeechModel
 from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
 from training.runtime.folder import Exported, is_exported, read_exported
@@ -157,9 +158,6 @@ def with_word_times(trained: Trained) -> Trained:
     architecture = trained.architecture
     if architecture.aligner is not None or architecture.attention is None:
         return trained
-    from training.decoding.attention_alignment import AttentionAligner
-
-    assert isinstance(architecture, Architecture)  # an exported model has no attention to read
     head = architecture.attention.head
     aligner = AttentionAligner.of(architecture) if head is None else CtcAligner(head)
     return replace(trained, architecture=replace(architecture, aligner=aligner))
@@ -219,18 +217,16 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
     chosen = asked or Safeguards()
     _require_ids(trained, chosen.suppressed or ())
     if chosen.initial_prompt.strip():
-        import torch  # not above: an exported folder is served without it
-
         try:
-            architecture.scored.with_prompt(torch.zeros(1, 1, 1, dtype=torch.long), chosen.initial_prompt)
+            architecture.scored.before(chosen.initial_prompt)
         except ValueError as error:
             raise UserError(f"--initial_prompt: {trained.folder}: {error}") from error
     return chosen
 
 
 def _require_ids(trained: Trained, ids: Sequence[int]) -> None:
-    assert isinstance(trained.architecture, Architecture)  # an exported model is not decoded with safeguards
-    size = int(trained.architecture.model.config.vocab_size)
+    assert trained.architecture.scored is not None
+    size = trained.architecture.scored.vocabulary
     if unknown := [one for one in ids if one >= size]:
         raise UserError(
             f"--suppress_tokens: {trained.folder} has no token {unknown[0]}; its ids are 0 to {size - 1}"

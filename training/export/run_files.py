@@ -64,10 +64,20 @@ sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
 if rate != about["sample_rate"] or len(sound) < output["fewest_samples"]:
     sys.exit(f"{sys.argv[1]}: give at least {output['fewest_samples']} samples at {about['sample_rate']} Hz")
 features, encoder = (onnxruntime.InferenceSession(str(here / f"{name}.onnx")) for name in ("features", "encoder"))
-(values,) = features.run(None, {"waveform": sound.mean(axis=1)})
-filled = np.zeros((max(output["shortest"], len(values)), *values.shape[1:]), dtype=np.float32)
-filled[: len(values)] = values
-mask = (np.arange(len(filled)) < len(values)).astype(np.int64)
+sound = sound.mean(axis=1)
+if about["log_mels"]:  # Whisper's encoder, with silence behind the clip
+    settings, context = about["log_mels"], about["context"]
+    (values,) = features.run(None, {"waveform": np.pad(sound, (0, 640))[: settings["n_samples"]]})
+    wanted = 2 * ((values.shape[1] + int(100 * context["margin"]) + 1) // 2)
+    length = 3000 if context["context"] == "full" else min(3000, wanted)
+    filled = np.pad(values, ((0, 0), (0, length - values.shape[1])), constant_values=values.min())
+    real = min(-(-len(sound) // settings["hop_length"]), values.shape[1])
+else:
+    (values,) = features.run(None, {"waveform": sound})
+    length, real = max(output["shortest"], len(values)), len(values)
+    filled = np.zeros((length, *values.shape[1:]), dtype=np.float32)
+    filled[:real] = values
+mask = (np.arange(length) < real).astype(np.int64)
 log_probs, lengths = encoder.run(None, {"features": filled[None], "mask": mask[None]})
 best = log_probs[0, : lengths[0]].argmax(axis=-1)
 labels = best[np.insert(best[1:] != best[:-1], 0, True)]
@@ -75,5 +85,47 @@ text = "".join(output["tokens"][i] for i in labels if i != output["blank"])
 print(" ".join(text.replace("\u2581", " ").split()))
 '''
 
-RUN_FILES = {(ONNX, "ctc"): CTC_ONNX, (CTRANSLATE2, "whisper"): WHISPER_CTRANSLATE2}
+ENCODER_DECODER_ONNX = '''\
+"""Texts of a clip: python run.py CLIP.wav [LANGUAGE [LANGUAGE OF THE TRANSLATION]]. Needs onnxruntime, tokenizers, numpy, soundfile."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soundfile
+from tokenizers import Tokenizer
+
+here = Path(__file__).parent
+about = json.loads((here / "polyvox.json").read_text(encoding="utf8"))["description"]
+prompts, limits = about["task_prompts"], about["waveform"]
+languages = [*sys.argv[2:], *about["languages"][len(sys.argv[2:]) :]]
+sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
+if rate != about["sample_rate"] or len(sound) < limits["fewest_samples"]:
+    sys.exit(f"{sys.argv[1]}: give at least {limits['fewest_samples']} samples at {about['sample_rate']} Hz")
+features, encoder, decoder = (onnxruntime.InferenceSession(str(here / f"{n}.onnx")) for n in ("features", "encoder", "decoder"))
+(values,) = features.run(None, {"waveform": sound.mean(axis=1)})
+mask = (np.arange(max(limits["shortest"], len(values))) < len(values)).astype(np.int64)
+states = encoder.run(None, {"features": np.pad(values, (0, len(mask) - len(values)))[None], "mask": mask[None]})
+sound = dict(zip([one.name for one in encoder.get_outputs()], states))
+past = [one for one in decoder.get_inputs() if one.name.startswith("past_")]
+for task in about["tasks"]:
+    language = languages[task == "translate"]
+    ids, text = [prompts["start"], prompts["languages"][language], prompts["tasks"][task]], []
+    caches = [np.zeros((1, one.shape[1], 0, one.shape[3]), np.float32) for one in past]
+    for _ in range(about["positions"] - len(ids)):
+        inputs = {"ids": np.array([ids]), **sound, **dict(zip([one.name for one in past], caches))}
+        logits, *caches = decoder.run(None, inputs)
+        ids = [int(logits[0].argmax())]
+        if ids[0] == prompts["end"]:
+            break
+        text += ids
+    print(f"{task}\\t{Tokenizer.from_file(str(here / 'tokenizer.json')).decode(text).strip()}")
+'''
+
+RUN_FILES = {
+    (ONNX, "ctc"): CTC_ONNX,
+    (ONNX, "encoder_decoder"): ENCODER_DECODER_ONNX,
+    (CTRANSLATE2, "whisper"): WHISPER_CTRANSLATE2,
+}
 """By format and decoder."""

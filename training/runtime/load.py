@@ -52,6 +52,12 @@ def _onnx_ctc(exported: Exported) -> SpeechModel:
     return ExportedCtc.of(exported)
 
 
+def _onnx_encoder_decoder(exported: Exported) -> SpeechModel:
+    from training.runtime.encoder_decoder import ExportedEncoderDecoder
+
+    return ExportedEncoderDecoder.of(exported)
+
+
 def _ggml(exported: Exported) -> SpeechModel:
     from training.runtime.ggml import ExportedGgml
 
@@ -62,6 +68,7 @@ _LOADERS: dict[tuple[str, str], Callable[[Exported], SpeechModel]] = {
     (CTRANSLATE2, "whisper"): _ctranslate2_whisper,
     (ONNX, "whisper"): _onnx_whisper,
     (ONNX, "ctc"): _onnx_ctc,
+    (ONNX, "encoder_decoder"): _onnx_encoder_decoder,
     (NEMO, "ctc"): _onnx_ctc,
     (GGML, "whisper"): _ggml,
 }

@@ -41,6 +41,11 @@ class Session:
         """Names of the outputs, in the graph's order."""
         return [one.name for one in self.session.get_outputs()]
 
+    @property
+    def shapes(self) -> dict[str, list[int | str]]:
+        """Lengths of each input's axes, names for those that may have any length."""
+        return {one.name: one.shape for one in self.session.get_inputs()}
+
     def __call__(self, **inputs: np.ndarray) -> list[Any]:
         """The outputs, in the graph's order."""
         return self.session.run(None, inputs)

@@ -66,6 +66,15 @@ def log_mel(extractor: Any, waveform: np.ndarray) -> np.ndarray:
     return result["input_features"][0]
 
 
+def with_silence(log_mels: np.ndarray, length: int) -> np.ndarray:
+    """``[mels, length]``: the clip goes on with its quietest value, which is that of silence after its normalisation.
+
+    Not with its last frame, which SpecAugment may have masked.
+    """
+    missing = length - log_mels.shape[-1]
+    return np.pad(log_mels, ((0, 0), (0, missing)), constant_values=log_mels.min())
+
+
 @dataclass(frozen=True)
 class Context:
     """The length to which a batch of log-mels is padded.

@@ -7,12 +7,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
-PERIODS = 24
-"""Tokens of the longest phrase that is looked for."""
-RUNS, LEAST = 6, 32
-"""A row is ended when a phrase has come so often in a row, and so many tokens have done nothing but repeat."""
-EVERY = 8
-"""Steps between two looks: one look costs a few hundredths of a step."""
+from training.models.common.repeated_tokens import repeats
 
 
 class StopRepeats(StoppingCriteria):
@@ -27,15 +22,6 @@ class StopRepeats(StoppingCriteria):
         self.stopped: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        written = input_ids[:, self.prompt :]
-        stopped = torch.zeros(len(written), dtype=torch.bool, device=written.device)
-        self.stopped = stopped if self.stopped is None else self.stopped
-        if written.shape[1] % EVERY:
-            return stopped
-        for period in range(1, PERIODS + 1):
-            length = max(LEAST, RUNS * period)
-            if written.shape[1] >= length:
-                last = written[:, -length:]
-                stopped |= (last[:, period:] == last[:, :-period]).all(dim=1)
-        self.stopped = self.stopped | stopped
+        stopped: torch.Tensor = repeats(input_ids[:, self.prompt :])
+        self.stopped = stopped if self.stopped is None else self.stopped | stopped
         return stopped
