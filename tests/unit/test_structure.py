@@ -10,6 +10,7 @@ ORDER = (
     *("base", "data", "synthetic", "models", "registry", "config", "runtime", "decoding"),
     *(
         "transcription",
+        "serving",
         "evaluation",
         "engine",
         "alignment",

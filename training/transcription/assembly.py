@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from training.data.example import NO_SPEECH, TRANSCRIBE, Hypothesis, SpokenWord, mean_confidence
 from training.transcription.recordings import Recording
+from training.transcription.spoken_language import SpokenLanguage
 from training.transcription.stitching import TIMED_TOLERANCE, join
 from training.transcription.suspects import with_repeated_marked
-from training.transcription.spoken_language import SpokenLanguage
 from training.transcription.transcript import Segment, Transcript, spread
 from training.transcription.windows import Window
 
@@ -61,9 +61,7 @@ def segments_of(
 ) -> list[Segment]:
     """A segment for each window, also where it has no text; see `assemble`."""
     stitched = {
-        name: stitch(
-            windows, [by_task[name] for by_task in hypotheses], timed=timed and name == TRANSCRIBE
-        )
+        name: stitch(windows, [by_task[name] for by_task in hypotheses], timed=timed and name == TRANSCRIBE)
         for name in tasks
     }
     segments = []

@@ -37,9 +37,7 @@ class Planner:
         try:
             seconds = probe(path).duration
             cuts = is_too_long(seconds, self.cutting.longest) or self.always_cut
-            windows = (
-                self._windows(Path(path), seconds) if cuts or self.looks else [Window(0.0, seconds)]
-            )
+            windows = self._windows(Path(path), seconds) if cuts or self.looks else [Window(0.0, seconds)]
             if windows and not cuts:
                 windows = [Window(0.0, seconds)]
             return Recording(str(path), seconds, tuple(windows), self.channel)
