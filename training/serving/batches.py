@@ -10,8 +10,10 @@ import numpy as np
 
 from training.serving.options import Options
 
-LIKE = 0.5
-"""Windows are computed together where the shorter one is at least this share of the longer one: the rest is padding."""
+LIKE, VERY_LIKE = 0.5, 0.9
+"""Windows are computed together where the shorter one is at least this share of the longer one: the rest is padding. The
+second is for models that hear padding (a Whisper in a trimmed context has no mask), so that a text hardly depends on what it
+is computed with."""
 
 
 class Key(NamedTuple):
@@ -26,7 +28,7 @@ class Piece:
     """A window that waits to be computed.
 
     samples: float32 ``[time]`` at the model's rate. since: when its request began to wait (``time.monotonic``).
-    attempts: how often it was with a process that died. live: somebody is speaking meanwhile. result: its row.
+    like: `LIKE` or `VERY_LIKE`. attempts: how often it was with a process that died. live: somebody is speaking meanwhile. result: its row.
     """
 
     key: Key
@@ -36,6 +38,7 @@ class Piece:
     since: float
     result: asyncio.Future[dict[str, Any]] = field(repr=False)
     live: bool = False
+    like: float = LIKE
     attempts: int = 0
 
     @property
@@ -96,7 +99,7 @@ def choose(pieces: set[Piece], seconds: float) -> list[Piece]:
         if one is not first
         and one.key == first.key
         and not one.attempts
-        and min(one.seconds, first.seconds) >= LIKE * max(one.seconds, first.seconds)
+        and min(one.seconds, first.seconds) >= first.like * max(one.seconds, first.seconds)
     ]
     chosen, longest = [first], first.seconds
     for one in sorted(others, key=lambda other: other.order):

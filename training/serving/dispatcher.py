@@ -16,7 +16,7 @@ import numpy as np
 
 from training.data.example import TRANSCRIBE, Hypothesis
 from training.models.architecture import AUTO
-from training.serving.batches import Key, Piece, Waiting
+from training.serving.batches import LIKE, VERY_LIKE, Key, Piece, Waiting
 from training.serving.decoders import Decoders, Sound
 from training.serving.devices import Device, work
 from training.serving.metrics import Metrics
@@ -135,14 +135,16 @@ class Dispatcher:
         self, asked: Asked, samples: np.ndarray, language: str | None, since: float, *, live: bool = False
     ) -> dict[str, Any]:
         """The row of one window (see `training.serving.model_process.answer`). Raises `ApiError`."""
+        abilities = self.abilities[asked.model]
         piece = Piece(
             key=Key(asked.model, asked.options),
             samples=samples,
             language=language,
-            seconds=len(samples) / self.abilities[asked.model].sample_rate,
+            seconds=len(samples) / abilities.sample_rate,
             since=since,
             result=asyncio.get_running_loop().create_future(),
             live=live,
+            like=VERY_LIKE if abilities.hears_padding else LIKE,
         )
         self.waiting.add(piece)
         try:
