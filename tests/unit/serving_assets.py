@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +12,11 @@ import numpy as np
 import soundfile
 from export_assets import saved as saved_model
 
-ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from served import Server
+
+__all__ = ["Server", "clip", "error_of", "models", "speech"]
 RATE = 16_000
-START_SECONDS = 120
 
 
 def models(folder: Path) -> dict[str, Path]:
@@ -43,90 +37,10 @@ def speech(seconds: float, seed: int = 0) -> np.ndarray:
 
 def clip(path: Path, seconds: float = 1.5, seed: int = 0, rate: int = RATE) -> Path:
     """A file of `speech`; the suffix chooses the format."""
-    soundfile.write(path, speech(seconds, seed), rate)
+    with soundfile.SoundFile(path, "w", rate, 1) as file:
+        for block in np.array_split(speech(seconds, seed), max(1, round(seconds / 10))):
+            file.write(block)  # at once libsndfile's Vorbis breaks
     return path
-
-
-class Server:
-    """``polyvox serve`` on a free port; it is ended with the ``with`` block."""
-
-    def __init__(self, models: dict[str, Path], *options: object, log: Path) -> None:
-        self.log = log
-        named = [part for name, folder in models.items() for part in ("--model", f"{name}={folder}")]
-        with log.open("w", encoding="utf8") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "training.cli", "serve", "--port", "0", *named, *map(str, options)],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
-        self.port = int(self._logged(r"listening on http://127\.0\.0\.1:(\d+)"))
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def _logged(self, pattern: str) -> str:
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and self.process.poll() is None:
-            if found := re.search(pattern, self.log.read_text(encoding="utf8")):
-                return found[1]
-            time.sleep(0.05)
-        raise AssertionError(self.log.read_text(encoding="utf8"))
-
-    def wait(self, what: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-        """Until ``what`` holds."""
-        until = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < until and self.process.poll() is None, self.log.read_text(encoding="utf8")
-            time.sleep(0.05)
-
-    def wait_ready(self) -> Server:
-        """Until the models are loaded."""
-        self.wait(lambda: self.status("/readyz") == 200)
-        return self
-
-    def get(self, path: str, **headers: str) -> tuple[int, bytes]:
-        """Status and body."""
-        request = urllib.request.Request(self.url + path, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-
-    def status(self, path: str) -> int:
-        return self.get(path)[0]
-
-    def metric(self, name: str) -> float:
-        """The sum of a metric's values."""
-        lines = self.get("/metrics")[1].decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}(\{{| )", line))
-
-    def children(self, module: str) -> list[int]:
-        """Process ids of the server's processes that run ``module``."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == self.process.pid and module in (path / "cmdline").read_text():
-                    found.append(int(path.name))
-            except (OSError, ValueError):
-                continue
-        return found
-
-    def end(self) -> int:
-        """SIGTERM, and the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(60)
-        finally:
-            self.process.kill()
 
 
 def error_of(body: bytes) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from training.serving.dispatcher import Done
-from training.serving.errors import ApiError, too_late
+from training.serving.errors import ApiError, stopping, too_late
 from training.serving.fields import Question, understand
 from training.serving.formats import MEDIA_TYPES, rendered, written_language
 from training.serving.uploads import ClientGone, Upload, read_form
@@ -61,6 +61,10 @@ async def answer(request: Request, state: State, task: str) -> Response:
                 form.close()
     except TimeoutError:
         raise too_late(timeout) from None
+    except asyncio.CancelledError:
+        if not state.house.stopping:
+            raise
+        raise stopping() from None  # the time of --grace is over
     except ClientGone:
         state.metrics.gone.inc()
         return Response(status_code=CLOSED)
