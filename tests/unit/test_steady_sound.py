@@ -83,7 +83,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sure(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is sure that everybody says thanks, as Whisper base is of much noise."""
 
-    def decode(self: Any, model: Any, prompts: Any, states: Any, **generation: Any) -> list[list[Scored]]:
+    def decode(self: Any, model: Any, prompts: Any, states: Any, search: Any) -> list[list[Scored]]:
         return [[Scored("Thank you.", -0.2)] * prompts.shape[1]] * prompts.shape[0]
 
     monkeypatch.setattr(WhisperScored, "decode", decode)

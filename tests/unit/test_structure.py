@@ -10,6 +10,7 @@ ORDER = (
     *("base", "data", "doctor", "synthetic", "models", "registry", "config", "runtime", "decoding"),
     *(
         "transcription",
+        "serving",
         "evaluation",
         "diagnosis",
         "engine",

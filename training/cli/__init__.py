@@ -50,6 +50,7 @@ COMMANDS = {
     ),
     "publish": ("training.cli.publish", "a finished run to the Hugging Face Hub, with a model card"),
     "transcribe": ("training.cli.transcribe", "recordings of any length to text, subtitles, JSON"),
+    "serve": ("training.cli.serve", "OpenAI's transcription API, live speech and a page with a microphone"),
     "lm": ("training.cli.lm", "language models from text: n-grams for beam search, a small causal one"),
     "timestamps": (
         "training.cli.timestamps",

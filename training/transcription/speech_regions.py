@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from training.base.errors import UserError
-from training.data.audio import load_audio
+from training.data.audio import load_in_order
 from training.data.example import AudioRef
 
 SAMPLE_RATE = 16_000
@@ -165,13 +165,17 @@ def part_of(track: np.ndarray, hop: float, start: float, end: float) -> np.ndarr
 def blocks(path: Path, seconds: float, hop: float, channel: int | None = None) -> Iterator[np.ndarray]:
     """The file in pieces of about `BLOCK_SECONDS`, each a whole number of frames but the last."""
     step = round(BLOCK_SECONDS / hop) * hop
+    stretches = []
     for number in range(max(1, int(np.ceil(seconds / step)))):
         end = (number + 1) * step
-        stretch = AudioRef(
-            path=str(path), start=number * step, end=None if end >= seconds else end, channel=channel
-        )
         if seconds - number * step >= 1 / SAMPLE_RATE:
-            yield load_audio(stretch, SAMPLE_RATE)
+            stretches.append(
+                AudioRef(
+                    path=str(path), start=number * step, end=None if end >= seconds else end, channel=channel
+                )
+            )
+    for samples, _ in load_in_order(stretches, SAMPLE_RATE):
+        yield samples
 
 
 def regions_of(speech: np.ndarray, hop: float, *, least_pause: float = 0.15) -> list[Region]:
