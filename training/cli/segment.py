@@ -7,22 +7,22 @@ out stands in MANIFEST_dropped.tsv, with its reason.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.base.errors import UserError
+from training.cli.command_line import Parser
 
 if TYPE_CHECKING:
     from training.data.prepare.segment import Pairs
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     description = (__doc__ or "").partition("\n\n")[2]
-    result = argparse.ArgumentParser(prog="polyvox segment", description=description, allow_abbrev=False)
+    result = Parser(prog="polyvox segment", description=description)
     result.add_argument("recordings", nargs="+", type=Path, help="recordings, or folders of them")
     result.add_argument("--labels", type=Path, help="folder of the labels (otherwise beside the recordings)")
     result.add_argument(
