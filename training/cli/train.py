@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters, train
 from training.base.errors import UserError, first_rank, shown
+from training.cli.after_training import evaluate_and_publish, owner_on_the_hub
 from training.cli.command_line import Parser
 from training.cli.options import add_hardware, count
 from training.config.compat import guide_flags
@@ -177,6 +178,7 @@ def _train(config: Config, args: argparse.Namespace) -> int:
     from training.engine.fit import Stopped
 
     resume = False if args.resume is None else args.resume or True
+    owner = owner_on_the_hub() if args.login_hf else ""
     with shown():
         try:
             run = train(config, resume=resume, fresh=args.fresh, accept_changed_data=args.accept_changed_data)
@@ -184,4 +186,4 @@ def _train(config: Config, args: argparse.Namespace) -> int:
             print(f"{stopped}: saved in {config.output.dir}; go on with --resume")
             return 128 + stopped.number
     print(f"{run.folder}: {run.results['steps']} steps in {run.results['train_seconds'] / 60:.1f} min")
-    return 0
+    return evaluate_and_publish(config, run.folder, owner) if args.login_hf and first_rank() else 0
