@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--smoke",
         action="store_true",
-        help="100 steps instead of num_train_epochs: whether everything works together (key=value still decides)",
+        help="100 steps instead of num_train_epochs, in the folder NAME_smoke: whether everything works together (key=value "
+        "still decides)",
     )
     guide_flags.add_to(result)
     result.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.learning_rate=1e-5")
