@@ -59,7 +59,7 @@ def test_the_suffix_is_put_once_however_often_a_configuration_is_read(tmp_path: 
 
 
 def test_a_suffix_that_names_a_folder_is_refused() -> None:
-    with pytest.raises(UserError, match="output.suffix"):
+    with pytest.raises(UserError, match=r"output\.suffix"):
         load_config(ROOT / "configs/dev_whisper.yaml", ["output.suffix=/there"])
 
 
