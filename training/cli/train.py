@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--smoke",
         action="store_true",
-        help="100 steps instead of num_train_epochs: whether everything works together (key=value still decides)",
+        help="100 steps instead of num_train_epochs, in the folder NAME_smoke: whether everything works together (key=value "
+        "still decides)",
     )
     add_hardware(result)
     result.add_argument(

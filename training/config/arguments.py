@@ -21,8 +21,8 @@ from training.data.metric import LOGGED, ONSET_MAE, higher_is_better, main_metri
 from training.models.architecture import DecodeOptions
 
 DEFAULT_BATCH = 8
-SMOKE = ("training.max_steps=100",)
-"""Overrides of ``--smoke``: a run that shows that everything works together, and learns next to nothing."""
+SMOKE = ("training.max_steps=100", "output.suffix=_smoke")
+"""Overrides of ``--smoke``: a run that shows that everything works together, and learns next to nothing; in a folder of its own."""
 SAME_NAME = (
     "gradient_accumulation_steps",
     "learning_rate",

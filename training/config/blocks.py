@@ -279,6 +279,9 @@ class Output(Block):
     """The run's folder: checkpoints, logs, the resolved configuration, results of training."""
     experiment_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")] = "run"
     """Name in charts and result files; without one, the name of the configuration's file."""
+    suffix: Annotated[str, Field(pattern=r"^[^/\\]*$")] = ""
+    """Text that is put behind ``experiment_name``, and so behind the name of the folder unless ``dir`` is given; ``--smoke`` has
+    ``_smoke``. The resolved configuration holds the whole name, and no suffix."""
     log_file: Path | None = None
     """File to which the printed lines are appended too."""
     wandb_project: str | None = None
