@@ -155,7 +155,8 @@ class SpeechTrainer(Seq2SeqTrainer):
         new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if new:
-            learning_rates.give(optimizer, self.model if model is None else model, self.rates)
+            chosen: Any = self.model if model is None else model
+            learning_rates.give(optimizer, chosen, self.rates)
         return optimizer
 
     def create_scheduler(
