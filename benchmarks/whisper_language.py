@@ -1,4 +1,4 @@
-"""Does a stock Whisper recognise which language is spoken, and does a loop ever reach the user unmarked?
+"""Does a stock Whisper recognise which language is spoken, and does text for no speech ever reach the user unmarked?
 
     python benchmarks/whisper_language.py --model WHISPER --english …/speechocean762/manifest.tsv \
         --korean …/pansori_tedxkr/manifest.tsv --french …/mboshi_french/manifest.tsv [--own DEMO_WHISPER] [--output FILE]
@@ -251,11 +251,13 @@ def _loops(model: Path, silent: dict[Path, str], folder: Path) -> dict[str, Any]
     rows = [{"clip": path.stem, "kind": kind, **found[path]} for path, kind in silent.items()]
     unmarked = [row["clip"] for row in rows if _unmarked(row)]
     marked = [row["clip"] for row in rows if any("suspect" in one for one in row["segments"])]
+    sure = [row["clip"] for row in rows if any("suspect" not in one for one in row["segments"])]
     summary = {
         "clips": len(rows),
         "with_text": sum(bool(row["text"]) for row in rows),
         "left_out_by_no_speech": sum("no_speech" in row for row in rows),
         "marked": len(marked),
+        "unmarked_texts": sure,
         "unmarked_loops": unmarked,
     }
     return {"summary": summary, "rows": rows}

@@ -162,6 +162,9 @@ class Training(Block):
     """Batches per optimiser step."""
     learning_rate: NonNegative = 5e-5
     """Peak learning rate of AdamW."""
+    learning_rates: dict[str, NonNegative] = Field(default_factory=dict)
+    """Peak learning rates of single parameters: pattern or group, as in `freeze`, → rate (`{ctc_head.*: 1.0e-2}`: an output layer
+    that is new beside pretrained parts). All others have `learning_rate`."""
     lr_scheduler_type: Schedule = "linear"
     """Shape of the learning rate after the warm-up."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
