@@ -41,6 +41,7 @@ COMMANDS = {
         "training.cli.check_deployment",
         "a Whisper in stock transformers and faster-whisper, short and long, beside ours",
     ),
+    "diagnose": ("training.cli.diagnose", "what is probably wrong with a run, and the command to try next"),
     "runs": ("training.cli.runs", "a table of the runs: scores with intervals, steps, time"),
     "compare": ("training.cli.compare", "compare two evaluations on the same utterances"),
     "charts": ("training.cli.charts", "draw the curves and scores of runs, write the report"),

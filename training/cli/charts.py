@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.cli.aliases import OneValue
@@ -59,11 +59,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         "wer_comparison.png": charts.wer_comparison(results, target / "wer_comparison.png"),
         "bleu_comparison.png": charts.bleu_comparison(results, target / "bleu_comparison.png"),
     }
-    write_report(target / "report.html", results, histories, audio_of(results), load_deployments(source))
+    write_report(
+        target / "report.html",
+        results,
+        histories,
+        audio_of(results),
+        load_deployments(source),
+        diagnoses_of(results),
+    )
     for name, done in drawn.items():
         print(f"written: {target / name}" if done else f"left out: {name} (no run has figures for it)")
     print(f"written: {target / 'report.html'}")
     return 0
+
+
+def diagnoses_of(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
+    """Name of an evaluation → what is probably wrong, by the rules of now, also for evaluations of before."""
+    from training.diagnosis.rules import diagnose
+    from training.diagnosis.told import evidence_of
+
+    folders = {
+        one.run: Path(str((one.report.get("meta") or {}).get("model_dir") or one.run)) for one in results
+    }
+    return {
+        one.run: [found.as_dict() for found in diagnose(evidence_of(folders[one.run], one))]
+        for one in results
+    }
 
 
 def audio_of(results: Sequence[Result]) -> Callable[[str], tuple[bytes, str] | None]:

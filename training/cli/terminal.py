@@ -41,9 +41,9 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seq
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*(Text(name) for name in head), header_style="bold")
-    for number in right:
-        table.columns[number].justify = "right"
+    table = Table(header_style="bold")
+    for number, name in enumerate(head):
+        table.add_column(Text(name), justify="right" if number in right else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dry_run(config, download=args.download)
     if args.multi_gpu is not None and "RANK" not in os.environ:
         return _in_processes(config, args.multi_gpu, given)
-    return _train(config, args)
+    return _train(config, args, given)
 
 
 def _language(config: Config, code: str) -> str:
@@ -175,7 +176,7 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def _train(config: Config, args: argparse.Namespace) -> int:
+def _train(config: Config, args: argparse.Namespace, given: Sequence[str]) -> int:
     from training.engine.fit import Stopped
 
     resume = False if args.resume is None else args.resume or True
@@ -184,7 +185,30 @@ def _train(config: Config, args: argparse.Namespace) -> int:
         try:
             run = train(config, resume=resume, fresh=args.fresh, accept_changed_data=args.accept_changed_data)
         except Stopped as stopped:
-            print(f"{stopped}: saved in {config.output.dir}; go on with --resume")
+            say(f"{stopped}: saved in {config.output.dir}; go on with --resume:")
+            say(f"  {again(given)}")
             return 128 + stopped.number
-    print(f"{run.folder}: {run.results['steps']} steps in {run.results['train_seconds'] / 60:.1f} min")
+    say(f"{run.folder}: {run.results['steps']} steps in {run.results['train_seconds'] / 60:.1f} min; next:")
+    for command in next_commands(config):
+        say(f"  {command}")
     return evaluate_and_publish(config, run.folder, owner) if args.login_hf and first_rank() else 0
+
+
+def again(given: Sequence[str]) -> str:
+    """The same command with ``--resume``, to be pasted."""
+    words, kept = iter(given), []
+    for word in words:
+        if word.partition("=")[0] not in ("--resume", "--fresh"):
+            kept.append(word)
+        elif word == "--resume" and (value := next(words, None)) and (value.startswith("-") or "=" in value):
+            kept.append(value)  # it was no checkpoint
+    return shlex.join(["polyvox", "train", *kept, "--resume"])
+
+
+def next_commands(config: Config) -> list[str]:
+    """What is done with a finished run, to be pasted."""
+    folder, outputs = config.output.dir, config.output.dir.parent
+    elsewhere = outputs != Path("outputs")
+    results = f" --output {shlex.quote(str(outputs / 'results'))}" if elsewhere else ""
+    place = f" --outputs {shlex.quote(str(outputs))}" if elsewhere else ""
+    return [f"polyvox evaluate --model {shlex.quote(str(folder))}{results}", f"polyvox charts{place}"]

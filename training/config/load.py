@@ -63,8 +63,11 @@ def load_config(
 
 
 def names_hardware(path: Path | str, overrides: Sequence[str] = ()) -> bool:
-    """Whether a configuration, one of its bases or an override says anything of the hardware."""
-    return inherits_profile(_layers(shipped.located(Path(path)), overrides))
+    """Whether a configuration, one of its bases or an override says anything of the hardware.
+
+    Of a file that cannot be read True: its mistake is all that there is to say."""
+    layers = _layers(shipped.located(Path(path)), overrides)
+    return any(layer.mistakes for layer in layers) or inherits_profile(layers)
 
 
 def _layers(path: Path, overrides: Sequence[str]) -> list[Layer]:

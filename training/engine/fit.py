@@ -15,14 +15,23 @@ import torch
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from training.base.errors import first_rank
-from training.config.arguments import batch_policy, decode_options, environment
+from training.base.errors import UserError, first_rank
+from training.config.arguments import DEFAULT_BATCH, batch_policy, decode_options, environment
 from training.config.hardware import contradiction, look
 from training.config.load import save_resolved
 from training.config.schema import Config
 from training.data.amounts import amounts
 from training.data.sampler import Joining
-from training.engine import averaging, callbacks, checkpoint, long_form, provenance, schedule, tracking
+from training.engine import (
+    averaging,
+    callbacks,
+    checkpoint,
+    long_form,
+    opening,
+    provenance,
+    schedule,
+    tracking,
+)
 from training.engine import freezing as trainable
 from training.engine import run as runs
 from training.engine.folder import (
@@ -168,8 +177,10 @@ def prepare(run: Run, *, resume: Path | None, accept_changed_data: bool) -> Read
     found = provenance.continued(run, resume, accept_changed_data=accept_changed_data)
     trainer, plan = make_trainer(run)
     signals = add_callbacks(trainer, run, plan)
-    schedule.check(trainer)
+    steps = schedule.check(trainer)
     trainer.provenance = provenance.on_devices(found, trainer.args, resume)
+    for line in opening.lines(run, trainer.bare_model, plan, trainer.provenance.devices, steps):
+        logger.info(line)
     return Ready(trainer, plan, signals, trainer.provenance)
 
 
@@ -184,6 +195,8 @@ def _train(run: Run, ready: Ready, resume: Path | None) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except torch.OutOfMemoryError as error:
+        raise UserError(_too_large(run.config, error)) from error
     finally:
         signals.restore()
     if signals.received is not None:
@@ -219,6 +232,26 @@ def _train(run: Run, ready: Ready, resume: Path | None) -> dict[str, Any]:
     if trainer.args.should_save:
         write_results(run.folder, results)
     return results
+
+
+def _too_large(config: Config, error: Exception) -> str:
+    """What to do where the GPU has not enough memory for a batch."""
+    training = config.training
+    name, value = (
+        ("max_batch_seconds", training.max_batch_seconds)
+        if training.max_batch_seconds
+        else ("batch_size", training.batch_size or DEFAULT_BATCH)
+    )
+    smaller = (
+        max(value / 2, config.audio.max_length_seconds) if name == "max_batch_seconds" else max(1, value // 2)
+    )
+    reason = str(error).partition(". ")[0]
+    return (
+        f"training.{name}: a batch ({value:g}) does not fit the GPU's memory ({reason}). Half of it has the same effect with "
+        f"twice the accumulation: training.{name}={smaller:g} "
+        f"training.gradient_accumulation_steps={2 * training.gradient_accumulation_steps} (--resume goes on from the last "
+        "checkpoint); polyvox train --dry_run names more settings that fit"
+    )
 
 
 def amounts_of(run: Run) -> dict[str, dict[str, Any]]:

@@ -74,6 +74,7 @@ def build(config: Config, *, source: Path | None = None, resume: bool = False) -
 
     ``source``: checkpoint whose weights are taken. ``resume``: the run in ``output.dir`` goes on. Raises `UserError` when more than ``data.max_dropped_share`` of a split cannot be used.
     """
+    check_device(config)
     train = open_split(config, "train")
     if train is None:
         raise UserError("data.train: nothing to train on")
@@ -201,19 +202,26 @@ def usable(
     return chosen, ledger
 
 
+def check_device(config: Config) -> None:
+    """`UserError` where this machine lacks the profile's device."""
+    import torch
+
+    profile = config.profile
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"profile.device: cuda (profile {profile.name}), but this machine shows no GPU; use --hardware cpu, or auto; "
+            "polyvox doctor says what is missing"
+        )
+    if profile.device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("profile.device: mps, but this machine shows no Apple GPU; use --hardware auto")
+
+
 def arguments(run: Run) -> Any:
     """`Seq2SeqTrainingArguments` of the run on this machine."""
     import torch
     from transformers import Seq2SeqTrainingArguments
 
     values = training_arguments(run.config)
-    if run.config.profile.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"profile.device: cuda (profile {run.config.profile.name}), but this machine shows no GPU; use --hardware cpu, "
-            "or auto; polyvox doctor says what is missing"
-        )
-    if run.config.profile.device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("profile.device: mps, but this machine shows no Apple GPU; use --hardware auto")
     values |= _arithmetic(run.config)
     if not torch.cuda.is_available():
         values |= {"fp16": False}

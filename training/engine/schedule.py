@@ -20,8 +20,10 @@ logger = logging.getLogger(__name__)
 WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 
 
-def check(trainer: SpeechTrainer) -> None:
-    """`UserError` where training could not begin; says where the warm-up is longer than the run. Changes nothing."""
+def check(trainer: SpeechTrainer) -> int:
+    """Steps of the whole run; `UserError` where training could not begin; says where the warm-up is longer than the run.
+
+    Changes nothing."""
     with _refused("training: no batches can be made", "give more data, or fewer processes"):
         batches = len(trainer.get_train_dataloader())
     steps = steps_of(trainer, batches)
@@ -35,6 +37,7 @@ def check(trainer: SpeechTrainer) -> None:
         with _refused(f"training.optim: {_named(trainer.args.optim)} cannot be made", "choose another"):
             trainer.create_optimizer()
         trainer.optimizer = None
+    return steps
 
 
 def steps_of(trainer: SpeechTrainer, batches: int) -> int:
@@ -56,8 +59,9 @@ def _check_warmup(trainer: SpeechTrainer, steps: int) -> None:
             "lower it, or set training.warmup_ratio"
         )
     logger.warning(
-        f"training.warmup_steps: {warmup}, but the run has {steps} steps: the run ends in the warm-up, and the "
-        f"learning rate reaches {steps / warmup:.0%} of training.learning_rate"
+        f"warning: training.warmup_steps: {warmup}, but the run has {steps} steps: the run ends in the warm-up, and the "
+        f"learning rate reaches {steps / warmup:.0%} of training.learning_rate; a tenth of the run is usual: "
+        "training.warmup_steps=null training.warmup_ratio=0.1"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from training.evaluation.deployment import PARTS
 from training.evaluation.figures import Bar, bars, curves, reliability
 from training.evaluation.report_opening import EvaluationGroup, first_score, grouped, opening
 from training.evaluation.run_labels import colour, labels
-from training.evaluation.selected_rows import SelectedRow, select_rows
+from training.evaluation.selected_rows import select_rows
 from training.evaluation.spectrogram import spectrogram
 from training.evaluation.stored import CHANGED, History, Result, judged_by
 from training.evaluation.summary import SYSTEMS as TIMED
@@ -36,6 +36,7 @@ SERIES = 6
 Legend = list[tuple[int, str]]
 """Number of the colour, name."""
 SECTIONS = {
+    "diagnosis": "Diagnosis",
     "runs": "Runs",
     "scores": "Scores",
     "figures": "Figures",
@@ -73,6 +74,7 @@ def build_report(
     *,
     title: str = "Polyvox report",
     deployments: Sequence[dict[str, Any]] = (),
+    diagnoses: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
     """The page as text.
 
@@ -82,6 +84,8 @@ def build_report(
         load: gives the sound of the examples; without it they are shown silent.
         title: of the page.
         deployments: what `training.evaluation.stored.load_deployments` found.
+        diagnoses: name of an evaluation → what is probably wrong, as in the ``diagnosis`` of its metrics file, which
+            stands for those that are not given.
     """
     import jinja2
     from markupsafe import Markup
@@ -105,7 +109,8 @@ def build_report(
     groups = grouped(results)
     compared = comparisons(results)
     figures = [(name, legend, Markup(svg)) for name, legend, svg in _figures(groups, histories)]
-    has = _sections(results, figures, compared, deployments, selected)
+    told = list(_diagnoses(results, diagnoses or {}, load))
+    has = _sections(results, figures, compared, deployments, selected, told)
     return environment.get_template(TEMPLATE).render(
         title=title,
         results=results,
@@ -128,8 +133,9 @@ def build_report(
         sections=[(anchor, name) for anchor, name in SECTIONS.items() if has[anchor]],
         shown_scores=[name for name in LABELS if any(name in result.report["scores"] for result in results)],
         deployments=deployments,
+        diagnoses=told,
         parts=PARTS,
-        selected=[(row, *_sound(row, load)) for row in selected],
+        selected=[(row, _sound(row.id, load), _spectrogram(row.id, load)) for row in selected],
     )
 
 
@@ -139,6 +145,7 @@ def _sections(
     compared: Sequence[Any],
     deployments: Sequence[Any],
     selected: Sequence[Any],
+    diagnoses: Sequence[Any],
 ) -> dict[str, bool]:
     """Anchor of a section → whether there is anything in it."""
 
@@ -146,6 +153,7 @@ def _sections(
         return any(result.report.get(name) for result in results for name in names)
 
     return {
+        "diagnosis": bool(diagnoses),
         "runs": bool(results),
         "scores": bool(results),
         "figures": bool(figures),
@@ -167,10 +175,36 @@ def write_report(
     histories: Sequence[History],
     load: LoadAudio | None,
     deployments: Sequence[dict[str, Any]] = (),
+    diagnoses: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = build_report(results, histories, load, deployments=deployments)
+    page = build_report(results, histories, load, deployments=deployments, diagnoses=diagnoses)
     path.write_text(page, encoding="utf-8")
+
+
+def _diagnoses(
+    results: Sequence[Result], given: Mapping[str, Sequence[Mapping[str, Any]]], load: LoadAudio | None
+) -> Iterable[tuple[str, list[tuple[Mapping[str, Any], list[tuple[str, str, str, str | None]]]]]]:
+    """Of each evaluation that has any: its diagnoses, each with its rows: id, reference, hypothesis, sound."""
+    for result in results:
+        found = given.get(result.run, result.report.get("diagnosis") or [])
+        if not found:
+            continue
+        rows = {line["id"]: line for line in result.predictions() if line["task"] == TRANSCRIBE}
+        yield (
+            result.run,
+            [
+                (
+                    one,
+                    [
+                        (name, rows[name]["reference"], rows[name]["hypothesis"], _sound(name, load))
+                        for name in one.get("ids") or ()
+                        if name in rows
+                    ],
+                )
+                for one in found
+            ],
+        )
 
 
 def comparisons(results: Sequence[Result], most: int = 10) -> list[dict[str, Any]]:
@@ -263,13 +297,16 @@ def _bar(score: dict[str, Any] | None) -> Bar | None:
     return Bar(score["value"], score.get("low"), score.get("high"))
 
 
-def _sound(row: SelectedRow, load: LoadAudio | None) -> tuple[str | None, str | None]:
-    """Sound and spectrogram of an utterance as data URIs; None where the sound cannot be had."""
-    found = load(row.id) if load else None
-    if found is None:
-        return None, None
-    data, mime = found
-    return _data_uri(data, mime), _data_uri(spectrogram(data), "image/png")
+def _sound(name: str, load: LoadAudio | None) -> str | None:
+    """The sound of an utterance as a data URI; None where it cannot be had."""
+    found = load(name) if load else None
+    return None if found is None else _data_uri(*found)
+
+
+def _spectrogram(name: str, load: LoadAudio | None) -> str | None:
+    """The spectrogram of an utterance as a data URI; None where the sound cannot be had."""
+    found = load(name) if load else None
+    return None if found is None else _data_uri(spectrogram(found[0]), "image/png")
 
 
 def _data_uri(data: bytes, mime: str) -> str:

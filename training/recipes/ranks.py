@@ -45,7 +45,7 @@ def run_ranks(arguments: Sequence[str], processes: int) -> int:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if status and ranks[0].returncode in (0, -signal.SIGTERM) and not received:
+        if status and status != ranks[0].returncode and not received:
             others.seek(0)
             sys.stderr.write(others.read())
     return status
@@ -97,7 +97,7 @@ def _wait(ranks: Sequence[subprocess.Popen[Any]]) -> int:
     """Until all have ended; after a failure the others are ended too."""
     failed_at: float | None = None
     status = 0
-    while any(rank.poll() is None for rank in ranks):
+    while None in [rank.poll() for rank in ranks]:  # each is asked: only that sets its status
         time.sleep(POLL)
         if failed_at is None and (failed := _first_failure(ranks)):
             status, failed_at = failed, time.monotonic()
