@@ -15,7 +15,7 @@ from training.models.batch import Batch
 from training.models.export_parts import TaskPrompts, WaveformInput
 from training.runtime.folder import Exported
 from training.runtime.model import ExportedModel, rectangle
-from training.runtime.onnx_decoder import CachedDecoder
+from training.runtime.onnx_decoder import CachedDecoder, Greedy
 from training.runtime.onnx_session import Session
 from training.runtime.text import Detokenizer
 
@@ -93,7 +93,7 @@ class EncoderDecoder:
     """The graphs of a folder."""
 
     encoder: Session
-    decoder: CachedDecoder
+    search: Greedy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class ExportedEncoderDecoder(ExportedModel):
         return cls(
             model=EncoderDecoder(
                 Session(folder / "encoder.onnx"),
-                CachedDecoder(Session(folder / "decoder.onnx"), end=prompts.end),
+                Greedy(CachedDecoder(Session(folder / "decoder.onnx")), end=prompts.end),
             ),
             tasks=description.tasks,
             languages=description.languages,
@@ -142,9 +142,9 @@ class ExportedEncoderDecoder(ExportedModel):
         assert self.positions is not None and self.description.end is not None
         new = new_tokens(generation.get("max_new_tokens"), self.positions, prompts.shape[-1])
         if states is None:
-            *cross, bias = chosen.encoder(features=batch["features"], mask=batch["mask"])
-            states = [bias, *cross]
-        rows = chosen.decoder.greedy(prompts.reshape(-1, prompts.shape[-1]), states, new)
+            found = chosen.encoder(features=batch["features"], mask=batch["mask"])
+            states = dict(zip(chosen.encoder.outputs, found, strict=True))
+        rows = chosen.search(prompts.reshape(-1, prompts.shape[-1]), new, lambda ids: states)
         tasks = len(self.tasks)
         return {
             task: rectangle(rows[place::tasks], self.description.end) for place, task in enumerate(self.tasks)

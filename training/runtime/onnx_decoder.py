@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,37 +11,59 @@ import numpy as np
 from training.runtime.onnx_session import Session
 
 
-@dataclass(frozen=True)
 class CachedDecoder:
-    """Greedy search with a graph of `training.models.common.decoder_graph`.
+    """A graph whose inputs ``past_…`` are keys and values of self-attention, and whose outputs ``longer_…`` are those with the
+    new ids; ``logits`` are those of the next id."""
 
-    end: ends a text. suppress: ids that are never written; suppress_first: not as the first one.
-    """
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.past = [name for name in session.inputs if name.startswith("past_")]
+        self.outputs = ["logits", *(name.replace("past_", "longer_", 1) for name in self.past)]
 
-    session: Session
+    def empty(self, rows: int) -> dict[str, np.ndarray]:
+        """Caches before the first id."""
+        shapes = [self.session.shapes[name] for name in self.past]
+        made = [np.zeros((rows, heads, 0, width), dtype=np.float32) for _, heads, _, width in shapes]
+        return dict(zip(self.past, made, strict=True))
+
+    def step(
+        self, ids: np.ndarray, past: Mapping[str, Any], more: Mapping[str, Any]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Logits float32 ``[rows, vocabulary]`` behind ids int64 ``[rows, length]``, and the longer caches.
+
+        Args:
+            ids: the new ones.
+            past: `empty`, or what the last step returned.
+            more: the other inputs of the graph.
+        """
+        logits, *longer = self.session.some(self.outputs, {"ids": ids, **past, **more})
+        return logits.reshape(len(ids), -1), dict(zip(self.past, longer, strict=True))
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Greedy search. end: ends a text. suppress: ids that are never written."""
+
+    decoder: CachedDecoder
     end: int
     suppress: tuple[int, ...] = ()
-    suppress_first: tuple[int, ...] = ()
 
-    def greedy(self, prompts: np.ndarray, sound: Sequence[np.ndarray], new: int) -> list[list[int]]:
+    def __call__(
+        self, prompts: np.ndarray, new: int, more: Callable[[np.ndarray], Mapping[str, Any]]
+    ) -> list[list[int]]:
         """Ids that follow each prompt, the end token left out.
 
         Args:
-            prompts: int64 ``[rows, length]``; the rows of a clip stand together.
-            sound: the inputs of the graph that come from the encoder: the keys and values of cross-attention last.
+            prompts: int64 ``[rows, length]``.
             new: the most ids of a row.
+            more: the other inputs of the graph, for the new ids of a step.
         """
-        past = [name for name in self.session.inputs if name.startswith("past_")]
-        rest = [name for name in self.session.inputs if name not in ("ids", *past)]
-        fixed = dict(zip(rest, sound, strict=True))
         rows: list[list[int]] = [[] for _ in prompts]
         open_ = np.ones(len(prompts), dtype=bool)
-        own, ids = self._empty(past, len(prompts)), prompts.astype(np.int64)
-        for step in range(new):
-            logits, *own = self.session(ids=ids, **dict(zip(past, own, strict=True)), **fixed)
+        past, ids = self.decoder.empty(len(prompts)), prompts
+        for _ in range(new):
+            logits, past = self.decoder.step(ids, past, more(ids))
             logits[:, list(self.suppress)] = -np.inf
-            if step == 0:
-                logits[:, list(self.suppress_first)] = -np.inf
             chosen = logits.argmax(axis=-1)
             open_ &= chosen != self.end
             for row in np.flatnonzero(open_).tolist():
@@ -50,8 +72,3 @@ class CachedDecoder:
                 break
             ids = np.where(open_, chosen, self.end)[:, None]
         return rows
-
-    def _empty(self, names: Sequence[str], rows: int) -> list[Any]:
-        """Caches of self-attention before the first id."""
-        shapes = [self.session.shapes[name] for name in names]
-        return [np.zeros((rows, heads, 0, width), dtype=np.float32) for _, heads, _, width in shapes]
