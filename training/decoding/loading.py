@@ -7,14 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
-from training.config.blocks import Evaluation
-from training.config.load import load_config
-from training.config.schema import Config
 from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
@@ -25,6 +20,10 @@ from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
 from training.runtime.folder import Exported, is_exported, read_exported
 from training.runtime.load import load_exported
+
+if TYPE_CHECKING:
+    from training.config.blocks import Evaluation
+    from training.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,8 @@ def load_trained(
     """
     if is_exported(folder):
         return _exported(folder, model_type)
+    from safetensors import SafetensorError  # not above: an exported folder is used without it
+
     stock = _stock_config(folder)
     settings = stock.get(SETTINGS) or {}
     config, calibration = _run_config(folder), read_calibration(folder)
@@ -250,6 +251,8 @@ def _stock_config(folder: Path) -> dict[str, Any]:
 
 
 def _run_config(folder: Path) -> Config | None:
+    from training.config.load import load_config  # not above: an exported folder is used without omegaconf
+
     for place in (folder, folder.resolve().parent):
         path = place / "config.yaml"
         if path.is_file() and (place == folder or folder.resolve().name.startswith("checkpoint-")):
