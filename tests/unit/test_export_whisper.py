@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -89,6 +90,38 @@ def batch_of(trained: Trained, language: str = "vi") -> Any:
     rows = [architecture.encode(one, noise(one.duration, n)) for n, one in enumerate(examples)]
     return architecture.collate(rows)
 
+
+NEEDED = {
+    *(
+        "numpy",
+        "pydantic",
+        "pydantic_core",
+        "annotated_types",
+        "typing_extensions",
+        "typing_inspection",
+        "tqdm",
+    ),
+    *(
+        "soundfile",
+        "_soundfile",
+        "_soundfile_data",
+        "cffi",
+        "_cffi_backend",
+        "soxr",
+        "tokenizers",
+        *ENGINES[:1],
+    ),
+    *("onnxruntime", "flatbuffers", "google", "packaging", "coloredlogs", "humanfriendly", "setuptools"),
+}
+"""What docs/export.md says has to be installed, and what these packages import."""
+LOADED = """
+import sys
+from training.cli import main
+status = main(sys.argv[1:])
+found = [module.__spec__ for module in list(sys.modules.values()) if getattr(module, "__spec__", None)]
+print(sorted({one.name.split(".")[0] for one in found if "site-packages" in str(one.origin)}), file=sys.stderr)
+sys.exit(status)
+"""
 
 GUARDS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -190,6 +223,20 @@ def test_the_beam_search_of_onnx_is_that_of_transformers(
         assert [row.log_probability for row in one] == pytest.approx(
             [row.log_probability for row in other], abs=1e-4
         )
+
+
+def test_nothing_but_the_stated_packages_is_imported(exported: dict[str, Path], data: Path) -> None:
+    for folder in exported.values():
+        command = [str(clips(data)[0]), "--model", str(folder), "--task", "transcribe", "--format", "srt"]
+        done = subprocess.run(
+            [sys.executable, "-c", LOADED, "transcribe", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+        assert {one for one in loaded - NEEDED if not one.startswith(("__editable__", "_distutils"))} == set()
 
 
 def test_word_times_and_a_prompt_without_torch_and_transformers(

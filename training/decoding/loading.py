@@ -58,6 +58,13 @@ class Trained:
         return self.exported.description.single_utterances if self.exported else self.config is not None
 
     @property
+    def beams(self) -> int | None:
+        """Beam width of the run's scores; None for a model without a run."""
+        if self.exported is not None:
+            return self.exported.description.beams
+        return self.config.evaluation.num_beams if self.config else None
+
+    @property
     def name(self) -> str:
         """Name of the run in result files: its folder's, or its parent's for a checkpoint."""
         parent = self.folder.resolve()

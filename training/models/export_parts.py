@@ -126,7 +126,7 @@ class Description(_Part):
 
     decoder: how a text comes about. positions: of the decoder. vocabulary: number of ids. parameters: number of weights.
     longest_seconds: longest utterance of its training, where known. single_utterances: whether it was trained on
-    utterances one by one (see ``pack`` of `training.transcription.transcriber.Transcriber`). beams: of the run's scores.
+    utterances one by one (see ``pack`` of `training.transcription.transcriber.Transcriber`). beams: of the run's scores; None without a run.
     alignment_heads: layer and head of the cross-attentions that give the times of words. head: None without one.
     """
 
@@ -148,7 +148,7 @@ class Description(_Part):
     head: CtcHead | None = None
     longest_seconds: float | None = None
     single_utterances: bool = False
-    beams: int = 1
+    beams: int | None = None
 
     @property
     def end(self) -> int | None:

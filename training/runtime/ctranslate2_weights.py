@@ -68,7 +68,9 @@ class Weights:
     def _stored(self, name: str) -> np.ndarray:
         entry = self._entries[name]
         size = int(np.prod(entry.shape, dtype=np.int64)) * np.dtype(entry.kind).itemsize
-        return np.asarray(self._bytes[entry.offset : entry.offset + size].view(entry.kind).reshape(entry.shape))
+        return np.asarray(
+            self._bytes[entry.offset : entry.offset + size].view(entry.kind).reshape(entry.shape)
+        )
 
 
 def _index(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
