@@ -21,6 +21,7 @@ from training.data.example import TRANSCRIBE
 from training.decoding.loading import load_trained
 from training.export.decoded import Utterances
 from training.export.verdict import PASSED
+from training.models.architecture import DecodeOptions
 from training.transcription.transcriber import Transcriber
 
 pytest.importorskip("onnxruntime")
@@ -124,3 +125,14 @@ def test_other_formats_are_refused_in_one_line(
     )
     message = capsys.readouterr().err.strip().splitlines()
     assert len(message) == 1 and message[0].startswith(f"error: --format {format_}")
+
+
+def test_beams_find_the_same_texts(model: Path, exported: Path, data: Path) -> None:
+    texts = []
+    for folder in (model, exported):
+        speech = load_trained(folder).architecture
+        with speech.inference():
+            batch = Utterances(_rows(data)).batch(speech, [0, 2, 5])
+            found = speech.decode(batch, DecodeOptions(beam_width=3, max_new_tokens=12))
+            texts.append([one.text for one in found[TRANSCRIBE]])
+    assert texts[0] == texts[1]

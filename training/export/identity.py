@@ -106,6 +106,8 @@ def _different(
     if parts.next_logits is not None and end is not None and a.ids != b.ids:
         rows = next(rows for rows in utterances.batches if row in rows)
         batch = utterances.batch(original, rows)
+        if original.language_detection is not None:
+            batch = original.language_detection.detect(original.model, batch, None).batch
         if original.domains is not None:
             batch = original.domains.predict(original.model, batch, None).batch
         logits = parts.next_logits(batch, rows.index(row), original.tasks.index(task), list(a.ids[:same]))

@@ -8,16 +8,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import BatchCollator, UtteranceEncoder, new_tokens
 from training.models.batch import Batch
 from training.models.export_parts import TaskPrompts, WaveformInput
+from training.models.safeguards import Search
 from training.runtime.folder import Exported
 from training.runtime.model import ExportedModel, rectangle
-from training.runtime.onnx_decoder import CachedDecoder, Greedy
+from training.runtime.onnx_decoder import CachedDecoder
 from training.runtime.onnx_session import Session
 from training.runtime.text import Detokenizer
+from training.runtime.token_search import Rules
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class EncoderDecoder:
     """The graphs of a folder."""
 
     encoder: Session
-    search: Greedy
+    decoder: CachedDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ class ExportedEncoderDecoder(ExportedModel):
         return cls(
             model=EncoderDecoder(
                 Session(folder / "encoder.onnx"),
-                Greedy(CachedDecoder(Session(folder / "decoder.onnx")), end=prompts.end),
+                CachedDecoder(Session(folder / "decoder.onnx"), Rules(prompts.end)),
             ),
             tasks=description.tasks,
             languages=description.languages,
@@ -137,14 +138,14 @@ class ExportedEncoderDecoder(ExportedModel):
         """One encoding and one search for all tasks. Rows are filled up with the end token."""
         chosen: EncoderDecoder = self.model if model is None else model
         prompts = batch["prompts"]
-        if (generation.get("num_beams") or 1) > 1:
-            raise UserError("--beam_width: an exported model of this kind is searched greedily; leave it out")
         assert self.positions is not None and self.description.end is not None
         new = new_tokens(generation.get("max_new_tokens"), self.positions, prompts.shape[-1])
         if states is None:
-            found = chosen.encoder(features=batch["features"], mask=batch["mask"])
-            states = dict(zip(chosen.encoder.outputs, found, strict=True))
-        rows = chosen.search(prompts.reshape(-1, prompts.shape[-1]), new, lambda ids: states)
+            *cross, bias = chosen.encoder(features=batch["features"], mask=batch["mask"])
+            states = [bias, *cross]
+        search = Search(beams=generation.get("num_beams") or 1, new=new)
+        written = chosen.decoder.write(prompts.reshape(-1, prompts.shape[-1]), states, search)
+        rows = [one.ids for one in written]
         tasks = len(self.tasks)
         return {
             task: rectangle(rows[place::tasks], self.description.end) for place, task in enumerate(self.tasks)

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import (
     BatchCollator,
@@ -20,14 +19,16 @@ from training.models.architecture import (
 from training.models.batch import Batch
 from training.models.common.log_mels import Context, check_length, encoder_frames, groups_of, log_mel
 from training.models.export_parts import SpokenPrompt
+from training.models.safeguards import Search
 from training.runtime.folder import Exported
 from training.runtime.model import ExportedModel, rectangle
-from training.runtime.onnx_decoder import CachedDecoder, Greedy
+from training.runtime.onnx_decoder import LONGER, PAST, empty_caches, write
 from training.runtime.onnx_session import Session
 from training.runtime.onnx_whisper import OnnxLogMels
 from training.runtime.pointed_words import PointedWords
 from training.runtime.spoken_prompts import placed
 from training.runtime.text import Detokenizer
+from training.runtime.token_search import Rules
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,43 @@ class SpokenCollator(Context, BatchCollator):
         }
 
 
+class SpokenSteps:
+    """`training.runtime.token_search.Steps` of the graph of a language model.
+
+    sound: embeddings float32 ``[rows, groups, width]``, which stand at the placeholders of the first ids. padding: ids in front
+    of each row ``[rows]``.
+    """
+
+    def __init__(
+        self, session: Session, prompt: SpokenPrompt, sound: np.ndarray, padding: np.ndarray
+    ) -> None:
+        self.session, self.prompt, self.sound, self.padding = session, prompt, sound, padding
+        self.own = empty_caches(session, len(sound))
+        self.outputs = ["logits", *(name.replace(PAST, LONGER, 1) for name in self.own)]
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        inputs = {
+            "ids": ids,
+            "sound": placed(self.sound, ids, self.prompt.placeholder),
+            "padding": self.padding,
+            "read": np.full((len(ids), 1), ids.shape[1] - 1, dtype=np.int64),
+        }
+        logits, *longer = self.session.some(self.outputs, {**inputs, **self.own})
+        self.own = dict(zip(self.own, longer, strict=True))
+        last: np.ndarray = logits[:, 0]
+        return last
+
+    def keep(self, rows: np.ndarray) -> None:
+        self.own = {name: part[rows] for name, part in self.own.items()}
+        self.sound, self.padding = self.sound[rows], self.padding[rows]
+
+
 @dataclass(frozen=True)
 class SpokenLanguageModel:
     """The graphs of a folder. aligner: None where the model gives no times."""
 
     encoder: Session
-    search: Greedy
+    decoder: Session
     aligner: Session | None
 
     def encode(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +133,7 @@ class ExportedLanguageModel(ExportedModel):
         return cls(
             model=SpokenLanguageModel(
                 Session(folder / "encoder.onnx"),
-                Greedy(CachedDecoder(Session(folder / "decoder.onnx")), prompt.end, prompt.suppress),
+                Session(folder / "decoder.onnx"),
                 Session(folder / "aligner.onnx") if prompt.aligner else None,
             ),
             tasks=description.tasks,
@@ -120,21 +152,18 @@ class ExportedLanguageModel(ExportedModel):
     ) -> Mapping[str, np.ndarray]:
         """Behind each row's own prompt, which stands at the right end. Rows are filled up with the end token."""
         chosen: SpokenLanguageModel = self.model if model is None else model
-        if (generation.get("num_beams") or 1) > 1:
-            raise UserError("--beam_width: an exported model of this kind is searched greedily; leave it out")
         _, sound = chosen.encode(batch) if states is None else states
         prompts, padding = self._prompts(batch["frames"])
         assert self.positions is not None
         new = new_tokens(generation.get("max_new_tokens"), self.positions, prompts.shape[1])
-
-        def more(ids: np.ndarray) -> dict[str, np.ndarray]:
-            return {
-                "sound": placed(sound, ids, self.prompt.placeholder),
-                "padding": padding,
-                "read": np.full((len(ids), 1), ids.shape[1] - 1, dtype=np.int64),
-            }
-
-        return {TRANSCRIBE: rectangle(chosen.search(prompts, new, more), self.prompt.end)}
+        search = Search(beams=generation.get("num_beams") or 1, new=new)
+        written = write(
+            SpokenSteps(chosen.decoder, self.prompt, sound, padding),
+            prompts,
+            Rules(self.prompt.end, self.prompt.suppress),
+            search,
+        )
+        return {TRANSCRIBE: rectangle([row.ids for row in written], self.prompt.end)}
 
     def _prompts(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids int64 ``[clips, length]``, and how many in front of each row are padding ``[clips]``."""

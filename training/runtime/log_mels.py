@@ -46,7 +46,7 @@ class LogMels(ExtractorSizes):
     @classmethod
     def of_folder(cls, settings: LogMelSettings, folder: Path) -> LogMels:
         """With the filters of an exported folder. Raises `UserError` where they are not the settings'."""
-        filters = _array(folder / MEL_FILTERS)
+        filters = array_of(folder / MEL_FILTERS)
         expected = (settings.n_fft // 2 + 1, settings.mels)
         if filters.shape != expected:
             raise UserError(
@@ -79,7 +79,7 @@ def _hann(length: int) -> np.ndarray:
     return np.hanning(length + 1)[:-1].astype(np.float32)
 
 
-def _array(path: Path) -> np.ndarray:
+def array_of(path: Path) -> np.ndarray:
     """The array of a ``.npy`` file; one that holds pickled objects is refused."""
     try:
         with path.open("rb") as file:

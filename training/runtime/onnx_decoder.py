@@ -1,74 +1,99 @@
-"""The graph ``decoder`` of a folder in ONNX Runtime: greedy search with flat caches."""
+"""The graph ``decoder`` of a folder in ONNX Runtime, step by step with flat caches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from training.models.safeguards import Search
+from training.runtime.beam_search import beam_search
 from training.runtime.onnx_session import Session
+from training.runtime.token_search import Rules, Steps, Written, allowed, follow
+
+PAST, WANTED, LONGER = "past_", "wanted", "longer_"
+"""What the inputs and outputs of `training.models.common.decoder_graph` are called."""
 
 
-class CachedDecoder:
-    """A graph whose inputs ``past_…`` are keys and values of self-attention, and whose outputs ``longer_…`` are those with the
-    new ids; ``logits`` are those of the next id."""
+def write(
+    steps: Steps, prompts: np.ndarray, rules: Rules, search: Search, *, scored: bool = False
+) -> list[Written]:
+    """The text that follows each prompt int64 ``[rows, length]``, by beams or by the likeliest token.
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.past = [name for name in session.inputs if name.startswith("past_")]
-        self.outputs = ["logits", *(name.replace("past_", "longer_", 1) for name in self.past)]
-
-    def empty(self, rows: int) -> dict[str, np.ndarray]:
-        """Caches before the first id."""
-        shapes = [self.session.shapes[name] for name in self.past]
-        made = [np.zeros((rows, heads, 0, width), dtype=np.float32) for _, heads, _, width in shapes]
-        return dict(zip(self.past, made, strict=True))
-
-    def step(
-        self, ids: np.ndarray, past: Mapping[str, Any], more: Mapping[str, Any]
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Logits float32 ``[rows, vocabulary]`` behind ids int64 ``[rows, length]``, and the longer caches.
-
-        Args:
-            ids: the new ones.
-            past: `empty`, or what the last step returned.
-            more: the other inputs of the graph.
-        """
-        logits, *longer = self.session.some(self.outputs, {"ids": ids, **past, **more})
-        return logits.reshape(len(ids), -1), dict(zip(self.past, longer, strict=True))
+    Args:
+        steps: before its first ids.
+        prompts: of which those of a clip stand together.
+        rules: of the model.
+        search: with the most ids of a text.
+        scored: also tell the log-probabilities.
+    """
+    rules = allowed(rules, search)
+    if search.beams > 1:
+        return beam_search(steps, prompts, rules, search)
+    return follow(steps, prompts, rules, search, scored=scored)
 
 
 @dataclass(frozen=True)
-class Greedy:
-    """Greedy search. end: ends a text. suppress: ids that are never written."""
+class CachedDecoder:
+    """Search with a graph of `training.models.common.decoder_graph`. rules: tokens that are never written."""
 
-    decoder: CachedDecoder
-    end: int
-    suppress: tuple[int, ...] = ()
+    session: Session
+    rules: Rules
 
-    def __call__(
-        self, prompts: np.ndarray, new: int, more: Callable[[np.ndarray], Mapping[str, Any]]
-    ) -> list[list[int]]:
-        """Ids that follow each prompt, the end token left out.
+    def write(
+        self, prompts: np.ndarray, sound: Sequence[np.ndarray], search: Search, *, scored: bool = False
+    ) -> list[Written]:
+        """The text that follows each prompt.
 
         Args:
-            prompts: int64 ``[rows, length]``.
-            new: the most ids of a row.
-            more: the other inputs of the graph, for the new ids of a step.
+            prompts: int64 ``[rows, length]``; the rows of a clip stand together.
+            sound: the inputs of the graph that come from the encoder: the keys and values of cross-attention last.
+            search: with the most ids of a text.
+            scored: also tell the log-probabilities.
         """
-        rows: list[list[int]] = [[] for _ in prompts]
-        open_ = np.ones(len(prompts), dtype=bool)
-        past, ids = self.decoder.empty(len(prompts)), prompts
-        for _ in range(new):
-            logits, past = self.decoder.step(ids, past, more(ids))
-            logits[:, list(self.suppress)] = -np.inf
-            chosen = logits.argmax(axis=-1)
-            open_ &= chosen != self.end
-            for row in np.flatnonzero(open_).tolist():
-                rows[row].append(int(chosen[row]))
-            if not open_.any():
-                break
-            ids = np.where(open_, chosen, self.end)[:, None]
-        return rows
+        return write(self.steps(sound, len(prompts)), prompts, self.rules, search, scored=scored)
+
+    def steps(self, sound: Sequence[np.ndarray], rows: int) -> CachedSteps:
+        """The decoder before its first ids."""
+        return CachedSteps(self.session, sound, rows)
+
+
+def empty_caches(session: Session, rows: int) -> dict[str, Any]:
+    """Caches of self-attention before the first id, by the name of the graph's input."""
+    shapes = session.shapes
+    return {
+        name: np.zeros((rows, shapes[name][1], 0, shapes[name][3]), dtype=np.float32)
+        for name in session.inputs
+        if name.startswith(PAST)
+    }
+
+
+class CachedSteps:
+    """`training.runtime.token_search.Steps` of a graph; it knows which rows are a clip's by their order."""
+
+    def __init__(self, session: Session, sound: Sequence[np.ndarray], rows: int) -> None:
+        self.session = session
+        inputs, own = session.inputs, empty_caches(session, rows)
+        self.past, self.own = list(own), list(own.values())
+        rest = [name for name in inputs if name not in ("ids", WANTED, *self.past)]
+        self.sound = dict(zip(rest, sound, strict=True))
+        self.tells_wanted = WANTED in inputs
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        logits, _ = self.read(ids, np.array([ids.shape[1] - 1]))
+        return logits[:, 0] if self.tells_wanted else logits
+
+    def read(self, ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+        """Read ids; the logits of what follows those at the places ``wanted`` (where the graph asks for them), and the
+        outputs behind the caches."""
+        inputs = {"ids": ids.astype(np.int64), **dict(zip(self.past, self.own, strict=True)), **self.sound}
+        if self.tells_wanted:
+            inputs[WANTED] = wanted.astype(np.int64)
+        logits, *others = self.session(**inputs)
+        self.own, more = others[: len(self.own)], others[len(self.own) :]
+        return logits, more
+
+    def keep(self, rows: np.ndarray) -> None:
+        self.own = [part[rows] for part in self.own]

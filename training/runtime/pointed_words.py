@@ -24,7 +24,7 @@ from training.models.common.log_mels import (
 from training.models.common.monotone import word_times
 from training.models.common.word_tokens import word_of_tokens
 from training.models.export_parts import SpokenPrompt
-from training.runtime.onnx_decoder import CachedDecoder
+from training.runtime.onnx_decoder import empty_caches
 from training.runtime.spoken_prompts import placed
 from training.runtime.text import Backend
 
@@ -96,20 +96,19 @@ class PointedWords:
 
     def _read(self, model: Any, texts: Texts, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Last states ``[rows, length, width]``, and of each word the probability of its tokens ``[rows, words]``."""
-        decoder: CachedDecoder = model.search.decoder
         spelled = texts.owners >= 0
         most = int(spelled.sum(axis=1).max())
         # The places of each row's tokens first, then others, which do not count.
         places = np.argsort(~spelled, axis=1, kind="stable")[:, :most]
         counts = np.take_along_axis(spelled, places, axis=1)
-        logits, hidden = decoder.session.some(
+        logits, hidden = model.decoder.some(
             ["logits", "hidden"],
             {
                 "ids": texts.ids,
                 "sound": placed(sound, texts.ids, self.prompt.placeholder),
                 "padding": np.zeros(len(texts.ids), dtype=np.int64),
                 "read": (places - 1).clip(min=0),
-                **decoder.empty(len(texts.ids)),
+                **empty_caches(model.decoder, len(texts.ids)),
             },
         )
         top = logits.max(axis=-1, keepdims=True)

@@ -105,7 +105,7 @@ class Transcriber:
         self.language = wanted_language(self.trained, language)
         self.batch_seconds, self.always_cut = batch_seconds, always_cut
         self.channel, self.warnings = channel, list[str]()
-        self.options = (options or SearchOptions()).of_run(self.trained.config)
+        self.options = (options or SearchOptions()).of_run(self.trained.beams)
         self.asked = replace(
             self.options.resolved(self.architecture), safeguards=guarded(self.trained, safeguards)
         )

@@ -38,7 +38,8 @@ def decoder_step(
     places: torch.Tensor,
     caches: Sequence[torch.Tensor],
     cross_bias: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    heads: Mapping[int, Sequence[int]] | None = None,
+) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
     """Pass the embeddings of new ids through the layers.
 
     Args:
@@ -48,13 +49,16 @@ def decoder_step(
         caches: keys and values of each layer's self-attention ``[rows, heads, past, width / heads]``, then those of
             `cross_caches`; ``rows`` is a multiple of the clips, the rows of a clip stand together.
         cross_bias: added to the scores of cross-attention, ``[clips, 1, 1, frames]``.
+        heads: of the cross-attention that are told of, by layer.
 
     Returns:
-        States ``[rows, length, width]``, and the longer caches of self-attention.
+        States ``[rows, length, width]``, the longer caches of self-attention, and the attention of ``heads``, for each of
+        these layers ``[clips, heads, rows of a clip × length, frames]``.
     """
     seen = torch.arange(caches[0].shape[2] + len(places), device=places.device)[None] <= places[:, None]
     bias = torch.where(seen, 0.0, NEVER)
     longer: list[torch.Tensor] = []
+    told: list[torch.Tensor] = []
     for n, layer in enumerate(layers):
         own = caches[2 * n : 2 * n + 2]
         key, value = caches[2 * (len(layers) + n) : 2 * (len(layers) + n) + 2]
@@ -62,29 +66,33 @@ def decoder_step(
         attention = layer.self_attn
         new = [split_heads(p(normed), attention.num_heads) for p in (attention.k_proj, attention.v_proj)]
         kept = [torch.cat(pair, dim=2) for pair in zip(own, new, strict=True)]
-        hidden = hidden + _attend(attention, normed, kept[0], kept[1], bias)
+        hidden = hidden + _attend(attention, normed, kept[0], kept[1], bias)[0]
         normed = layer.encoder_attn_layer_norm(hidden)
-        hidden = hidden + _attend_to_clips(layer.encoder_attn, normed, key, value, cross_bias)
+        gathered, weights = _attend_to_clips(layer.encoder_attn, normed, key, value, cross_bias)
+        hidden = hidden + gathered
+        if heads and n in heads:
+            told.append(weights[:, list(heads[n])])
         hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
         longer += kept
-    return hidden, longer
+    return hidden, longer, told
 
 
 def _attend_to_clips(
     attention: Any, normed: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries know nothing of one another: those of all rows of a clip are taken as one long sequence."""
     rows = normed.unflatten(0, (key.shape[0], -1)).flatten(1, 2)
-    return _attend(attention, rows, key, value, bias).view(normed.shape)
+    gathered, weights = _attend(attention, rows, key, value, bias)
+    return gathered.view(normed.shape), weights
 
 
 def _attend(
     attention: Any, normed: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     queries = split_heads(attention.q_proj(normed) * attention.scaling, attention.num_heads)
     scores = queries @ key.transpose(2, 3)
     weights = (scores if bias is None else scores + bias).softmax(dim=-1)
-    return attention.out_proj((weights @ value).transpose(1, 2).flatten(2))
+    return attention.out_proj((weights @ value).transpose(1, 2).flatten(2)), weights
 
 
 def cache_names(layers: int) -> list[str]:
@@ -98,7 +106,11 @@ def cross_outputs(layers: int) -> tuple[str, ...]:
 
 
 def decoder_part(
-    module: Any, config: Any, frames: int, more: Mapping[str, tuple[torch.Tensor, Mapping[int, str]]]
+    module: Any,
+    config: Any,
+    frames: int,
+    more: Mapping[str, tuple[torch.Tensor, Mapping[int, str]]],
+    outputs: Sequence[str] = (),
 ) -> OnnxPart:
     """The graph ``decoder`` of a module whose forward takes ids, further inputs and flat caches.
 
@@ -107,6 +119,7 @@ def decoder_part(
         config: of the decoder, with the names that Whisper and mBART share.
         frames: length of the cross-attention in the example of the export; in use it may be any.
         more: inputs between ids and caches: name → example and the names of its dynamic axes.
+        outputs: further ones, behind the caches.
     """
     layers, heads = config.decoder_layers, config.decoder_attention_heads
     width = config.d_model // heads
@@ -123,7 +136,7 @@ def decoder_part(
             **past,
             **cross,
         },
-        outputs=("logits", *(f"longer_{name}" for name in cache_names(layers))),
+        outputs=("logits", *(f"longer_{name}" for name in cache_names(layers)), *outputs),
         dynamic={
             "ids": {0: "rows", 1: "length"},
             **{name: axes for name, (_, axes) in more.items()},

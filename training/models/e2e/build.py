@@ -23,7 +23,8 @@ from training.data.example import Example
 from training.models.architecture import Architecture, BuildContext, ParameterGroups
 from training.models.batch import Batch, Features
 from training.models.common import SETTINGS
-from training.models.common.ctc import CtcCharacters, head_characters
+from training.models.common.ctc import head_characters
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.decode import decode_text, prompted, with_ctc_labels
 from training.models.common.weights import load_whole
 from training.models.e2e import config

@@ -46,5 +46,5 @@ class DecoderGraph(nn.Module):
         places = torch.arange(ids.shape[1], device=ids.device) + caches[0].shape[2]
         positions = decoder.embed_positions.weight[places + decoder.embed_positions.offset]
         hidden = decoder.layernorm_embedding(decoder.embed_tokens(ids) + positions)
-        hidden, longer = decoder_step(decoder.layers, hidden, places, caches, cross_bias)
+        hidden, longer, _ = decoder_step(decoder.layers, hidden, places, caches, cross_bias)
         return self.head(decoder.layer_norm(hidden[:, -1])), *longer

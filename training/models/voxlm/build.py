@@ -25,7 +25,7 @@ from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import Architecture, BuildContext, ParameterGroups, new_tokens
 from training.models.batch import Batch, Features
 from training.models.common import SETTINGS
-from training.models.common.ctc import CtcCharacters
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.decode import decode_text, with_ctc_labels
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole

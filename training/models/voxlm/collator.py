@@ -11,7 +11,8 @@ import torch
 
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import BatchCollator, UtteranceEncoder
-from training.models.common.ctc import CtcCharacters, check_feasible
+from training.models.common.ctc import check_feasible
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.log_mels import (
     Context,
     check_length,

@@ -13,7 +13,8 @@ from transformers import WhisperProcessor
 
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import AUTO, BatchCollator, UtteranceEncoder
-from training.models.common.ctc import CtcCharacters, check_feasible
+from training.models.common.ctc import check_feasible
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.log_mels import Context, check_length, count_frames, log_mel, longest_seconds
 from training.models.common.plain_text import text_ids
 from training.models.common.targets import IGNORED, collate_targets
