@@ -61,7 +61,7 @@ class LanguageModelGraph(nn.Module):
         placeholders = ids.eq(self.placeholder)[..., None]
         embeddings = self.embed(ids.masked_fill(placeholders[..., 0], 0))
         places = torch.arange(ids.shape[1], device=ids.device) + caches[0].shape[2]
-        kept = Cache(layers=[_layer(*pair) for pair in zip(caches[::2], caches[1::2], strict=True)])
+        kept: Any = Cache(layers=[_layer(*pair) for pair in zip(caches[::2], caches[1::2], strict=True)])
         hidden = self.decoder(
             inputs_embeds=torch.where(placeholders, sound, embeddings),
             attention_mask=self._biases(places, padding, caches[0].shape[2] + ids.shape[1]),
