@@ -80,20 +80,23 @@ class CachedSteps:
         rest = [name for name in inputs if name not in ("ids", WANTED, *self.past)]
         self.sound = dict(zip(rest, sound, strict=True))
         self.tells_wanted = WANTED in inputs
+        self.outputs = ["logits", *(name.replace(PAST, LONGER, 1) for name in self.past)]
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        logits, _ = self.read(ids, np.array([ids.shape[1] - 1]))
-        return logits[:, 0] if self.tells_wanted else logits
+        logits, *self.own = self.session.some(self.outputs, self._inputs(ids, [ids.shape[1] - 1]))
+        found: np.ndarray = logits[:, 0] if self.tells_wanted else logits
+        return found
 
     def read(self, ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, list[Any]]:
         """Read ids; the logits of what follows those at the places ``wanted`` (where the graph asks for them), and the
         outputs behind the caches."""
-        inputs = {"ids": ids.astype(np.int64), **dict(zip(self.past, self.own, strict=True)), **self.sound}
-        if self.tells_wanted:
-            inputs[WANTED] = wanted.astype(np.int64)
-        logits, *others = self.session(**inputs)
+        logits, *others = self.session(**self._inputs(ids, wanted))
         self.own, more = others[: len(self.own)], others[len(self.own) :]
         return logits, more
+
+    def _inputs(self, ids: np.ndarray, wanted: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        inputs = {"ids": ids, **dict(zip(self.past, self.own, strict=True)), **self.sound}
+        return {**inputs, WANTED: np.asarray(wanted, dtype=np.int64)} if self.tells_wanted else inputs
 
     def keep(self, rows: np.ndarray) -> None:
         self.own = [part[rows] for part in self.own]
