@@ -7,15 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.base.nearest import RUNS, path_hint
-from training.config.blocks import Evaluation
-from training.config.load import load_config
-from training.config.schema import Config
 from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
@@ -26,6 +21,10 @@ from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
 from training.runtime.folder import Exported, is_exported, read_exported
 from training.runtime.load import load_exported
+
+if TYPE_CHECKING:
+    from training.config.blocks import Evaluation
+    from training.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,13 @@ class Trained:
     def single_utterances(self) -> bool:
         """Whether it was trained on single utterances, as models of this library are."""
         return self.exported.description.single_utterances if self.exported else self.config is not None
+
+    @property
+    def beams(self) -> int | None:
+        """Beam width of the run's scores; None for a model without a run."""
+        if self.exported is not None:
+            return self.exported.description.beams
+        return self.config.evaluation.num_beams if self.config else None
 
     @property
     def name(self) -> str:
@@ -93,6 +99,8 @@ def load_trained(
     """
     if is_exported(folder):
         return _exported(folder, model_type)
+    from safetensors import SafetensorError  # not above: an exported folder is used without it
+
     stock = _stock_config(folder)
     settings = stock.get(SETTINGS) or {}
     config, calibration = _run_config(folder), read_calibration(folder)
@@ -258,6 +266,8 @@ def _stock_config(folder: Path) -> dict[str, Any]:
 
 
 def _run_config(folder: Path) -> Config | None:
+    from training.config.load import load_config  # not above: an exported folder is used without omegaconf
+
     for place in (folder, folder.resolve().parent):
         path = place / "config.yaml"
         if path.is_file() and (place == folder or folder.resolve().name.startswith("checkpoint-")):

@@ -163,6 +163,7 @@ def _write(trained: Trained, parts: ExportParts, wanted: Wanted, folder: Path) -
         update={
             "longest_seconds": trained.longest_seconds,
             "single_utterances": trained.single_utterances,
+            "beams": trained.beams,
         }
     )
     write_record(folder, trained, description, _about(parts, wanted), None)

@@ -114,8 +114,7 @@ class Ctranslate2Whisper:
         rules = allowed(self._rules, search)
         found: list[Written] = []
         for clip, rows in zip(clips, np.split(prompts, len(clips)), strict=True):
-            steps = NumpySteps(self._decoder, self._decoder.sound(clip[None]), self.ids, self.rows)
-            found += follow(steps, rows, rules, search)
+            found += follow(self._steps(clip), rows, rules, search)
         return found
 
     def likeliest(self, states: Any, prompts: np.ndarray, among: Sequence[int]) -> list[int]:
@@ -136,7 +135,9 @@ class Ctranslate2Whisper:
         return [int(self.ids[one.sequences_ids[0][0]]) for one in found]
 
     def language_logits(self, states: Any, languages: Mapping[str, int]) -> np.ndarray:
-        """See `Engine.language_logits`: logarithms of what CTranslate2 tells."""
+        """See `Engine.language_logits`: logarithms of what CTranslate2 tells, which it does with OpenAI's vocabularies alone."""
+        if not self.model.is_multilingual:
+            return self._first(states)[:, list(languages.values())]
         found = []
         for row in self.model.detect_language(states):
             shares = dict(row)
@@ -179,6 +180,15 @@ class Ctranslate2Whisper:
         """See `Engine.head`."""
         found: np.ndarray = self._array(states) @ head[:, :-1].T + head[:, -1]
         return found
+
+    def _first(self, states: Any) -> np.ndarray:
+        """Logits after the start token, float32 ``[clips, vocabulary]``."""
+        start = np.array([[self.prompts.start]])
+        return np.concatenate([self._steps(clip)(start) for clip in self._array(states)])
+
+    def _steps(self, clip: np.ndarray) -> NumpySteps:
+        """The decoder before its first ids, for encoder states ``[frames, width]`` of one clip."""
+        return NumpySteps(self._decoder, self._decoder.sound(clip[None]), self.ids, self.rows)
 
     @cached_property
     def _decoder(self) -> NumpyDecoder:

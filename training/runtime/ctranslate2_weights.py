@@ -16,8 +16,8 @@ VERSION = 6
 TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
 """By the number in the file."""
 KEPT_BYTES = 512 * 1024**2
-"""Weights that are not stored in float32 are kept in float32 beside the file as long as they take no more than this; those of a
-larger model are converted each time."""
+"""Weights that have to be copied, because they are not float32 or do not stand at a multiple of four bytes, are kept as long as
+they take no more than this; those of a larger model are copied each time."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Weights:
         if name in self._kept:
             return self._kept[name]
         stored = self._stored(name)
-        if stored.dtype == np.float32:
+        if stored.dtype == np.float32 and stored.flags.aligned:
             return stored
         values = stored.astype(np.float32)
         if f"{name}_scale" in self._entries:
@@ -68,10 +68,9 @@ class Weights:
     def _stored(self, name: str) -> np.ndarray:
         entry = self._entries[name]
         size = int(np.prod(entry.shape, dtype=np.int64)) * np.dtype(entry.kind).itemsize
-        raw = self._bytes[entry.offset : entry.offset + size]
-        if entry.offset % np.dtype(entry.kind).alignment:
-            raw = raw.copy()  # products of arrays that are not aligned are slow
-        return np.asarray(raw.view(entry.kind).reshape(entry.shape))
+        return np.asarray(
+            self._bytes[entry.offset : entry.offset + size].view(entry.kind).reshape(entry.shape)
+        )
 
 
 def _index(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:

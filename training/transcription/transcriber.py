@@ -101,7 +101,7 @@ class Transcriber:
         self.language = wanted_language(self.trained, language)
         self.batch_seconds = batch_seconds
         self.warnings = list[str]()
-        self.options = (options or SearchOptions()).of_run(self.trained.config)
+        self.options = (options or SearchOptions()).of_run(self.trained.beams)
         self.asked = replace(
             self.options.resolved(self.architecture), safeguards=guarded(self.trained, safeguards)
         )
