@@ -90,7 +90,12 @@ async def at_rate(job: dict[str, Any]) -> list[dict[str, Any]]:
         try:
             streams = await asyncio.open_connection(job["host"], job["port"])
         except OSError as error:
-            return {"file": 0, "status": LOST, "seconds": time.monotonic() - began, "text": type(error).__name__}
+            return {
+                "file": 0,
+                "status": LOST,
+                "seconds": time.monotonic() - began,
+                "text": type(error).__name__,
+            }
         try:
             return await timed(*streams, job, number)
         finally:

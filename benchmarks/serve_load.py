@@ -83,7 +83,9 @@ class Load:
         )
         assert process.stdin is not None
         files = [str(file) for file in self.files]
-        json.dump({"host": "127.0.0.1", "port": server.port, "model": NAME, "files": files, **job}, process.stdin)
+        json.dump(
+            {"host": "127.0.0.1", "port": server.port, "model": NAME, "files": files, **job}, process.stdin
+        )
         process.stdin.close()
         return process
 
@@ -120,7 +122,7 @@ def throughput(load: Load) -> None:
     walls = dict.fromkeys((0, *CLIENTS), 0.0)
     answers: dict[int, list[Answer]] = {clients: [] for clients in CLIENTS}
     memory: dict[int, dict[str, float]] = {}
-    temporary = set(os.listdir(tempfile.gettempdir()))
+    temporary = {path.name for path in Path(tempfile.gettempdir()).iterdir()}
     with load.server() as server:
         blocks = max(1, args.requests // args.block)
         for block in range(blocks):
@@ -138,7 +140,7 @@ def throughput(load: Load) -> None:
                     memory[total] = footprint(server)
             print(f"block {block + 1} of {blocks}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
         memory[sum(map(len, answers.values()))] = footprint(server)
-        left = sorted(set(os.listdir(tempfile.gettempdir())) - temporary)
+        left = sorted({path.name for path in Path(tempfile.gettempdir()).iterdir()} - temporary)
     requests = blocks * args.block
     load.found["throughput"] = [
         {
@@ -230,7 +232,10 @@ def gone(load: Load) -> None:
             one.close()
         left = time.monotonic()
         server.wait(
-            lambda: server.metric("polyvox_requests_inside") == 0 and server.metric("polyvox_models_busy") == 0, 60
+            lambda: (
+                server.metric("polyvox_requests_inside") == 0 and server.metric("polyvox_models_busy") == 0
+            ),
+            60,
         )
         idle = time.monotonic() - left
         time.sleep(1.0)
@@ -265,12 +270,19 @@ def killed(load: Load) -> None:
         server.wait(lambda: server.metric("polyvox_requests_inside") > 0, 30)
         status = server.end()
         _, answers = ended(process)
-        load.found["sigterm"] = {"statuses": statuses(answers), "exit_status": status, "wrong_texts": load.wrong(answers)}
+        load.found["sigterm"] = {
+            "statuses": statuses(answers),
+            "exit_status": status,
+            "wrong_texts": load.wrong(answers),
+        }
 
 
 def failures(found: Mapping[str, Any]) -> list[str]:
     """What must not be."""
-    parts = [*found.get("throughput", ()), *(found[key] for key in ("overload", "model_killed", "sigterm") if key in found)]
+    parts = [
+        *found.get("throughput", ()),
+        *(found[key] for key in ("overload", "model_killed", "sigterm") if key in found),
+    ]
     said = [f"{part['wrong_texts']} wrong texts" for part in parts if part["wrong_texts"]]
     for part in parts:
         allowed = {"200", "503"} if part is found.get("overload") else {"200"}
@@ -280,7 +292,9 @@ def failures(found: Mapping[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--audio_root", type=Path, default=None)

@@ -53,7 +53,9 @@ class Server:
         """Until ``what`` holds; ``AssertionError`` with the log where it does not in time, or the server ends."""
         until = time.monotonic() + seconds
         while not what():
-            assert time.monotonic() < until and self.process.poll() is None, self.log.read_text(encoding="utf8")
+            assert time.monotonic() < until and self.process.poll() is None, self.log.read_text(
+                encoding="utf8"
+            )
             time.sleep(0.05)
 
     def wait_ready(self) -> Self:

@@ -89,7 +89,9 @@ def test_the_openai_client_gets_the_five_formats(
     assert [(word.word, word.start, word.end) for word in told.words] == [
         (word.text, round(word.start, 3), round(word.end, 3)) for word in expected.words
     ]
-    assert [segment.text for segment in told.segments] == [segment.texts["transcribe"] for segment in expected.segments]
+    assert [segment.text for segment in told.segments] == [
+        segment.texts["transcribe"] for segment in expected.segments
+    ]
     assert told.segments[0].avg_logprob is None and told.language == "vietnamese"
 
 
@@ -147,7 +149,9 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["ctc", "whisper"]
 
 
-def test_a_name_of_openais_means_the_first_model(server: Server, models: dict[str, Path], short: Path) -> None:
+def test_a_name_of_openais_means_the_first_model(
+    server: Server, models: dict[str, Path], short: Path
+) -> None:
     assert post(server, short, model="whisper-1").json()["text"] == ours(models["ctc"], short).text
 
 
@@ -161,7 +165,9 @@ def flac_bomb(seconds: int) -> bytes:
 
 def wav(seconds: float = 1.0, **changed: Any) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, serving_assets.speech(seconds), 16_000, format=changed.pop("format", "WAV"), **changed)
+    soundfile.write(
+        file, serving_assets.speech(seconds), 16_000, format=changed.pop("format", "WAV"), **changed
+    )
     return file.getvalue()
 
 
@@ -242,14 +248,22 @@ def test_a_body_that_is_no_form(server: Server) -> None:
     url = f"{server.url}/v1/audio/transcriptions"
     assert httpx2.post(url, json={"file": "x"}).status_code == 415
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    for body in (b"", b"--x\r\n", b"nonsense", b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc'):
+    for body in (
+        b"",
+        b"--x\r\n",
+        b"nonsense",
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc',
+    ):
         answer = httpx2.post(url, content=body, headers=kind)
         assert answer.status_code == 400, body
         error_of(answer.content)
 
 
 def test_unknown_routes_and_methods_are_errors_in_the_same_form(server: Server) -> None:
-    for answer in (httpx2.get(f"{server.url}/v1/nothing"), httpx2.get(f"{server.url}/v1/audio/transcriptions")):
+    for answer in (
+        httpx2.get(f"{server.url}/v1/nothing"),
+        httpx2.get(f"{server.url}/v1/audio/transcriptions"),
+    ):
         assert answer.status_code in (404, 405)
         error_of(answer.content)
 
@@ -271,7 +285,9 @@ def test_the_log_has_no_text_and_no_name(server: Server, models: dict[str, Path]
 
 def test_the_schema_tells_of_the_form(server: Server) -> None:
     schema = json.loads(server.get("/openapi.json")[1])
-    form = schema["paths"]["/v1/audio/transcriptions"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    form = schema["paths"]["/v1/audio/transcriptions"]["post"]["requestBody"]["content"][
+        "multipart/form-data"
+    ]
     assert form["schema"]["required"] == ["file"] and "hot_words" in form["schema"]["properties"]
 
 

@@ -42,13 +42,25 @@ def keys(folder: Path) -> dict[str, str]:
     path = folder / "keys.json"
     tokens = {name: add_key(path, name) for name in ("anna", "binh")}
     text = path.read_text(encoding="utf8")
-    path.write_text(text.replace('"name": "binh"', '"name": "binh", "per_minute": 2, "concurrent": 1'), "utf8")
+    path.write_text(
+        text.replace('"name": "binh"', '"name": "binh", "per_minute": 2, "concurrent": 1'), "utf8"
+    )
     return tokens
 
 
 @pytest.fixture(scope="module")
 def server(folder: Path, models: dict[str, Path], keys: dict[str, str]) -> Iterator[Server]:
-    options = ("--queue", QUEUE, "--max_mb", 2, "--keys", folder / "keys.json", "--strict", "--batch_seconds", 20)
+    options = (
+        "--queue",
+        QUEUE,
+        "--max_mb",
+        2,
+        "--keys",
+        folder / "keys.json",
+        "--strict",
+        "--batch_seconds",
+        20,
+    )
     with Server(models, *options, log=folder / "log.txt") as running:
         running.key = keys["anna"]
         yield running.wait_ready()

@@ -15,6 +15,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket
 
 from training import __version__
 from training.data.example import TRANSCRIBE, TRANSLATE
@@ -24,6 +25,7 @@ from training.serving.errors import ApiError
 from training.serving.keys import read_keys
 from training.serving.metrics import Metrics
 from training.serving.openapi import TRANSCRIPTION
+from training.serving.realtime import talk
 from training.serving.settings import Settings, from_environment, require_model
 from training.serving.state import State
 from training.serving.transcriptions import answer
@@ -73,6 +75,7 @@ def _life(state: State) -> Any:
 def _watch(state: State) -> None:
     watch, dispatcher = state.metrics.watch, state.dispatcher
     watch("polyvox_requests_inside", "Requests that arrive, wait or are computed", lambda: state.house.inside)
+    watch("polyvox_sockets", "Open live connections", lambda: state.house.sockets)
     watch("polyvox_windows_waiting", "Windows that wait for a model", lambda: len(dispatcher.waiting))
     watch("polyvox_waiting_audio_seconds", "Their sound", lambda: dispatcher.waiting.seconds)
     watch("polyvox_ready", "1: requests are taken", lambda: float(state.ready))
@@ -93,6 +96,10 @@ def _routes(application: FastAPI, state: State) -> None:
     async def translations(request: Request) -> Response:
         """The text of a recording, in the model's target language."""
         return await answer(request, state, TRANSLATE)
+
+    @application.websocket("/v1/realtime")
+    async def realtime(socket: WebSocket) -> None:
+        await talk(socket, state)
 
     @application.get("/v1/models")
     async def models() -> Response:
