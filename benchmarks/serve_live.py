@@ -54,7 +54,9 @@ class Speaker:
     async def speak(self, url: str) -> None:
         """Play everything, in real time."""
         async with websockets.connect(url) as socket:
-            audio = {"input": {"format": {"type": "audio/pcm", "rate": RATE}, "transcription": {"model": NAME}}}
+            audio = {
+                "input": {"format": {"type": "audio/pcm", "rate": RATE}, "transcription": {"model": NAME}}
+            }
             await socket.send(json.dumps({"type": "session.update", "session": {"audio": audio}}))
             while json.loads(await socket.recv())["type"] != "session.updated":
                 pass
@@ -113,7 +115,9 @@ async def together(speakers: Sequence[Speaker], url: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--audio_root", type=Path, default=None)

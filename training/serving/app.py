@@ -20,11 +20,13 @@ from starlette.websockets import WebSocket
 from training import __version__
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.serving.admission import Admission, House
+from training.serving.collect import store
 from training.serving.dispatcher import Dispatcher
 from training.serving.errors import ApiError
 from training.serving.keys import read_keys
 from training.serving.metrics import Metrics
 from training.serving.openapi import TRANSCRIPTION
+from training.serving.page_routes import add_page
 from training.serving.realtime import talk
 from training.serving.settings import Settings, from_environment, require_model
 from training.serving.state import State
@@ -45,6 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     application.state.server = state
     _routes(application, state)
+    add_page(application, state)
     _errors(application)
     application.add_middleware(Admission, settings=settings, keys=keys, house=house, metrics=metrics)  # type: ignore[arg-type]
     if settings.origins:
@@ -96,6 +99,10 @@ def _routes(application: FastAPI, state: State) -> None:
     async def translations(request: Request) -> Response:
         """The text of a recording, in the model's target language."""
         return await answer(request, state, TRANSLATE)
+
+    @application.post("/v1/corrections", include_in_schema=False)
+    async def corrections(request: Request) -> Response:
+        return await store(request, state)
 
     @application.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
