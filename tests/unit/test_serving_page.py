@@ -39,7 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path) -> Iterator[Server]:
     (folder / "collected").mkdir()
     models = {"tones": Path(os.environ["POLYVOX_TONES"])} if "POLYVOX_TONES" in os.environ else None
-    made = serving_assets.models(folder) if models is None else {**models, "ctc": serving_assets.models(folder)["ctc"]}
+    made = (
+        serving_assets.models(folder)
+        if models is None
+        else {**models, "ctc": serving_assets.models(folder)["ctc"]}
+    )
     with Server(made, "--collect", folder / "collected", log=folder / "log.txt") as running:
         yield running.wait_ready()
 
@@ -184,10 +188,17 @@ def test_two_models_beside_each_other_and_a_correction_for_the_next_training(pag
 
 def test_by_keyboard_narrow_dark_and_in_vietnamese(browser: Any, server: Server, folder: Path) -> None:
     for page in opened(
-        browser, server, viewport={"width": 360, "height": 700}, color_scheme="dark", permissions=["microphone"]
+        browser,
+        server,
+        viewport={"width": 360, "height": 700},
+        color_scheme="dark",
+        permissions=["microphone"],
     ):
         page.get_by_label("Interface").select_option("vi")
-        assert page.locator("#record").inner_text() == "Ghi âm" and page.evaluate("document.documentElement.lang") == "vi"
+        assert (
+            page.locator("#record").inner_text() == "Ghi âm"
+            and page.evaluate("document.documentElement.lang") == "vi"
+        )
         page.get_by_label("Giao diện").focus()
         for _ in range(4):
             page.keyboard.press("Tab")
