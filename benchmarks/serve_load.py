@@ -122,7 +122,7 @@ def throughput(load: Load) -> None:
     walls = dict.fromkeys((0, *CLIENTS), 0.0)
     answers: dict[int, list[Answer]] = {clients: [] for clients in CLIENTS}
     memory: dict[int, dict[str, float]] = {}
-    temporary = set(os.listdir(tempfile.gettempdir()))
+    temporary = {path.name for path in Path(tempfile.gettempdir()).iterdir()}
     with load.server() as server:
         blocks = max(1, args.requests // args.block)
         for block in range(blocks):
@@ -140,7 +140,7 @@ def throughput(load: Load) -> None:
                     memory[total] = footprint(server)
             print(f"block {block + 1} of {blocks}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
         memory[sum(map(len, answers.values()))] = footprint(server)
-        left = sorted(set(os.listdir(tempfile.gettempdir())) - temporary)
+        left = sorted({path.name for path in Path(tempfile.gettempdir()).iterdir()} - temporary)
     requests = blocks * args.block
     load.found["throughput"] = [
         {

@@ -43,10 +43,12 @@ logger = logging.getLogger("training.serving.access")
 
 @dataclass
 class House:
-    """How many requests are inside. seconds: that a request takes, a running mean. stopping: nobody gets in any more."""
+    """How many requests are inside. sockets: live connections. seconds: that a request takes, a running mean. stopping: nobody
+    gets in any more."""
 
     most: int
     inside: int = 0
+    sockets: int = 0
     seconds: float = 1.0
     stopping: bool = False
 

@@ -15,15 +15,19 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket
 
 from training import __version__
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.serving.admission import Admission, House
+from training.serving.collect import store
 from training.serving.dispatcher import Dispatcher
 from training.serving.errors import ApiError
 from training.serving.keys import read_keys
 from training.serving.metrics import Metrics
 from training.serving.openapi import TRANSCRIPTION
+from training.serving.page_routes import add_page
+from training.serving.realtime import talk
 from training.serving.settings import Settings, from_environment, require_model
 from training.serving.state import State
 from training.serving.transcriptions import answer
@@ -43,6 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     application.state.server = state
     _routes(application, state)
+    add_page(application, state)
     _errors(application)
     application.add_middleware(Admission, settings=settings, keys=keys, house=house, metrics=metrics)  # type: ignore[arg-type]
     if settings.origins:
@@ -73,6 +78,7 @@ def _life(state: State) -> Any:
 def _watch(state: State) -> None:
     watch, dispatcher = state.metrics.watch, state.dispatcher
     watch("polyvox_requests_inside", "Requests that arrive, wait or are computed", lambda: state.house.inside)
+    watch("polyvox_sockets", "Open live connections", lambda: state.house.sockets)
     watch("polyvox_windows_waiting", "Windows that wait for a model", lambda: len(dispatcher.waiting))
     watch("polyvox_waiting_audio_seconds", "Their sound", lambda: dispatcher.waiting.seconds)
     watch("polyvox_ready", "1: requests are taken", lambda: float(state.ready))
@@ -93,6 +99,14 @@ def _routes(application: FastAPI, state: State) -> None:
     async def translations(request: Request) -> Response:
         """The text of a recording, in the model's target language."""
         return await answer(request, state, TRANSLATE)
+
+    @application.post("/v1/corrections", include_in_schema=False)
+    async def corrections(request: Request) -> Response:
+        return await store(request, state)
+
+    @application.websocket("/v1/realtime")
+    async def realtime(socket: WebSocket) -> None:
+        await talk(socket, state)
 
     @application.get("/v1/models")
     async def models() -> Response:

@@ -49,7 +49,6 @@ class Metrics:
         self.batch_audio = Counter(
             "polyvox_batch_audio_seconds", "Sound of the windows that models computed", registry=self.registry
         )
-        self.sockets = Gauge("polyvox_sockets", "Open live connections", registry=self.registry)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that asks ``value`` whenever it is read."""
