@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -323,3 +324,47 @@ def test_the_site_is_made_without_a_warning(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     written = {page.relative_to(tmp_path).with_suffix(".md") for page in tmp_path.rglob("*.html")}
     assert {page.relative_to(ROOT / "docs") for page in PAGES[1:]} <= written
+
+
+def documented(text: str) -> list[str]:
+    """The ``polyvox …`` commands of a page: lines of its code blocks, continued lines joined, comments left out."""
+    blocks = re.findall(r"```(?:bash|sh|text)?\n(.*?)```", text, flags=re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"^    (?:\$ )?(polyvox .*)$", text, flags=re.M)
+    return [
+        line.strip().removeprefix("$ ")
+        for line in lines
+        if line.strip().removeprefix("$ ").startswith("polyvox ")
+    ]
+
+
+def unknown_options(command: str) -> list[str]:
+    """Options of a documented command that the command does not have."""
+    from training import cli as polyvox
+
+    words = shlex.split(command.replace("…", ""), comments=True)[1:]
+    if not words or words[0].startswith("-") or words[0].isupper():
+        return []
+    if words[0] not in polyvox.COMMANDS:
+        return [words[0]]
+    prepares = words[:2] == ["data", "prepare"]  # has a module of its own
+    module = importlib.import_module(
+        "training.cli.prepare_data" if prepares else polyvox.COMMANDS[words[0]][0]
+    )
+    known = set(module.parser()._options())
+    given = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
+    return [one for one in given if not {one, one.replace("-", "_").replace("__", "--", 1)} & known]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_commands_have_these_options(page: Path) -> None:
+    commands = documented(page.read_text(encoding="utf-8"))
+    wrong = {one: unknown for one in commands if (unknown := unknown_options(one))}
+    # The page shows how a misspelt option is answered.
+    shown = {"polyvox train --config configs/demo_whisper.yaml --dryrun": ["--dryrun"]}
+    assert {one: names for one, names in wrong.items() if shown.get(one) != names} == {}
+
+
+def test_a_wrong_option_of_a_documented_command_is_seen() -> None:
+    page = "```bash\npolyvox train --config a.yaml --nothing  # a comment\npolyvox nothing\n```\n    polyvox split --manifest m \n"
+    assert [unknown_options(one) for one in documented(page)] == [["--nothing"], ["nothing"], []]
