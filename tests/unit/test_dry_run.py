@@ -351,3 +351,12 @@ def test_a_plan_for_this_machine_asks_it_for_its_memory(folder: Path) -> None:
 def test_another_sample_rate_than_the_models_is_refused_as_in_training(folder: Path) -> None:
     with pytest.raises(UserError, match=r"audio\.sample_rate: 8000, but this model takes 16000"):
         said(config(folder, "audio.sample_rate=8000"))
+
+
+def test_a_larger_batch_is_suggested_where_half_of_the_gpus_memory_stays_free(folder: Path) -> None:
+    _, lines = said(config(folder, "profile.memory_gb=24"))
+    assert values_of(lines, "larger batch") == [
+        "training.batch_size=8 training.gradient_accumulation_steps=1"
+    ]
+    for used in ("profile.memory_gb=1.2", "profile.device=cpu"):
+        assert values_of(said(config(folder, used))[1], "larger batch") == []

@@ -9,6 +9,7 @@ from importlib import import_module
 from training import __version__
 from training.base.errors import USER_ERROR, UserError, status_of
 from training.base.nearest import nearest
+from training.cli.slow_start import announce
 
 COMMANDS = {
     "doctor": ("training.cli.doctor", "what this machine has, what is missing, what to do about it"),
@@ -81,6 +82,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
         near = nearest(name, COMMANDS)
         hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}"
         raise UserError(f"polyvox {name}: no such command; {hint}")
+    announce()
     return import_module(COMMANDS[name][0]).main(arguments) or 0
 
 

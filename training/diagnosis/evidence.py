@@ -21,39 +21,27 @@ LAST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Row:
-    """One transcribed utterance: normalised texts and counts of words.
-
-    ``changed``: substituted, deleted and inserted words.
-    """
+    """One transcribed utterance: normalised texts, the words of the reference, and the share of its characters that are
+    wrong (which a space in another place does not change)."""
 
     id: str
     reference: str
     hypothesis: str
     words: int
-    changed: int
-    deletions: int
+    error_rate: float
     loops: bool
     speaker: str = ""
     duration: float = 0.0
 
-    @property
-    def error_rate(self) -> float:
-        """Errors per word of the reference."""
-        return self.changed / max(self.words, 1)
-
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Row:
         """From a row of a predictions table."""
-        substitutions, deletions, insertions = (
-            int(line.get(key) or 0) for key in ("substitutions", "deletions", "insertions")
-        )
         return cls(
             id=str(line["id"]),
             reference=str(line.get("normalised_reference") or ""),
             hypothesis=str(line.get("normalised_hypothesis") or ""),
             words=int(line.get("words") or 0),
-            changed=substitutions + deletions + insertions,
-            deletions=deletions,
+            error_rate=int(line.get("character_errors") or 0) / max(int(line.get("characters") or 0), 1),
             loops=str(line.get("loops") or "0") == "1",
             speaker=str(line.get("speaker") or ""),
             duration=float(line.get("duration") or 0.0),

@@ -12,7 +12,7 @@ import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from training.models.architecture import Architecture, BuildContext
 from training.models.batch import Batch, Features
 from training.planning import duration, memory, trial, wording, worst_case
 from training.planning.fake_step import NotCountable
+from training.planning.silence import offline, silent
 from training.planning.texts import longest_labels, stand_in_texts
 
 VALID, DOES_NOT_FIT = 0, 3
@@ -52,7 +53,7 @@ def dry_run(config: Config, report: Callable[[str], None] = print, *, download: 
     0: valid. 3: does not fit the profile's memory. Raises `UserError` (status 2) for the user's mistake.
     """
     memory.process_bytes()
-    with nullcontext() if download else _offline(), _silent():
+    with nullcontext() if download else offline(), silent():
         return _Report(config, report).run()
 
 
@@ -413,6 +414,9 @@ class _Report:
         self.row("verdict", plan.verdict)
         if not plan.fits:
             self.remedies(plan)
+        elif (larger := memory.larger_batch(self.config, plan, self.plan)) is not None:
+            self.row("larger batch", " ".join(larger.change.overrides))
+            self.row("", f"{larger.plan.verdict}; {larger.change.price}")
         return plan.fits
 
     def plan(self, config: Config) -> memory.Plan:
@@ -479,28 +483,3 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """Weights come from folders and the cache: a dry run downloads nothing."""
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without transformers' remarks on models that are built and thrown away."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -292,6 +292,26 @@ def remedies(config: Config, plan: Plan, replan: Replan) -> list[Remedy]:
     return search.singles() or search.together()
 
 
+def larger_batch(config: Config, plan: Plan, replan: Replan) -> Remedy | None:
+    """Twice the batch, with half the accumulation where there is any; None where it would not fit, and where a GPU's
+    memory is more than half used already."""
+    if plan.device != "cuda" or 2 * plan.total > plan.budget:
+        return None
+    training = config.training
+    key, value = (
+        ("max_batch_seconds", training.max_batch_seconds)
+        if training.max_batch_seconds and not training.batch_size
+        else ("batch_size", training.batch_size or DEFAULT_BATCH)
+    )
+    overrides = [f"training.{key}={2 * value:g}"]
+    if (often := training.gradient_accumulation_steps) % 2 == 0:
+        overrides.append(f"training.gradient_accumulation_steps={often // 2}")
+    price = "the same step sooner" if len(overrides) > 1 else "fewer steps in an epoch, of twice as much data"
+    change = Change(tuple(overrides), price)
+    found = replan(_apply(config, change))
+    return Remedy(change, found) if found.fits else None
+
+
 class _Search:
     """Plans of changed configurations, each made once."""
 

@@ -49,7 +49,7 @@ class Options(ModelOptions):
     """Pieces, with ``vocabulary: bpe``."""
     languages: tuple[str, ...] = ("vi", "en")
     """Languages whose letters the vocabulary holds, whether the training split has them or not. The first is taken
-    for that of utterances that name none."""
+    for that of utterances that name none. Not given: the language of most rows, else what the letters of the texts show."""
     d_model: int = Field(256, ge=8)
     """Width of the encoder."""
     num_encoder_layers: int = Field(6, ge=1)

@@ -28,7 +28,8 @@ class Options(whisper.Options):
     type: Literal["domain_whisper"] = "domain_whisper"  # type: ignore[assignment]
     """The architecture."""
     language: str = "ko"
-    """Language token of rows that name no language (ISO 639)."""
+    """Language token of rows that name no language (ISO 639). Not given: that of most other rows, else what the letters of
+    the texts show; the default counts only where there are no data."""
     task: Literal["transcribe", "translate", "both"] = "transcribe"
     """Tasks that each clip is trained on."""
     domains: tuple[str, ...] = ("normal", "dyslexic")

@@ -41,7 +41,8 @@ class Options(ModelOptions):
     task: Literal["transcribe", "translate", "both"] = "both"
     """Tasks that each clip is trained on; with ``both`` the encoder runs once and the decoder twice."""
     language: str = "vi"
-    """Language of transcripts whose row names none (ISO 639, or an mBART code such as ``vi_VN``)."""
+    """Language of transcripts whose row names none (ISO 639, or an mBART code such as ``vi_VN``). Not given: that of most other rows, else what the letters of
+    the texts show; the default counts only where there are no data."""
     target_language: str | None = None
     """Language of translations whose row names none; default: ``language``."""
     sizes: Sizes | None = None

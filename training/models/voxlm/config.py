@@ -49,7 +49,8 @@ class Options(ModelOptions):
     phase: Literal[1, 2] = 1
     """1: trains transcription. 2: trains the times of words; all parameters of phase 1 are frozen."""
     language: str = "en"
-    """Language of rows that name none (ISO 639)."""
+    """Language of rows that name none (ISO 639). Not given: that of most other rows, else what the letters of
+    the texts show; the default counts only where there are no data."""
     instruction: str = "Transcribe the speech."
     """The instruction to the language model, after the audio."""
     encoder_context: Literal["full", "trimmed"] = "full"

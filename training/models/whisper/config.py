@@ -27,7 +27,8 @@ class Options(ModelOptions):
     name: str | None = None
     """Hub id or folder of a pretrained Whisper. Absent: from scratch, with ``sizes``."""
     language: str = "vi"
-    """Language token of rows that name no language (ISO 639). ``auto`` (pretrained only): such rows are not trained on, and
+    """Language token of rows that name no language (ISO 639). Not given: that of most other rows, else what the letters of
+    the texts show; the default counts only where there are no data. ``auto`` (pretrained only): such rows are not trained on, and
     transcription detects the language."""
     target_language: str | None = None
     """Language of the translations; default: ``language``. Stored with the checkpoint,
