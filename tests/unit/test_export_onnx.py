@@ -18,8 +18,11 @@ from test_export import BLOCKED, clips
 import training.export.exporting as exporting
 from training.api.exporting import export_model
 from training.decoding.calibrated import Calibration, weights_of
+from training.export.to_onnx import write_onnx
 from training.export.verdict import PASSED
 from training.models.ctc.export import _features
+from training.models.export_parts import OnnxModel, OnnxPart
+from training.runtime.onnx_session import Session
 from training.transcription.transcriber import Transcriber
 
 pytest.importorskip("onnxruntime")
@@ -123,3 +126,21 @@ def test_a_calibration_is_not_carried_over_in_silence(
     assert not (tmp_path / "out" / "calibration.json").exists()
     assert "polyvox calibrate" in caplog.text
     assert weights_of(tmp_path / "out") != weights_of(model)
+
+
+def test_the_weights_of_a_large_graph_are_quantised_in_their_own_file(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1000)
+    linear, sound = torch.nn.Linear(64, 32), torch.randn(2, 64)
+    part = OnnxPart(
+        name="encoder", module=linear, inputs={"x": sound}, outputs=("y",), dynamic={"x": {0: "batch"}}
+    )
+    found = {}
+    for precision in ("fp32", "int8"):
+        (folder := tmp_path / precision).mkdir()
+        write_onnx(OnnxModel(lambda: (part,)), folder, precision)
+        found[precision] = (folder / "encoder.onnx.data").stat().st_size
+        (y,) = Session(folder / "encoder.onnx")(x=sound.numpy())
+        assert np.abs(y - linear(sound).detach().numpy()).max() < (1e-5 if precision == "fp32" else 0.05)
+    assert found["int8"] < 0.5 * found["fp32"]

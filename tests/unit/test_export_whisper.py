@@ -326,3 +326,16 @@ def test_rules_and_draws_of_the_search() -> None:
     assert drawn[0] == drawn[1] and set(drawn[0]) <= {1, 2}
     (best,) = beam_search(Constant([3.0, 1.0, 2.0]), prompts, Rules(0), Search(new=4, beams=2))
     assert best.ids == []
+
+
+def test_the_folder_runs_with_onnxruntime_alone(exported: dict[str, Path], data: Path) -> None:
+    clip, run = sorted(data.parent.glob("*.wav"))[0], exported["onnx"] / "run.py"
+    head = "import runpy, sys; sys.modules['training'] = sys.modules['torch'] = None; sys.argv[1:] = "
+    found = []
+    for language in ("auto", "vi"):
+        code = f"{head}[{str(clip)!r}, {language!r}]; runpy.run_path({str(run)!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        found.append((done.returncode, done.stderr))
+    # Random weights never end a text: run.py, which has no bound of its own, must say so and print nothing short.
+    assert [status for status, _ in found] == [1, 1]
+    assert "which language?" in found[0][1] and "no end of the text" in found[1][1]

@@ -81,9 +81,15 @@ def _program(part: OnnxPart, optimize: bool) -> Any:
 
 
 def _quantize(path: Path) -> None:
-    """Weights of matrix products in 8 bits, activations as they come (dynamic)."""
+    """Weights of matrix products in 8 bits, activations as they come (dynamic).
+
+    The weights of a large graph stand in a file of their own, ``NAME.onnx.data``, which is written anew.
+    """
     onnx, quantization = needed("onnx", "export"), needed("onnxruntime.quantization", "export")
     model = onnx.load(str(path))
+    weights = path.with_name(f"{path.name}.data")
+    large = weights.exists()
+    weights.unlink(missing_ok=True)
     untie(model)
     with _quiet():
         quantization.quantize_dynamic(
@@ -92,6 +98,7 @@ def _quantize(path: Path) -> None:
             op_types_to_quantize=["MatMul"],
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
+            use_external_data_format=large,
         )
 
 

@@ -90,6 +90,23 @@ class TaskPrompts(_Part):
     languages: Mapping[str, int]
 
 
+class SpokenPrompt(_Part):
+    """Token ids around the sound in the prompt of a language model.
+
+    before, after: the sound, of which each group of ``stack`` encoder frames has one ``placeholder``. end: ends a text, and
+    fills up rows. suppress: ids that are never written. aligner: whether there are pointers to the times of words.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    placeholder: int
+    stack: int
+    end: int
+    padding: int
+    suppress: tuple[int, ...] = ()
+    aligner: bool = False
+
+
 class WaveformInput(_Part):
     """Clips for an encoder of waveforms. fewest_samples: of a clip. shortest: samples to which a batch is filled up with zeros."""
 
@@ -130,7 +147,7 @@ class Description(_Part):
     alignment_heads: layer and head of the cross-attentions that give the times of words. head: None without one.
     """
 
-    decoder: Literal["whisper", "ctc", "encoder_decoder"]
+    decoder: Literal["whisper", "ctc", "encoder_decoder", "language_model"]
     tasks: tuple[str, ...]
     languages: tuple[str, str]
     sample_rate: int
@@ -141,6 +158,7 @@ class Description(_Part):
     context: ContextRule | None = None
     prompts: Prompts | None = None
     task_prompts: TaskPrompts | None = None
+    spoken_prompt: SpokenPrompt | None = None
     waveform: WaveformInput | None = None
     moved_ids: MovedIds = MovedIds()
     ctc: CtcOutput | None = None
@@ -153,7 +171,7 @@ class Description(_Part):
     @property
     def end(self) -> int | None:
         """The id that ends a text; None where the model is not autoregressive."""
-        found = self.prompts or self.task_prompts
+        found = self.prompts or self.task_prompts or self.spoken_prompt
         return found.end if found is not None else None
 
 

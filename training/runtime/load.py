@@ -58,6 +58,12 @@ def _onnx_encoder_decoder(exported: Exported) -> SpeechModel:
     return ExportedEncoderDecoder.of(exported)
 
 
+def _onnx_language_model(exported: Exported) -> SpeechModel:
+    from training.runtime.language_model import ExportedLanguageModel
+
+    return ExportedLanguageModel.of(exported)
+
+
 def _ggml(exported: Exported) -> SpeechModel:
     from training.runtime.ggml import ExportedGgml
 
@@ -69,6 +75,7 @@ _LOADERS: dict[tuple[str, str], Callable[[Exported], SpeechModel]] = {
     (ONNX, "whisper"): _onnx_whisper,
     (ONNX, "ctc"): _onnx_ctc,
     (ONNX, "encoder_decoder"): _onnx_encoder_decoder,
+    (ONNX, "language_model"): _onnx_language_model,
     (NEMO, "ctc"): _onnx_ctc,
     (GGML, "whisper"): _ggml,
 }

@@ -11,6 +11,15 @@ from training.base.errors import UserError
 from training.data.control_marks import TIME
 
 
+class Backend:
+    """A tokenizer of the library `tokenizers` under the names by which `training.models.common.plain_text` asks those of
+    transformers."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.backend_tokenizer = tokenizer
+        self.added_tokens_decoder = tokenizer.get_added_tokens_decoder()
+
+
 class Detokenizer:
     """As `training.models.common.decode.decode_text`: control tokens and timestamps are left out.
 

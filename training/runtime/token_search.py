@@ -53,8 +53,9 @@ class Rules:
             read: ids so far with the prompt, int64 ``[rows, length]``.
             first: no token of the text has been written yet.
         """
-        scores[:, list(self.suppress)] = -np.inf
-        if first:
+        if self.suppress:
+            scores[:, list(self.suppress)] = -np.inf
+        if first and self.suppress_first:
             scores[:, list(self.suppress_first)] = -np.inf
         size = self.no_repeat_ngram
         if size and read.shape[1] >= size:
