@@ -38,7 +38,9 @@ def new_folder(output: Path, option: str, *, force: bool, ours: Callable[[Path],
         if error.filename is not None:
             raise
         reason = error.strerror or error  # of a write, which does not know its file
-        raise UserError(f"{option}: {output}: cannot be written ({reason}); nothing was left there") from error
+        raise UserError(
+            f"{option}: {output}: cannot be written ({reason}); nothing was left there"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
