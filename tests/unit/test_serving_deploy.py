@@ -81,7 +81,15 @@ def balanced(tmp_path: Path) -> Iterator[tuple[str, list[Server], Path]]:
         with (tmp_path / "nginx.log").open("w") as log:
             nginx = subprocess.Popen(
                 [
-                    *(str(NGINX), "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log"),
+                    *(
+                        str(NGINX),
+                        "-p",
+                        tmp_path,
+                        "-c",
+                        tmp_path / "nginx.conf",
+                        "-e",
+                        tmp_path / "error.log",
+                    ),
                     *("-g", f"daemon off; pid {tmp_path}/nginx.pid;"),
                 ],
                 stdout=log,

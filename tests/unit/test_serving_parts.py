@@ -22,7 +22,7 @@ from training.data.example import SpokenWord
 from training.serving.batches import VERY_LIKE, Key, Piece, Waiting, choose
 from training.serving.dispatcher import Bank
 from training.serving.errors import ApiError
-from training.serving.fields import understand
+from training.serving.fields import KNOWN, understand
 from training.serving.keys import Keys, add_key, read_keys
 from training.serving.live import PAUSE, Agreement, Began, Ear, Ended
 from training.serving.options import Abilities, Options
@@ -113,7 +113,10 @@ def test_decoded_sound_waits_for_room() -> None:
 def form_of(parts: list[bytes], kind: str = "multipart/form-data; boundary=x", most: int = 1000) -> Form:
     """A body that arrives in parts; after the last one the client leaves."""
     messages: Iterator[Mapping[str, Any]] = iter(
-        [{"type": "http.request", "body": part, "more_body": n + 1 < len(parts)} for n, part in enumerate(parts)]
+        [
+            {"type": "http.request", "body": part, "more_body": n + 1 < len(parts)}
+            for n, part in enumerate(parts)
+        ]
     )
 
     async def receive() -> Mapping[str, Any]:
@@ -123,7 +126,9 @@ def form_of(parts: list[bytes], kind: str = "multipart/form-data; boundary=x", m
 
 
 def body(data: bytes, *fields: tuple[str, str]) -> bytes:
-    text = "".join(f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields)
+    text = "".join(
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields
+    )
     head = '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     return text.encode() + head.encode() + data + b"\r\n--x--\r\n"
 
@@ -136,7 +141,7 @@ def test_a_file_arrives_as_it_was_sent(data: bytes, size: int) -> None:
     form.close()
 
 
-@given(st.lists(st.binary(max_size=60), min_size=1, max_size=6), st.text("abc;=x\" ", max_size=20))
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=6), st.text('abc;=x" ', max_size=20))
 def test_any_other_body_is_refused_and_nothing_breaks(parts: list[bytes], kind: str) -> None:
     for content_type in ("multipart/form-data; boundary=x", kind):
         try:
@@ -199,15 +204,18 @@ def abilities(**changed: Any) -> Abilities:
 
 @given(
     st.dictionaries(
-        st.sampled_from(
-            ["model", "language", "prompt", "temperature", "response_format", "stream", "domain", "hot_words"]
-            + ["beam_width", "timestamp_granularities[]", "x"]
+        st.sampled_from(sorted({*KNOWN, "x"})),
+        st.lists(
+            st.one_of(st.text(max_size=8), st.sampled_from(["1", "0.5", "vi", "true", "srt", "word", "m"])),
+            max_size=2,
         ),
-        st.lists(st.one_of(st.text(max_size=8), st.sampled_from(["1", "0.5", "vi", "true", "srt", "word", "m"])), max_size=2),
     )
 )
 def test_any_fields_are_understood_or_refused(fields: dict[str, list[str]]) -> None:
-    for model in (abilities(), abilities(frames=False, scored=True, told_language=True, domains=("a",), domain="a")):
+    for model in (
+        abilities(),
+        abilities(frames=False, scored=True, told_language=True, domains=("a",), domain="a"),
+    ):
         try:
             understand(fields, "transcribe", {"m": model}, strict=False)
         except ApiError as error:
@@ -216,12 +224,16 @@ def test_any_fields_are_understood_or_refused(fields: dict[str, list[str]]) -> N
 
 
 def test_what_a_whisper_is_told() -> None:
-    model = abilities(frames=False, scored=True, told_language=True, detects=("vi", "en"), languages=("auto", "en"))
+    model = abilities(
+        frames=False, scored=True, told_language=True, detects=("vi", "en"), languages=("auto", "en")
+    )
     fields = {"prompt": ["TikTok"], "temperature": ["0.2"], "language": ["en"], "hot_words": ["a,b"]}
     question = understand(fields, "transcribe", {"m": model}, strict=False)
     assert question.asked.options == Options(prompt="TikTok", temperature=0.2)
     assert question.asked.language == "en" and question.ignored == ("hot_words",)
-    assert understand({"temperature": ["0"]}, "transcribe", {"m": model}, strict=True).asked.options == Options()
+    assert (
+        understand({"temperature": ["0"]}, "transcribe", {"m": model}, strict=True).asked.options == Options()
+    )
 
 
 def test_a_key_is_found_and_its_limits_hold(tmp_path: Path) -> None:
@@ -269,7 +281,8 @@ def test_without_a_file_nobody_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "safe"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("example.org", False)]
+    ("host", "safe"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("example.org", False)],
 )
 def test_another_address_needs_keys(host: str, safe: bool) -> None:
     settings = Settings(models={}, host=host)
@@ -336,7 +349,10 @@ def test_two_hypotheses_have_to_agree_before_a_word_counts() -> None:
     assert [one.text for one in final] == ["xin", "chào", "các", "bạn"]
 
 
-@given(st.lists(st.lists(st.sampled_from("abc"), max_size=6), max_size=8), st.lists(st.sampled_from("abc"), max_size=6))
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), max_size=6), max_size=8),
+    st.lists(st.sampled_from("abc"), max_size=6),
+)
 def test_no_word_is_taken_back(hypotheses: list[list[str]], last: list[str]) -> None:
     said, told = Agreement(), list[str]()
     for n, texts in enumerate(hypotheses):
@@ -350,7 +366,9 @@ def test_no_word_is_taken_back(hypotheses: list[list[str]], last: list[str]) -> 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 48_000])
 def test_speech_is_cut_where_it_pauses(rate: int) -> None:
     tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(2 * rate) / rate)
-    sound = np.concatenate([np.zeros(rate), tone, np.zeros(2 * rate), tone, np.zeros(rate // 2)]).astype(np.float32)
+    sound = np.concatenate([np.zeros(rate), tone, np.zeros(2 * rate), tone, np.zeros(rate // 2)]).astype(
+        np.float32
+    )
     sound += 1e-4 * np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32)
     ear = Ear(rate, 16_000, 20.0)
     events = [event for n in range(0, len(sound), rate // 10) for event in ear.add(sound[n : n + rate // 10])]
