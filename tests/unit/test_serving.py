@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,12 @@ import openai
 import pytest
 import serving_assets
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from serving_assets import Server, error_of
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from training.transcription.formats import as_srt, as_vtt
 from training.transcription.transcriber import Transcriber
@@ -301,3 +309,142 @@ def test_no_upload_is_left_open(server: Server, short: Path) -> None:
     post(server, b"broken" * 100)
     server.wait(lambda: uploads() == 0, 5)
     assert re.search(r"\d", str(uploads()))
+
+
+KINDS = {
+    "wav": wav(0.3),
+    "flac": wav(0.3, format="FLAC"),
+    "ogg": wav(0.3, format="OGG", subtype="VORBIS"),
+    "mp3": wav(0.3, format="MP3"),
+    "aiff": wav(0.3, format="AIFF"),
+    "au": wav(0.3, format="AU"),
+    "w64": wav(0.3, format="W64"),
+}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_sound_never_breaks_the_server(server: Server, data: st.DataObject) -> None:
+    whole = bytearray(KINDS[data.draw(st.sampled_from(sorted(KINDS)))])
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, min(len(whole) - 1, 200)) | st.integers(0, len(whole) - 1))
+        noise = data.draw(
+            st.sampled_from([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"]) | st.binary(max_size=8)
+        )
+        whole[at : at + len(noise)] = noise
+    whole = whole[: data.draw(st.integers(0, len(whole)) | st.just(len(whole)))]
+    answer = post(server, bytes(whole))
+    assert answer.status_code in (200, 400, 413, 415), answer.text
+    assert "Traceback" not in server.log.read_text(encoding="utf8")
+
+
+def test_sockets_that_say_nothing_and_bodies_that_come_slowly_keep_nobody_out(
+    server: Server, models: dict[str, Path], short: Path
+) -> None:
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
+    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+    for one in slow:
+        one.sendall(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+        )
+    assert post(server, short).json()["text"] == ours(models["ctc"], short).text
+    for one in (*idle, *slow):
+        one.close()
+    server.wait(lambda: server.metric("polyvox_requests_inside") == 0, 20)
+
+
+def spoken(server: Server, sound: np.ndarray, session: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of a live session that gets ``sound`` (16 kHz) at once."""
+    events: list[dict[str, Any]] = []
+    with connect(f"ws://127.0.0.1:{server.port}/v1/realtime") as live:
+        live.send(json.dumps({"type": "session.update", "session": session}))
+        data = (32767 * sound).astype("<i2").tobytes()
+        for n, at in enumerate(range(0, len(data), 6_400)):
+            part = data[at : at + 6_400]
+            text = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(part).decode()})
+            live.send(text if n % 2 else part)
+            time.sleep(0.01)
+        live.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        live.send(json.dumps({"type": "input_audio_buffer.clear"}))
+        while not events or events[-1]["type"] != "input_audio_buffer.cleared":
+            events.append(json.loads(live.recv(timeout=60)))
+    return events
+
+
+def test_live_speech(server: Server) -> None:
+    pause = np.zeros(16_000, np.float32)
+    sound = np.concatenate([pause, serving_assets.speech(2.5), pause, serving_assets.speech(2.0, 5), pause])
+    sound += 1e-4 * np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32)
+    events = spoken(server, sound, {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16_000}}}})
+    kinds = [event["type"].removeprefix("conversation.item.input_audio_transcription.") for event in events]
+    assert kinds[:2] == ["session.created", "session.updated"]
+    assert kinds.count("completed") == kinds.count("input_audio_buffer.speech_started") >= 2
+    for done in (event for event in events if event["type"].endswith("completed")):
+        deltas = [
+            one["delta"]
+            for one in events
+            if one["type"].endswith(".delta") and one["item_id"] == done["item_id"]
+        ]
+        assert "".join(deltas) == done["transcript"] == " ".join(word["word"] for word in done["words"])
+        assert all(0.8 < word["start"] <= word["end"] < len(sound) / 16_000 for word in done["words"])
+
+
+def test_what_a_live_session_refuses(server: Server) -> None:
+    with connect(f"ws://127.0.0.1:{server.port}/v1/realtime") as live:
+        assert json.loads(live.recv())["type"] == "session.created"
+        for event, said in (
+            ("nonsense", "JSON object"),
+            ({"type": "conversation.create"}, "no such event"),
+            ({"type": "input_audio_buffer.append", "audio": "%"}, "base64"),
+            ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "16 bits"),
+            (
+                {"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 96_000}}}}},
+                "rate",
+            ),
+            (
+                {"type": "session.update", "session": {"input_audio_transcription": {"model": "whisper"}}},
+                "CTC",
+            ),
+            (
+                {"type": "session.update", "session": {"input_audio_transcription": {"model": "x"}}},
+                "there are ctc",
+            ),
+        ):
+            live.send(event if isinstance(event, str) else json.dumps(event))
+            answer = json.loads(live.recv(timeout=30))
+            assert answer["type"] == "error" and said in answer["error"]["message"]
+        live.send(b"abc")
+        assert "16 bits" in json.loads(live.recv(timeout=30))["error"]["message"]
+
+
+def test_a_page_of_another_address_gets_no_socket(server: Server) -> None:
+    address = f"ws://127.0.0.1:{server.port}/v1/realtime"
+    with pytest.raises(InvalidStatus) as refused:
+        connect(address, origin=Origin("https://example.org"))
+    assert refused.value.response.status_code == 403
+    connect(address, origin=Origin(server.url)).close()
+    server.wait(lambda: server.metric("polyvox_sockets") == 0, 20)
+
+
+def test_other_addresses_may_not_read_answers(server: Server) -> None:
+    answer = httpx2.get(f"{server.url}/v1/models", headers={"Origin": "https://example.org"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_page_loads_nothing_from_elsewhere(server: Server) -> None:
+    answer = httpx2.get(server.url)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    for name in ("index.html", "page.css", "page.js"):
+        text = server.get(f"/page/{name}")[1].decode()
+        assert len(text) > 500 and not re.search(r"https?://", text)
+    assert server.status("/page/../app.py") == server.status("/page/app.py") == 404
+
+
+def test_nothing_is_kept_unless_the_server_was_told_to(server: Server, short: Path) -> None:
+    answer = httpx2.post(
+        f"{server.url}/v1/corrections",
+        data={"text": "a", "consent": "true"},
+        files={"file": ("a", short.read_bytes())},
+    )
+    assert answer.status_code == 404 and "--collect" in error_of(answer.content)["message"]

@@ -22,7 +22,7 @@ from training.data.example import SpokenWord
 from training.serving.batches import VERY_LIKE, Key, Piece, Waiting, choose
 from training.serving.dispatcher import Bank
 from training.serving.errors import ApiError
-from training.serving.fields import understand
+from training.serving.fields import KNOWN, understand
 from training.serving.keys import Keys, add_key, read_keys
 from training.serving.live import PAUSE, Agreement, Began, Ear, Ended
 from training.serving.options import Abilities, Options
@@ -204,10 +204,7 @@ def abilities(**changed: Any) -> Abilities:
 
 @given(
     st.dictionaries(
-        st.sampled_from(
-            ["model", "language", "prompt", "temperature", "response_format", "stream", "domain", "hot_words"]
-            + ["beam_width", "timestamp_granularities[]", "x"]
-        ),
+        st.sampled_from(sorted({*KNOWN, "x"})),
         st.lists(
             st.one_of(st.text(max_size=8), st.sampled_from(["1", "0.5", "vi", "true", "srt", "word", "m"])),
             max_size=2,

@@ -162,14 +162,14 @@ def _models(given: Sequence[str]) -> dict[str, Path]:
         return {folder.resolve().name: folder}
     models: dict[str, Path] = {}
     for one in given:
-        name, equals, folder = one.partition("=")
+        name, equals, path = one.partition("=")
         if not equals:
-            name, folder = Path(one).resolve().name, one
-        if not name or not folder:
+            name, path = Path(one).resolve().name, one
+        if not name or not path:
             raise UserError(f"--model {one}: must be NAME=FOLDER")
         if name in models:
             raise UserError(f"--model {one}: two models of the name {name}")
-        models[name] = Path(folder)
+        models[name] = Path(path)
     return models
 
 

@@ -93,8 +93,9 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Start all processes and load the models. Raises `UserError`, `training.serving.worker.Gone`."""
-        found = await asyncio.gather(self.decoders.start(), *(device.load() for device in self.devices))
-        self.abilities = found[1]
+        loading = [asyncio.create_task(device.load()) for device in self.devices]
+        await asyncio.gather(self.decoders.start(), *loading)
+        self.abilities = loading[0].result()
         self._loops = [
             asyncio.create_task(work(device, self.waiting, self.settings.batch_seconds, self.metrics))
             for device in self.devices

@@ -108,12 +108,12 @@ def _key(path: Path, number: int, found: Any) -> Key:
         raise UserError(f"{where}: {min(unknown)}: no such field; there are {', '.join(sorted(_FIELDS))}")
     if not isinstance(found.get("sha256"), str) or not _HEX.fullmatch(found["sha256"]):
         raise UserError(f"{where}: sha256: must be the 64 hexadecimal digits of the key's SHA-256")
-    limits = {}
+    limits: dict[str, Any] = {}
     for name in ("concurrent", "per_minute"):
         limits[name] = value = found.get(name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise UserError(f"{where}: {name}: must be a whole number from 1 on (got {value!r})")
-    return Key(found["name"], bytes.fromhex(found["sha256"]), **limits)
+    return Key(found["name"], bytes.fromhex(found["sha256"]), limits["concurrent"], limits["per_minute"])
 
 
 def add_key(path: Path, name: str) -> str:
