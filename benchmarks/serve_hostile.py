@@ -119,7 +119,7 @@ class Memory(threading.Thread):
         found = sum(psutil.Process(pid).memory_info().rss for pid in pids if psutil.pid_exists(pid))
         for file in Path(f"/proc/{self.server.process.pid}/fd").iterdir():
             try:
-                found += file.stat().st_size if "memfd" in os.readlink(file) else 0
+                found += file.stat().st_size if "memfd" in str(file.readlink()) else 0
             except OSError:
                 continue  # closed meanwhile
         return found / 1e6

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     found: list[Config] = []
 
-    def instead(config: Config, args: Any) -> int:
+    def instead(config: Config, *others: Any) -> int:
         found.append(config)
         return 0
 

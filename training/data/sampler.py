@@ -273,7 +273,8 @@ class NeighbourBatches(DurationBatchSampler):
         epoch = self.epoch if epoch is None else epoch
         units, part = self.units[epoch % CUTS], self.parts[epoch % CUTS]
         drawn = part.drawn(np.random.default_rng([self.seed, epoch]))
-        found = parted([type(batch)(units[i] for i in batch) for batch in drawn], self.total)
+        joined: list[Any] = [type(batch)([units[i] for i in batch]) for batch in drawn]  # type: ignore[misc]  # its own class, of units instead of rows
+        found = parted(joined, self.total)
         return found + [[filler(int(self.buckets[0][0]))]] * (-len(found) % self.world)
 
     def longest(self, epochs: int = 1) -> float:
