@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment test lint format demo
+.PHONY: help environment test lint format docs demo
 
 # Nothing is looked up on a hub.
 offline = HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -27,6 +27,9 @@ lint: environment  ## formatting, common mistakes, types
 
 format: environment  ## rewrite the sources in the project's format
 	@$(setup); "$$venv_python" -m ruff format . ; "$$venv_python" -m ruff check --fix .
+
+docs: environment  ## the documentation site in docs/_build/html; a warning is a failure
+	@$(setup); "$$venv_python" -m sphinx -W --keep-going -q -b html docs docs/_build/html; echo docs/_build/html/index.html
 
 demo:  ## both models from scratch on a synthesised corpus, see ./run_dev.sh --help
 	@./run_dev.sh --profile demo

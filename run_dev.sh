@@ -16,7 +16,7 @@ the test split and draws the charts. What is finished is not done again; after C
                    it will take
   --profile dev    GPU with 4 GB: whisper-tiny, wav2vec2-base + mbart-large-50, on data/export/manifest.tsv
                    (without --profile the machine is looked at, and one line says what was chosen and why)
-  --smoke          trainings of 100 steps: whether everything works together
+  --smoke          trainings of 100 steps, in folders of their own (outputs/NAME_smoke): whether everything works together
   --fresh          do every step again
   --yes            answer yes: on a machine without a GPU, torch's CPU build is taken
   --config ...     key=value overrides for both training configurations (the last option on the line)

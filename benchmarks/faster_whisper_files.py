@@ -8,7 +8,7 @@ Clips of one recording (column ``group`` or ``talk``) are joined in order, with 
 faster-whisper gets the same weights,
 converted by CTranslate2 in a temporary folder: float32. Without ``--defaults`` both are greedy: one beam, temperature 0, no
 fallback. With it both fall back as they do unasked (one beam still). The difference of the error rates has a paired interval
-(`training.evaluation.intervals`), recordings drawn where there are at least eight, else files. Needs the extra ``deploy``.
+(`training.evaluation.intervals`), recordings drawn where there are at least five, else files. Needs the extra ``deploy``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 from training.data.example import SpokenWord
 from training.decoding.ctc_alignment import align_words
 from training.models.abilities import CtcFrames
-from training.models.common.ctc import CtcCharacters
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 
 PASSES, BATCH, RATE = 40, 8, 3e-3

@@ -192,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     result.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
-    result.add_argument("--full_share", type=float, default=0.0, help="ours: share of batches at 30 s")
+    result.add_argument("--full_share", type=float, default=0.0, help="ours: share of clips at 30 s")
     return result
 
 

@@ -100,7 +100,7 @@ def report(args: argparse.Namespace, clips: Clips, rounds: Sequence[Round]) -> i
     )
     print(table(["arm", "audio s × tasks / s", "GiB resident", "held-out loss", "times B"], lines))
     print(
-        f"shipped: {share:.0%} of the batches at 30 s; loss and gradients differ from stock's by {max(difference.values()):.1e}"
+        f"shipped: {share:.0%} of the clips at 30 s; loss and gradients differ from stock's by {max(difference.values()):.1e}"
     )
     return finish(
         args.output,

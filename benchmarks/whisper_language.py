@@ -1,4 +1,4 @@
-"""Does a stock Whisper recognise which language is spoken, and does a loop ever reach the user unmarked?
+"""Does a stock Whisper recognise which language is spoken, and does text for no speech ever reach the user unmarked?
 
     python benchmarks/whisper_language.py --model WHISPER --english …/speechocean762/manifest.tsv \
         --korean …/pansori_tedxkr/manifest.tsv --french …/mboshi_french/manifest.tsv [--own DEMO_WHISPER] [--output FILE]
@@ -77,6 +77,12 @@ def _arguments() -> argparse.Namespace:
         parser.add_argument(f"--{language}", type=Path, required=True, help="manifest")
     parser.add_argument("--own", type=Path, help="a Whisper with an own vocabulary")
     parser.add_argument("--recordings", type=int, default=10, help="of each language (10)")
+    parser.add_argument(
+        "--tune",
+        type=int,
+        default=0,
+        help="recordings of each language that are looked at instead: of other speakers and texts, for choosing a rule (0)",
+    )
     parser.add_argument("--silent", type=int, default=100, help="clips without speech (100)")
     parser.add_argument(
         "--from_clip", type=int, default=0, help="leave out the clips without speech before this one"
@@ -87,7 +93,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _spoken(args: argparse.Namespace, folder: Path) -> dict[Path, str]:
-    """The recordings, and the language of each."""
+    """The recordings, and the language of each; with ``--tune`` those that come after them, of other speakers and texts."""
     folder.mkdir()
     rng = np.random.default_rng(args.seed)
     vietnamese = [one.transcript for one in corpus(40 * args.recordings) if set(one.word_languages) == {"vi"}]
@@ -100,12 +106,15 @@ def _spoken(args: argparse.Namespace, folder: Path) -> dict[Path, str]:
         "vi": _Synthesised(espeak, SPEAKERS, vietnamese, rng),
         "fr": _Synthesised(espeak, FRENCH, french, rng),
     }
-    found = {}
-    for language, make in makers.items():
-        for n in range(args.recordings):
-            sound = make(float(rng.uniform(SHORTEST, 0.6 * LONGEST)))
-            assert SHORTEST <= len(sound) / RATE <= LONGEST
-            found[_write(folder / f"{language}{n}.wav", sound)] = language
+    found: dict[Path, str] = {}
+    for first, count in ((0, args.recordings), (args.recordings, args.tune)):
+        if count:
+            found = {}  # the recordings before these were made for their draws alone
+        for language, make in makers.items():
+            for n in range(first, first + count):
+                sound = make(float(rng.uniform(SHORTEST, 0.6 * LONGEST)))
+                assert SHORTEST <= len(sound) / RATE <= LONGEST
+                found[_write(folder / f"{language}{n}.wav", sound)] = language
     return found
 
 
@@ -242,11 +251,13 @@ def _loops(model: Path, silent: dict[Path, str], folder: Path) -> dict[str, Any]
     rows = [{"clip": path.stem, "kind": kind, **found[path]} for path, kind in silent.items()]
     unmarked = [row["clip"] for row in rows if _unmarked(row)]
     marked = [row["clip"] for row in rows if any("suspect" in one for one in row["segments"])]
+    sure = [row["clip"] for row in rows if any("suspect" not in one for one in row["segments"])]
     summary = {
         "clips": len(rows),
         "with_text": sum(bool(row["text"]) for row in rows),
         "left_out_by_no_speech": sum("no_speech" in row for row in rows),
         "marked": len(marked),
+        "unmarked_texts": sure,
         "unmarked_loops": unmarked,
     }
     return {"summary": summary, "rows": rows}

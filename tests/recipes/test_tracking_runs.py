@@ -13,6 +13,9 @@ import pytest
 import tiny_project
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+import fake_hub
+
 pytestmark = pytest.mark.recipe
 
 PARAMETERS = {"parameters/total", "parameters/trainable"}
@@ -83,6 +86,28 @@ def test_the_run_can_be_published_as_it_is(run: Path) -> None:
     assert "  model.safetensors " in head and "logs/: TensorBoard" in head and str(run.parent) not in card
     assert yaml.safe_load(card.split("---\n")[1])["language"] == ["vi"]
     assert "| train | `train.csv` | 9 | 0.00 |  |" in card and "random weights (from scratch)" in card
+
+
+def test_a_run_is_scored_and_published_privately_when_it_is_finished(tmp_path: Path) -> None:
+    config = tiny_project.make(tmp_path)
+    with fake_hub.running() as hub:
+        environment = {
+            name: value for name, value in tiny_project.environment().items() if "OFFLINE" not in name
+        }
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        command = [*tiny_project.command(config, *SHORT), "--login-hf"]
+        settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 300, "cwd": tmp_path}
+        refused = subprocess.run(command, env={**environment, "HF_TOKEN": "hf_wrong"}, **settings)
+        assert refused.returncode == 2 and refused.stderr.startswith("error: --login_hf: "), refused.stderr
+        assert not (tmp_path / "run").exists()  # nothing was trained for nothing
+        done = subprocess.run(command, env={**environment, "HF_TOKEN": fake_hub.TOKEN}, **settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (name,) = hub.repositories
+        published = hub.repositories[name]
+    assert name == "clinic/run" and published.private
+    assert {"model.safetensors", "config.yaml", "README.md"} <= set(published.files)
+    assert "WER" in published.files["README.md"].decode()
+    assert fake_hub.TOKEN not in done.stdout + done.stderr
 
 
 BLOCK, HEADER = 32768, 7

@@ -67,6 +67,8 @@ class FakeHub:
             return self._store(path.removeprefix("/large/"), request.body)
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return 401, {"error": "Invalid username or password."}
+        if path == "/api/whoami-v2":
+            return 200, {"type": "user", "name": "clinic"}
         if path == "/api/repos/create":
             return self._create(json.loads(request.body))
         if path == "/api/validate-yaml":

@@ -236,7 +236,7 @@ def test_stock_and_we_hear_the_same_and_learn_the_same_tokens(tmp_path: Path, cl
     stock = DataCollatorSpeechSeq2SeqWithPadding(processor, start)(list(rows))
     run = build(load_config(ROOT / "configs" / "dev_whisper.yaml", overrides(args)))
     assert run.architecture.train_collate is not None
-    ours = run.architecture.train_collate([run.train[i] for i in range(len(run.train))])
+    ours = run.architecture.train_collate.in_full_context()([run.train[i] for i in range(len(run.train))])
     labels = stock["labels"].unflatten(0, (2, -1)).transpose(0, 1).clone()  # stock's rows are task by task
     labels[:, :, :PROMPT] = -100
     assert torch.equal(ours["labels"], labels)

@@ -205,6 +205,39 @@ def test_the_whole_check_of_a_model_from_scratch_at_30_seconds(
     assert capsys.readouterr().out.count("problem:") == len(report["verdict"]["problems"])
 
 
+def test_where_a_report_is_all_that_is_wanted_a_gap_and_unusable_data_are_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = {"passed": False, "problems": ["much worse"], "line": "1 of the pipelines' results are worse"}
+    monkeypatch.setattr(cli, "check_deployment", lambda *args: {"verdict": verdict})
+    line = [str(tmp_path), "--no_faster_whisper", "--output", str(tmp_path / "out")]
+    assert (cli.main(line), cli.main([*line, "--report_only"])) == (1, 0)
+    assert capsys.readouterr().out.count("problem: much worse") == 2
+
+    def refused(*args: Any) -> Any:
+        raise api.NotCheckable("3 utterances name no language")
+
+    monkeypatch.setattr(cli, "check_deployment", refused)
+    with pytest.raises(UserError, match="name no language"):
+        cli.main(line)
+    assert cli.main([*line, "--report_only"]) == 0
+    assert "not checked: 3 utterances name no language" in capsys.readouterr().out
+
+
+def test_without_recordings_the_report_is_of_short_clips_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = speech(tmp_path)
+    path.write_text(path.read_text(encoding="utf-8").replace("talk", "remark"), encoding="utf-8")
+    rows = load_manifest(path)
+    with pytest.raises(api.NotCheckable, match="nothing says which recording"):
+        api._long_files(rows, api.Wanted(), alone=False)
+    with pytest.raises(api.NotCheckable, match="nothing says which recording"):
+        api._long_files(rows, api.Wanted(report_only=True), alone=True)
+    assert api._long_files(rows, api.Wanted(report_only=True), alone=False) == []
+    assert "short clips alone: nothing says which recording" in caplog.text
+
+
 def test_a_model_of_many_languages_needs_that_of_each_utterance(tmp_path: Path) -> None:
     """Stock pipelines would refuse "auto", which would look like a fault of the model."""
     path = speech(tmp_path)

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.models.common.ctc import CtcCharacters, check_feasible, ctc_loss, frames_needed, head_characters
+from training.models.common.ctc import check_feasible, ctc_loss, frames_needed, head_characters
+from training.models.common.ctc_characters import CtcCharacters
 
 
 def collapse(path: tuple[int, ...]) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from diagnosis_runs import MadeRun, broken, good
+from speech_files import sound
 
 from training import cli
 from training.base.errors import UserError
@@ -125,7 +126,7 @@ def test_the_report_opens_with_it_and_plays_the_rows(tmp_path: Path) -> None:
     found = diagnose(evidence_of(run, results[0]))
     page = build_report(
         results,
-        load=lambda name: (name.encode(), "audio/wav"),
+        load=lambda name: (sound(tmp_path / f"{name}.wav", 1.0).read_bytes(), "audio/wav"),
         diagnoses={"swapped": [one.as_dict() for one in found]},
     )
     assert page.index("Some labels do not belong to their sound.") < page.index('id="scores"')

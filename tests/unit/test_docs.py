@@ -6,6 +6,9 @@ import ast
 import importlib
 import json
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
@@ -15,9 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = ROOT / "docs" / "from-the-guides.md"
+DOCUMENT = ROOT / "docs" / "internal" / "from-the-guides.md"
 FIXTURE = ROOT / "tests" / "fixtures" / "guide_names.json"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = ("outputs/", "data/", ".venv/")
 """Folders that commands write into; git ignores them."""
 STOCK = {
@@ -32,7 +35,7 @@ STOCK = {
 INVENTED = {"training/models/moonshine.py"}
 """The file that `docs/adding-an-architecture.md` shows how to write."""
 RENAMED = {"benchmarks/manifest_rows.py", "benchmarks/memory_plan.py"}
-"""Scripts that `docs/log.md` names as they were called when their figures were taken."""
+"""Scripts that `docs/internal/log.md` names as they were called when their figures were taken."""
 COMMANDS = {
     "train.py": "training.cli.train",
     "run_evaluation.py": "training.cli.evaluate",
@@ -300,3 +303,68 @@ def test_a_dead_link_and_a_missing_file_are_seen() -> None:
     text = "See [this](nowhere.md) and [that](https://example.org), `training/nothing.py` and `configs/base.yaml`."
     assert broken_links(DOCUMENT, text) == ["nowhere.md"]
     assert absent_files(text) == ["training/nothing.py"]
+
+
+def test_the_site_is_made_without_a_warning(tmp_path: Path) -> None:
+    """The command of `make docs`: every page is in the contents, and links to pages and headings lead somewhere."""
+    pytest.importorskip("sphinx")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        str(ROOT / "docs"),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    written = {page.relative_to(tmp_path).with_suffix(".md") for page in tmp_path.rglob("*.html")}
+    assert {page.relative_to(ROOT / "docs") for page in PAGES[1:]} <= written
+
+
+def documented(text: str) -> list[str]:
+    """The ``polyvox …`` commands of a page: lines of its code blocks, continued lines joined, comments left out."""
+    blocks = re.findall(r"```(?:bash|sh|text)?\n(.*?)```", text, flags=re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"^    (?:\$ )?(polyvox .*)$", text, flags=re.M)
+    return [
+        line.strip().removeprefix("$ ")
+        for line in lines
+        if line.strip().removeprefix("$ ").startswith("polyvox ")
+    ]
+
+
+def unknown_options(command: str) -> list[str]:
+    """Options of a documented command that the command does not have."""
+    from training import cli as polyvox
+
+    words = shlex.split(command.replace("…", ""), comments=True)[1:]
+    if not words or words[0].startswith("-") or words[0].isupper():
+        return []
+    if words[0] not in polyvox.COMMANDS:
+        return [words[0]]
+    prepares = words[:2] == ["data", "prepare"]  # has a module of its own
+    module = importlib.import_module(
+        "training.cli.prepare_data" if prepares else polyvox.COMMANDS[words[0]][0]
+    )
+    known = set(module.parser()._options())
+    given = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
+    return [one for one in given if not {one, one.replace("-", "_").replace("__", "--", 1)} & known]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_commands_have_these_options(page: Path) -> None:
+    commands = documented(page.read_text(encoding="utf-8"))
+    wrong = {one: unknown for one in commands if (unknown := unknown_options(one))}
+    # The page shows how a misspelt option is answered.
+    shown = {"polyvox train --config configs/demo_whisper.yaml --dryrun": ["--dryrun"]}
+    assert {one: names for one, names in wrong.items() if shown.get(one) != names} == {}
+
+
+def test_a_wrong_option_of_a_documented_command_is_seen() -> None:
+    page = "```bash\npolyvox train --config a.yaml --nothing  # a comment\npolyvox nothing\n```\n    polyvox split --manifest m \n"
+    assert [unknown_options(one) for one in documented(page)] == [["--nothing"], ["nothing"], []]

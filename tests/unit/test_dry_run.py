@@ -224,7 +224,7 @@ def test_the_configuration_for_a_machine_without_a_gpu_keeps_what_deployment_nee
     assert (join.prob, join.most) == (0.5, 30)
     assert settings.training.max_batch_seconds >= 30  # type: ignore[operator]
     status, lines = said(settings)
-    assert status == VALID and "10% of the batches in full" in values_of(lines, "model")[0]
+    assert status == VALID and "10% of the clips in full" in values_of(lines, "model")[0]
     assert f"{ROWS} clips to" in values_of(lines, "joined")[0]
 
 

@@ -39,7 +39,7 @@ def test_scores_equal_the_quick_ones_and_carry_intervals(found):
     for name, value in quick.items():
         score = report["scores"][name]
         assert score["value"] == pytest.approx(value)
-        assert score["low"] <= score["value"] <= score["high"] and score["unit"] == "utterance"
+        assert score["low"] <= score["value"] <= score["high"] and score["unit"] == "speaker"
     assert set(report["scores_raw"]) == {"wer", "cer", "bleu", "chrf"}
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +17,17 @@ import soundfile
 import whisper_assets
 
 from training.api import start as starts
+from training.api.predicting import decoding
 from training.api.scoring import evaluate
 from training.base.errors import UserError
 from training.config.load import config_from, save_resolved
 from training.config.schema import Config
 from training.data.example import AudioRef, Example, Hypothesis
 from training.data.manifest import load_manifest
+from training.decoding.ctc_setup import SearchOptions
+from training.decoding.loading import load_trained
 from training.engine import run as runs
+from training.evaluation import summary
 from training.evaluation.report import build_report
 from training.evaluation.start import beside_start
 from training.evaluation.stored import Result
@@ -68,6 +75,28 @@ def test_the_difference_is_paired_and_has_a_verdict() -> None:
     assert worse["differences"]["wer"]["verdict"] == "worse"
     same = beside_start(examples, said(examples, 4), said(examples, 4), resamples=300)
     assert same["differences"]["wer"]["verdict"] == "no difference shown"
+
+
+def test_each_domain_has_its_own_difference_and_verdict() -> None:
+    domains = ("child", "adult")
+    examples = [replace(example(i), domain=domains[i < 12]) for i in range(24)]
+    wrong = said(examples[:12], 0) + said(examples[12:], 10)
+    found = beside_start(examples, wrong, said(examples, 0), resamples=300)
+    assert {name: part["rows"] for name, part in found["by_domain"].items()} == {
+        "adult": {"transcribe": 12},
+        "child": {"transcribe": 12},
+    }
+    adult, child = (found["by_domain"][name]["metrics"]["wer"] for name in ("adult", "child"))
+    assert (adult["difference"], adult["verdict"]) == (0.0, "no difference shown")
+    assert child["high"] < 0 and child["verdict"] == "better"
+    report = {"start": {**found, "name": "base", "context": "30 s context"}}
+    told = list(summary._start(report))
+    assert told[2].startswith("  change of domain adult: WER 0.0 -> 0.0, +0.0 [+0.0, +0.0] paired: no diff")
+    assert told[3].startswith(f"  change of domain child: WER {child['a']:.1f} -> 0.0, -{child['a']:.1f} [")
+    assert (
+        beside_start(said_by := [example(0)], said(said_by, 0), said(said_by, 0), resamples=50)["by_domain"]
+        == {}
+    )
 
 
 def test_utterances_that_the_start_cannot_take_count_on_neither_side() -> None:
@@ -148,6 +177,33 @@ def test_the_start_weights_are_scored_once_and_kept(
     ]
     found = evaluate(project / "run", manifest=project / "other.csv", output=tmp_path, name="other")
     assert not found.report["start"]["from_cache"]
+
+
+def test_an_answer_is_kept_by_all_that_decides_it(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = Path(shutil.copytree(project, tmp_path / "copied"))
+
+    def key() -> str:
+        trained = load_trained(copied / "start")
+        return starts._key(trained, load_manifest(copied / "test.csv"), decoding(trained, SearchOptions()))
+
+    keys = [key(), key()]
+    assert keys[0] == keys[1]
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        path = copied / "start" / name
+        path.write_text(path.read_text(encoding="utf8") + "\n", encoding="utf8")
+        keys.append(key())
+    os.utime(copied / "test0.wav", (1, 1))
+    keys.append(key())
+    monkeypatch.setattr(starts, "code_hash", lambda: "changed")
+    keys.append(key())
+    assert len(set(keys)) == 5
+
+
+def test_the_code_is_known_by_its_content_not_its_commit() -> None:
+    assert starts.code_hash() == starts.code_hash()
+    assert {(Path(starts.__file__).parents[1] / name).is_dir() for name in starts.CODE} == {True}
 
 
 def test_manifests_that_must_be_retained(project: Path, caplog: pytest.LogCaptureFixture) -> None:

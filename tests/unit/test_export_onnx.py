@@ -18,8 +18,11 @@ from test_export import BLOCKED, clips
 import training.export.exporting as exporting
 from training.api.exporting import export_model
 from training.decoding.calibrated import Calibration, weights_of
+from training.export.to_onnx import write_onnx
 from training.export.verdict import PASSED
 from training.models.ctc.export import _features
+from training.models.export_parts import OnnxModel, OnnxPart
+from training.runtime.onnx_session import Session
 from training.transcription.transcriber import Transcriber
 
 pytest.importorskip("onnxruntime")
@@ -31,10 +34,16 @@ def data(tmp_path_factory: Any) -> Path:
     return utterances(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: Any) -> Path:
+MODELS: dict[str, dict[str, Any]] = {
+    "transformer": {"num_encoder_layers": 1, "feature_norm": "peak", "edge_silence": 0.2},
+    "whisper": {"head_layers": 1, "conv_kernel": 3},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: Any, tmp_path_factory: Any) -> Path:
     torch.manual_seed(0)
-    made = tiny("transformer", num_encoder_layers=1, feature_norm="peak", edge_silence=0.2)
+    made = tiny(request.param, **MODELS[request.param])
     torch.nn.init.normal_(made.model.ctc_head.weight, std=1.0)
     return saved(made, tmp_path_factory.mktemp("model"))
 
@@ -95,6 +104,15 @@ def test_words_without_torch_and_transformers(exported: Path, data: Path) -> Non
     assert '"confidence"' in done.stdout
 
 
+def test_the_folder_runs_with_its_engine_alone(model: Path, exported: Path, data: Path) -> None:
+    clip = clips(data)[1]
+    code = f"import sys; sys.modules['training'] = sys.modules['torch'] = None; sys.argv[1:] = ['{clip}']; import runpy; runpy.run_path('{exported / 'run.py'}')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (said,) = Transcriber(model).transcribe([clip])
+    assert done.stdout.strip() == " ".join(word.text for word in said.words)
+
+
 def test_a_calibration_is_not_carried_over_in_silence(
     model: Path, exported: Path, data: Path, tmp_path: Path, monkeypatch: Any, caplog: Any
 ) -> None:
@@ -108,3 +126,21 @@ def test_a_calibration_is_not_carried_over_in_silence(
     assert not (tmp_path / "out" / "calibration.json").exists()
     assert "polyvox calibrate" in caplog.text
     assert weights_of(tmp_path / "out") != weights_of(model)
+
+
+def test_the_weights_of_a_large_graph_are_quantised_in_their_own_file(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1000)
+    linear, sound = torch.nn.Linear(64, 32), torch.randn(2, 64)
+    part = OnnxPart(
+        name="encoder", module=linear, inputs={"x": sound}, outputs=("y",), dynamic={"x": {0: "batch"}}
+    )
+    found = {}
+    for precision in ("fp32", "int8"):
+        (folder := tmp_path / precision).mkdir()
+        write_onnx(OnnxModel(lambda: (part,)), folder, precision)
+        found[precision] = (folder / "encoder.onnx.data").stat().st_size
+        (y,) = Session(folder / "encoder.onnx")(x=sound.numpy())
+        assert np.abs(y - linear(sound).detach().numpy()).max() < (1e-5 if precision == "fp32" else 0.05)
+    assert found["int8"] < 0.5 * found["fp32"]

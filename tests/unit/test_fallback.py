@@ -16,10 +16,10 @@ from training.decoding.fallback import compression_ratio, decode_guarded
 from training.decoding.loading import Trained
 from training.decoding.predict import predict
 from training.decoding.repetition import CUT, cut_loops, loops
-from training.decoding.stop_repeats import StopRepeats
 from training.models.architecture import DecodeOptions
 from training.models.common.log_probabilities import LogProbabilities
-from training.models.safeguards import Safeguards, Scored
+from training.models.common.stop_repeats import StopRepeats
+from training.models.safeguards import Safeguards, Scored, Search
 from training.transcription.suspects import lines, with_repeated_marked
 from training.transcription.transcriber import Transcriber
 from training.transcription.transcript import Segment, Transcript
@@ -69,10 +69,15 @@ class Scripted:
     def with_prompt(self, prompts: torch.Tensor, text: str) -> torch.Tensor:
         return prompts
 
-    def decode(self, model: Any, prompts: Any, states: torch.Tensor, **generation: Any) -> Any:
-        temperature = generation.get("temperature", 0.0)
-        self.calls.append((len(states), temperature))
-        return [[self.texts[int(row)][temperature]] for row in states.flatten()]
+    def prompts(self, batch: Any) -> torch.Tensor:
+        return batch["decoder_input_ids"]
+
+    def row(self, model: Any, states: torch.Tensor, row: int) -> torch.Tensor:
+        return states[row : row + 1]
+
+    def decode(self, model: Any, prompts: Any, states: torch.Tensor, search: Search) -> Any:
+        self.calls.append((len(states), search.temperature))
+        return [[self.texts[int(row)][search.temperature]] for row in states.flatten()]
 
 
 GOOD, UNSURE, LOOPING = Scored("xin chào", -0.2), Scored("what", -1.5), Scored(LOOP.strip(), -0.1)
@@ -321,7 +326,8 @@ def test_ids_that_the_model_has_not_are_refused(tmp_path: Path) -> None:
     trained = Trained(whisper_assets.tiny(), tmp_path, "whisper", None)
     with pytest.raises(UserError, match=r"--suppress_tokens: .* no token 999999; its ids are 0 to \d+"):
         Transcriber(trained, safeguards=Safeguards(suppressed=(1, 999_999)))
-    assert "begin_suppress_tokens" not in Safeguards(suppressed=(1,)).generation()
+    scored: Any = trained.architecture.scored
+    assert "begin_suppress_tokens" not in scored.arguments(Search(suppressed=(1,)), prompt=4)
 
 
 def test_the_probability_of_a_stopped_text_does_not_depend_on_its_neighbours(tiny: Any) -> None:

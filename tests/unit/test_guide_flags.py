@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from shard_assets import folder
 
-from training import cli
 from training.base.errors import UserError
 from training.cli import train
 from training.config.arguments import training_arguments
@@ -188,13 +187,6 @@ def test_a_key_after_the_flags_decides() -> None:
 def test_a_mistake_in_a_flag_names_its_key() -> None:
     with pytest.raises(UserError, match=r"command line: training\.eval_steps"):
         resolved("--eval-steps", "often")
-
-
-def test_a_login_to_the_hub_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--config", str(PROD), "--login-hf"]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("error: --login-hf: training uploads nothing") and not said.out
-    assert "polyvox publish --model_dir outputs/RUN" in said.err
 
 
 def test_samples_per_shard_are_not_needed() -> None:

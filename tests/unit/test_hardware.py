@@ -21,8 +21,9 @@ from training.base.errors import UserError
 from training.cli import train
 from training.config import hardware, shipped
 from training.config.blocks import Profile
-from training.config.hardware import CHOICES, PROFILES, Machine, contradiction
+from training.config.hardware import Machine, contradiction
 from training.config.load import load_config
+from training.config.profile_names import CHOICES, PROFILES
 from training.recipes import ranks
 
 ROOT = Path(__file__).parents[2]

@@ -281,7 +281,14 @@ def neighbours(count: int, seconds: float = 1.0, **more: Any) -> Neighbours:
     st.lists(st.floats(0.3, 7.0), min_size=6, max_size=60),
     st.integers(1, 3),
     st.floats(0.0, 1.0),
-    st.sampled_from([{"batch_size": 1}, {"batch_size": 4}, {"max_seconds": 12.0}]),
+    st.sampled_from(
+        [
+            {"batch_size": 1},
+            {"batch_size": 4},
+            {"max_seconds": 12.0},
+            {"max_seconds": 12.0, "full_share": 0.3, "full_rows": 2},
+        ]
+    ),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_clip_comes_once_in_every_epoch_in_as_many_batches(seconds, world, prob, limits):
@@ -296,7 +303,8 @@ def test_every_clip_comes_once_in_every_epoch_in_as_many_batches(seconds, world,
             counts.add(len(batches))
             assert len(batches) == len(sampler)
             for batch in batches:
-                for unit, _ in batch:
+                assert len(batch[0]) == 2 or len(batch) <= 2
+                for unit, *_ in batch:
                     rows = unit if isinstance(unit, tuple) else (unit,)
                     found += [row for row in rows if row >= 0]
                     assert list(rows) == list(range(rows[0], rows[0] + len(rows))), "neighbours, in order"

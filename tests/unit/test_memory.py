@@ -13,7 +13,7 @@ import torch
 import whisper_assets
 
 from training.config.load import config_from, load_config
-from training.data.sampler import Joining
+from training.data.sampler import FullContextBatch, Joining
 from training.decoding.predict import longest_hypothesis
 from training.engine import freezing as trainable
 from training.engine.run import build_architecture, learning_part
@@ -317,7 +317,10 @@ def test_the_heaviest_batch_is_one_that_the_sampler_draws() -> None:
     )
     known = worst_case.assumed(config)
     sampler = worst_case.make_sampler(config, known.train)
-    drawn = [(len(rows), float(known.train[rows].max())) for rows in sampler.batches()]
+    batches = sampler.batches()
+    full = [rows for rows in batches if isinstance(rows, FullContextBatch)]
+    assert worst_case.fullest(config, known) == (max(map(len, full)), float(known.train.max()))
+    drawn = [(len(rows), float(known.train[rows].max())) for rows in batches if rows not in full]
     rows, seconds = worst_case.heaviest(config, known.train)
     assert rows * seconds == pytest.approx(max(n * s for n, s in drawn), rel=0.02)
     assert worst_case.heaviest(config, known.train, padded=True)[0] == max(n for n, _ in drawn)

@@ -80,17 +80,17 @@ def test_who_waits_at_a_terminal_is_told_what_is_loaded(
 
 
 def test_targets_are_those_of_the_demo_corpus_alone(tmp_path: Path) -> None:
-    from training.api.scoring import _is_demo
+    from training.api.scoring_told import is_demo
     from training.data.manifest import load_manifest
 
     head = "id,video_id,audio_path,duration,transcript,word_languages,kind,voice,snr_db,split_hint"
-    for video, is_demo in (("demo_003", True), ("talk_7", False)):
+    for video, wanted in (("demo_003", True), ("talk_7", False)):
         path = tmp_path / f"{video}.csv"
         path.write_text(f"{head}\na,{video},a.wav,1.0,xin chào,vi vi,mixed,vi,20,test\n", encoding="utf8")
-        assert _is_demo(load_manifest(path)) is is_demo
+        assert is_demo(load_manifest(path)) is wanted
     plain = tmp_path / "plain.csv"
     plain.write_text("id,audio_path,duration,transcript\na,a.wav,1.0,hello\n", encoding="utf8")
-    assert not _is_demo(load_manifest(plain))
+    assert not is_demo(load_manifest(plain))
 
 
 def test_without_targets_a_report_shows_scores_and_no_verdict(tmp_path: Path) -> None:

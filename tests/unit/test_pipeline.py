@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -70,6 +71,8 @@ elif name == "evaluate":
     scores = {"scores": {"wer": {"value": 12.5, "low": 11, "high": 14}}}
     write(value("--output") / (str(value("--name")) + "_metrics.json"), json.dumps(scores))
     write(value("--output") / (str(value("--name")) + "_predictions.csv"), "")
+elif name == "check-deployment":
+    write(value("--output") / f"{pathlib.Path(args[0]).name}_deployment.json", str(time.time_ns()))
 elif name == "charts":
     write(value("--charts") / "report.html", "<html>")
 """
@@ -503,13 +506,45 @@ def test_configurations_are_resolved_in_one_other_process(
         command.resolved_runs(recipe, ["training.max_stepps=7"])
 
 
-def test_without_a_gpu_the_run_is_timed_before_it_starts_and_once(house: House) -> None:
+@pytest.fixture
+def faster_whisper(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Whether the package seems to be installed."""
+    found = importlib.util.find_spec
+
+    def seem(installed: bool) -> None:
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, *more: (
+                (object() if installed else None) if name == "faster_whisper" else found(name, *more)
+            ),
+        )
+
+    return seem
+
+
+def test_without_a_gpu_the_run_is_timed_before_it_starts_and_once(
+    house: House, faster_whisper: Callable[[bool], None]
+) -> None:
+    faster_whisper(True)
     runs = {"whisper": house.context().runs["whisper"]}
     calls = house.run("cpu", runs=runs, given={"synthesise": True})
     prepared = ["demo-data", "preprocess", "split"]
-    assert names(calls) == [*prepared, TRAIN, TRAIN, EVALUATE, EVALUATE, "charts"]
+    assert names(calls) == [*prepared, TRAIN, TRAIN, EVALUATE, EVALUATE, "check-deployment", "charts"]
     assert calls[3][-2:] == ["--dry_run", "--download"] and "--dry_run" not in calls[4]
+    assert "--report_only" in calls[-2], "a gap is reported and does not end the call"
     assert house.run("cpu", runs=runs, given={"synthesise": True}) == []
+
+
+def test_without_faster_whisper_a_line_says_that_deployment_is_not_checked(
+    house: House, faster_whisper: Callable[[bool], None]
+) -> None:
+    runs = {"whisper": house.context().runs["whisper"]}
+    faster_whisper(False)
+    assert "check-deployment" not in names(house.run("cpu", runs=runs, given={"synthesise": True}))
+    assert any(line.startswith("faster-whisper is not installed: ") for line in house.said)
+    faster_whisper(True)
+    assert names(house.run("cpu", runs=runs, given={"synthesise": True})) == ["check-deployment", "charts"]
 
 
 # What a training step finds in its folder.

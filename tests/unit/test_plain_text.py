@@ -18,7 +18,7 @@ from transformers import AddedToken, PreTrainedTokenizerFast, WhisperFeatureExtr
 
 from training.base.errors import UserError
 from training.data.example import AudioRef, Example
-from training.models.common.ctc import CtcCharacters
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.decode import decode_text
 from training.models.common.plain_text import many_text_ids, plain_backend, text_ids
 from training.models.ctc.tokenizer import CtcTokenizer

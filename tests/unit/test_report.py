@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import soundfile
 from eval_assets import corpus, example, said
+from PIL import Image
 
 from training.cli.charts import audio_of
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.evaluation.evaluate import evaluate
+from training.evaluation.figures import LogScale, curves
 from training.evaluation.report import build_report
+from training.evaluation.report_opening import grouped, opening
 from training.evaluation.selected_rows import DELETED, EQUAL, INSERTED, SUBSTITUTED, diff, select_rows
-from training.evaluation.stored import History, load_results
+from training.evaluation.spectrogram import spectrogram
+from training.evaluation.stored import History, Result, load_results
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "img"}
 ATTACK = "<script>alert('x')</script>\"&"
 
 
@@ -119,8 +123,88 @@ def test_everything_from_data_is_escaped(tmp_path):
 
 
 def test_page_without_results_or_histories_still_stands(results):
-    assert "No evaluation found" in build_report([], histories())
+    assert "No run was evaluated yet" in build_report([], histories())
     assert not Page(build_report(results)).open
+
+
+def test_page_opens_with_what_was_scored_and_against_what(results):
+    """Two sentences a run; against the start weights where they were scored."""
+    report = {
+        **results[0].report,
+        "meta": {
+            "model_type": "whisper",
+            "parameters": 72_593_920,
+            "manifest": "data/splits/test.csv",
+            "config": {"data": {"train": "data/splits/train.csv"}, "model": {"name": "openai/whisper-base"}},
+        },
+        "scores": {"wer": {"value": 12.3, "low": 10.0, "high": 14.0, "rows": 30}},
+        "start": {
+            "name": "whisper-base",
+            "differences": {
+                "wer": {"difference": -1.25, "low": -2.5, "high": 0.5, "verdict": "no difference shown"}
+            },
+        },
+    }
+    assert opening(Result("mine", report)) == (
+        "mine (whisper, 72.6 million parameters), trained on data/splits/train.csv from whisper-base, was scored on 30 "
+        "utterances of test.csv. WER is 12.3 [10.0, 14.0]; against whisper-base before the training -1.2 [-2.5, +0.5] paired: "
+        "no difference shown."
+    )
+    difference = {"a": 10.0, "b": 12.0, "difference": 2.0, "low": 0.5, "high": 3.5, "verdict": "A better"}
+    del report["start"]
+    compared = [{"names": ("mine", "other"), "metrics": {"wer": difference}}]
+    assert "; against other on the same utterances -2.0 [-3.5, -0.5] paired." in opening(
+        Result("mine", report), compared
+    )
+    assert "; against mine on the same utterances +2.0 [+0.5, +3.5] paired." in opening(
+        Result("other", report), compared
+    )
+    assert build_report(results).index('class="lead"') < build_report(results).index("<nav")
+
+
+def test_a_figure_holds_the_runs_of_one_test_set(results, tmp_path):
+    evaluate(*corpus(8), meta={"manifest": "other.csv", "manifest_sha256": "1"}, resamples=20).write(
+        tmp_path / "other", "small"
+    )
+    both = [*results, *load_results(tmp_path / "other")]
+    assert [[one.run for one in group.results] for group in grouped(both)] == [
+        ["demo_e2e", "demo_whisper"],
+        ["small"],
+    ]
+    page = build_report(both)
+    captions = [one for one in re.findall(r"<figure.*?<h3>(.*?)</h3>", page) if "Errors" in one]
+    assert captions == [
+        "Errors in transcription, percent, its test set",
+        "Errors in transcription, percent, other.csv",
+    ]
+    for svg in re.findall(r"<svg.*?</svg>", page, flags=re.S):
+        assert not ("small" in svg and "demo_e2e" in svg)
+
+
+def test_sections_without_content_are_not_there(results):
+    assert 'id="words"' not in build_report(results) and ">Words<" not in build_report(results)
+    assert 'id="translation"' in build_report(results)
+    empty = build_report([], histories())
+    assert re.findall(r'<h2 id="(\w+)"', empty) == ["figures", "settings"]
+
+
+def test_the_loss_has_a_logarithmic_axis():
+    scale = LogScale(0.1, 10.0, 300.0, 0.0)
+    assert [scale(0.1), scale(1.0), scale(10.0)] == pytest.approx([300.0, 150.0, 0.0])
+    assert scale.ticks() == pytest.approx([0.1, 0.2, 0.5, 1, 2, 5, 10])
+    svg = curves([("loss", [(1, 10.0), (2, 1.0), (3, 0.0), (4, 0.1)], True)], "loss", log=True)
+    points = re.search(r'points="([^"]+)"', svg).group(1).split()
+    heights = [float(point.split(",")[1]) for point in points]
+    assert len(points) == 3  # zero has no place on the axis
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)
+
+
+def test_a_spectrogram_shows_the_frequency_of_a_tone():
+    file = io.BytesIO()
+    soundfile.write(file, 0.5 * np.sin(2 * np.pi * 2000 * np.arange(16000) / 16000), 16000, format="WAV")
+    pixels = np.asarray(Image.open(io.BytesIO(spectrogram(file.getvalue()))))
+    assert pixels.dtype == np.uint8 and pixels.shape == (120, 98)
+    assert abs(int(pixels.mean(axis=1).argmax()) - 90) <= 1  # a quarter of 8 kHz, from the bottom
 
 
 def test_runs_of_different_test_sets_say_why_they_are_not_compared(results, tmp_path):

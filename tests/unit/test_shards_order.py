@@ -40,11 +40,18 @@ def per_rank(world: int, epoch: int, *args: Any, **options: Any) -> list[list[li
     return found
 
 
-@given(corpora, bounds, st.integers(1, 4), st.integers(0, 3), st.sampled_from([1, 5, 5000]))
+@given(
+    corpora,
+    bounds,
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.sampled_from([1, 5, 5000]),
+    st.sampled_from([0.0, 0.2]),
+)
 @settings(max_examples=80, deadline=None)
-def test_every_sample_once_per_epoch_over_all_ranks(corpus, bound, world, epoch, buffer):
+def test_every_sample_once_per_epoch_over_all_ranks(corpus, bound, world, epoch, buffer, share):
     seconds, shards = laid_out(corpus)
-    options = {"max_seconds": bound[0], "batch_size": bound[1], "shuffle_buffer": buffer}
+    options = {"max_seconds": bound[0], "batch_size": bound[1], "shuffle_buffer": buffer, "full_share": share}
     flat = [i for rank in per_rank(world, epoch, seconds, shards, **options) for batch in rank for i in batch]
     assert sorted(i for i in flat if i >= 0) == list(range(len(seconds)))
     assert sum(i < 0 for i in flat) < world

@@ -9,7 +9,8 @@ import pytest
 
 from training.base.errors import UserError
 from training.cli import pipeline, train
-from training.config.load import load_config
+from training.config.arguments import SMOKE
+from training.config.load import load_config, save_resolved
 from training.config.schema import Config
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     found: list[Config] = []
 
-    def instead(config: Config, args: Any) -> int:
+    def instead(config: Config, *others: Any) -> int:
         found.append(config)
         return 0
 
@@ -33,6 +34,33 @@ def test_train(trained: list[Config]) -> None:
     for more in ([], ["--smoke"], ["--smoke", "training.max_steps=7"]):
         assert train.main([*config, *more]) == 0
     assert [one.training.max_steps for one in trained] == [-1, 100, 7]
+    assert [str(one.output.dir) for one in trained] == [
+        "outputs/dev_whisper",
+        *["outputs/dev_whisper_smoke"] * 2,
+    ]
+    assert [one.output.experiment_name for one in trained] == ["dev_whisper", *["dev_whisper_smoke"] * 2]
+
+
+def test_a_folder_or_a_name_that_is_given_still_decides(trained: list[Config]) -> None:
+    config = ["--config", str(ROOT / "configs/dev_whisper.yaml"), "--smoke"]
+    for more in (["output.dir=elsewhere"], ["output.suffix=''"], ["output.experiment_name=mine"]):
+        assert train.main([*config, *more]) == 0
+    assert [str(one.output.dir) for one in trained] == [
+        "elsewhere",
+        "outputs/dev_whisper",
+        "outputs/mine_smoke",
+    ]
+
+
+def test_the_suffix_is_put_once_however_often_a_configuration_is_read(tmp_path: Path) -> None:
+    config = load_config(ROOT / "configs/dev_whisper.yaml", SMOKE)
+    again = load_config(save_resolved(config, tmp_path), [])
+    assert again.output == config.output and config.output.suffix == ""
+
+
+def test_a_suffix_that_names_a_folder_is_refused() -> None:
+    with pytest.raises(UserError, match=r"output\.suffix"):
+        load_config(ROOT / "configs/dev_whisper.yaml", ["output.suffix=/there"])
 
 
 def test_no_shipped_configuration_ends_before_its_epochs() -> None:
@@ -50,7 +78,7 @@ def test_the_pipeline_hands_it_to_every_training(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pipeline, "plan", stop)
     with pytest.raises(UserError, match="enough"):
         pipeline.main(["--smoke", "--config", "training.seed=2"])
-    assert asked == [["training.max_steps=100", "training.seed=2"]]
+    assert asked == [[*SMOKE, "training.seed=2"]]
 
 
 def test_downloads_are_of_dry_runs(trained: list[Config]) -> None:

@@ -175,9 +175,26 @@ def test_a_missing_column_or_group_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"--by video needs the column 'video_id'.*--by sentence \(4 sentences\)"
     ):
-        split(source, tmp_path / "s")
+        split(source, tmp_path / "s", by="video")
     with pytest.raises(UserError, match=r"m\.tsv:2: no speaker in this row"):
         split(source, tmp_path / "s", by="speaker")
+
+
+def test_without_videos_speakers_are_kept_together_else_sentences_and_it_is_said(tmp_path: Path) -> None:
+    rows = [
+        {"audio_path": f"{i}.wav", "duration": 1, "transcript": f"câu {i % 6}", "speaker": f"s{i % 4}"}
+        for i in range(12)
+    ]
+    report = split(manifest(tmp_path / "m.tsv", rows), tmp_path / "s")
+    assert report["by"] == "speaker"
+    assert {pair["speakers"]["shared"] for pair in report["overlap"].values()} == {0}
+    assert report["warnings"][0].startswith("split by speaker, because no column names videos")
+    for row in rows:
+        del row["speaker"]
+    report = split(manifest(tmp_path / "n.tsv", rows), tmp_path / "t")
+    assert report["by"] == "sentence"
+    assert {pair["sentences"]["shared"] for pair in report["overlap"].values()} == {0}
+    assert "one speaker can be in train and in test" in report["warnings"][0]
 
 
 def test_hinted_rows_go_to_their_file_and_nowhere_else(tmp_path: Path) -> None:

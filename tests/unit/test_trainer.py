@@ -21,8 +21,8 @@ from whisper_assets import TRANSCRIPT, TRANSLATION, tiny
 from training.base.errors import Lines, UserError, handled
 from training.config.arguments import training_arguments
 from training.config.load import config_from
-from training.data.batch_policy import longest_first
-from training.data.sampler import DurationBatchSampler, Supervised, filler
+from training.data.batch_policy import BatchPolicy, longest_first
+from training.data.sampler import DurationBatchSampler, EpochBatches, FullContextBatch, Supervised, filler
 from training.decoding.predict import predict
 from training.engine import checkpoint
 from training.engine import freezing as trainable
@@ -34,14 +34,25 @@ durations = st.lists(st.floats(0.1, 30), min_size=4, max_size=80)
 
 
 @given(
-    durations, st.integers(1, 4), st.integers(0, 3), st.sampled_from([None, 10.0, 60.0]), st.integers(1, 9)
+    durations,
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.sampled_from([None, 10.0, 60.0]),
+    st.integers(1, 9),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_utterance_once_per_epoch_over_all_ranks(seconds, world, epoch, max_seconds, rows):
+def test_every_utterance_once_per_epoch_over_all_ranks(seconds, world, epoch, max_seconds, rows, share):
     per_rank = []
     for rank in range(world):
         sampler = DurationBatchSampler(
-            seconds, max_seconds=max_seconds, batch_size=rows, rank=rank, world=world
+            seconds,
+            max_seconds=max_seconds,
+            batch_size=rows,
+            full_share=share,
+            full_rows=3,
+            rank=rank,
+            world=world,
         )
         sampler.set_epoch(epoch)
         per_rank.append(list(sampler))
@@ -84,6 +95,53 @@ def test_clips_of_a_batch_are_alike_and_share_it_with_others_in_the_next_epoch()
         {frozenset(pair) for b in batches for pair in itertools.combinations(b, 2)} for batches in epochs
     ]
     assert len(partners[0] & partners[1]) < 0.3 * len(partners[0])
+
+
+def test_the_set_share_of_clips_comes_in_small_batches_at_the_whole_context_drawn_anew_each_epoch():
+    seconds = np.linspace(0.5, 9, 400)
+    policy = BatchPolicy(max_seconds=30.0, full_share=0.1)
+    sampler = DurationBatchSampler(seconds, seed=3, **policy.bounds())
+    found = []
+    for epoch in range(2):
+        full = [batch for batch in sampler.batches(epoch) if isinstance(batch, FullContextBatch)]
+        assert [len(batch) for batch in full] == [4] * 10, (
+            "not 15 clips of 2 s, which are as many seconds unpadded"
+        )
+        found.append({clip for batch in full for clip in batch})
+        assert np.mean(seconds[list(found[-1])]) == pytest.approx(seconds.mean(), rel=0.2), "of all lengths"
+    assert len(found[0] & found[1]) < 20
+    assert sampler.batches(0) == sampler.batches(0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "rows"),
+    [
+        ({"max_seconds": 30.0}, 4),
+        ({"max_seconds": 320.0}, 10),
+        ({"max_seconds": 30.0, "batch_size": 1}, 1),
+        ({"batch_size": 8}, 8),
+    ],
+)
+def test_a_batch_at_the_whole_context_holds_what_its_padded_seconds_allow(limits, rows):
+    assert BatchPolicy(**limits).full_rows == rows
+
+
+def test_of_few_clips_one_still_comes_at_the_whole_context():
+    sampler = DurationBatchSampler([1.0, 2.0, 3.0], batch_size=2, full_share=0.02)
+    full = [batch for batch in sampler.batches() if isinstance(batch, FullContextBatch)]
+    assert full == [[2]] and len(sampler) == len(sampler.batches())
+
+
+def test_marked_batches_reach_the_collator_through_the_loader():
+    architecture = tiny(full_context_share=0.5)
+    rows = InMemory(architecture)
+    sampler = EpochBatches(DurationBatchSampler(rows.durations, batch_size=2, full_share=0.5, full_rows=2))
+    lengths = {}
+    for batch in sampler:
+        made = architecture.train_collate([Supervised(rows)[item] for item in batch])
+        lengths |= dict.fromkeys(made["ids"], made["input_features"].shape[-1])
+    assert list(lengths.values()).count(3000) == (len(rows) + 1) // 2
+    assert max(frames for frames in lengths.values() if frames != 3000) < 1000
 
 
 def test_a_filler_supervises_nothing():

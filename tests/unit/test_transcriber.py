@@ -378,5 +378,5 @@ def test_the_beam_width_is_that_of_the_runs_scores_unless_another_is_asked_for()
         assert Transcriber(run).asked.beam_width == 4
         assert Transcriber(run, options=SearchOptions(beam_width=2)).asked.beam_width == 2
         assert Transcriber(recogniser(ctc=ctc)).asked.beam_width == 1
-    hot = SearchOptions(hot_words=("w1",)).of_run(config)
+    hot = SearchOptions(hot_words=("w1",)).of_run(config.evaluation.num_beams)
     assert (hot.beam_width, hot.width) == (None, BEAM_WIDTH)

@@ -19,9 +19,9 @@ from training.alignment.warping import first_frames
 from training.alignment.whisper import WhisperTeacher, token_frames
 from training.alignment.whisper_ctc import WhisperCtcTeacher
 from training.decoding.attention_times import median_filter
-from training.decoding.cross_attention import alignment_heads
 from training.decoding.ctc_alignment import BEFORE_SECONDS
 from training.decoding.viterbi import align
+from training.models.whisper.reading import alignment_heads
 
 FRAME = 0.02
 
@@ -97,7 +97,7 @@ def test_the_native_way_is_the_published_one(named: list[list[int]] | None) -> N
     architecture.model.eval()
     architecture.model.generation_config.alignment_heads = named
     teacher = WhisperTeacher(architecture, native=True)
-    assert teacher.aligner.heads == ({1: [0, 1]} if named is None else {0: [1], 1: [0]})
+    assert alignment_heads(architecture.model) == ({1: [0, 1]} if named is None else {0: [1], 1: [0]})
     one = clip("u", 2.5)
     (found,) = teacher([one])
     assert isinstance(found, Timed)

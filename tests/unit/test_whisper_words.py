@@ -146,7 +146,7 @@ def test_the_benchmark_compares_every_arm(
 
 @pytest.mark.skipif(MODELS is None, reason="POLYVOX_MODELS names no folder of real weights")
 def test_real_weights_find_words_between_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whisper base on one synthesised sentence; the bounds of a corpus stand in `docs/log.md`."""
+    """Whisper base on one synthesised sentence; the bounds of a corpus stand in `docs/internal/log.md`."""
     pytest.importorskip("espeakng_loader")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from paused_speech import with_pauses

@@ -18,7 +18,7 @@ from training.base.errors import UserError
 from training.data.example import Example, Hypothesis, SpokenWord, Word
 from training.engine.selection import check_metric
 from training.evaluation.evaluate import evaluate
-from training.evaluation.intervals import median_interval, units_of
+from training.evaluation.intervals import expanded_tail, median_interval, units_of
 from training.evaluation.quick_scores import corpus_scores, given_scores
 from training.evaluation.report import build_report
 from training.evaluation.stored import Result
@@ -173,7 +173,9 @@ def test_the_median_of_a_resample_is_that_of_the_words_drawn() -> None:
     draws = np.concatenate([draws, more.multinomial(9, np.full(9, 1 / 9), size=100)])
     medians = [np.median(np.repeat(values, draw[rows])) for draw in draws]
     assert found.value == np.median(values)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(medians, [0.025, 0.975])))
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.quantile(medians, [expanded_tail(9), 1 - expanded_tail(9)]))
+    )
 
 
 def test_evenly_spread_words_and_a_teacher_stand_beside() -> None:

@@ -36,6 +36,10 @@ class InMemory(torch.utils.data.Dataset[Any]):
     def __getitem__(self, row: int) -> dict[str, Any]:
         return self.rows[row]
 
+    def drawn(self, row: int, epoch: int) -> dict[str, Any]:
+        """The same in every epoch."""
+        return self[row]
+
 
 def make_trainer(
     folder: Path,

@@ -17,7 +17,7 @@ class WhisperCtcTeacher(WhisperTeacher):
     """The frames of the CTC head give the times of the words; the decoder gives the recognised text.
 
     The attention of a small Whisper trained from scratch hardly follows the audio; its CTC head does (see
-    `docs/log.md`).
+    `docs/internal/log.md`).
     """
 
     def __init__(self, architecture: Architecture) -> None:

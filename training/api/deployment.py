@@ -22,6 +22,7 @@ from training.evaluation.stored import DEPLOYMENT_SUFFIX, free_name
 if TYPE_CHECKING:
     from training.decoding.loading import Trained
     from training.evaluation.deployment import Decoded
+    from training.evaluation.joined_files import Plan
     from training.transcription.stock_pipelines import Output, Pipeline
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ AT_30_SECONDS = (
     "this model was trained on trimmed contexts and never on 30 s (model.full_context_share is 0): stock pipelines pad to 30 s, "
     "and it is checked there"
 )
+
+
+class NotCheckable(UserError):
+    """The utterances do not let the check be made, and the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,8 @@ class Wanted:
     faster_whisper: bool = True
     resamples: int = 1000
     seed: int = 0
+    report_only: bool = False
+    """Make the short clips' part alone, and say why, where no long files can be made."""
 
 
 def check_deployment(folder: Path, wanted: Wanted, output: Path | None = None) -> dict[str, Any]:
@@ -135,7 +142,7 @@ def _checked(trained: Trained, wanted: Wanted, work: Path, output: Path | None) 
 
 def _parts(trained: Trained, rows: Any, wanted: Wanted, work: Path) -> Iterator[tuple[str, list[Example]]]:
     """Short clips and long files, as sound files that every pipeline reads, each with its language."""
-    from training.evaluation.joined_files import plan_clips, plan_files, write_files
+    from training.evaluation.joined_files import plan_clips, write_files
 
     rows = rows.select([row for row in range(len(rows)) if TRANSCRIBE in rows[row].texts])
     default = wanted.language or trained.architecture.languages[0]
@@ -143,15 +150,28 @@ def _parts(trained: Trained, rows: Any, wanted: Wanted, work: Path) -> Iterator[
     plans = {}
     if wanted.utterances:
         plans["short"] = plan_clips(rows, wanted.utterances)
-    if wanted.files:
-        plans["long"] = plan_files(rows, seconds=wanted.seconds, files=wanted.files, pause=wanted.pause)
-        taken = sum(len(plan.rows) for plan in plans["long"])
+    if wanted.files and (planned := _long_files(rows, wanted, alone=not plans)):
+        plans["long"] = planned
+        taken = sum(len(plan.rows) for plan in planned)
         logger.info(
-            f"{taken:,} of {len(rows):,} clips are in {len(plans['long'])} long files of about {wanted.seconds:g} s"
+            f"{taken:,} of {len(rows):,} clips are in {len(planned)} long files of about {wanted.seconds:g} s"
         )
     for name, chosen in plans.items():
         made = write_files(rows, chosen, work / name, pause=wanted.pause)
         yield name, [replace(one, language=wanted.language or one.language or default) for one in made]
+
+
+def _long_files(rows: Any, wanted: Wanted, *, alone: bool) -> list[Plan]:
+    """Which rows become which long file; none, and a line why, where only a report is wanted and short clips are left."""
+    from training.evaluation.joined_files import plan_files
+
+    try:
+        return plan_files(rows, seconds=wanted.seconds, files=wanted.files, pause=wanted.pause)
+    except UserError as error:
+        if alone or not wanted.report_only:
+            raise NotCheckable(str(error)) from error
+        logger.warning(f"short clips alone: {error}")
+        return []
 
 
 def _check_languages(rows: Any, default: str) -> None:
@@ -161,7 +181,7 @@ def _check_languages(rows: Any, default: str) -> None:
 
     unnamed = sum(not name for name in cells(rows, "language"))
     if unnamed and default == AUTO:
-        raise UserError(
+        raise NotCheckable(
             f"{unnamed:,} of {len(rows):,} utterances name no language, and the model has none of its own: add a column "
             "language to the manifest, or give --language"
         )

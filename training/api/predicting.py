@@ -71,7 +71,7 @@ def decoding(trained: Trained, options: SearchOptions, batch_seconds: float | No
     Raises:
         UserError: the model cannot serve an option.
     """
-    options = options.of_run(trained.config)
+    options = options.of_run(trained.beams)
     if options == SearchOptions():
         options = replace(options, beam_width=setting(trained, "num_beams"))  # given to a stock folder
     asked = options.resolved(trained.architecture, setting(trained, "max_new_tokens"))

@@ -26,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 CACHE = ".start_weights"
 """Folder, in that of the results, of the hypotheses of start weights; they can be removed at any time."""
-WEIGHT_FILES = "*.safetensors", "*.bin", "config.json", "generation_config.json"
+MODEL_FILES = "*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja"
+"""Weights, configurations, tokenizer and the like of a model's folder, whatever they are called."""
+CODE = "data", "decoding", "models"
+"""Packages whose code decides what a model says of a sound."""
 SAME = "these are the start weights themselves"
 OTHER = "the run has no start weights to forget anything of (random weights, or times of words alone)"
 SAME_IN_BOTH = ("task", "language", "target_language")
@@ -136,14 +139,23 @@ def hypotheses(start: Start, rows: Any, how: Decoding, cache: Path | None) -> tu
 
 
 def _key(trained: Trained, rows: Any, how: Decoding) -> str:
+    """The hash of all that decides what the model says: its files, the options, the utterances, our code and the libraries."""
+    from training.engine.versions import versions
+
     digest = hashlib.sha256()
-    for path in sorted(file for pattern in WEIGHT_FILES for file in trained.folder.glob(pattern)):
+    for path in sorted(file for pattern in MODEL_FILES for file in trained.folder.glob(pattern)):
         digest.update(f"{path.name} {sha256(path)}\n".encode())
+    architecture = trained.architecture
     settings = {
         "generation": how.settings,
         "batch_seconds": how.batch_seconds,
-        "tasks": trained.architecture.tasks,
-        "languages": trained.architecture.languages,
+        "tasks": architecture.tasks,
+        "languages": architecture.languages,
+        "padding": architecture.collate.padding,
+        "margin": getattr(architecture.collate, "margin", None),
+        "device": next((one.device.type for one in architecture.model.parameters()), None),
+        "versions": versions(),
+        "code": code_hash(),
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for line in _utterances(rows):
@@ -151,13 +163,22 @@ def _key(trained: Trained, rows: Any, how: Decoding) -> str:
     return digest.hexdigest()
 
 
+def code_hash() -> str:
+    """The hash of our own code that decodes; that of a commit would miss what is changed in a checkout."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for path in sorted(file for package in CODE for file in (root / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()} {sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def _utterances(rows: Any) -> Iterator[str]:
-    """What a hypothesis depends on of each utterance: its sound (by path and size), its languages and domain, its id."""
+    """What a hypothesis depends on of each utterance: its sound (by path, size and time), its languages and domain, its id."""
     for number in range(len(rows)):
         one = rows[number]
         file = Path(str(one.audio.path))
-        size = file.stat().st_size if file.is_file() else 0
-        yield f"{one.id}\t{one.audio}\t{size}\t{one.duration}\t{one.language}\t{one.target_language}\t{one.domain}\n"
+        state = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else None
+        yield f"{one.id}\t{one.audio}\t{state}\t{one.duration}\t{one.language}\t{one.target_language}\t{one.domain}\n"
 
 
 def _read(path: Path) -> list[Hypothesis] | None:
@@ -261,7 +282,7 @@ class _Pair:
 
 def _title(path: Path, scored: Mapping[str, Any]) -> str:
     """``English (librispeech.tsv)``."""
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+    from training.base.language_names import language_name
 
     codes = sorted({code for found in scored["languages"].values() for code in found})
-    return f"{', '.join(LANGUAGES.get(code, code).title() for code in codes)} ({path.name})"
+    return f"{', '.join(language_name(code) for code in codes)} ({path.name})"

@@ -15,6 +15,10 @@ COMMANDS = {
     "doctor": ("training.cli.doctor", "what this machine has, what is missing, what to do about it"),
     "init": ("training.cli.init", "a project folder: configuration, sample table, README"),
     "demo-data": ("training.cli.demo_data", "synthesise a demo corpus with espeak-ng"),
+    "segment": (
+        "training.cli.segment",
+        "cut long recordings by their subtitles or labels: clips and a manifest",
+    ),
     "preprocess": ("training.cli.preprocess", "clean an exported manifest"),
     "data": ("training.cli.data", "the data registry: prepare, stats, list, diff, export"),
     "split": ("training.cli.split", "split a manifest into train, dev and test"),
@@ -48,6 +52,7 @@ COMMANDS = {
     ),
     "publish": ("training.cli.publish", "a finished run to the Hugging Face Hub, with a model card"),
     "transcribe": ("training.cli.transcribe", "recordings of any length to text, subtitles, JSON"),
+    "serve": ("training.cli.serve", "OpenAI's transcription API, live speech and a page with a microphone"),
     "lm": ("training.cli.lm", "language models from text: n-grams for beam search, a small causal one"),
     "timestamps": (
         "training.cli.timestamps",

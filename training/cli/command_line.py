@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from training.base.errors import USER_ERROR
 from training.base.nearest import did_you_mean
+from training.cli.guide_paths import in_their_place
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
     def _spelt(self, given: Sequence[str]) -> list[str]:
         spelt, dashes = [], False
-        for word in given:
+        for word in in_their_place(given):
             dashes = dashes or word == "--"
             name, equals, value = word.partition("=")
             known = self._option_string_actions

@@ -1,4 +1,5 @@
-"""``polyvox publish``: a finished run to the Hugging Face Hub, private unless ``--public``, with a model card.
+"""``polyvox publish``: a finished run, or an exported folder, to the Hugging Face Hub, private unless ``--public``, with a
+model card.
 
 The token is that of the variable HF_TOKEN or of ``hf auth login``; it is no option, because commands are seen and kept.
 """
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         action=OneValue,
         type=Path,
         required=True,
-        help="a finished run's folder",
+        help="a finished run's folder, or one that polyvox export wrote",
     )
     result.add_argument(
         "--repo_id", required=True, metavar="OWNER/NAME", help="the repository, made if need be"
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Show what goes, and send it; nothing of this machine is changed."""
     args = parser().parse_args(argv)
     from training.publishing.upload import check_access, check_repo_id, upload
+    from training.runtime.folder import is_exported
 
     check_repo_id(args.repo_id)
     check_licence(args)
@@ -78,8 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         print(f"\nREADME.md:\n\n{card}")
         return 0
+    kind = "export" if is_exported(args.model_dir) else "run"
     done = upload(
-        parcel.items, args.repo_id, public=args.public, message=f"Polyvox run {args.model_dir.resolve().name}"
+        parcel.items,
+        args.repo_id,
+        public=args.public,
+        message=f"Polyvox {kind} {args.model_dir.resolve().name}",
     )
     seen = "private" if done.private else "public"
     print(f"{done.url} ({seen}){'' if done.changed else ': all of it was there already'}")
@@ -112,6 +118,29 @@ def own_card(args: argparse.Namespace) -> Path | None:
 
 def prepare(args: argparse.Namespace) -> tuple[Parcel, str]:
     """Everything that goes, the card as the first file; and the card."""
+    from training.runtime.folder import is_exported
+
+    return _prepare_exported(args) if is_exported(args.model_dir) else _prepare_run(args)
+
+
+def _prepare_exported(args: argparse.Namespace) -> tuple[Parcel, str]:
+    from training.export.verdict import NOT_CHECKED
+    from training.publishing.contents import CARD, Item, check_secrets
+    from training.publishing.exported import card_of, pack_exported
+
+    if args.results is not None:
+        raise UserError("--results: an exported folder is published with its comparison; leave it out")
+    parcel, found = pack_exported(args.model_dir)
+    if found.checked == NOT_CHECKED:
+        print("warning: nobody has compared this folder with its original; the card says so", file=sys.stderr)
+    own = own_card(args)
+    card = card_of(found, args.repo_id, args.licence, written_card(own) if own else None)
+    parcel.items.insert(0, Item(CARD, card.encode()))
+    check_secrets(parcel)
+    return parcel, card
+
+
+def _prepare_run(args: argparse.Namespace) -> tuple[Parcel, str]:
     from training.config.load import RESOLVED_NAME, load_config
     from training.publishing.contents import CARD, Item, check_finished, check_secrets, pack
     from training.publishing.evidence import collect, results_folder

@@ -36,9 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         choices=(*GROUPINGS, "column"),
-        default="video",
-        help="what is never torn apart: videos (default), speakers, equal sentences; column: take the manifest's "
-        "column 'split' as it is",
+        help="what is never torn apart: videos, speakers, equal sentences (default: the first whose column is there); column: "
+        "take the manifest's column 'split' as it is",
     )
     parser.add_argument(
         "--audio_root", type=Path, help="folder of relative audio paths (otherwise the manifest's own)"

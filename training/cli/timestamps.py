@@ -16,6 +16,7 @@ from typing import Any
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.base.language_names import language_code
 from training.cli.aliases import OneValue
 from training.cli.command_line import Parser
 from training.cli.options import count
@@ -69,7 +70,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="Whisper as published: a clip at a time, in 30 s of context; slower",
     )
-    add("--language", default=None, help="of rows that name none (default: the model's)")
+    add(
+        "--language",
+        type=language_code,
+        default=None,
+        help="of rows that name none, a code or a name (default: the model's)",
+    )
     add("--device", default=None, help="cpu, cuda, … (default: the GPU where there is one)")
     add(
         "--batch-seconds",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from training.api.process import share_the_cores
 from training.api.runs import check_reporters, train
 from training.base.errors import UserError, first_rank, shown
+from training.cli.after_training import evaluate_and_publish, owner_on_the_hub
 from training.cli.command_line import Parser
 from training.cli.options import add_hardware, count
 from training.config.compat import guide_flags
@@ -57,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--smoke",
         action="store_true",
-        help="100 steps instead of num_train_epochs: whether everything works together (key=value still decides)",
+        help="100 steps instead of num_train_epochs, in the folder NAME_smoke: whether everything works together (key=value "
+        "still decides)",
     )
     add_hardware(result)
     result.add_argument(
@@ -180,6 +182,7 @@ def _train(config: Config, args: argparse.Namespace, given: Sequence[str]) -> in
     from training.engine.fit import Stopped
 
     resume = False if args.resume is None else args.resume or True
+    owner = owner_on_the_hub() if args.login_hf else ""
     with shown():
         try:
             run = train(config, resume=resume, fresh=args.fresh, accept_changed_data=args.accept_changed_data)
@@ -190,7 +193,7 @@ def _train(config: Config, args: argparse.Namespace, given: Sequence[str]) -> in
     say(f"{run.folder}: {run.results['steps']} steps in {run.results['train_seconds'] / 60:.1f} min; next:")
     for command in next_commands(config):
         say(f"  {command}")
-    return 0
+    return evaluate_and_publish(config, run.folder, owner) if args.login_hf and first_rank() else 0
 
 
 def again(given: Sequence[str]) -> str:

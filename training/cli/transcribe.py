@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--language",
         default=None,
-        help="language of the speech (ISO 639), or auto: detected for each recording; default: the model's own, auto "
+        help="language of the speech (an ISO 639 code or a name: de, German), or auto: detected for each recording; default: the model's own, auto "
         "where its folder names none (a stock Whisper)",
     )
     result.add_argument(

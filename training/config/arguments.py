@@ -21,8 +21,8 @@ from training.data.metric import LOGGED, ONSET_MAE, higher_is_better, main_metri
 from training.models.architecture import DecodeOptions
 
 DEFAULT_BATCH = 8
-SMOKE = ("training.max_steps=100",)
-"""Overrides of ``--smoke``: a run that shows that everything works together, and learns next to nothing."""
+SMOKE = ("training.max_steps=100", "output.suffix=_smoke")
+"""Overrides of ``--smoke``: a run that shows that everything works together, and learns next to nothing; in a folder of its own."""
 SAME_NAME = (
     "gradient_accumulation_steps",
     "learning_rate",
@@ -96,6 +96,7 @@ def batch_policy(config: Config) -> BatchPolicy:
     return BatchPolicy(
         max_seconds=training.max_batch_seconds,
         batch_size=training.batch_size or (None if training.max_batch_seconds else DEFAULT_BATCH),
+        full_share=config.model.full_share if config.model is not None else 0.0,
         eval_seconds=config.evaluation.batch_seconds,
         eval_batch_size=training.eval_batch_size,
     )

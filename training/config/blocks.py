@@ -162,6 +162,9 @@ class Training(Block):
     """Batches per optimiser step."""
     learning_rate: NonNegative = 5e-5
     """Peak learning rate of AdamW."""
+    learning_rates: dict[str, NonNegative] = Field(default_factory=dict)
+    """Peak learning rates of single parameters: pattern or group, as in `freeze`, → rate (`{ctc_head.*: 1.0e-2}`: an output layer
+    that is new beside pretrained parts). All others have `learning_rate`."""
     lr_scheduler_type: Schedule = "linear"
     """Shape of the learning rate after the warm-up."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -279,6 +282,9 @@ class Output(Block):
     """The run's folder: checkpoints, logs, the resolved configuration, results of training."""
     experiment_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")] = "run"
     """Name in charts and result files; without one, the name of the configuration's file."""
+    suffix: Annotated[str, Field(pattern=r"^[^/\\]*$")] = ""
+    """Text that is put behind ``experiment_name``, and so behind the name of the folder unless ``dir`` is given; ``--smoke`` has
+    ``_smoke``. The resolved configuration holds the whole name, and no suffix."""
     log_file: Path | None = None
     """File to which the printed lines are appended too."""
     wandb_project: str | None = None

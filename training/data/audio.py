@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import tempfile
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +24,7 @@ from training.data.example import AudioRef
 from training.data.sound import decoded
 from training.data.sound.containers import HEAD_BYTES, identify_file, unknown
 from training.data.sound.downmix import choose, mono
-from training.data.sound.ffmpeg import DEMUXERS, LONGEST_SECONDS, Source, find_ffmpeg
+from training.data.sound.ffmpeg import DEMUXERS, LONGEST_SECONDS, Source, decode, find_ffmpeg
 from training.data.sound.info import AudioError, AudioInfo
 from training.data.sound.sound_file import open_sound
 
@@ -38,6 +38,7 @@ __all__ = [
     "find_ffmpeg",
     "load_audio",
     "load_bytes",
+    "load_in_order",
     "load_with_channel",
     "needs_ffmpeg",
     "probe",
@@ -108,6 +109,49 @@ def load_with_channel(ref: AudioRef, sample_rate: int = 16_000) -> tuple[np.ndar
     """As `load_audio`; also returns the channel that was used because the channels cancel each other, else None."""
     with _opened(ref.path) as (handle, container, key):
         return _load(handle, container, key, ref, sample_rate)
+
+
+def load_in_order(
+    refs: Sequence[AudioRef], sample_rate: int = 16_000
+) -> Iterator[tuple[np.ndarray, int | None]]:
+    """As `load_with_channel` for stretches of one file, each beginning no earlier than the one before it.
+
+    A file that only ffmpeg reads, and whose sound is too long to be kept, is decoded once for all of them.
+    """
+    if not refs:
+        return
+    with _opened(refs[0].path) as (handle, container, key):
+        if container not in SOUNDFILE_CONTAINERS:
+            source = Source(handle, container, refs[0].path)
+            whole = decoded.decoded(source, key)
+            if whole.samples is None:
+                yield from _passing(source, whole, refs, sample_rate)
+                return
+        for ref in refs:
+            yield _load(handle, container, key, ref, sample_rate)
+
+
+def _passing(
+    source: Source, whole: decoded.Decoded, refs: Sequence[AudioRef], sample_rate: int
+) -> Iterator[tuple[np.ndarray, int | None]]:
+    """The stretches, cut out while the file's sound passes by."""
+    blocks = decode(source)
+    kept, first = np.zeros((0, whole.channels), np.float32), 0
+    for ref in refs:
+        start, stop = _frame_range(ref, whole.frames, whole.sample_rate)
+        kept, first = _from(start, kept, first)
+        while first + len(kept) < stop:
+            block, _ = next(blocks)
+            kept, first = _from(start, np.concatenate((kept, block)), first)
+        samples = _selected(kept[start - first : stop - first], ref)
+        _require_numbers(samples, ref.path)
+        yield _finish(samples, whole.sample_rate, ref, sample_rate)
+
+
+def _from(start: int, kept: np.ndarray, first: int) -> tuple[np.ndarray, int]:
+    """Frames from ``start`` on, of ``kept`` that begins with frame ``first``, and the number of the first of them."""
+    gone = min(max(0, start - first), len(kept))
+    return kept[gone:], first + gone
 
 
 def load_bytes(data: bytes, ref: AudioRef, sample_rate: int = 16_000) -> np.ndarray:

@@ -86,6 +86,7 @@ class SpokenWord:
 
 
 REPETITION, UNCERTAIN, NO_SPEECH = "repetition", "uncertain", "no_speech"
+STEADY = "steady_sound"
 """Values of `DecodingQuality.suspect`."""
 
 
@@ -96,7 +97,7 @@ class DecodingQuality:
     temperature: the one that the text is of. log_probability: mean natural logarithm of its tokens' probabilities.
     compression_ratio: by which zlib makes it shorter. no_speech: probability that nobody speaks; None: not asked, because
     the text passed. suspect: why no temperature gave a text that passes: `REPETITION`, `UNCERTAIN`; `NO_SPEECH`: the text
-    was left out, because nobody speaks; None: it passed. uncut: the text as it was decoded, where that differs.
+    was left out, because nobody speaks; `STEADY`: it passed, but the sound has the steady level of noise or hum; None: it passed. uncut: the text as it was decoded, where that differs.
     """
 
     temperature: float

@@ -30,7 +30,8 @@ from training.data.columns import (
 )
 from training.data.example import TRANSCRIBE, TRANSLATE, AudioRef, Example, Word
 from training.data.file_names import existing, on_disk
-from training.data.json_tables import json_value
+from training.data.json_tables import json_value, read_jsonl
+from training.data.known_layouts import as_ours, is_kaldi, is_nemo, read_kaldi
 from training.data.sound.channel import COLUMN, cell_channel, with_default
 from training.data.tables import LINE, MAX_PROBLEMS, raise_problems, read_table
 from training.data.timestamps_manifest import SUFFIX, read_timestamps
@@ -54,6 +55,8 @@ def load_manifest(
 ) -> Manifest:
     """Read a manifest: TSV, CSV (RFC 4180), JSONL, Parquet or ``timestamps_manifest.json``, by its suffix.
 
+    Tables of NeMo and Common Voice and data folders of Kaldi are read as they are (`training.data.known_layouts`).
+
     Relative audio paths start from the manifest's folder; with ``audio_root`` they are looked up there first.
     ``columns`` maps our names to the file's; a file that a command of ours made has our names already, so that
     one configuration serves the export and its splits. ``require`` names columns that must be there beside the audio
@@ -65,7 +68,14 @@ def load_manifest(
     Raises `UserError` with up to 20 problems, each as ``file:line: what is wrong``.
     """
     path = Path(path)
-    table = read_timestamps(path) if path.suffix == SUFFIX else read_table(path)
+    if is_kaldi(path):
+        table, path = read_kaldi(path), path / "text"
+    elif path.suffix == SUFFIX:
+        table = read_jsonl(path, None) if is_nemo(path) else read_timestamps(path)
+    else:
+        table = read_table(path)
+    if not columns:
+        table = as_ours(table, path)
     renamed = _not_yet_ours(table, columns or {}, path)
     manifest = from_table(
         rename(table, renamed, path),

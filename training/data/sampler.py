@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import Any
@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from training.data.batch_policy import FULL_CONTEXT
+
 ALIKE = 16
 """Batches of a bucket that are cut out of one stretch of clips sorted by length."""
+
+
+class FullContextBatch(list[Any]):
+    """A batch whose clips are padded to the model's whole context, however long they are."""
 
 
 class DurationBatchSampler(Sampler[list[int]]):
@@ -29,6 +35,9 @@ class DurationBatchSampler(Sampler[list[int]]):
     epoch. Where the list does not divide, ranks that would run dry get a filler: a batch of one index below
     zero, which `Supervised` turns into a clip without labels. So no utterance is left out or counted twice,
     and the losses are those of one process.
+
+    A ``full_share`` of the clips of each bucket, drawn anew for every epoch, comes in batches of their own, of
+    ``full_rows`` clips of any length: `FullContextBatch`, which is padded to the model's whole context.
     """
 
     def __init__(
@@ -37,6 +46,8 @@ class DurationBatchSampler(Sampler[list[int]]):
         *,
         max_seconds: float | None = None,
         batch_size: int | None = None,
+        full_share: float = 0.0,
+        full_rows: int = 1,
         buckets: int = 8,
         seed: int = 0,
         rank: int = 0,
@@ -48,6 +59,7 @@ class DurationBatchSampler(Sampler[list[int]]):
         if len(self.durations) < world:
             raise ValueError(f"{len(self.durations)} utterances cannot feed {world} processes")
         self.max_seconds, self.batch_size = max_seconds, batch_size
+        self.full_share, self.full_rows = full_share, full_rows
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
         order = np.argsort(self.durations, kind="stable")
@@ -85,11 +97,36 @@ class DurationBatchSampler(Sampler[list[int]]):
     def drawn(self, rng: np.random.Generator) -> list[list[int]]:
         """The epoch's batches as ``rng`` draws them."""
         batches: list[list[int]] = []
-        for bucket in self.buckets:
+        full: list[int] = []
+        for bucket, apart in zip(self.buckets, self.full_counts(map(len, self.buckets)), strict=True):
             rows = self.rows_in(bucket)
-            shuffled = self._alike(rng.permutation(bucket), rows).tolist()
+            drawn = rng.permutation(bucket)
+            full += drawn[:apart].tolist()
+            shuffled = self._alike(drawn[apart:], rows).tolist()
             batches += [shuffled[i : i + rows] for i in range(0, len(shuffled), rows)]
+        if full:
+            batches += self.full_batches([full[i] for i in rng.permutation(len(full))])
         return [batches[i] for i in rng.permutation(len(batches))]
+
+    def full_counts(self, counts: Iterable[int]) -> list[int]:
+        """How many of so many clips of each bucket are padded to the whole context: the same in every epoch."""
+        upto = np.cumsum([0, *counts])
+        apart = np.floor(upto * self.full_share + 0.5).astype(np.int64)
+        if self.full_share and not apart[-1]:
+            apart[-1] = 1  # of the last bucket, whose clips are the longest
+        return np.diff(apart).tolist()
+
+    def full_batches(self, clips: Sequence[int]) -> list[list[int]]:
+        """These clips in batches that are padded to the whole context."""
+        return [FullContextBatch(clips[i : i + self.full_rows]) for i in range(0, len(clips), self.full_rows)]
+
+    def count(self, counts: Sequence[int]) -> int:
+        """Batches of an epoch in which each bucket has so many clips."""
+        apart = self.full_counts(counts)
+        kept = zip(counts, apart, map(self.rows_in, self.buckets), strict=True)
+        return sum(-(-(clips - full) // rows) for clips, full, rows in kept) + -(
+            -sum(apart) // self.full_rows
+        )
 
     def _alike(self, shuffled: np.ndarray, rows: int) -> np.ndarray:
         """Sorted by length within stretches of `ALIKE` batches, of a quarter of the bucket where it has few."""
@@ -104,8 +141,7 @@ class DurationBatchSampler(Sampler[list[int]]):
         yield from self.batches()[self.rank :: self.world]
 
     def __len__(self) -> int:
-        total = sum(-(-len(bucket) // self.rows_in(bucket)) for bucket in self.buckets)
-        return -(-total // self.world)
+        return -(-self.count([len(bucket) for bucket in self.buckets]) // self.world)
 
 
 EPOCHS_LOOKED_AT = 3
@@ -215,8 +251,10 @@ class NeighbourBatches(DurationBatchSampler):
         self.after = {one: other for sequence in joining.sequences for one, other in pairwise(sequence)}
         self.units = [joining.units(self.durations, number) for number in range(CUTS)]
         lengths = [np.array([self._length(unit) for unit in units]) for units in self.units]
-        self.parts = [DurationBatchSampler(found, **options) for found in lengths]
-        self.total = max(sum(-(-len(b) // part.rows_in(b)) for b in part.buckets) for part in self.parts)
+        # Joined, the clips may be fewer than the processes; batches are parted before they are shared out.
+        alone = {**options, "rank": 0, "world": 1}
+        self.parts = [DurationBatchSampler(found, **alone) for found in lengths]
+        self.total = max(part.count([len(bucket) for bucket in part.buckets]) for part in self.parts)
 
     def _length(self, unit: int | tuple[int, ...]) -> float:
         if isinstance(unit, int):
@@ -235,7 +273,8 @@ class NeighbourBatches(DurationBatchSampler):
         epoch = self.epoch if epoch is None else epoch
         units, part = self.units[epoch % CUTS], self.parts[epoch % CUTS]
         drawn = part.drawn(np.random.default_rng([self.seed, epoch]))
-        found = parted([[units[i] for i in batch] for batch in drawn], self.total)
+        joined: list[Any] = [type(batch)([units[i] for i in batch]) for batch in drawn]  # type: ignore[misc]  # its own class, of units instead of rows
+        found = parted(joined, self.total)
         return found + [[filler(int(self.buckets[0][0]))]] * (-len(found) % self.world)
 
     def longest(self, epochs: int = 1) -> float:
@@ -271,15 +310,17 @@ def _size(batch: list[Any]) -> tuple[int, int]:
 
 def _halves(batch: list[Any]) -> tuple[list[Any], list[Any]]:
     """Half of the utterances each; of one joined utterance half of its clips each."""
+    kind = type(batch)
     if len(batch) > 1:
-        return batch[: len(batch) // 2], batch[len(batch) // 2 :]
+        return kind(batch[: len(batch) // 2]), kind(batch[len(batch) // 2 :])
     first, second = batch[0][: len(batch[0]) // 2], batch[0][len(batch[0]) // 2 :]
-    return [first if len(first) > 1 else first[0]], [second if len(second) > 1 else second[0]]
+    return kind([first if len(first) > 1 else first[0]]), kind([second if len(second) > 1 else second[0]])
 
 
-class EpochBatches(Sampler[list[tuple[int | tuple[int, ...], int]]]):
+class EpochBatches(Sampler[list[tuple[Any, ...]]]):
     """The batches of a `DurationBatchSampler` with the epoch beside each index: ``(index, epoch)``; with
-    ``joining`` beside several indices, ``((index, …), epoch)``, whose clips become one utterance.
+    ``joining`` beside several indices, ``((index, …), epoch)``, whose clips become one utterance. Those of a
+    `FullContextBatch` have a third part, True.
 
     Workers that outlive an epoch hold a copy of the dataset; so the epoch that augmentation draws from reaches
     them with the index.
@@ -298,10 +339,11 @@ class EpochBatches(Sampler[list[tuple[int | tuple[int, ...], int]]]):
         """Choose the epoch that the next iteration gives."""
         self.sampler.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[list[tuple[int | tuple[int, ...], int]]]:
+    def __iter__(self) -> Iterator[list[tuple[Any, ...]]]:
         epoch = self.sampler.epoch
         for batch in self.sampler:
-            yield [(rows, epoch) for rows in self._joined(batch, epoch)]
+            marked = (True,) if isinstance(batch, FullContextBatch) else ()
+            yield [(rows, epoch, *marked) for rows in self._joined(batch, epoch)]
 
     def _joined(self, batch: list[int], epoch: int) -> list[int | tuple[int, ...]]:
         return self.joining.groups(batch, self.sampler.durations, epoch) if self.joining else list(batch)
@@ -339,10 +381,11 @@ class Supervised(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, item: int | tuple[int | tuple[int, ...], int]) -> dict[str, Any]:
-        index, epoch = item if isinstance(item, tuple) else (item, None)
+    def __getitem__(self, item: int | tuple[Any, ...]) -> dict[str, Any]:
+        index, epoch, *full = item if isinstance(item, tuple) else (item, None)
         if isinstance(index, tuple) or index >= 0:
-            return self.dataset[index] if epoch is None else self.dataset.drawn(index, epoch)
+            features = self.dataset[index] if epoch is None else self.dataset.drawn(index, epoch)
+            return {**features, FULL_CONTEXT: True} if full else features
         features = dict(self.dataset[filler(index)])
         features["labels"] = {
             task: ids[: features["prompt"][task]] for task, ids in features["labels"].items()

@@ -17,7 +17,6 @@ from training.decoding.ngram.arpa import NgramModel, read_arpa
 from training.decoding.word_scores import Fusion, HotWords, Together, parse_hot_words
 
 if TYPE_CHECKING:
-    from training.config.schema import Config
     from training.decoding.ctc_decoding import CtcDecoder
     from training.decoding.ctc_vocabulary import CtcVocabulary
     from training.decoding.spelling_fit import Fit
@@ -54,15 +53,15 @@ class SearchOptions:
             raise UserError("--beam_width 1 is the best path, which asks no language model; give 2 or more")
         return self.beam_width or (BEAM_WIDTH if self.lm or self.hot_words else 1)
 
-    def of_run(self, config: Config | None) -> SearchOptions:
+    def of_run(self, beams: int | None) -> SearchOptions:
         """The same with the beam width that the run's scores have (``evaluation.num_beams``), unless another is asked for.
 
         Args:
-            config: of the run; None for a model without one, which is decoded greedily.
+            beams: of the run; None for a model without one, which is decoded greedily.
         """
-        if config is None or self.beam_width is not None or self.lm or self.hot_words:
+        if beams is None or self.beam_width is not None or self.lm or self.hot_words:
             return self
-        return replace(self, beam_width=config.evaluation.num_beams)
+        return replace(self, beam_width=beams)
 
     def resolved(self, architecture: SpeechModel, max_new_tokens: int | None = None) -> DecodeOptions:
         """The options as the model takes them; `UserError` where one needs a CTC output and there is none."""

@@ -10,17 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from training.data.example import NO_SPEECH, REPETITION, UNCERTAIN, DecodingQuality
 from training.decoding.repetition import cut_loops, loops
-from training.decoding.stop_repeats import StopRepeats
 from training.models.architecture import Decoded, DecodeOptions, SpeechModel
 from training.models.batch import Batch
-from training.models.safeguards import Safeguards, Scored
-
-SEED = 0
-"""Of the draws: the same utterance gives the same text, whatever is decoded with it."""
+from training.models.safeguards import Safeguards, Scored, Search
 
 
 def decode_guarded(
@@ -29,7 +23,7 @@ def decode_guarded(
     options: DecodeOptions,
     *,
     model: Any,
-    states: torch.Tensor | None = None,
+    states: Any = None,
 ) -> dict[str, list[Decoded]]:
     """As `SpeechModel.decode`, with ``options.safeguards``; only for a model with the ability `scored`.
 
@@ -40,7 +34,7 @@ def decode_guarded(
         batch: on the model's device.
         options: of decoding, with safeguards.
         model: the module.
-        states: encoder states ``[batch, frames, width]`` where they are known already.
+        states: encoder states of the batch where they are known already.
 
     Returns:
         For each task one `Decoded` per row, with its `DecodingQuality`.
@@ -79,13 +73,13 @@ class _Decoding:
         batch: Batch,
         options: DecodeOptions,
         model: Any,
-        states: torch.Tensor | None,
+        states: Any,
     ) -> None:
         assert options.safeguards is not None and architecture.scored is not None
         self.ability, self.safeguards, self.options = architecture.scored, options.safeguards, options
         self.model = model
         self.states = self.ability.encode(model, batch) if states is None else states
-        prompts = batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
+        prompts = self.ability.prompts(batch)
         before = self.safeguards.initial_prompt
         self.prompts = self.ability.with_prompt(prompts, before) if before.strip() else prompts
 
@@ -111,22 +105,23 @@ class _Decoding:
 
     def _again(self, row: int, task: int, temperature: float) -> _Attempt:
         """One row and task decoded by itself, so that its draws do not depend on its neighbours."""
-        prompts, states = self.prompts[row : row + 1, task : task + 1], self.states[row : row + 1]
+        prompts, states = self.prompts[row : row + 1, task : task + 1], self._states(row)
         return self._judged(self._decoded(prompts, states, temperature)[0][0], temperature)
 
-    def _decoded(
-        self, prompts: torch.Tensor, states: torch.Tensor, temperature: float
-    ) -> Sequence[Sequence[Scored]]:
-        generation = {**self.options.generation(), **self.safeguards.generation()}
-        if self.safeguards.repetition and (self.options.beam_width == 1 or temperature > 0):
-            generation["stopping_criteria"] = [StopRepeats(prompts.shape[-1])]
-        if temperature == 0:
-            return self.ability.decode(self.model, prompts, states, **generation)
-        generation |= {"num_beams": 1, "do_sample": True, "temperature": temperature, "top_k": 0}
-        devices = [states.device] if states.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(SEED)
-            return self.ability.decode(self.model, prompts, states, **generation)
+    def _states(self, row: int) -> Any:
+        return self.ability.row(self.model, self.states, row)
+
+    def _decoded(self, prompts: Any, states: Any, temperature: float) -> Sequence[Sequence[Scored]]:
+        guards, beams = self.safeguards, self.options.beam_width if temperature == 0 else 1
+        search = Search(
+            beams=beams,
+            new=self.options.max_new_tokens,
+            temperature=temperature,
+            no_repeat_ngram=guards.no_repeat_ngram,
+            suppressed=guards.suppressed,
+            stop_repeats=guards.repetition and beams == 1,
+        )
+        return self.ability.decode(self.model, prompts, states, search)
 
     def _judged(self, scored: Scored, temperature: float) -> _Attempt:
         return _Attempt(scored, temperature, failure(scored, self.safeguards))
@@ -135,7 +130,7 @@ class _Decoding:
         """The probability of no speech, where the text is so uncertain that it matters."""
         if self.safeguards.no_speech is None or not self._unsure(attempt):
             return None
-        return self.ability.no_speech(self.model, self.states[row : row + 1])[0]
+        return self.ability.no_speech(self.model, self._states(row))[0]
 
     def _unsure(self, attempt: _Attempt) -> bool:
         bound = self.safeguards.log_probability

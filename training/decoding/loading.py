@@ -7,24 +7,24 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.base.model_folder import check_model_folder
-from training.config.blocks import Evaluation
-from training.config.load import load_config
-from training.config.schema import Config
+from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
 from training.decoding.quiet import quietly
 from training.models import lookup
-from training.models.architecture import ASKED, AUTO, SWAP, Architecture, BuildContext, SpeechModel
+from training.models.architecture import ASKED, AUTO, SWAP, BuildContext, SpeechModel
 from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
 from training.runtime.folder import Exported, is_exported, read_exported
 from training.runtime.load import load_exported
+
+if TYPE_CHECKING:
+    from training.config.blocks import Evaluation
+    from training.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,13 @@ class Trained:
     def single_utterances(self) -> bool:
         """Whether it was trained on single utterances, as models of this library are."""
         return self.exported.description.single_utterances if self.exported else self.config is not None
+
+    @property
+    def beams(self) -> int | None:
+        """Beam width of the run's scores; None for a model without a run."""
+        if self.exported is not None:
+            return self.exported.description.beams
+        return self.config.evaluation.num_beams if self.config else None
 
     @property
     def name(self) -> str:
@@ -92,6 +99,8 @@ def load_trained(
     """
     if is_exported(folder):
         return _exported(folder, model_type)
+    from safetensors import SafetensorError  # not above: an exported folder is used without it
+
     stock = _stock_config(folder)
     settings = stock.get(SETTINGS) or {}
     config, calibration = _run_config(folder), read_calibration(folder)
@@ -157,9 +166,6 @@ def with_word_times(trained: Trained) -> Trained:
     architecture = trained.architecture
     if architecture.aligner is not None or architecture.attention is None:
         return trained
-    from training.decoding.attention_alignment import AttentionAligner
-
-    assert isinstance(architecture, Architecture)  # an exported model has no attention to read
     head = architecture.attention.head
     aligner = AttentionAligner.of(architecture) if head is None else CtcAligner(head)
     return replace(trained, architecture=replace(architecture, aligner=aligner))
@@ -219,18 +225,16 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
     chosen = asked or Safeguards()
     _require_ids(trained, chosen.suppressed or ())
     if chosen.initial_prompt.strip():
-        import torch  # not above: an exported folder is served without it
-
         try:
-            architecture.scored.with_prompt(torch.zeros(1, 1, 1, dtype=torch.long), chosen.initial_prompt)
+            architecture.scored.before(chosen.initial_prompt)
         except ValueError as error:
             raise UserError(f"--initial_prompt: {trained.folder}: {error}") from error
     return chosen
 
 
 def _require_ids(trained: Trained, ids: Sequence[int]) -> None:
-    assert isinstance(trained.architecture, Architecture)  # an exported model is not decoded with safeguards
-    size = int(trained.architecture.model.config.vocab_size)
+    assert trained.architecture.scored is not None
+    size = trained.architecture.scored.vocabulary
     if unknown := [one for one in ids if one >= size]:
         raise UserError(
             f"--suppress_tokens: {trained.folder} has no token {unknown[0]}; its ids are 0 to {size - 1}"
@@ -256,6 +260,8 @@ def _stock_config(folder: Path) -> dict[str, Any]:
 
 
 def _run_config(folder: Path) -> Config | None:
+    from training.config.load import load_config  # not above: an exported folder is used without omegaconf
+
     for place in (folder, folder.resolve().parent):
         path = place / "config.yaml"
         if path.is_file() and (place == folder or folder.resolve().name.startswith("checkpoint-")):

@@ -92,6 +92,7 @@ def make_trainer(run: Run) -> tuple[SpeechTrainer, Any]:
         one_cycle=settings.lr_scheduler_type == "onecycle",
         joining=joining(config, run.architecture) if run.architecture.frames is not None else None,
         no_decay=plan.rows,
+        rates=plan.rates,
         ema_decay=settings.ema_decay,
         make_batches=config.data.source.batches(
             run.train.manifest,

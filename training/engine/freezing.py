@@ -61,6 +61,7 @@ class TrainablePlan:
     unfreeze: parameters that are frozen at first and trained after ``unfreeze_epochs``. `apply` leaves their
         ``requires_grad`` on, so that the optimiser is built with them; `freeze_for_now` turns it off.
     rows: parameters of which these rows alone learn. Weight decay must leave them out: it would move all rows.
+    rates: peak learning rates of parameters that have their own (`training.engine.learning_rates`).
     """
 
     mode: Mode
@@ -68,6 +69,7 @@ class TrainablePlan:
     unfreeze: tuple[str, ...] = ()
     unfreeze_epochs: float = 0.0
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 class Row(NamedTuple):
@@ -87,6 +89,7 @@ def apply(
     freeze_feature_encoder: bool = False,
     freeze_encoder_epochs: float = 0,
     lora: LoraOptions | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> tuple[PreTrainedModel, TrainablePlan]:
     """Set ``requires_grad`` on the architecture's model; returns the model to train (with adapters: around it).
 
@@ -94,12 +97,16 @@ def apply(
     architecture names and the rows of its new tokens; ``lora``, adapters (and those rows) only.
     ``freeze``: ``fnmatch`` patterns of parameter names, or names of the architecture's groups.
     ``freeze_encoder_epochs`` freezes the encoder for that long and unfreezes it then, with ``freeze_encoder`` or
-    without. Raises `UserError` for a pattern that matches nothing, a group that the architecture has not, and
-    when nothing is left to train.
+    without. ``rates``: learning rates by pattern or group.
+    Raises `UserError` for a pattern that matches nothing, a group that the architecture has not, rates of parameters that
+    do not learn or that have one already, and when nothing is left to train.
     """
     names, groups = _Names(architecture.model), architecture.parameter_groups()
     reasons = _architecture(architecture, groups, names)
-    reasons |= {f"training.freeze: {entry}": _chosen(entry, groups, names) for entry in freeze}
+    reasons |= {
+        f"training.freeze: {entry}": _chosen(entry, groups, names, "training.freeze") for entry in freeze
+    }
+    rated = {entry: _chosen(entry, groups, names, "training.learning_rates") for entry in rates or {}}
     later: set[str] = set()
     if freeze_feature_encoder:
         key = "training.freeze_feature_encoder"
@@ -119,7 +126,8 @@ def apply(
             )
         unfreezes, waits = tuple(n for n, p in _short_parameters(model) if "lora_" in n), lora.after_epochs
     rows = _rows(model, groups.rows) if mode == "blocks" else {}
-    plan = TrainablePlan(mode, frozen, unfreezes, waits if unfreezes else 0.0, rows)
+    own = _own_rates(model, rated, rates or {})
+    plan = TrainablePlan(mode, frozen, unfreezes, waits if unfreezes else 0.0, rows, own)
     _check_anything_learns(model, plan)
     return model, plan
 
@@ -254,14 +262,14 @@ def _architecture(architecture: Architecture, groups: ParameterGroups, names: _N
     return result
 
 
-def _chosen(entry: str, known: ParameterGroups, names: _Names) -> set[str]:
-    """Parameters of one entry of ``training.freeze``: a group's name or a pattern."""
+def _chosen(entry: str, known: ParameterGroups, names: _Names, key: str) -> set[str]:
+    """Parameters of one entry of ``training.freeze`` and the like: a group's name or a pattern."""
     groups = {name: patterns for name, patterns in known.patterns.items() if name not in MODULE_GROUPS}
     found = names.matching(groups.get(entry, (entry,)))
     if not found:
         near = difflib.get_close_matches(entry, names.first_of, n=3, cutoff=0.0)
         raise UserError(
-            f"training.freeze: {entry!r} matches no parameter; the nearest are {', '.join(near)}. Patterns are "
+            f"{key}: {entry!r} matches no parameter; the nearest are {', '.join(near)}. Patterns are "
             f"matched with the whole name (* for any part of it); groups: {', '.join(sorted(groups))}"
         )
     return found
@@ -306,6 +314,26 @@ def _switched(
     for name, parameter in architecture.model.named_parameters():
         parameter.requires_grad_(name in learning)
     return architecture.model
+
+
+def _own_rates(
+    model: torch.nn.Module, rated: Mapping[str, set[str]], rates: Mapping[str, float]
+) -> dict[str, float]:
+    """Rates of the parameters that learn, by `short_name`. rated: entry → names before there were adapters."""
+    found: dict[str, float] = {}
+    entry_of: dict[str, str] = {}
+    for entry, names in rated.items():
+        key = f"training.learning_rates: {entry}"
+        chosen = [n for n, p in _short_parameters(model) if p.requires_grad and plain_name(n) in names]
+        if not chosen:
+            raise UserError(f"{key}: none of its parameters learns; take the entry out, or unfreeze them")
+        if twice := next((name for name in chosen if name in found), None):
+            raise UserError(
+                f"{key}: {twice} has a rate by {entry_of[twice]!r} already; name each parameter once"
+            )
+        found |= dict.fromkeys(chosen, rates[entry])
+        entry_of |= dict.fromkeys(chosen, entry)
+    return found
 
 
 def _rows(model: torch.nn.Module, rows: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

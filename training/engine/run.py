@@ -150,6 +150,7 @@ def learning_part(config: Config, architecture: Architecture) -> tuple[Any, Any]
         freeze_feature_encoder=bool(settings.freeze_feature_encoder),
         freeze_encoder_epochs=settings.freeze_encoder_epochs or 0,
         lora=settings.lora,
+        rates=settings.learning_rates,
     )
 
 

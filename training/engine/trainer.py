@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from training.data.batch_policy import BatchPolicy
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised
 from training.data.workers import leave_signals_to_the_run
 from training.decoding.predict import Prediction, predict
-from training.engine import checkpoint, tracking
+from training.engine import checkpoint, learning_rates, tracking
 from training.engine.averaging import MovingAverage, MovingAverageCallback, save_raw
 from training.engine.freezing import short_name
 from training.engine.provenance import Provenance
@@ -66,6 +66,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         one_cycle: use the one-cycle schedule of the learning rate.
         joining: which clips become one utterance (augmentation); None: none.
         no_decay: names of parameters without weight decay.
+        rates: peak learning rates of parameters that do not have ``args.learning_rate``.
         ema_decay: decay of the moving average of the weights; None: no average.
         make_batches: makes the sampler of batches; default: `DurationBatchSampler`.
         callbacks: added to Hugging Face's.
@@ -85,6 +86,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         one_cycle: bool = False,
         joining: Joining | None = None,
         no_decay: Collection[str] = (),
+        rates: Mapping[str, float] | None = None,
         ema_decay: float | None = None,
         make_batches: Callable[..., DurationBatchSampler] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
@@ -115,6 +117,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.loss_is_scaled_for_ga = True
         self.one_cycle, self.joining = one_cycle, joining
         self.no_decay = frozenset(no_decay)
+        self.rates = rates or {}
         self.batches: DurationBatchSampler | EpochBatches | None = None
         self.average: MovingAverage | None = None
         if ema_decay is not None:
@@ -146,6 +149,15 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def _best_is_loaded(self) -> bool:
         return bool(self.args.load_best_model_at_end and self.state.best_model_checkpoint)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As the base class, with the parameters' own learning rates."""
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new:
+            chosen: Any = self.model if model is None else model
+            learning_rates.give(optimizer, chosen, self.rates)
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -185,8 +197,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         """The loader of this rank's batches. It is not given to accelerate, which would shard it again."""
         make = self.make_batches or partial(DurationBatchSampler, self.train_dataset.durations)  # type: ignore[union-attr]
         sampler = make(
-            max_seconds=self.policy.max_seconds,
-            batch_size=self.policy.batch_size,
+            **self.policy.bounds(),
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             rank=self.args.process_index,
             world=self.args.world_size,
@@ -194,7 +205,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         changed = any(
             getattr(self.train_dataset, kind, None) is not None for kind in ("augment", "long_form")
         )
-        self.batches = EpochBatches(sampler, self.joining) if changed else sampler
+        self.batches = EpochBatches(sampler, self.joining) if changed or self.policy.full_share else sampler
         workers = self.args.dataloader_num_workers
         self._loader = DataLoader(
             Supervised(self.train_dataset),

@@ -47,13 +47,18 @@ def compare(a: Path | str, b: Path | str, *, resamples: int = 1000, seed: int = 
         "rows": {task: len(tables[0][task]) for task in tasks},
         "tasks_of_only_one": skipped,
         "metrics": differences(pairs, resamples, seed),
-        "by_domain": {
-            domain: {
-                "rows": {task: len(left) for task, (left, _) in part.items()},
-                "metrics": differences(part, resamples, seed),
-            }
-            for domain, part in _domains(pairs).items()
-        },
+        "by_domain": domain_differences(pairs, resamples, seed),
+    }
+
+
+def domain_differences(pairs: Mapping[str, Pair], resamples: int, seed: int) -> dict[str, Any]:
+    """Of each domain that rows name, the number of its ``rows`` by task and, under ``metrics``, the `differences` on them."""
+    return {
+        domain: {
+            "rows": {task: len(left) for task, (left, _) in part.items()},
+            "metrics": differences(part, resamples, seed),
+        }
+        for domain, part in _domains(pairs).items()
     }
 
 

@@ -30,8 +30,8 @@ from training.evaluation.word_alignment import align_characters, align_words
 from training.evaluation.words import WordEvidence, word_sections
 
 UNIT_RULE = (
-    "95 % percentile bootstrap; whole videos (group) are drawn where there are at least 8, else speakers where there "
-    "are at least 8, else utterances (too narrow an interval where few speakers or videos were recorded)"
+    "95 % bootstrap, percentiles expanded for few units; whole videos (group) are drawn where there are at least 5, else "
+    "speakers where there are at least 5, else utterances (too narrow an interval where few speakers or videos were recorded)"
 )
 _SPEED_RULE = (
     "rtf: seconds of generation for all tasks / seconds of audio; latency: seconds of generation per utterance, "

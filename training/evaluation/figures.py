@@ -43,6 +43,22 @@ class Scale:
         return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
+class LogScale(Scale):
+    """A logarithmic axis; both ends are above 0."""
+
+    def __call__(self, value: float) -> float:
+        share = math.log(value / self.low) / (math.log(self.high / self.low) or 1.0)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """1, 2 and 5 times powers of ten inside the axis; the powers alone where those are more than ``count`` wants."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        inside = [m * 10.0**n for n in powers for m in (1, 2, 5) if self.low <= m * 10.0**n <= self.high]
+        if len(inside) <= 2 * count:
+            return inside or [self.low, self.high]
+        return [10.0**n for n in powers if self.low <= 10.0**n <= self.high]
+
+
 def bars(
     groups: Sequence[str],
     series: Sequence[tuple[str, Sequence[Bar | None]]],
@@ -76,14 +92,26 @@ def curves(
     series: Sequence[tuple[str, Sequence[tuple[float, float]], bool]],
     label: str,
     colours: Sequence[int] | None = None,
+    *,
+    log: bool = False,
 ) -> str:
     """Lines, or dots where the third entry of a series is False, over optimiser steps.
 
-    ``colours``: the number of each series' colour; several may have the same. By default each has its own.
+    ``colours``: the number of each series' colour; several may have the same. By default each has its own. ``log``: a
+    logarithmic axis for the values; those that are not above 0 have no place on it.
     """
+    if log:
+        series = [(name, [p for p in found if p[1] > 0], joined) for name, found, joined in series]
     points = [point for _, found, _ in series for point in found]
+    if not points:
+        return _svg([], label)
     x = Scale(min(p[0] for p in points), max(p[0] for p in points), _LEFT, WIDTH - _RIGHT)
-    y = Scale(0.0, max(p[1] for p in points) * 1.05 or 1.0, HEIGHT - _BOTTOM, _TOP)
+    values = [p[1] for p in points]
+    y: Scale = (
+        LogScale(min(values) / 1.05, max(values) * 1.05, HEIGHT - _BOTTOM, _TOP)
+        if log
+        else Scale(0.0, max(values) * 1.05 or 1.0, HEIGHT - _BOTTOM, _TOP)
+    )
     parts = [_grid(y)]
     parts += [_text(x(tick), HEIGHT - _BOTTOM + 16, f"{tick:g}", "tick") for tick in x.ticks(8)]
     parts.append(_text((_LEFT + WIDTH) / 2, HEIGHT - 4, "optimiser step", "tick"))

@@ -1,8 +1,13 @@
 """Bootstrap intervals (Efron; for translation: Koehn 2004) over the units that speech really comes in.
 
 Utterances of one video or one speaker resemble each other, so whole videos are drawn where there are at
-least eight, else whole speakers, else utterances (and the result says which). Counts are summed per unit
+least five, else whole speakers, else utterances (and the result says which). Counts are summed per unit
 once; a resample is then a weighted sum, and every score of a resample is exact.
+
+The percentiles are those of Hesterberg's expanded interval (2015, "What teachers should know about the bootstrap", The
+American Statistician 69, section 5.4): a plain percentile interval of few units is too narrow. Simulated for differences of
+six talks of some 85 clips that vary by as much as talks do: plain percentiles over talks cover the truth in 85 %, over clips in
+66 %, expanded ones over talks in 93 % of the cases; with five talks in 91, with four in 85 %.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,7 +23,7 @@ import numpy as np
 from training.data.example import Example
 from training.evaluation.statistic import Statistic
 
-ENOUGH_UNITS = 8
+ENOUGH_UNITS = 5
 LEVEL = 0.95
 _CHUNK = 200
 
@@ -39,7 +45,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its 95 % percentile interval; NaN where undefined."""
+    """A score with its 95 % interval; NaN where undefined."""
 
     value: float
     low: float
@@ -74,7 +80,7 @@ class Difference:
 
 
 def units_of(examples: Sequence[Example]) -> Units:
-    """Videos (``group``) if there are at least eight and every row has one, else speakers, else utterances."""
+    """Videos (``group``) if there are at least five and every row has one, else speakers, else utterances."""
     for kind, names in (
         ("group", [example.group for example in examples]),
         ("speaker", [example.speaker for example in examples]),
@@ -109,7 +115,7 @@ def _draws(units: Units, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def interval(statistic: Statistic, units: Units, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    low, high = _bounds(resampled_scores([statistic], units, resamples, seed)[0])
+    low, high = _bounds(resampled_scores([statistic], units, resamples, seed)[0], units.count)
     return Interval(statistic.value, low, high, units.kind, units.count, len(statistic.matrix))
 
 
@@ -120,7 +126,7 @@ def median_interval(
     order = np.argsort(values, kind="stable")
     ordered, unit = values[order], units.index[rows[order]]
     drawn = [_medians(ordered, draws[:, unit]) for draws in _draws(units, resamples, seed)]
-    low, high = _bounds(np.concatenate(drawn) if drawn else np.array([]))
+    low, high = _bounds(np.concatenate(drawn) if drawn else np.array([]), units.count)
     value = float(np.median(ordered)) if len(ordered) else math.nan
     return Interval(value, low, high, units.kind, units.count, len(units.index))
 
@@ -139,7 +145,7 @@ def _medians(ordered: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def paired(a: Statistic, b: Statistic, units: Units, *, resamples: int = 1000, seed: int = 0) -> Difference:
     """A − B by paired bootstrap: both systems are scored on the same draws."""
     scores = resampled_scores([a, b], units, resamples, seed)
-    return _difference(a, b, scores[0] - scores[1], units.kind, units.count, len(a.matrix))
+    return _difference(a, b, scores[0] - scores[1], units, len(a.matrix))
 
 
 def unpaired(
@@ -152,26 +158,49 @@ def unpaired(
         for statistic, units, number in ((a, units_a, seed), (b, units_b, seed + 1))
     ]
     kinds = " and ".join(dict.fromkeys((units_a.kind, units_b.kind)))
-    count, rows = units_a.count + units_b.count, len(a.matrix) + len(b.matrix)
-    return _difference(a, b, scores[0] - scores[1], kinds, count, rows)
+    both = Units(kinds, np.concatenate([units_a.index, units_b.index]), units_a.count + units_b.count)
+    fewer = min(units_a.count, units_b.count)
+    return _difference(a, b, scores[0] - scores[1], both, len(a.matrix) + len(b.matrix), fewer)
 
 
 def _difference(
-    a: Statistic, b: Statistic, differences: np.ndarray, kind: str, units: int, rows: int
+    a: Statistic, b: Statistic, differences: np.ndarray, units: Units, rows: int, fewest: int | None = None
 ) -> Difference:
     defined = differences[~np.isnan(differences)]
     above = float((defined > 0).mean()) if len(defined) else math.nan
-    low, high = _bounds(differences)
-    return Difference(a.value, b.value, a.value - b.value, low, high, above, kind, units, rows)
+    low, high = _bounds(differences, units.count if fewest is None else fewest)
+    return Difference(a.value, b.value, a.value - b.value, low, high, above, units.kind, units.count, rows)
 
 
-def _bounds(scores: np.ndarray) -> tuple[float, float]:
+def _bounds(scores: np.ndarray, units: int) -> tuple[float, float]:
+    """The expanded percentile interval of resampled scores of so many units."""
     defined = scores[~np.isnan(scores)]
     if not len(defined):
         return math.nan, math.nan
-    tail = (1 - LEVEL) / 2
+    tail = expanded_tail(units)
     low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def expanded_tail(units: int) -> float:
+    """The share of resamples beyond each end of an interval over so many units: 0.025 for many, less for few.
+
+    The normal distribution's share beyond Student's quantile of ``units - 1`` degrees of freedom, times the factor by which
+    the spread of resampled means is too small. The quantile is that of Abramowitz and Stegun 26.7.5, below five units a little
+    too small; there both ends are the extremes of the resamples in any case.
+    """
+    normal, tail = NormalDist(), (1 - LEVEL) / 2
+    if units < 2:
+        return tail  # nothing varies
+    z, freedom = normal.inv_cdf(1 - tail), units - 1
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160,
+    )
+    student = z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return normal.cdf(-student * math.sqrt(units / freedom))
 
 
 def _number(value: Any) -> Any:

@@ -14,13 +14,15 @@ from typing import Any
 
 from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, TRANSLATE
-from training.data.metric import BLEU, LABELS, WER, of_task
+from training.data.metric import BLEU, LABELS, WER, Metric, of_task
 from training.evaluation.charts import smooth
 from training.evaluation.compare import compare
 from training.evaluation.deployment import PARTS
 from training.evaluation.figures import Bar, bars, curves, reliability
+from training.evaluation.report_opening import EvaluationGroup, first_score, grouped, opening
 from training.evaluation.run_labels import colour, labels
 from training.evaluation.selected_rows import select_rows
+from training.evaluation.spectrogram import spectrogram
 from training.evaluation.stored import CHANGED, History, Result, judged_by
 from training.evaluation.summary import SYSTEMS as TIMED
 from training.evaluation.summary import TEXTS, paired_text, retained_text, score_text
@@ -33,6 +35,31 @@ SERIES = 6
 """Colours that a figure has at least, for bars that are not of runs."""
 Legend = list[tuple[int, str]]
 """Number of the colour, name."""
+SECTIONS = {
+    "diagnosis": "Diagnosis",
+    "runs": "Runs",
+    "scores": "Scores",
+    "figures": "Figures",
+    "translation": "Translation",
+    "languages": "Word languages",
+    "words": "Words",
+    "errors": "Errors",
+    "speakers": "Speakers",
+    "comparison": "Comparison",
+    "deployment": "Deployment",
+    "examples": "Examples",
+    "settings": "Settings",
+}
+"""Anchor → name, in the order of the page; a section without content is left out."""
+TERMS = {
+    "WER": "word error rate: wrong, missing and added words per 100 words of the reference; lower is better",
+    "CER": "character error rate: the same for characters; lower is better",
+    "CER with spaces": "character error rate with spaces counted as characters",
+    "BLEU": "overlap of one to four words in a row with the reference translation, 0 to 100; higher is better",
+    "chrF": "overlap of character sequences with the reference translation, 0 to 100; higher is better",
+    "RTF": "real-time factor: seconds of computing for a second of sound; lower is faster",
+}
+"""Terms that the report explains where they stand."""
 SYSTEMS = {
     "ours": "model",
     "copy_of_own_transcript": "copy of its own transcript",
@@ -71,12 +98,26 @@ def build_report(
         lstrip_blocks=True,
     )
     environment.filters.update(
-        score=score_text, paired=paired_text, retained=retained_text, number=_number, pretty=_pretty
+        first_score=first_score,
+        score=score_text,
+        paired=paired_text,
+        retained=retained_text,
+        number=_number,
+        pretty=_pretty,
     )
     selected = select_rows(results)
+    groups = grouped(results)
+    compared = comparisons(results)
+    figures = [(name, legend, Markup(svg)) for name, legend, svg in _figures(groups, histories)]
+    told = list(_diagnoses(results, diagnoses or {}, load))
+    has = _sections(results, figures, compared, deployments, selected, told)
     return environment.get_template(TEMPLATE).render(
         title=title,
         results=results,
+        groups=groups,
+        openings=[opening(result, compared) for result in results],
+        with_start=any((result.report.get("start") or {}).get("differences") for result in results),
+        terms=TERMS,
         histories=list(zip(labels(histories), histories, strict=True)),
         colours=[(colour(n), colour(n, dark=True)) for n in range(max(len(histories), SERIES))],
         names=LABELS,
@@ -86,13 +127,46 @@ def build_report(
         systems=SYSTEMS,
         timed=TIMED,
         texts=TEXTS,
-        figures=[(name, legend, Markup(svg)) for name, legend, svg in _figures(results, histories)],
-        comparisons=comparisons(results),
+        figures=figures,
+        comparisons=compared,
+        has=has,
+        sections=[(anchor, name) for anchor, name in SECTIONS.items() if has[anchor]],
+        shown_scores=[name for name in LABELS if any(name in result.report["scores"] for result in results)],
         deployments=deployments,
-        diagnoses=list(_diagnoses(results, diagnoses or {}, load)),
+        diagnoses=told,
         parts=PARTS,
-        selected=[(row, _sound(row.id, load)) for row in selected],
+        selected=[(row, _sound(row.id, load), _spectrogram(row.id, load)) for row in selected],
     )
+
+
+def _sections(
+    results: Sequence[Result],
+    figures: Sequence[Any],
+    compared: Sequence[Any],
+    deployments: Sequence[Any],
+    selected: Sequence[Any],
+    diagnoses: Sequence[Any],
+) -> dict[str, bool]:
+    """Anchor of a section → whether there is anything in it."""
+
+    def any_has(*names: str) -> bool:
+        return any(result.report.get(name) for result in results for name in names)
+
+    return {
+        "diagnosis": bool(diagnoses),
+        "runs": bool(results),
+        "scores": bool(results),
+        "figures": bool(figures),
+        "translation": any_has("translation"),
+        "languages": any_has("word_languages"),
+        "words": any_has("word_times", "confidence"),
+        "errors": bool(results),
+        "speakers": any_has("by_speaker"),
+        "comparison": bool(compared),
+        "deployment": bool(deployments),
+        "examples": bool(selected),
+        "settings": True,
+    }
 
 
 def write_report(
@@ -146,29 +220,37 @@ def comparisons(results: Sequence[Result], most: int = 10) -> list[dict[str, Any
     return found
 
 
-def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterable[tuple[str, Legend, str]]:
-    """(caption, legend, SVG); figures that nothing is known for are left out."""
-    runs = [result.run for result in results]
-    errors = [
-        (one.label, [_bar(r.report["scores"].get(one.name)) for r in results]) for one in of_task(TRANSCRIBE)
-    ]
-    yield from _bar_figure(
-        "Errors in transcription, percent", runs, errors, WER.target if judged_by(results, WER) else None
-    )
-    translations = [
-        ("model, all rows", [_bar(r.report["scores"].get(BLEU.name)) for r in results]),
-        *(
-            (f"{name}, rows that change", [_bar(r.translated(CHANGED, system, BLEU)) for r in results])
-            for system, name in SYSTEMS.items()
-        ),
-    ]
-    yield from _bar_figure(
-        f"Translation, {BLEU.label}", runs, translations, BLEU.target if judged_by(results, BLEU) else None
-    )
-    yield from _curve_figure("Loss", histories, (("loss", True), ("eval_loss", False)))
+def _figures(
+    groups: Sequence[EvaluationGroup], histories: Sequence[History]
+) -> Iterable[tuple[str, Legend, str]]:
+    """(caption, legend, SVG); figures that nothing is known for are left out. Bars of one figure are of one test set."""
+    for group in groups:
+        runs = [result.run for result in group.results]
+        of = f", {group.name}" if len(groups) > 1 else ""
+        errors = [
+            (one.label, [_bar(r.report["scores"].get(one.name)) for r in group.results])
+            for one in of_task(TRANSCRIBE)
+        ]
+        yield from _bar_figure(
+            f"Errors in transcription, percent{of}", runs, errors, _target(group.results, WER)
+        )
+        translations = [
+            ("model, all rows", [_bar(r.report["scores"].get(BLEU.name)) for r in group.results]),
+            *(
+                (
+                    f"{name}, rows that change",
+                    [_bar(r.translated(CHANGED, system, BLEU)) for r in group.results],
+                )
+                for system, name in SYSTEMS.items()
+            ),
+        ]
+        yield from _bar_figure(
+            f"Translation, {BLEU.label}{of}", runs, translations, _target(group.results, BLEU)
+        )
+    yield from _curve_figure("Loss (log scale)", histories, (("loss", True), ("eval_loss", False)), log=True)
     caption = f"{WER.label} during training (selection set), percent"
     yield from _curve_figure(caption, histories, ((WER.logged, True),))
-    for result in results:
+    for result in (one for group in groups for one in group.results):
         if found := result.report.get("confidence"):
             bins = [(one["confidence"], one["right"], one["words"]) for one in found["bins"]]
             caption = f"Share of right words by confidence, {result.run}"
@@ -177,6 +259,11 @@ def _figures(results: Sequence[Result], histories: Sequence[History]) -> Iterabl
                 [(0, "words; the dashed line is calibrated confidence")],
                 reliability(bins, caption),
             )
+
+
+def _target(results: Sequence[Result], metric: Metric) -> float | None:
+    """The guides' target, where the runs are judged by it."""
+    return metric.target if judged_by(results, metric) else None
 
 
 def _bar_figure(
@@ -188,7 +275,7 @@ def _bar_figure(
 
 
 def _curve_figure(
-    caption: str, histories: Sequence[History], wanted: Sequence[tuple[str, bool]]
+    caption: str, histories: Sequence[History], wanted: Sequence[tuple[str, bool]], *, log: bool = False
 ) -> Iterable[tuple[str, Legend, str]]:
     """All curves of a run in its colour."""
     told = {"loss": "training", "eval_loss": "evaluation (dots)", WER.logged: WER.label}
@@ -201,7 +288,7 @@ def _curve_figure(
     if found:
         numbers, series = [number for number, _ in found], [one for _, one in found]
         legend = [(number, name) for number, (name, _, _) in found]
-        yield caption, legend, curves(series, caption, numbers)
+        yield caption, legend, curves(series, caption, numbers, log=log)
 
 
 def _bar(score: dict[str, Any] | None) -> Bar | None:
@@ -211,11 +298,18 @@ def _bar(score: dict[str, Any] | None) -> Bar | None:
 
 
 def _sound(name: str, load: LoadAudio | None) -> str | None:
-    """The sound of an utterance as a data URI."""
+    """The sound of an utterance as a data URI; None where it cannot be had."""
     found = load(name) if load else None
-    if found is None:
-        return None
-    data, mime = found
+    return None if found is None else _data_uri(*found)
+
+
+def _spectrogram(name: str, load: LoadAudio | None) -> str | None:
+    """The spectrogram of an utterance as a data URI; None where the sound cannot be had."""
+    found = load(name) if load else None
+    return None if found is None else _data_uri(spectrogram(found[0]), "image/png")
+
+
+def _data_uri(data: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.data.example import TRANSCRIBE, Example, Hypothesis
 from training.data.metric import CER, main_metric
-from training.evaluation.compare import differences
+from training.evaluation.compare import differences, domain_differences
 from training.evaluation.intervals import interval, units_of
 from training.evaluation.metrics import task_statistics
 from training.evaluation.rows import Row, join
@@ -37,7 +37,8 @@ def beside_start(
 
     Returns:
         ``rows`` and ``languages`` by task, the main ``metric``, ``scores`` and ``own`` by metric with intervals, and ``differences`` by metric:
-        run minus start with the paired interval and a ``verdict`` (better, worse, no difference shown).
+        run minus start with the paired interval and a ``verdict`` (better, worse, no difference shown); ``by_domain``: the same differences
+        of each domain that the utterances name, under ``metrics``, and its ``rows`` by task.
 
     Raises:
         ValueError: no utterance has hypotheses of both.
@@ -48,8 +49,10 @@ def beside_start(
     tasks = [task for task in rows[0] if task in rows[1]]
     pairs = {task: (rows[0][task], rows[1][task]) for task in tasks}
     changed = differences(pairs, resamples, seed)
-    for found in changed.values():
-        found["verdict"] = VERDICTS.get(found["verdict"], found["verdict"])
+    by_domain = domain_differences(pairs, resamples, seed)
+    for part in (changed, *(one["metrics"] for one in by_domain.values())):
+        for found in part.values():
+            found["verdict"] = VERDICTS.get(found["verdict"], found["verdict"])
     languages = {task: sorted({row.language for row in rows[0][task]}) for task in tasks}
     return {
         "rows": {task: len(rows[0][task]) for task in tasks},
@@ -58,6 +61,7 @@ def beside_start(
         "scores": _scores([rows[0][task] for task in tasks], tasks, resamples, seed),
         "own": _scores([rows[1][task] for task in tasks], tasks, resamples, seed),
         "differences": changed,
+        "by_domain": by_domain,
     }
 
 

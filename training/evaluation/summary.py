@@ -67,6 +67,9 @@ def _start(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"start weights ({found['name']}, untouched, {found['context']}): {scores}"
     told = (f"{LABELS[name]} {paired_text(one)}" for name, one in found["differences"].items())
     yield f"  change since: {'; '.join(told)}"
+    for domain, part in found.get("by_domain", {}).items():
+        told = (f"{LABELS[name]} {changed_text(one)}" for name, one in part["metrics"].items())
+        yield f"  change of domain {domain}: {'; '.join(told)}"
 
 
 def _retained(report: Mapping[str, Any]) -> Iterator[str]:
@@ -79,10 +82,14 @@ def retained_text(found: Mapping[str, Any]) -> str:
     if found.get("note"):
         return str(found["note"])
     metric = found["metric"]
-    one = found["differences"][metric]
+    return f"{LABELS[metric]} {changed_text(found['differences'][metric])}"
+
+
+def changed_text(one: Mapping[str, Any]) -> str:
+    """``12.1 -> 13.0, +0.9 [+0.2, +1.6] paired: worse``."""
     if one["difference"] is None:
-        return f"{LABELS[metric]} undefined"
-    return f"{LABELS[metric]} {one['a']:.1f} -> {one['b']:.1f}, {paired_text(one)}"
+        return "undefined"
+    return f"{one['a']:.1f} -> {one['b']:.1f}, {paired_text(one)}"
 
 
 def paired_text(one: Mapping[str, Any]) -> str:

@@ -58,8 +58,10 @@ def _batch(
 ) -> Mapping[str, list[Decoded]]:
     batch, states = utterances.batch(model, rows), None
     options = with_frame_decoder(model, DecodeOptions(max_new_tokens=utterances.bound(rows)))
+    if model.language_detection is not None:
+        batch, states, _ = model.language_detection.detect(model.model, batch, states)
     if model.domains is not None:
-        batch, states, _ = model.domains.predict(model.model, batch, None)
+        batch, states, _ = model.domains.predict(model.model, batch, states)
     return {
         task: [replace(one, ids=before(one.ids, end)) for one in of_task]
         for task, of_task in model.decode(batch, options, states=states).items()

@@ -31,7 +31,7 @@ class Gate:
         self, original: SpeechModel, exported: SpeechModel, parts: ExportParts, precision: str
     ) -> list[Finding]:
         """The finding of each task. fp32 is compared by tokens, the others by scores."""
-        end = parts.description.prompts.end if parts.description.prompts else None
+        end = parts.description.end
         try:
             sides = [decode_all(model, self.utterances, end) for model in (original, exported)]
         except CutShort as error:

@@ -102,13 +102,15 @@ def _different(
         min(len(a.ids), len(b.ids)),
     )
     gap = None
-    prompts = parts.description.prompts
-    if parts.next_logits is not None and prompts is not None and a.ids != b.ids:
+    end = parts.description.end
+    if parts.next_logits is not None and end is not None and a.ids != b.ids:
         rows = next(rows for rows in utterances.batches if row in rows)
         batch = utterances.batch(original, rows)
+        if original.language_detection is not None:
+            batch = original.language_detection.detect(original.model, batch, None).batch
         if original.domains is not None:
             batch = original.domains.predict(original.model, batch, None).batch
         logits = parts.next_logits(batch, rows.index(row), original.tasks.index(task), list(a.ids[:same]))
-        one, other = (ids[same] if same < len(ids) else prompts.end for ids in (a.ids, b.ids))
+        one, other = (ids[same] if same < len(ids) else end for ids in (a.ids, b.ids))
         gap = abs(float(logits[one]) - float(logits[other]))
     return Different(utterances.rows[row].id, task, same, a.text, b.text, gap)

@@ -48,6 +48,7 @@ def write_nemo(model: NemoModel, folder: Path, precision: str, *, optimize: bool
         optimize: fuse and fold the graph.
     """
     write_onnx(OnnxModel(model.parts), folder, precision, optimize=optimize)
+    _describe(folder / "model.onnx", model)
     names = ["<blk>" if i == model.blank else token for i, token in enumerate(model.tokens)]
     lines = "".join(f"{name} {i}\n" for i, name in enumerate(names))
     (folder / "vocab.txt").write_text(lines, encoding="utf8")
@@ -57,6 +58,20 @@ def write_nemo(model: NemoModel, folder: Path, precision: str, *, optimize: bool
         "subsampling_factor": model.subsampling,
     }
     (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf8")
+
+
+def _describe(path: Path, model: NemoModel) -> None:
+    """What sherpa-onnx reads of a graph beside its inputs and outputs."""
+    onnx = needed("onnx", "export")
+    graph = onnx.load(str(path))
+    about = {
+        "model_type": "EncDecCTCModelBPE",
+        "vocab_size": str(len(model.tokens)),
+        "subsampling_factor": str(model.subsampling),
+        "normalize_type": "per_feature",
+    }
+    onnx.helper.set_model_props(graph, about)
+    onnx.save(graph, str(path))
 
 
 def _program(part: OnnxPart, optimize: bool) -> Any:
@@ -81,9 +96,15 @@ def _program(part: OnnxPart, optimize: bool) -> Any:
 
 
 def _quantize(path: Path) -> None:
-    """Weights of matrix products in 8 bits, activations as they come (dynamic)."""
+    """Weights of matrix products in 8 bits, activations as they come (dynamic).
+
+    The weights of a large graph stand in a file of their own, ``NAME.onnx.data``, which is written anew.
+    """
     onnx, quantization = needed("onnx", "export"), needed("onnxruntime.quantization", "export")
     model = onnx.load(str(path))
+    weights = path.with_name(f"{path.name}.data")
+    large = weights.exists()
+    weights.unlink(missing_ok=True)
     untie(model)
     with _quiet():
         quantization.quantize_dynamic(
@@ -92,6 +113,7 @@ def _quantize(path: Path) -> None:
             op_types_to_quantize=["MatMul"],
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
+            use_external_data_format=large,
         )
 
 

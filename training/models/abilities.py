@@ -125,11 +125,44 @@ class Aligner(Protocol):
         ...
 
 
+class ReadText(NamedTuple):
+    """What a decoder attends to while it reads a text.
+
+    weights: attention float32 ``[heads, tokens + 1, encoder frames]``; row i is that of the step that predicts token i, the
+    last row that of the end of the text. log_probs: natural logarithm of the probability of each token, after those before
+    it and before any suppression, float ``[tokens]``. log_mel: Whisper's log-mels of the padded clip ``[mels, frames]``.
+    """
+
+    weights: np.ndarray
+    log_probs: np.ndarray
+    log_mel: np.ndarray
+
+
+class TextReader(Protocol):
+    """Lets a decoder read given texts; nothing is generated."""
+
+    def ids(self, word: str) -> list[int]:
+        """Token ids of a word of a text."""
+        ...
+
+    def room(self, batch: Batch) -> int:
+        """The most tokens of a text that fit behind the prompts."""
+        ...
+
+    def __call__(
+        self, model: Any, batch: Batch, texts: Sequence[Sequence[int]], states: Any = None
+    ) -> list[ReadText]:
+        """Read one text per row behind its prompt for transcripts; ``states``: those of the encoder where they are known."""
+        ...
+
+
 @dataclass(frozen=True)
 class CrossAttention:
     """A decoder whose cross-attention gives the times of given words (Whisper's published word timestamps).
 
-    head: frames of a CTC head on the encoder, whose times are better in a small model from scratch; None without.
+    reader: of the decoder. head: frames of a CTC head on the encoder, whose times are better in a small model from scratch;
+    None without.
     """
 
+    reader: TextReader
     head: CtcFrames | None = None

@@ -41,10 +41,20 @@ class ContextRule(_Part):
     margin: float
 
 
+class Detection(_Part):
+    """Detection of the spoken language by the model. languages: those that it tells apart. prompt: ids that follow the
+    language in a prompt for transcripts."""
+
+    languages: tuple[str, ...]
+    prompt: tuple[int, ...]
+
+
 class Prompts(_Part):
     """Token ids of the tokenizer that make a prompt: start, language, task, domain where there are any, no timestamps.
 
     end: ends a text, and fills up rows. suppress: ids that are never written; suppress_first: not as the first one.
+    previous: stands before a text that comes before the utterance. no_speech: say that nobody speaks. detection: None where
+    the model does not detect the language.
     """
 
     start: int
@@ -57,6 +67,51 @@ class Prompts(_Part):
     domains: Mapping[str, int] = {}
     domain: str | None = None
     domain_predictable: bool = False
+    previous: int | None = None
+    no_speech: tuple[int, ...] = ()
+    detection: Detection | None = None
+
+
+class CtcHead(_Part):
+    """A CTC head on the encoder, which gives the times of words. characters: of its vocabulary, from 1 on; 0 is the blank."""
+
+    characters: str
+
+
+class TaskPrompts(_Part):
+    """Token ids of the tokenizer that make a prompt of language and task: start, language, task.
+
+    end: ends a text, and fills up rows. languages: of the text, by code and by the name of the token.
+    """
+
+    start: int
+    end: int
+    tasks: Mapping[str, int]
+    languages: Mapping[str, int]
+
+
+class SpokenPrompt(_Part):
+    """Token ids around the sound in the prompt of a language model.
+
+    before, after: the sound, of which each group of ``stack`` encoder frames has one ``placeholder``. end: ends a text, and
+    fills up rows. suppress: ids that are never written. aligner: whether there are pointers to the times of words.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    placeholder: int
+    stack: int
+    end: int
+    padding: int
+    suppress: tuple[int, ...] = ()
+    aligner: bool = False
+
+
+class WaveformInput(_Part):
+    """Clips for an encoder of waveforms. fewest_samples: of a clip. shortest: samples to which a batch is filled up with zeros."""
+
+    fewest_samples: int
+    shortest: int = 1
 
 
 class MovedIds(_Part):
@@ -88,10 +143,11 @@ class Description(_Part):
 
     decoder: how a text comes about. positions: of the decoder. vocabulary: number of ids. parameters: number of weights.
     longest_seconds: longest utterance of its training, where known. single_utterances: whether it was trained on
-    utterances one by one (see ``pack`` of `training.transcription.transcriber.Transcriber`).
+    utterances one by one (see ``pack`` of `training.transcription.transcriber.Transcriber`). beams: of the run's scores; None without a run.
+    alignment_heads: layer and head of the cross-attentions that give the times of words. head: None without one.
     """
 
-    decoder: Literal["whisper", "ctc"]
+    decoder: Literal["whisper", "ctc", "encoder_decoder", "language_model"]
     tasks: tuple[str, ...]
     languages: tuple[str, str]
     sample_rate: int
@@ -101,10 +157,22 @@ class Description(_Part):
     log_mels: LogMelSettings | None = None
     context: ContextRule | None = None
     prompts: Prompts | None = None
+    task_prompts: TaskPrompts | None = None
+    spoken_prompt: SpokenPrompt | None = None
+    waveform: WaveformInput | None = None
     moved_ids: MovedIds = MovedIds()
     ctc: CtcOutput | None = None
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+    head: CtcHead | None = None
     longest_seconds: float | None = None
     single_utterances: bool = False
+    beams: int | None = None
+
+    @property
+    def end(self) -> int | None:
+        """The id that ends a text; None where the model is not autoregressive."""
+        found = self.prompts or self.task_prompts or self.spoken_prompt
+        return found.end if found is not None else None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ class ModelOptions(Block):
         return {key: value for key, value in named.items() if isinstance(value, str) and value}
 
     @property
+    def full_share(self) -> float:
+        """Share of the clips of training that are padded to the model's whole context although others are not."""
+        return 0.0
+
+    @property
     def learns_vocabulary(self) -> bool:
         """Whether the tokenizer is made from the training texts."""
         return False

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any, NamedTuple, Protocol
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -46,14 +43,22 @@ class Safeguards:
                 f"no_repeat_ngram_size: a number of tokens from 0 on (got {self.no_repeat_ngram})"
             )
 
-    def generation(self) -> dict[str, Any]:
-        """The arguments of transformers' ``generate`` that are the same at every temperature."""
-        found: dict[str, Any] = {}
-        if self.no_repeat_ngram:
-            found["no_repeat_ngram_size"] = self.no_repeat_ngram
-        if self.suppressed is not None:
-            found["suppress_tokens"] = list(self.suppressed)
-        return found
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How a decoder looks for texts, whatever computes it.
+
+    beams: 1 is greedy, or drawn. new: the most new tokens; None: as many as fit. temperature: above 0 the tokens are drawn,
+    by one beam. no_repeat_ngram, suppressed: see `Safeguards`. stop_repeats: a text that does nothing but repeat itself
+    is ended (`training.models.common.repeated_tokens`).
+    """
+
+    beams: int = 1
+    new: int | None = None
+    temperature: float = 0.0
+    no_repeat_ngram: int = 0
+    suppressed: tuple[int, ...] | None = None
+    stop_repeats: bool = False
 
 
 class Scored(NamedTuple):
@@ -64,29 +69,43 @@ class Scored(NamedTuple):
 
 
 class ScoredDecoder(Protocol):
-    """The ability of a model to be decoded at several temperatures, and to say how probable its texts are."""
+    """The ability of a model to be decoded at several temperatures, and to say how probable its texts are.
 
-    def encode(self, model: Any, batch: Any) -> torch.Tensor:
-        """Encoder states ``[batch, frames, width]``."""
+    Prompts and states are arrays of the model's own kind: tensors of torch, arrays of numpy, an engine's.
+    vocabulary: number of token ids.
+    """
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    def prompts(self, batch: Any) -> Any:
+        """The prompts of a batch, int64 ``[batch, task, length]``."""
         ...
 
-    def no_speech(self, model: Any, states: torch.Tensor) -> list[float]:
+    def encode(self, model: Any, batch: Any) -> Any:
+        """Encoder states of a batch."""
+        ...
+
+    def row(self, model: Any, states: Any, row: int) -> Any:
+        """The encoder states of one row, as a batch of one."""
+        ...
+
+    def no_speech(self, model: Any, states: Any) -> list[float]:
         """The probability of each row that nobody speaks."""
         ...
 
-    def with_prompt(self, prompts: torch.Tensor, text: str) -> torch.Tensor:
-        """``prompts [batch, task, length]`` with a text in front of them that comes before the utterance.
+    def before(self, text: str) -> list[int]:
+        """The ids in front of a prompt that say that this text comes before the utterance.
 
         Raises:
             ValueError: the tokenizer has no token for that.
         """
         ...
 
-    def decode(
-        self, model: Any, prompts: torch.Tensor, states: torch.Tensor, **generation: Any
-    ) -> Sequence[Sequence[Scored]]:
-        """The text of each row and task, for ``prompts [batch, task, length]``.
+    def with_prompt(self, prompts: Any, text: str) -> Any:
+        """``prompts`` with the ids of `before` in front of them."""
+        ...
 
-        ``generation`` are arguments of transformers' ``generate``.
-        """
+    def decode(self, model: Any, prompts: Any, states: Any, search: Search) -> Sequence[Sequence[Scored]]:
+        """The text of each row and task, for ``prompts [batch, task, length]``."""
         ...

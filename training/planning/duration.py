@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from training.config.arguments import batch_policy, decode_options
 from training.config.schema import Config
+from training.data.sampler import FullContextBatch
 from training.decoding.predict import predict
 from training.models.architecture import Architecture
-from training.models.batch import Batch
 from training.planning import trial
-from training.planning.worst_case import Known, make_sampler
+from training.planning.worst_case import Known, elements, make_sampler
 
 EVALUATED = 8
 """Clips of the dev split whose decoding is timed."""
@@ -88,8 +87,12 @@ def estimate(
     counted = steps(config, len(batches))
     features, seconds = _usual_batch(config, splits["train"])
     timed = trial.step(config, architecture, model, architecture.collate(features))
-    padded = sum(_padded(sampler.durations, rows) for rows in batches)
-    passes = timed.passes / seconds * padded * _in_full(architecture, features) * counted.epochs
+    whole = _whole(architecture, features, seconds)
+    padded = sum(
+        len(rows) * whole if isinstance(rows, FullContextBatch) else _padded(sampler.durations, rows)
+        for rows in batches
+    )
+    passes = timed.passes / seconds * padded * counted.epochs
     evaluations = _evaluations(config, counted)
     each = None
     if evaluations and dev is not None and len(dev) and config.model is not None and config.model.weights:
@@ -98,9 +101,10 @@ def estimate(
 
 
 def _usual_batch(config: Config, train: Any) -> tuple[list[Any], float]:
-    """The features of the batch of median size, and its seconds with padding."""
+    """The features of the batch of median size, and its seconds with padding; none that is padded to the whole context."""
     durations = np.asarray(train.durations)
-    batches = make_sampler(config, durations).batches()
+    drawn = make_sampler(config, durations).batches()
+    batches = [rows for rows in drawn if not isinstance(rows, FullContextBatch)] or drawn
     batches.sort(key=lambda rows: _padded(durations, rows))
     rows = batches[len(batches) // 2]
     return [train[int(row)] for row in rows], _padded(durations, rows)
@@ -113,19 +117,12 @@ def _padded(durations: np.ndarray, rows: Sequence[int | tuple[int, ...]]) -> flo
     )
 
 
-def _in_full(architecture: Architecture, features: list[Any]) -> float:
-    """The factor by which batches that are padded to the whole context (a share of them) lengthen the passes."""
-    share = getattr(architecture.train_collate, "full_share", 0.0)
-    if not share or architecture.collate.padding == "full":
-        return 1.0
-    whole = _elements(architecture.collate.in_full_context()(features)) / _elements(
+def _whole(architecture: Architecture, features: list[Any], seconds: float) -> float:
+    """The seconds that a clip of a `FullContextBatch` counts, where the batch ``features`` counts ``seconds``."""
+    full = elements(architecture.collate.in_full_context()(features)) / elements(
         architecture.collate(features)
     )
-    return 1.0 + float(share) * (whole - 1.0)
-
-
-def _elements(batch: Batch) -> int:
-    return max(value.numel() for value in batch.values() if torch.is_tensor(value))
+    return full * seconds / len(features)
 
 
 def _evaluations(config: Config, counted: Steps) -> int:

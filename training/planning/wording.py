@@ -33,7 +33,7 @@ def model(options: Any) -> str:
 
 def _full_share(values: dict[str, Any]) -> str:
     share = values.get("full_context_share", 0.0)
-    return f" ({share:.0%} of the batches in full)" if share else " (never in full: not for stock pipelines)"
+    return f" ({share:.0%} of the clips in full)" if share else " (never in full: not for stock pipelines)"
 
 
 def languages(rows: Any, options: Any) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from training.config.arguments import batch_policy, decode_options
 from training.config.schema import Config
@@ -50,16 +51,18 @@ def assumed(config: Config) -> Known:
 
 def load(config: Config, architecture: Architecture, known: Known) -> Load:
     """The heaviest training batch that the sampler can draw and the heaviest of evaluation, with made-up content."""
-    # Where some batches of training are padded to the whole context, the one of most clips is heaviest.
     training = architecture.train_collate or architecture.collate
-    padded, always = training.padding != "longest", architecture.collate.padding == "full"
+    always = architecture.collate.padding == "full"
 
     def batch(collate: BatchCollator, rows: int, seconds: float, before: int = 0) -> Batch:
         return collate([synthetic_features(architecture, seconds, known.labels(seconds), before)] * rows)
 
-    full = architecture.collate.in_full_context() if padded else architecture.collate
     before = architecture.long_form.prompt_tokens if architecture.long_form is not None else 0
-    train = batch(full, *heaviest(config, known.train, padded=padded, joining=known.joining), before)
+    shape = heaviest(config, known.train, padded=always, joining=known.joining)
+    train = batch(architecture.collate, *shape, before)
+    if training.padding == "some_full" and not always:
+        full = batch(architecture.collate.in_full_context(), *fullest(config, known), before)
+        train = max(train, full, key=elements)
     if known.dev is None or not len(known.dev):
         return Load(train=train)
     rows, seconds = evaluation_batch(config, known.dev, padded=always)
@@ -70,6 +73,17 @@ def load(config: Config, architecture: Architecture, known: Known) -> Load:
     wanted = options.max_new_tokens or longest_hypothesis(seconds)
     tokens = new_tokens(wanted, architecture.positions, evaluation["prompt_length"])
     return Load(train=train, evaluation=evaluation, new_tokens=tokens, beams=options.beam_width)
+
+
+def fullest(config: Config, known: Known) -> tuple[int, float]:
+    """Clips of the largest batch that is padded to the whole context, and seconds of the longest clip."""
+    rows = min(batch_policy(config).full_rows, len(known.train))
+    return rows, make_sampler(config, known.train, known.joining).longest()
+
+
+def elements(batch: Batch) -> int:
+    """Numbers in the largest tensor of a batch."""
+    return max(value.numel() for value in batch.values() if torch.is_tensor(value))
 
 
 def heaviest(
@@ -122,12 +136,7 @@ def make_sampler(
 
 def bounds(config: Config) -> dict[str, Any]:
     """The limits of the batches of a sampler."""
-    policy = batch_policy(config)
-    return {
-        "max_seconds": policy.max_seconds,
-        "batch_size": policy.batch_size,
-        "seed": config.training.seed,
-    }
+    return {**batch_policy(config).bounds(), "seed": config.training.seed}
 
 
 def synthetic_features(

@@ -32,6 +32,8 @@ PARTS = re.compile(
 )
 """Names of what belongs to a model beside its weights; ``.model`` is sentencepiece's, checked not to be a pickle."""
 OF_CHECKPOINTS = ("trainer_state.json", MARKER, SCHEDULER, SCALER, f"{OPTIMIZER}.json", RAW)
+BINARY = (".safetensors", ".onnx", ".data", ".bin", ".npy")
+"""Endings of files without text."""
 VERBATIM = ("tokenizer.json", "vocab.json", "added_tokens.json")
 """Vocabularies: a piece such as ``/a`` is no path."""
 PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")
@@ -110,7 +112,7 @@ def check_secrets(parcel: Parcel) -> None:
     """`UserError` that names file and line, never the secret, where a text that would go holds an access token."""
     secrets = private.own_secrets()
     for item in parcel.items:
-        if item.name.endswith(".safetensors"):
+        if item.name.endswith(BINARY):
             continue
         content = item.content if isinstance(item.content, bytes) else item.content.read_bytes()
         if line := private.line_of_secret(content.decode("utf8", errors="replace"), secrets):

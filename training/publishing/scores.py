@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.data.metric import DOMAIN_METRIC, LABELS
 from training.evaluation.domains import OWN
-from training.evaluation.summary import paired_text, retained_text, score_text, signed_text
+from training.evaluation.summary import changed_text, paired_text, retained_text, score_text, signed_text
 
 if TYPE_CHECKING:
     from training.publishing.evidence import Scored
@@ -66,6 +66,9 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
     if "differences" in start:
         told = ", ".join(f"{LABELS[name]} {paired_text(one)}" for name, one in start["differences"].items())
         yield f"Change by the training, 95 % paired intervals: {told}."
+        for domain, part in start.get("by_domain", {}).items():
+            told = ", ".join(f"{LABELS[name]} {changed_text(one)}" for name, one in part["metrics"].items())
+            yield f"Change of domain {domain}: {told}."
     for found in report.get("retained") or []:
         yield f"Retained, {found['name']}: {retained_text(found)}."
     if prompt := report["meta"].get("domain"):

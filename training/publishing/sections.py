@@ -93,7 +93,7 @@ def _training(facts: Facts) -> Iterator[str]:
     rows = {
         "learns": _learns(training),
         "epochs": f"{results['epochs']:g} ({results['steps']:,} steps)",
-        "learning rate": f"{training['learning_rate']:g}, {training['lr_scheduler_type']}",
+        "learning rate": _learning_rates(training),
         "batch": f"{seconds:g} s of audio"
         if seconds
         else f"{training['batch_size'] or DEFAULT_BATCH} utterances",
@@ -107,6 +107,11 @@ def _training(facts: Facts) -> Iterator[str]:
         **_changed_data(results.get("data_changes") or []),
     }
     yield from table(("", ""), rows.items())
+
+
+def _learning_rates(training: Mapping[str, Any]) -> str:
+    own = [f"{name}: {rate:g}" for name, rate in (training.get("learning_rates") or {}).items()]
+    return "; ".join([f"{training['learning_rate']:g}, {training['lr_scheduler_type']}", *own])
 
 
 def _learns(training: Mapping[str, Any]) -> str:

@@ -86,6 +86,16 @@ def check_access() -> None:
         )
 
 
+def account() -> str:
+    """The name on the Hub of whoever the token belongs to. Raises `UserError` without a token that the Hub takes."""
+    from huggingface_hub import HfApi
+
+    check_access()
+    api = HfApi()
+    with explained(api.endpoint):
+        return str(api.whoami()["name"])
+
+
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """Whatever the Hub or the network says, as a `UserError` that begins with ``what``."""

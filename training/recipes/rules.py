@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -144,6 +145,17 @@ def needs_manifests(task: Task, run: Run, words: list[str], context: Context) ->
     return task
 
 
+def deployment(task: Task, run: Run, words: list[str], context: Context) -> Task | None:
+    """A check with faster-whisper; nothing where it is not installed, and a line that says so."""
+    if importlib.util.find_spec("faster_whisper") is not None:
+        return task
+    context.say(
+        "faster-whisper is not installed: whether the model is as good there and in stock transformers is not checked "
+        "(pip install 'polyvox[deploy]', then the same command, or polyvox check-deployment)"
+    )
+    return None
+
+
 def _synthesis(task: Task, manifest: Path, context: Context) -> Task | None:
     """A demo corpus beside its manifest; None where the manifest was changed since it was made."""
     made = ((context.state.record(SYNTHESISE) or {}).get("notes") or {}).get("manifest")
@@ -159,7 +171,7 @@ def _synthesis(task: Task, manifest: Path, context: Context) -> Task | None:
 RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (
-        *(training, training_on_parts, needs_manifests),
+        *(training, training_on_parts, needs_manifests, deployment),
         *(wanted_splits, demo_corpus, missing_corpus, missing_splits),
     )
 }

@@ -13,11 +13,13 @@ from training.data.example import TRANSCRIBE, Example
 from training.models.abilities import CtcFrames
 from training.models.architecture import BatchCollator, UtteranceEncoder
 from training.models.batch import Batch
+from training.models.common.log_mels import Context, check_length, log_mel, with_silence
 from training.models.ctc.tokenizer import CtcTokenizer
-from training.models.export_parts import NEMO, CtcOutput
+from training.models.export_parts import NEMO, CtcOutput, Description
 from training.runtime.folder import Exported
 from training.runtime.model import ExportedModel
 from training.runtime.onnx_session import Session
+from training.runtime.onnx_whisper import OnnxLogMels
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,49 @@ class CtcCollator(BatchCollator):
         }
 
 
+@dataclass(frozen=True)
+class LogMelCtcEncode(CtcEncode):
+    """`CtcEncode` for Whisper's encoder: ``features`` are Whisper's log-mels ``[mels, log-mels]`` of the clip and a little
+    silence, ``frames`` the log-mels of the clip alone. Raises ``ValueError`` also for a clip over 30 s."""
+
+    log_mels: OnnxLogMels | None = None
+
+    def __call__(self, example: Example, waveform: np.ndarray) -> dict[str, Any]:
+        self._check(len(waveform))
+        features = log_mel(self.log_mels, waveform)
+        assert self.log_mels is not None
+        return {
+            "id": example.id,
+            "seconds": len(waveform) / self.sample_rate,
+            "features": features,
+            "frames": min(-(-len(waveform) // self.log_mels.hop_length), features.shape[-1]),
+            "labels": {TRANSCRIBE: []},
+            "prompt": {TRANSCRIBE: 0},
+        }
+
+    def _check(self, samples: int) -> None:
+        super()._check(samples)
+        check_length(self.log_mels, samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogMelCtcCollator(Context, BatchCollator):
+    """Batch of clips: ``features`` float32 ``[batch, mels, log-mels]``, as long as `Context` says, silence behind each clip;
+    ``mask`` int64 ``[batch, log-mels]``, 1 where the clip is."""
+
+    tasks: tuple[str, ...] = (TRANSCRIBE,)
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        length = self.frames([{**row, "input_features": row["features"]} for row in features])
+        frames = np.array([row["frames"] for row in features])
+        return {
+            "ids": [row["id"] for row in features],
+            "seconds": sum(row["seconds"] for row in features),
+            "features": np.stack([with_silence(row["features"], length) for row in features]),
+            "mask": (np.arange(length) < frames[:, None]).astype(np.int64),
+        }
+
+
 class Encoder(Protocol):
     """Features and mask, as `CtcCollator` gives them, to log probabilities float32 ``[batch, frames, vocabulary]`` and the
     number of real frames int64 ``[batch]``."""
@@ -120,10 +165,8 @@ class ExportedCtc(ExportedModel):
             tasks=description.tasks,
             languages=description.languages,
             sample_rate=description.sample_rate,
-            encode=CtcEncode(
-                Session(exported.folder / "features.onnx"), output, tokenizer, description.sample_rate
-            ),
-            collate=CtcCollator(shortest=output.shortest),
+            encode=_encode(exported, output, tokenizer),
+            collate=_collate(description, output),
             frames=frames,
             tokenizer=tokenizer,
             description=description,
@@ -137,6 +180,21 @@ class ExportedCtc(ExportedModel):
 
     def text(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids)
+
+
+def _encode(exported: Exported, output: CtcOutput, tokenizer: CtcTokenizer) -> CtcEncode:
+    settings, rate = exported.description.log_mels, exported.description.sample_rate
+    session = Session(exported.folder / "features.onnx")
+    if settings is None:
+        return CtcEncode(session, output, tokenizer, rate)
+    return LogMelCtcEncode(session, output, tokenizer, rate, log_mels=OnnxLogMels(settings, session))
+
+
+def _collate(description: Description, output: CtcOutput) -> BatchCollator:
+    rule = description.context
+    if rule is None:
+        return CtcCollator(shortest=output.shortest)
+    return LogMelCtcCollator(context=rule.context, margin=rule.margin)
 
 
 def log_probs(model: Encoder, batch: Batch, states: Any = None) -> list[np.ndarray]:

@@ -52,6 +52,18 @@ def _onnx_ctc(exported: Exported) -> SpeechModel:
     return ExportedCtc.of(exported)
 
 
+def _onnx_encoder_decoder(exported: Exported) -> SpeechModel:
+    from training.runtime.encoder_decoder import ExportedEncoderDecoder
+
+    return ExportedEncoderDecoder.of(exported)
+
+
+def _onnx_language_model(exported: Exported) -> SpeechModel:
+    from training.runtime.language_model import ExportedLanguageModel
+
+    return ExportedLanguageModel.of(exported)
+
+
 def _ggml(exported: Exported) -> SpeechModel:
     from training.runtime.ggml import ExportedGgml
 
@@ -62,6 +74,8 @@ _LOADERS: dict[tuple[str, str], Callable[[Exported], SpeechModel]] = {
     (CTRANSLATE2, "whisper"): _ctranslate2_whisper,
     (ONNX, "whisper"): _onnx_whisper,
     (ONNX, "ctc"): _onnx_ctc,
+    (ONNX, "encoder_decoder"): _onnx_encoder_decoder,
+    (ONNX, "language_model"): _onnx_language_model,
     (NEMO, "ctc"): _onnx_ctc,
     (GGML, "whisper"): _ggml,
 }

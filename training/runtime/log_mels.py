@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class LogMels(ExtractorSizes):
     @classmethod
     def of_folder(cls, settings: LogMelSettings, folder: Path) -> LogMels:
         """With the filters of an exported folder. Raises `UserError` where they are not the settings'."""
-        filters = _array(folder / MEL_FILTERS)
+        filters = array_of(folder / MEL_FILTERS)
         expected = (settings.n_fft // 2 + 1, settings.mels)
         if filters.shape != expected:
             raise UserError(
@@ -68,18 +69,25 @@ class LogMels(ExtractorSizes):
         padded = np.pad(waveform.astype(np.float32), half, mode="reflect")
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.settings.n_fft)[:: self.hop_length]
         spectrum = np.fft.rfft(frames[: len(waveform) // self.hop_length] * _hann(self.settings.n_fft))
-        power = np.square(np.abs(spectrum), dtype=np.float32)
-        log = np.log10(np.maximum(power @ self.filters, 1e-10)).T
-        log = np.maximum(log, log.max() - 8.0)
-        return {"input_features": ((log + 4.0) / 4.0).astype(np.float32)[None]}
+        power = np.square(spectrum.real) + np.square(spectrum.imag)
+        log = self._bands @ power.astype(np.float32, copy=False).T
+        np.log10(np.maximum(log, np.float32(1e-10), out=log), out=log)
+        np.maximum(log, log.max() - np.float32(8.0), out=log)
+        return {"input_features": ((log + np.float32(4.0)) / np.float32(4.0))[None]}
+
+    @cached_property
+    def _bands(self) -> np.ndarray:
+        """float32 ``[mels, n_fft / 2 + 1]``."""
+        return np.ascontiguousarray(self.filters.T)
 
 
+@lru_cache(maxsize=4)
 def _hann(length: int) -> np.ndarray:
     """The periodic Hann window, float32 ``[length]``."""
     return np.hanning(length + 1)[:-1].astype(np.float32)
 
 
-def _array(path: Path) -> np.ndarray:
+def array_of(path: Path) -> np.ndarray:
     """The array of a ``.npy`` file; one that holds pickled objects is refused."""
     try:
         with path.open("rb") as file:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from training.models.architecture import SpeechModel
 from training.models.export_parts import Description
@@ -26,3 +29,11 @@ class ExportedModel(SpeechModel):
 
     def inference(self, model: Any = None) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+def rectangle(rows: Sequence[Sequence[int]], end: int) -> np.ndarray:
+    """Ids int64 ``[rows, longest + 1]``; each row is filled up with ``end``, at least one of it."""
+    filled = np.full((len(rows), max(map(len, rows)) + 1), end, dtype=np.int64)
+    for place, row in enumerate(rows):
+        filled[place, : len(row)] = row
+    return filled

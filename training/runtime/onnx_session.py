@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class Session:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         options.log_severity_level = 3
+        self.path_only = runtime.RunOptions()
+        self.path_only.only_execute_path_to_fetches = True
         try:
             self.session = runtime.InferenceSession(str(path), options, providers=_providers(runtime))
         except Exception as error:  # onnxruntime raises classes of its own, derived from Exception alone
@@ -41,9 +44,18 @@ class Session:
         """Names of the outputs, in the graph's order."""
         return [one.name for one in self.session.get_outputs()]
 
+    @property
+    def shapes(self) -> dict[str, list[int | str]]:
+        """Lengths of each input's axes, names for those that may have any length."""
+        return {one.name: one.shape for one in self.session.get_inputs()}
+
     def __call__(self, **inputs: np.ndarray) -> list[Any]:
         """The outputs, in the graph's order."""
         return self.session.run(None, inputs)
+
+    def some(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
+        """These outputs, in this order; nothing else is computed."""
+        return self.session.run(list(outputs), inputs, self.path_only)
 
 
 def _providers(runtime: Any) -> list[str]:

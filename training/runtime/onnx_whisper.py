@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training.base.errors import UserError
+from training.models.common.language_choice import softmax
 from training.models.export_parts import Description
+from training.models.safeguards import Search
 from training.runtime.log_mels import ExtractorSizes
+from training.runtime.onnx_decoder import CachedDecoder
 from training.runtime.onnx_session import Session
+from training.runtime.token_search import Rules, Written, log_softmax
 
 Caches = list[np.ndarray]
 
@@ -30,52 +33,74 @@ class OnnxLogMels(ExtractorSizes):
 
 
 class OnnxWhisper:
-    """`training.runtime.whisper.Engine` for ``encoder.onnx`` and ``decoder.onnx``."""
+    """`training.runtime.whisper_abilities.Engine` for ``encoder.onnx`` and ``decoder.onnx``.
+
+    Its states are the outputs of `training.models.whisper.graphs.EncoderGraph`.
+    """
 
     def __init__(self, folder: Path, description: Description) -> None:
-        assert description.prompts is not None
-        self.prompts = description.prompts
-        self.encoder, self.decoder = (Session(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
-        self.layers = len(self.encoder.outputs) // 2
+        prompts = description.prompts
+        assert prompts is not None
+        self.prompts, self.has_head = prompts, description.head is not None
+        self.encoder = Session(folder / "encoder.onnx")
+        self.decoder = CachedDecoder(
+            Session(folder / "decoder.onnx"), Rules(prompts.end, prompts.suppress, prompts.suppress_first)
+        )
 
     def encode(self, log_mels: np.ndarray) -> Caches:
-        """Keys and values of cross-attention, see `training.models.whisper.graphs.EncoderGraph`."""
+        """See `Engine.encode`."""
         return self.encoder(log_mels=np.ascontiguousarray(log_mels, dtype=np.float32))
 
-    def generate(self, states: Caches, prompts: np.ndarray, new: int, beams: int) -> list[list[int]]:
+    def row(self, states: Caches, row: int) -> Caches:
+        """See `Engine.row`."""
+        return [part[row : row + 1] for part in states]
+
+    def generate(
+        self, states: Caches, prompts: np.ndarray, search: Search, *, scored: bool = False
+    ) -> list[Written]:
         """See `Engine.generate`."""
-        if beams > 1:
-            raise UserError(
-                "--beam_width: exported ONNX graphs of a Whisper are searched greedily; leave it out"
-            )
-        end = self.prompts.end
-        rows: list[list[int]] = [[] for _ in prompts]
-        open_ = np.ones(len(prompts), dtype=bool)
-        logits, own = self._step(prompts, self._empty(states), states)
-        for step in range(new):
-            logits[:, list(self.prompts.suppress)] = -np.inf
-            if step == 0:
-                logits[:, list(self.prompts.suppress_first)] = -np.inf
-            chosen = logits.argmax(axis=-1)
-            open_ &= chosen != end
-            for row in np.flatnonzero(open_).tolist():
-                rows[row].append(int(chosen[row]))
-            if not open_.any() or step == new - 1:
-                break
-            logits, own = self._step(np.where(open_, chosen, end)[:, None], own, states)
-        return rows
+        return self.decoder.write(prompts, self._sound(states), search, scored=scored)
 
     def likeliest(self, states: Caches, prompts: np.ndarray, among: Sequence[int]) -> list[int]:
         """See `Engine.likeliest`."""
-        logits, _ = self._step(prompts, self._empty(states), states)
+        logits = self.decoder.steps(self._sound(states), len(prompts))(prompts)
         return [among[place] for place in logits[:, list(among)].argmax(axis=-1).tolist()]
 
-    def _empty(self, states: Caches) -> Caches:
-        """Caches of self-attention before the first id."""
-        batch, heads, _, width = states[0].shape
-        return [np.zeros((batch, heads, 0, width), dtype=np.float32)] * (2 * self.layers)
+    def language_logits(self, states: Caches, languages: Mapping[str, int]) -> np.ndarray:
+        """See `Engine.language_logits`."""
+        return self._first(states)[:, list(languages.values())]
 
-    def _step(self, ids: np.ndarray, own: Caches, cross: Caches) -> tuple[np.ndarray, Caches]:
-        values = [ids.astype(np.int64), *own, *cross]
-        logits, *longer = self.decoder(**dict(zip(self.decoder.inputs, values, strict=True)))
-        return logits, longer
+    def no_speech(self, states: Caches) -> list[float]:
+        """See `Engine.no_speech`."""
+        shares = softmax(self._first(states))[:, list(self.prompts.no_speech)]
+        found: list[float] = shares.sum(axis=-1).tolist()
+        return found
+
+    def read(
+        self, states: Caches, prompts: np.ndarray, texts: Sequence[Sequence[int]]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `Engine.read`."""
+        first, longest = prompts.shape[1] - 1, max(map(len, texts))
+        ids = np.full((len(texts), longest), self.prompts.end, dtype=np.int64)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+        places = np.arange(first, first + longest)
+        steps = self.decoder.steps(self._sound(states), len(texts))
+        logits, (attention,) = steps.read(np.concatenate((prompts, ids), axis=1), places)
+        log_probs = np.take_along_axis(log_softmax(logits), ids[:, :, None], axis=-1)[:, :, 0]
+        return [
+            (attention[row, :, first : first + len(text) + 1], log_probs[row, : len(text)])
+            for row, text in enumerate(texts)
+        ]
+
+    def head(self, states: Caches, head: np.ndarray) -> np.ndarray:
+        """See `Engine.head`; the graph has computed it."""
+        return states[-1]
+
+    def _sound(self, states: Caches) -> Caches:
+        return states[:-1] if self.has_head else states
+
+    def _first(self, states: Caches) -> np.ndarray:
+        """Logits after the start token, float32 ``[clips, vocabulary]``."""
+        clips = len(states[0])
+        return self.decoder.steps(self._sound(states), clips)(np.full((clips, 1), self.prompts.start))

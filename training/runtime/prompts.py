@@ -13,8 +13,8 @@ from training.models.architecture import AS_IT_IS, AUTO, NONE, SWAP, BatchCollat
 from training.models.common.log_mels import Context, check_length, log_mel
 from training.models.export_parts import Prompts
 
-OPEN = -1
-"""In the place of the domain token: the domain is to be predicted."""
+OPEN, OPEN_LANGUAGE = -1, -2
+"""In the place of the token of the domain, of the language: it is to be predicted."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,19 @@ class PromptedEncode(UtteranceEncoder):
     def prompt(self, example: Example, task: str) -> list[int]:
         """The token ids between the start token and the text."""
         language = example.language or self.language
+        head = [self._language(language), self.prompts.tasks[task]]
+        return [*head, *self._domain(example), self.prompts.no_timestamps]
+
+    def _language(self, language: str) -> int:
         if language == AUTO:
-            raise ValueError(
-                "names no language, and an exported model does not detect it: --language CODE says it"
-            )
+            if self.prompts.detection is None:
+                raise ValueError(
+                    "names no language, and this model does not detect it: --language CODE says it"
+                )
+            return OPEN_LANGUAGE
         if language not in self.prompts.languages:
             raise ValueError(f"language {language!r} has no token in this tokenizer")
-        head = [self.prompts.languages[language], self.prompts.tasks[task]]
-        return [*head, *self._domain(example), self.prompts.no_timestamps]
+        return self.prompts.languages[language]
 
     def _domain(self, example: Example) -> list[int]:
         domains = self.prompts.domains
@@ -84,10 +89,12 @@ class PromptedCollator(Context, BatchCollator):
     start_id: int
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        seconds = [row["seconds"] for row in features]
         prompts = [[[self.start_id, *row["labels"][task]] for task in self.tasks] for row in features]
         return {
             "ids": [row["id"] for row in features],
-            "seconds": sum(row["seconds"] for row in features),
+            "clip_seconds": seconds,
+            "seconds": sum(seconds),
             "input_features": self.stacked(features),
             "prompts": np.array(prompts, dtype=np.int64),
         }

@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
 from training.base.errors import UserError
-from training.models.abilities import DomainPrediction, Domains
-from training.models.architecture import new_tokens
+from training.models.abilities import CrossAttention, Domains, LanguageDetection
+from training.models.architecture import Decoded, DecodeOptions, new_tokens
 from training.models.batch import Batch
+from training.models.safeguards import Search
 from training.runtime.folder import Exported
-from training.runtime.model import ExportedModel
-from training.runtime.prompts import OPEN, PromptedCollator, PromptedEncode
+from training.runtime.model import ExportedModel, rectangle
+from training.runtime.prompts import PromptedCollator, PromptedEncode
 from training.runtime.text import Detokenizer
+from training.runtime.whisper_abilities import (
+    DetectLanguage,
+    Engine,
+    ExportedReader,
+    ExportedScored,
+    PredictDomain,
+    head_frames,
+)
 
 
 class CutShort(UserError):
     """An engine stopped before the bound that it was given, without an end token: a short text is never returned."""
-
-
-class Engine(Protocol):
-    """Runs the network of an exported Whisper."""
-
-    def encode(self, log_mels: np.ndarray) -> Any:
-        """Encoder states of log-mels float32 ``[batch, mels, frames]``, in the engine's own form."""
-
-    def generate(self, states: Any, prompts: np.ndarray, new: int, beams: int) -> list[list[int]]:
-        """Ids that follow each prompt, the end token left out.
-
-        Args:
-            states: of `encode`.
-            prompts: int64 ``[batch, length]``.
-            new: the most ids of a row.
-            beams: 1 is greedy.
-
-        Raises:
-            CutShort: it stopped before ``new`` ids without an end token.
-        """
-
-    def likeliest(self, states: Any, prompts: np.ndarray, among: Sequence[int]) -> list[int]:
-        """The likeliest of the ids ``among`` after each prompt int64 ``[batch, length]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +50,8 @@ class ExportedWhisper(ExportedModel):
             predictable=prompts.domain_predictable,
             predict=PredictDomain(dict(prompts.domains)),
         )
+        detokenizer = Detokenizer(exported.tokenizer)
+        detection = prompts.detection
         return cls(
             model=engine,
             tasks=tasks,
@@ -74,9 +62,26 @@ class ExportedWhisper(ExportedModel):
                 context=context.context, margin=context.margin, tasks=tasks, start_id=prompts.start
             ),
             domains=domains if prompts.domains else None,
+            attention=CrossAttention(
+                ExportedReader(description, detokenizer), head_frames(description, exported.folder)
+            ),
+            language_detection=LanguageDetection(
+                languages=detection.languages, detect=DetectLanguage(prompts)
+            )
+            if detection is not None
+            else None,
+            scored=ExportedScored(description, detokenizer),
             description=description,
-            detokenizer=Detokenizer(exported.tokenizer),
+            detokenizer=detokenizer,
         )
+
+    def with_tasks(self, tasks: tuple[str, ...]) -> Self:
+        """The same for these tasks; the description says which rows of a batch's prompts are whose."""
+        chosen = super().with_tasks(tasks)
+        description = self.description.model_copy(update={"tasks": tasks})
+        assert self.attention is not None
+        reader = ExportedReader(description, self.detokenizer)
+        return replace(chosen, description=description, attention=replace(self.attention, reader=reader))
 
     def generate(
         self, batch: Batch, *, model: Any = None, states: Any = None, **generation: Any
@@ -88,44 +93,23 @@ class ExportedWhisper(ExportedModel):
         prompts = batch["prompts"]
         assert self.positions is not None
         new = new_tokens(generation.get("max_new_tokens"), self.positions, prompts.shape[-1])
-        beams = generation.get("num_beams") or 1
+        search = Search(beams=generation.get("num_beams") or 1, new=new)
+        end = self.description.end
+        assert end is not None
+        rows = engine.generate(states, prompts.reshape(-1, prompts.shape[-1]), search)
         return {
-            task: self._rectangle(engine.generate(states, prompts[:, place], new, beams))
+            task: rectangle([row.ids for row in rows[place :: len(self.tasks)]], end)
             for place, task in enumerate(self.tasks)
         }
 
-    def _rectangle(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        assert self.description.prompts is not None
-        filled = np.full((len(rows), max(map(len, rows)) + 1), self.description.prompts.end, dtype=np.int64)
-        for place, row in enumerate(rows):
-            filled[place, : len(row)] = row
-        return filled
+    def decode(
+        self, batch: Batch, options: DecodeOptions, *, model: Any = None, states: Any = None
+    ) -> dict[str, list[Decoded]]:
+        """One encoding for the texts and for the times of their words."""
+        if states is None and self.aligner is not None:
+            engine: Engine = self.model if model is None else model
+            states = engine.encode(batch["input_features"])
+        return super().decode(batch, options, model=model, states=states)
 
     def text(self, ids: Sequence[int]) -> str:
         return self.detokenizer(ids)
-
-
-@dataclass(frozen=True)
-class PredictDomain:
-    """Completes prompts that leave the domain open, see `training.models.domain_whisper.build.PredictDomain`."""
-
-    domains: Mapping[str, int]
-
-    def __call__(self, model: Engine, batch: Batch, states: Any = None) -> DomainPrediction:
-        prompts = batch["prompts"]
-        open_ = (prompts[:, 0] == OPEN).any(axis=-1)
-        if not open_.any():
-            return DomainPrediction(batch, states, [None] * len(prompts))
-        if states is None:
-            states = model.encode(batch["input_features"])
-        place = int((prompts[open_][0, 0] == OPEN).argmax())
-        predicted = model.likeliest(states, prompts[:, 0, :place], list(self.domains.values()))
-        completed = np.where(prompts == OPEN, np.array(predicted)[:, None, None], prompts)
-        names = list(_names(self.domains, predicted, open_))
-        return DomainPrediction({**batch, "prompts": completed}, states, names)
-
-
-def _names(domains: Mapping[str, int], predicted: Sequence[int], open_: np.ndarray) -> Iterator[str | None]:
-    by_id = {i: name for name, i in domains.items()}
-    for i, asked in zip(predicted, open_.tolist(), strict=True):
-        yield by_id[i] if asked else None

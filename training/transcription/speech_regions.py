@@ -15,12 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from training.base.errors import UserError
-from training.data.audio import load_audio
+from training.data.audio import load_in_order
 from training.data.example import AudioRef
 
 SAMPLE_RATE = 16_000
 BLOCK_SECONDS = 240.0
 DETECTORS = ("energy", "silero")
+PERCENTILES = (10, 95)
+"""Of the levels of a stretch: what counts as its quiet and its loud parts."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Detector(Protocol):
     def speech(self, track: np.ndarray) -> np.ndarray:
         """Bool ``[frames]``."""
 
+    def steady(self, track: np.ndarray) -> bool:
+        """Whether the level hardly changes over a stretch of the track ``[frames]``, as in noise or hum without speech."""
+
 
 @dataclass
 class EnergyDetector:
@@ -58,12 +63,16 @@ class EnergyDetector:
     tenth of the `AROUND` seconds on either side, `LEAST` to `MOST` dB above the former: low, because a pause that
     is taken for speech costs time, and a word that is taken for a pause is lost. Where nothing stands out by
     `FLAT` dB all is speech, unless it is below `SILENT` dB of full scale.
+
+    Steady is a second and more whose loudest twentieth is less than `STEADY` dB above its quietest tenth: white and pink noise, hum
+    and clipped noise have 0 to 2.3 dB; of recorded speech in noise as loud as the speech no clip had less (docs/log.md).
     """
 
     SHARE = 0.15
     LEAST, MOST, FLAT = 2.0, 10.0, 6.0
     SILENT = -60.0
     AROUND = 15.0
+    STEADY = 2.5
 
     hop: float = 0.01
 
@@ -84,11 +93,17 @@ class EnergyDetector:
         threshold = np.maximum(quiet, self.SILENT - 10) + np.clip(self.SHARE * span, self.LEAST, self.MOST)
         return np.where(span < self.FLAT, track > self.SILENT, track > threshold) & (loud > self.SILENT)
 
+    def steady(self, track: np.ndarray) -> bool:
+        if len(track) * self.hop < 1.0:  # a vowel may last as long as a shorter stretch
+            return False
+        quiet, loud = np.percentile(track, PERCENTILES)
+        return bool(loud - quiet < self.STEADY)
+
     def _levels(self, track: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The 10th and 95th percentile around each frame, from one window for every second."""
         step, half = round(1 / self.hop), round(self.AROUND / self.hop)
         centres = np.arange(0, len(track), step)
-        found = [np.percentile(track[max(0, c - half) : c + half], [10, 95]) for c in centres]
+        found = [np.percentile(track[max(0, c - half) : c + half], PERCENTILES) for c in centres]
         low, high = np.array(found).T
         frames = np.arange(len(track))
         return np.interp(frames, centres, low), np.interp(frames, centres, high)
@@ -126,6 +141,9 @@ class SileroDetector:
     def speech(self, track: np.ndarray) -> np.ndarray:
         return track > self.threshold
 
+    def steady(self, track: np.ndarray) -> bool:
+        return False  # the network finds no speech in such a stretch, and nothing is known of its level
+
 
 def make_detector(name: str) -> Detector:
     """``energy`` or ``silero``."""
@@ -139,16 +157,25 @@ def track_of(path: Path, seconds: float, detector: Detector, channel: int | None
     return np.concatenate([detector.track(block) for block in blocks(path, seconds, detector.hop, channel)])
 
 
+def part_of(track: np.ndarray, hop: float, start: float, end: float) -> np.ndarray:
+    """The frames of a track between two times in seconds; ``hop``: seconds from one frame to the next."""
+    return track[round(start / hop) : round(end / hop)]
+
+
 def blocks(path: Path, seconds: float, hop: float, channel: int | None = None) -> Iterator[np.ndarray]:
     """The file in pieces of about `BLOCK_SECONDS`, each a whole number of frames but the last."""
     step = round(BLOCK_SECONDS / hop) * hop
+    stretches = []
     for number in range(max(1, int(np.ceil(seconds / step)))):
         end = (number + 1) * step
-        stretch = AudioRef(
-            path=str(path), start=number * step, end=None if end >= seconds else end, channel=channel
-        )
         if seconds - number * step >= 1 / SAMPLE_RATE:
-            yield load_audio(stretch, SAMPLE_RATE)
+            stretches.append(
+                AudioRef(
+                    path=str(path), start=number * step, end=None if end >= seconds else end, channel=channel
+                )
+            )
+    for samples, _ in load_in_order(stretches, SAMPLE_RATE):
+        yield samples
 
 
 def regions_of(speech: np.ndarray, hop: float, *, least_pause: float = 0.15) -> list[Region]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from training.base.errors import UserError
+from training.base.language_names import language_code, short_code
 from training.data.example import AudioRef, Example
 from training.decoding.loading import Trained
 from training.models.architecture import AUTO
@@ -26,7 +27,11 @@ class SpokenLanguage:
 
 
 def wanted_language(trained: Trained, asked: str | None) -> str | None:
-    """The language of the prompts: ``asked``, `AUTO`, or None, which is the model's own.
+    """The language of the prompts: the code of ``asked``, `AUTO`, or None, which is the model's own.
+
+    Args:
+        trained: the model.
+        asked: a code (``de``), with a region too (``de-AT``), a name (``German``), or `AUTO`.
 
     Raises:
         UserError: the model cannot detect the language, or knows no such language.
@@ -38,12 +43,24 @@ def wanted_language(trained: Trained, asked: str | None) -> str | None:
         if architecture.language_detection is None:
             raise UserError(f"--language auto: {_cannot_detect(trained)}")
         return AUTO
-    example = Example(id="", audio=AudioRef(path=""), duration=1.0, texts={}, language=asked)
+    code = language_code(asked)
+    refused = _refused(trained, code)
+    short = short_code(code)
+    if refused and short not in (None, code) and not _refused(trained, str(short)):
+        return short
+    if refused:
+        raise UserError(f"--language {asked}: {trained.folder}: {refused}") from refused
+    return code
+
+
+def _refused(trained: Trained, code: str) -> ValueError | None:
+    """Why the model takes no speech of a language; None where it does."""
+    example = Example(id="", audio=AudioRef(path=""), duration=1.0, texts={}, language=code)
     try:
-        architecture.encode.check(example, 1.0)
+        trained.architecture.encode.check(example, 1.0)
     except ValueError as error:
-        raise UserError(f"--language {asked}: {trained.folder}: {error}") from error
-    return asked
+        return error
+    return None
 
 
 def _cannot_detect(trained: Trained) -> str:

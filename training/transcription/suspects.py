@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from training.data.example import NO_SPEECH, REPETITION, UNCERTAIN, DecodingQuality
+from training.data.example import NO_SPEECH, REPETITION, STEADY, UNCERTAIN, DecodingQuality
 from training.decoding.repetition import LONGEST_PHRASE, PHRASE_RUNS, loops
 from training.transcription.transcript import Segment, Transcript
 
@@ -24,6 +24,19 @@ def with_repeated_marked(segments: Sequence[Segment]) -> list[Segment]:
     return marked
 
 
+def with_steady_marked(
+    quality: Mapping[str, DecodingQuality], texts: Mapping[str, str]
+) -> dict[str, DecodingQuality]:
+    """The qualities by task of one window whose level is as steady as that of noise: those of texts that passed are marked.
+
+    A model may be sure of what it invents for noise, so that no threshold of its probabilities finds it.
+    """
+    return {
+        task: replace(one, suspect=STEADY) if texts[task] and one.suspect is None else one
+        for task, one in quality.items()
+    }
+
+
 def lines(transcript: Transcript) -> Iterator[str]:
     """What a person is told of texts that are not to be trusted.
 
@@ -31,7 +44,8 @@ def lines(transcript: Transcript) -> Iterator[str]:
         transcript: of one recording.
 
     Returns:
-        A line for each text that repeats itself; for each task one line for all uncertain texts, and one for all that were left out.
+        A line for each text that repeats itself; for each task one line for all uncertain texts, one for all of steady sounds,
+        and one for all that were left out.
     """
     for segment in transcript.segments:
         for task, text in segment.texts.items():
@@ -43,6 +57,12 @@ def lines(transcript: Transcript) -> Iterator[str]:
             yield (
                 f"{transcript.audio}: {_places(uncertain)}: uncertain text ({task}), less probable than "
                 "--logprob_threshold at every temperature"
+            )
+        steady = _suspects(transcript.segments, task, STEADY)
+        if steady:
+            yield (
+                f"{transcript.audio}: {_places(steady)}: text for a steady sound ({task}), such as noise or hum; probably nobody "
+                "speaks there"
             )
         left_out = _suspects([*transcript.segments, *transcript.no_speech], task, NO_SPEECH)
         if left_out:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
-from training.data.audio import AudioError, probe
-from training.data.example import NO_SPEECH, TRANSCRIBE, Hypothesis, SpokenWord, mean_confidence
-from training.data.lengths import is_too_long
+from training.data.example import TRANSCRIBE, Hypothesis
 from training.decoding.calibrated import usable
 from training.decoding.ctc_setup import SearchOptions
 from training.decoding.loading import (
@@ -23,25 +21,23 @@ from training.decoding.loading import (
     with_tasks,
     with_word_times,
 )
-from training.decoding.predict import predict
+from training.decoding.predict import Prediction, predict
 from training.models.architecture import AS_IT_IS, AUTO, SWAP
 from training.models.safeguards import Safeguards
+from training.transcription.assembly import assemble
+from training.transcription.planning import Planner
 from training.transcription.recordings import Place, Recording, Windows, Work
-from training.transcription.speech_regions import Detector, make_detector, regions_of, track_of
+from training.transcription.speech_regions import Detector
 from training.transcription.spoken_language import (
     SpokenLanguage,
     first_windows,
     known_language,
     wanted_language,
 )
-from training.transcription.stitching import TIMED_TOLERANCE, join
-from training.transcription.suspects import with_repeated_marked
-from training.transcription.transcript import Segment, Transcript, spread
-from training.transcription.windows import Cutting, Window, plan_windows
+from training.transcription.transcript import Transcript
+from training.transcription.windows import Cutting
 
 LONGEST = 30.0
-SHORTEST = 0.3
-"""Seconds; a window is never shorter, however short the word in it."""
 
 
 class Transcriber:
@@ -103,9 +99,9 @@ class Transcriber:
         _require_domain(self.trained, domain)
         self.architecture = self.trained.architecture
         self.language = wanted_language(self.trained, language)
-        self.batch_seconds, self.always_cut = batch_seconds, always_cut
-        self.channel, self.warnings = channel, list[str]()
-        self.options = (options or SearchOptions()).of_run(self.trained.config)
+        self.batch_seconds = batch_seconds
+        self.warnings = list[str]()
+        self.options = (options or SearchOptions()).of_run(self.trained.beams)
         self.asked = replace(
             self.options.resolved(self.architecture), safeguards=guarded(self.trained, safeguards)
         )
@@ -115,15 +111,16 @@ class Transcriber:
         self.calibration, self.note = usable(
             trained.calibration, trained.folder, self.options.identity(self.architecture)
         )
-        self.longest = min(longest or trained.longest_seconds or LONGEST, LONGEST)
-        packed = (
-            (0.0 if trained.single_utterances else self.longest) if pack is None else min(pack, self.longest)
+        longest = min(longest or trained.longest_seconds or LONGEST, LONGEST)
+        packed = (0.0 if trained.single_utterances else longest) if pack is None else min(pack, longest)
+        guards = self.asked.safeguards
+        self.planner = Planner(
+            Cutting(longest, pause, min(pad, longest / 8), min(3.0, longest / 4), packed),
+            looks=guards is not None and guards.no_speech is not None,
+            always_cut=always_cut,
+            detector=detector,
+            channel=channel,
         )
-        self.cutting = Cutting(
-            self.longest, pause, min(pad, self.longest / 8), min(3.0, self.longest / 4), packed
-        )
-        self.detector: Detector | None = None if isinstance(detector, str) else detector
-        self._detector_name = detector if isinstance(detector, str) else ""
 
     def __call__(self, audio: Path | str) -> Transcript:
         """Transcribe one file.
@@ -179,31 +176,7 @@ class Transcriber:
 
     def plan(self, path: Path | str) -> Recording:
         """Open a file and cut it into windows. Raises `UserError` where it cannot be read."""
-        try:
-            seconds = probe(path).duration
-            windows = self._windows(Path(path), seconds) if self._looks(seconds) else [Window(0.0, seconds)]
-            if windows and not self._cuts(seconds):
-                windows = [Window(0.0, seconds)]
-            return Recording(str(path), seconds, tuple(windows), self.channel)
-        except AudioError as error:
-            raise UserError(str(error)) from error
-
-    def _cuts(self, seconds: float) -> bool:
-        return is_too_long(seconds, self.longest) or self.always_cut
-
-    def _looks(self, seconds: float) -> bool:
-        """Whether the detector looks for speech: also in a short recording where the no-speech rule holds, because Whisper
-        writes a word for digital silence, and is sure of it."""
-        guards = self.asked.safeguards
-        return self._cuts(seconds) or (guards is not None and guards.no_speech is not None)
-
-    def _windows(self, path: Path, seconds: float) -> list[Window]:
-        if self.detector is None:
-            self.detector = make_detector(self._detector_name)
-        track = track_of(path, seconds, self.detector, self.channel)
-        regions = regions_of(self.detector.speech(track), self.detector.hop)
-        windows = plan_windows(regions, track, self.detector.hop, seconds, self.cutting)
-        return [_at_least(window, seconds) for window in windows]
+        return self.planner.plan(path)
 
     def finish(
         self, recordings: Sequence[Recording], progress: Callable[[float], None] = lambda seconds: None
@@ -231,7 +204,14 @@ class Transcriber:
         self._predict(work, places, {file: _code(one) for file, one in spoken.items()})
         self.warnings += [f"{recordings[file].path}: {note}" for file, note in sorted(work.taken.items())]
         return [
-            work.broken.get(file) or self._transcript(one, work.of(file), spoken[file])
+            work.broken.get(file)
+            or assemble(
+                one,
+                work.of(file),
+                tasks=self.architecture.tasks,
+                timed=self.timed,
+                language=spoken[file],
+            )
             for file, one in enumerate(recordings)
         ]
 
@@ -240,69 +220,39 @@ class Transcriber:
         if not places:
             return
         dataset = Windows(work.recordings, places, self.architecture, languages)
-        result = predict(
-            self.architecture,
-            dataset,
-            batch_seconds=self.batch_seconds,
-            options=self.asked,
-            with_loss=False,
-            progress=work.progress,
-        )
-        for row in result.predictions:
+        for row in self.predict(dataset, work.progress):
             place = dataset.places[row.row]
-            work.hypotheses[place] = self._calibrated(row.hypotheses)
+            work.hypotheses[place] = row.hypotheses
             work.probabilities.setdefault(place, row.languages)
         work.broken |= dataset.broken
         work.taken |= dataset.taken
+
+    def predict(
+        self, windows: Any, progress: Callable[[float], None] = lambda seconds: None
+    ) -> list[Prediction]:
+        """Decode windows that are encoded already.
+
+        Args:
+            windows: a dataset as `training.decoding.predict.predict` takes it.
+            progress: gets the audio seconds of each finished batch.
+
+        Returns:
+            In the order of the dataset; the confidence of words is calibrated where the model has a calibration.
+        """
+        found = predict(
+            self.architecture,
+            windows,
+            batch_seconds=self.batch_seconds,
+            options=self.asked,
+            with_loss=False,
+            progress=progress,
+        )
+        return [replace(row, hypotheses=self._calibrated(row.hypotheses)) for row in found.predictions]
 
     def _calibrated(self, hypotheses: Mapping[str, Hypothesis]) -> Mapping[str, Hypothesis]:
         if self.calibration is None:
             return hypotheses
         return {task: self.calibration.apply(hypothesis) for task, hypothesis in hypotheses.items()}
-
-    def _transcript(
-        self,
-        recording: Recording,
-        hypotheses: Sequence[Mapping[str, Hypothesis]],
-        language: SpokenLanguage | None,
-    ) -> Transcript:
-        tasks = self.architecture.tasks
-        stitched = {
-            name: stitch(
-                recording.windows,
-                [by_task[name] for by_task in hypotheses],
-                timed=self.timed and name == TRANSCRIBE,
-            )
-            for name in tasks
-        }
-        segments, empty = [], []
-        for n in range(len(recording.windows)):
-            texts = {name: " ".join(word.text for word in words[n]) for name, words in stitched.items()}
-            known = self.timed and _has_times(hypotheses[n][TRANSCRIBE])
-            words = tuple(stitched[TRANSCRIBE][n]) if known else ()
-            start, end = borders(recording.windows, n)
-            quality = {name: one.quality for name, one in hypotheses[n].items() if one.quality is not None}
-            domain = hypotheses[n][tasks[0]].domain
-            segment = Segment(start, end, texts, words, mean_confidence(words), domain, quality)
-            if any(texts.values()):
-                segments.append(segment)
-            elif any(one.suspect == NO_SPEECH for one in quality.values()):
-                empty.append(segment)
-        every = [word for segment in segments for word in segment.words]
-        return Transcript(
-            recording.path,
-            recording.seconds,
-            tasks,
-            tuple(with_repeated_marked(segments)),
-            mean_confidence(every),
-            _given(language) if empty and not segments else language,
-            tuple(empty),
-        )
-
-
-def _given(language: SpokenLanguage | None) -> SpokenLanguage | None:
-    """None for a detected language: where nobody speaks, there is no language to tell."""
-    return None if language is None or language.probability is not None else language
 
 
 def _code(language: SpokenLanguage | None) -> str | None:
@@ -337,49 +287,3 @@ def _require_domain(trained: Trained, domain: str | None) -> None:
             f"{given}{trained.folder} is told which population speaks: --domain {', '.join(domains.names)}, or auto, where it "
             "says itself"
         )
-
-
-def stitch(
-    windows: Sequence[Window], hypotheses: Sequence[Hypothesis], *, timed: bool
-) -> list[list[SpokenWord]]:
-    """Words of each window, times in seconds of the recording; where windows overlap each word once.
-
-    Hypotheses without times get guessed ones, which only serve to join them.
-    """
-    known = [timed and _has_times(one) for one in hypotheses]
-    placed = [
-        _shifted(one.words, window.start) if has_times else spread(one.text, window.start, window.end)
-        for window, one, has_times in zip(windows, hypotheses, known, strict=True)
-    ]
-    for n, window in enumerate(windows):
-        if window.stitch_at is None:
-            continue
-        both_known = known[n - 1] and known[n]
-        tolerance = TIMED_TOLERANCE if both_known else 1.5 * (windows[n - 1].end - window.start)
-        both = join(placed[n - 1], placed[n], window.stitch_at, tolerance)
-        kept = sum(1 for word in placed[n - 1] if any(word is other for other in both))
-        placed[n - 1], placed[n] = both[:kept], both[kept:]
-    return placed
-
-
-def _has_times(hypothesis: Hypothesis) -> bool:
-    """Whether the words have times: a text without words needs none."""
-    return bool(hypothesis.words) or not hypothesis.text
-
-
-def borders(windows: Sequence[Window], n: int) -> tuple[float, float]:
-    """Start and end of a window in seconds, without the parts that belong to its neighbours."""
-    start = windows[n].stitch_at
-    end = windows[n + 1].stitch_at if n + 1 < len(windows) else None
-    return windows[n].start if start is None else start, windows[n].end if end is None else end
-
-
-def _shifted(words: Sequence[SpokenWord], by: float) -> list[SpokenWord]:
-    return [replace(word, start=word.start + by, end=word.end + by) for word in words]
-
-
-def _at_least(window: Window, seconds: float) -> Window:
-    if window.seconds >= SHORTEST:
-        return window
-    start = max(0.0, min(window.start, seconds - SHORTEST))
-    return Window(start, min(seconds, start + SHORTEST), window.stitch_at)

@@ -18,12 +18,13 @@ class Window:
     """A stretch of a recording that the model takes as one input.
 
     start, end: seconds of the recording. stitch_at: second at which this window is joined to the window before it, where
-    the two overlap; None where a pause separates them.
+    the two overlap; None where a pause separates them. steady: its level hardly changes, as that of speech does.
     """
 
     start: float
     end: float
     stitch_at: float | None = None
+    steady: bool = False
 
     @property
     def seconds(self) -> float:

@@ -61,10 +61,6 @@ NO_PICKLE = (
 )
 WORD_TIMES = ("training.phase=2", "data.librispeech=null")
 """Further overrides of ``--timestamps``: phase 2 learns from word times instead of the corpus."""
-NO_LOGIN = (
-    "--login-hf: training uploads nothing; leave it out, and when the run is finished: polyvox publish --model_dir "
-    "outputs/RUN --repo_id OWNER/RUN (private unless you say otherwise; HF_TOKEN as before)"
-)
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +84,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         *_spellings("samples_per_shard"), type=int, metavar="N", help="not needed: samples are counted"
     )
-    group.add_argument(*_spellings("login_hf"), action="store_true", help="says how to publish a run instead")
+    group.add_argument(
+        *_spellings("login_hf"),
+        action="store_true",
+        help="when the run is finished, score it on its test split and publish it privately on the Hub (HF_TOKEN, or hf auth login)",
+    )
 
 
 def _spellings(name: str) -> list[str]:
@@ -117,10 +117,8 @@ def config_file(args: argparse.Namespace) -> Path:
 
 
 def overrides(args: argparse.Namespace) -> list[str]:
-    """What was given, as ``key=value``; `UserError` for ``--login-hf``, for a checkpoint that is one file, and for two
-    names of a key with different values."""
-    if args.login_hf:
-        raise UserError(NO_LOGIN)
+    """What was given, as ``key=value``; `UserError` for a checkpoint that is one file, and for two names of a key with
+    different values."""
     _check_names(args)
     if args.checkpoint is not None and args.checkpoint.endswith(".pt"):
         raise UserError(f"--checkpoint {args.checkpoint}: {NO_PICKLE}")

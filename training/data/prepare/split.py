@@ -24,7 +24,8 @@ from training.data.tables import MAX_PROBLEMS, raise_problems, row_writer
 from training.data.text import sentence_key
 
 PARTS = ("train", "dev", "test")
-GROUPINGS = ("video", "speaker", "sentence")
+GROUPINGS = {"video": "group", "speaker": "speaker", "sentence": "transcript"}
+"""What is never torn apart → the column that tells it, in the order in which they are chosen."""
 RECORD = "splits.json"
 FAR_OFF = 0.5
 """A part whose share is off by more than this (relative) is worth a warning."""
@@ -38,6 +39,11 @@ _ALIASES = {
     "testing": "test",
 }
 _BLOCK = 8192
+_CHOSEN = {
+    "speaker": "split by speaker, because no column names videos (video_id or group)",
+    "sentence": "warning: split by sentence, because no column names videos or speakers (video_id, group, speaker): one speaker "
+    "can be in train and in test, and scores are then better than for new speakers",
+}
 
 
 def parse_ratios(text: str) -> tuple[float, float, float]:
@@ -58,12 +64,15 @@ def split(
     *,
     ratios: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 42,
-    by: str = "video",
+    by: str | None = None,
     audio_root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Write ``<part>.csv`` for every part and ``splits.json``; returns the content of the latter.
+
+    ``by``: one of `GROUPINGS`, or ``column``; None: the first grouping whose column is there, and a warning where that is not
+    the video.
 
     Audio paths are rewritten relative to ``output_dir``. Raises `UserError` where the groups do not suffice, where
     a row has none, and for files that somebody else made.
@@ -72,6 +81,9 @@ def split(
         source, audio_root=audio_root, columns=columns, check_words=False, need_text=True, option=COMMAND
     )
     hinted, rest = _hinted(manifest)
+    chosen = by or next((one for one in GROUPINGS if _has_column(manifest, one)), "video")
+    warnings = [] if by or chosen == "video" else [_CHOSEN[chosen]]
+    by = chosen
     parts = (
         _by_column(manifest, rest) if by == "column" else _by_group(manifest, rest, hinted, ratios, seed, by)
     )
@@ -90,7 +102,7 @@ def split(
         "overlap": describe_overlap(parts, keys),
     }
     texts = {name: manifest.column(name) for name in TEXT_COLUMNS.values() if name in manifest.column_names}
-    report["warnings"] = [*_warnings(report["parts"], ratios, by), *missing.warnings(texts)]
+    report["warnings"] = [*warnings, *_warnings(report["parts"], ratios, by), *missing.warnings(texts)]
     _write(manifest, parts, output_dir, report, force)
     return report
 
@@ -152,10 +164,14 @@ def _by_group(
     return {part: rest[part_of == j] for j, part in enumerate(PARTS)}
 
 
+def _has_column(manifest: Manifest, by: str) -> bool:
+    names = manifest.column_names
+    return GROUPINGS[by] in names or (by == "video" and "video_id" in names)
+
+
 def _group_cells(manifest: Manifest, by: str) -> list[str | None]:
-    columns = {"video": "group", "speaker": "speaker", "sentence": "transcript"}
-    name = columns[by]
-    if name not in manifest.column_names and not (by == "video" and "video_id" in manifest.column_names):
+    name = GROUPINGS[by]
+    if not _has_column(manifest, by):
         others = _other_groupings(manifest, np.arange(len(manifest)), by)
         raise UserError(
             f"{manifest.path}:1: --by {by} needs the column {'video_id' if by == 'video' else name!r}, which is missing; "
@@ -175,9 +191,7 @@ def _other_groupings(manifest: Manifest, rest: np.ndarray, by: str) -> str:
     """The other options that would work, with what each of them has to offer."""
     offers = []
     for other in GROUPINGS:
-        column = {"video": "group", "speaker": "speaker", "sentence": "transcript"}[other]
-        there = column in manifest.column_names or (other == "video" and "video_id" in manifest.column_names)
-        if other == by or not there:
+        if other == by or not _has_column(manifest, other):
             continue
         cells = _group_cells(manifest, other)
         count = len({cells[i] for i in rest if cells[i]})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SIDES = {"left": 0, "right": 1}
 COLUMN = "channel"
@@ -43,6 +46,8 @@ def cell_channel(cell: str | None) -> int | None:
 
 def with_default(table: pa.Table, channel: int) -> pa.Table:
     """The table with ``channel`` in every row that names none."""
+    import pyarrow as pa  # not above: an exported folder is used without it
+
     if COLUMN not in table.column_names:
         return table.append_column(COLUMN, pa.array([str(channel)] * len(table), pa.string()))
     cells = [

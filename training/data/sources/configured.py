@@ -47,7 +47,7 @@ class Table(Source):
         path = self.paths[split]
         if path is None:
             return None
-        if not path.is_file():
+        if not path.exists():
             hint = path_hint(path) or f"; make it with {SPLITTER}, or name another"
             raise UserError(f"data.{split}: {path} is not there{hint}")
         return load_manifest(path, audio_root=self.audio_root, columns=self.columns, need_text=True)
@@ -57,7 +57,7 @@ class Table(Source):
 
     def missing(self, split: Split) -> Missing | None:
         path = self.paths[split]
-        return None if path is not None and path.is_file() else Missing(path, SPLITTER)
+        return None if path is not None and path.exists() else Missing(path, SPLITTER)
 
     def check(self, scored: bool) -> list[Contradiction]:
         lacking = scored and self.paths["dev"] is None

@@ -13,7 +13,7 @@ Spell = Callable[[str], str]
 
 def audible(text: str) -> str:
     """Letters, digits and marks in lower case: what CTC heads of this library write."""
-    from training.models.common.ctc import CtcCharacters
+    from training.models.common.ctc_characters import CtcCharacters
 
     return CtcCharacters.audible(text)
 

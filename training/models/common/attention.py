@@ -14,7 +14,7 @@ NAME = "polyvox_products"
 STOCK = "sdpa"
 MOST_SCORES = 8 * 2**20
 """Scores that are held at once (16 MiB in bfloat16, for each layer until its backward pass). Above, torch's kernel, which
-holds none of them, is as fast: see the measurement in docs/log.md."""
+holds none of them, is as fast: see the measurement in docs/internal/log.md."""
 
 
 def products_in_bfloat16(

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.models.export_parts import LogMelSettings, OnnxPart
+
 
 class PowerSpectrum(nn.Module):
     """Power of a waveform ``[samples]``: ``[n_fft / 2 + 1, samples / hop]``, frames centred on every ``hop``-th sample.
@@ -47,6 +49,28 @@ class WhisperLogMels(nn.Module):
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         log = (self.filters @ self.power(waveform)).clamp(min=1e-10).log10()
         return (torch.maximum(log, log.max() - 8.0) + 4.0) / 4.0
+
+
+def log_mel_settings(extractor: Any) -> LogMelSettings:
+    """The sizes of Whisper's feature extractor."""
+    return LogMelSettings(
+        sampling_rate=extractor.sampling_rate,
+        n_fft=extractor.n_fft,
+        hop_length=extractor.hop_length,
+        n_samples=extractor.n_samples,
+        mels=extractor.feature_size,
+    )
+
+
+def log_mel_part(extractor: Any) -> OnnxPart:
+    """The graph ``features`` of Whisper's feature extractor."""
+    return OnnxPart(
+        name="features",
+        module=WhisperLogMels(extractor),
+        inputs={"waveform": torch.zeros(extractor.sampling_rate)},
+        outputs=("log_mels",),
+        dynamic={"waveform": {0: "samples"}},
+    )
 
 
 class NormalisedWaveform(nn.Module):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
+from training.data.batch_policy import FULL_CONTEXT
 from training.data.lengths import is_too_long
 
 if TYPE_CHECKING:
@@ -66,12 +66,21 @@ def log_mel(extractor: Any, waveform: np.ndarray) -> np.ndarray:
     return result["input_features"][0]
 
 
+def with_silence(log_mels: np.ndarray, length: int) -> np.ndarray:
+    """``[mels, length]``: the clip goes on with its quietest value, which is that of silence after its normalisation.
+
+    Not with its last frame, which SpecAugment may have masked.
+    """
+    missing = length - log_mels.shape[-1]
+    return np.pad(log_mels, ((0, 0), (0, missing)), constant_values=log_mels.min())
+
+
 @dataclass(frozen=True)
 class Context:
     """The length to which a batch of log-mels is padded.
 
-    ``context="full"`` is 30 s. ``"trimmed"`` is the longest clip and ``margin`` seconds; a ``full_share`` of the
-    batches, chosen by their ids (the same in a resumed run and on every rank), has 30 s all the same.
+    ``context="full"`` is 30 s. ``"trimmed"`` is the longest clip and ``margin`` seconds; batches that the sampler marks
+    (`training.data.sampler.FullContextBatch`, a ``full_share`` of the training's clips) have 30 s all the same.
     """
 
     context: str = "trimmed"
@@ -92,7 +101,7 @@ class Context:
     def frames(self, features: Sequence[dict[str, Any]]) -> int:
         """Log-mel frames of the batch; even, because the encoder halves them."""
         longest = max(row["input_features"].shape[-1] for row in features)
-        if self.context == "full" or self._is_full([row["id"] for row in features]):
+        if self.context == "full" or any(row.get(FULL_CONTEXT) for row in features):
             return MAX_FRAMES
         return min(MAX_FRAMES, 2 * ((longest + int(self.margin * FRAMES_PER_SECOND) + 1) // 2))
 
@@ -108,6 +117,3 @@ class Context:
         log_mels = [row["input_features"] for row in features]
         rows = [np.pad(row, ((0, 0), (0, frames - row.shape[-1])), mode="edge") for row in log_mels]
         return np.stack(rows)
-
-    def _is_full(self, ids: list[str]) -> bool:
-        return self.full_share > 0 and zlib.crc32("\n".join(ids).encode()) / 2**32 < self.full_share

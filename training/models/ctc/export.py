@@ -12,7 +12,13 @@ from transformers import ParakeetFeatureExtractor
 from transformers.models.parakeet.feature_extraction_parakeet import EPSILON, LOG_ZERO_GUARD_VALUE
 
 from training.models.architecture import Architecture
-from training.models.common.feature_graphs import NormalisedWaveform, PowerSpectrum
+from training.models.common.feature_graphs import (
+    NormalisedWaveform,
+    PowerSpectrum,
+    log_mel_part,
+    log_mel_settings,
+)
+from training.models.common.whisper_encoder import encode_sliced
 from training.models.ctc.model import FastConformerCtc
 from training.models.ctc.processor import (
     PEAK_DEVIATION,
@@ -25,10 +31,10 @@ from training.models.ctc.processor import (
 from training.models.ctc.whisper import WhisperCtc
 from training.models.export_parts import (
     CTRANSLATE2,
-    FORMATS,
     GGML,
     NEMO,
     ONNX,
+    ContextRule,
     CtcOutput,
     Description,
     ExportParts,
@@ -47,16 +53,17 @@ SECONDS = 2.0
 
 def export_parts(ctc: Architecture) -> ExportParts:
     """The parts of a CTC model."""
-    if isinstance(ctc.model, WhisperCtc):
-        refused = Refused("a CTC output on Whisper's encoder is not exported yet")
-        formats: dict[str, Part | Refused] = dict.fromkeys(FORMATS, refused)
-    else:
-        formats = {
-            ONNX: OnnxModel(parts=partial(_graphs, ctc)),
-            CTRANSLATE2: Refused("CTranslate2 has no such encoder"),
-            GGML: Refused("whisper.cpp reads Whisper alone"),
-            NEMO: _nemo(ctc),
-        }
+    on_whisper = isinstance(ctc.model, WhisperCtc)
+    formats: dict[str, Part | Refused] = {
+        ONNX: OnnxModel(parts=partial(_graphs, ctc)),
+        CTRANSLATE2: Refused(
+            "CTranslate2 has Whisper's encoder with its decoder alone"
+            if on_whisper
+            else "CTranslate2 has no such encoder"
+        ),
+        GGML: Refused("whisper.cpp reads Whisper alone, with its decoder"),
+        NEMO: _nemo(ctc),
+    }
     return ExportParts(
         description=describe(ctc),
         save_text=ctc.processor.tokenizer.save_file,
@@ -69,6 +76,7 @@ def describe(ctc: Architecture) -> Description:
     """What the runtime needs to know."""
     frames, encode, collate = ctc.frames, ctc.encode, ctc.collate
     assert frames is not None
+    of_whisper = _whisper_inputs(ctc) if isinstance(ctc.model, WhisperCtc) else {}
     return Description(
         decoder="ctc",
         tasks=ctc.tasks,
@@ -84,11 +92,35 @@ def describe(ctc: Architecture) -> Description:
             fewest_samples=2 * encode.frames.samples(1),  # type: ignore[attr-defined]
             shortest=getattr(collate, "shortest", 1),
         ),
+        **of_whisper,
     )
 
 
+def _whisper_inputs(ctc: Architecture) -> dict[str, Any]:
+    """Log-mels and context of a model on Whisper's encoder."""
+    collate: Any = ctc.collate
+    return {
+        "log_mels": log_mel_settings(ctc.processor.feature_extractor),
+        "context": ContextRule(context=collate.context, margin=collate.margin),
+    }
+
+
 def _graphs(ctc: Architecture) -> tuple[OnnxPart, ...]:
+    if isinstance(ctc.model, WhisperCtc):
+        return log_mel_part(ctc.processor.feature_extractor), _whisper_encoder(ctc)
     return _features(ctc), _encoder(ctc)
+
+
+def _whisper_encoder(ctc: Architecture) -> OnnxPart:
+    log_mels = torch.zeros(2, ctc.processor.feature_extractor.feature_size, 100)
+    axes = {0: "batch", 2: "time"}
+    return OnnxPart(
+        name="encoder",
+        module=WhisperLogProbs(ctc.model),
+        inputs={"features": log_mels, "mask": torch.ones(2, 100, dtype=torch.long)},
+        outputs=("log_probs", "lengths"),
+        dynamic={"features": axes, "mask": {0: "batch", 1: "time"}},
+    )
 
 
 def _features(ctc: Architecture) -> OnnxPart:
@@ -146,7 +178,7 @@ def _nemo(ctc: Architecture) -> NemoModel | Refused:
         subsampling=round(frames.seconds_per_frame * extractor.sampling_rate / extractor.hop_length),
         third_parties={
             "onnx-asr": "yes",
-            "sherpa-onnx": "no: it computes other log-mels; nobody has measured what that costs this model",
+            "sherpa-onnx": "not measured: it computes other log-mels",
         },
     )
 
@@ -183,6 +215,14 @@ class LogProbs(nn.Module):
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         states, lengths = self.model.states(features, mask)
+        return self.model.to_logits(states).log_softmax(dim=-1), lengths
+
+
+class WhisperLogProbs(LogProbs):
+    """`LogProbs` for Whisper's log-mels ``[batch, mels, frames]``, any even number of frames."""
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        states, lengths = self.model.above(encode_sliced(self.model.encoder, features), mask)
         return self.model.to_logits(states).log_softmax(dim=-1), lengths
 
 

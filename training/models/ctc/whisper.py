@@ -106,7 +106,12 @@ class WhisperCtc(CtcForward, PreTrainedModel):
         self, sound: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """States of log-mels ``[batch, mels, frames]``, silence after each clip; attention_mask: 1 where the clip is."""
-        states = encode_audio(self.encoder, sound)
+        return self.above(encode_audio(self.encoder, sound), attention_mask)
+
+    def above(
+        self, states: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The result of `states` for states of the encoder."""
         lengths = self.lengths(attention_mask, states)
         if self.head_layers is not None:
             padding = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]

@@ -11,7 +11,14 @@ import torch
 
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import BatchCollator
-from training.models.common.log_mels import Context, check_length, encoder_frames, log_mel, longest_seconds
+from training.models.common.log_mels import (
+    Context,
+    check_length,
+    encoder_frames,
+    log_mel,
+    longest_seconds,
+    with_silence,
+)
 from training.models.common.targets import IGNORED, rectangle
 from training.models.ctc.collator import CtcEncode
 
@@ -72,7 +79,7 @@ class WhisperCtcCollator(Context, BatchCollator):
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         length = self.frames([{**row, "input_features": row["input_features"].T} for row in features])
-        sounds = np.stack([_with_silence(row["input_features"].T, length) for row in features])
+        sounds = np.stack([with_silence(row["input_features"].T, length) for row in features])
         frames = torch.tensor([row["frames"] for row in features])
         return {
             "ids": [row["id"] for row in features],
@@ -81,12 +88,3 @@ class WhisperCtcCollator(Context, BatchCollator):
             "attention_mask": (torch.arange(length) < frames[:, None]).long(),
             "labels": rectangle([row["labels"][TRANSCRIBE] for row in features], IGNORED),
         }
-
-
-def _with_silence(log_mels: np.ndarray, length: int) -> np.ndarray:
-    """``[mels, length]``: the clip goes on with its quietest value, which is that of silence after its normalisation.
-
-    Not with its last frame, which SpecAugment may have masked.
-    """
-    missing = length - log_mels.shape[-1]
-    return np.pad(log_mels, ((0, 0), (0, missing)), constant_values=log_mels.min())

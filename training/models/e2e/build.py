@@ -23,12 +23,14 @@ from training.data.example import Example
 from training.models.architecture import Architecture, BuildContext, ParameterGroups
 from training.models.batch import Batch, Features
 from training.models.common import SETTINGS
-from training.models.common.ctc import CtcCharacters, head_characters
+from training.models.common.ctc import head_characters
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.decode import decode_text, prompted, with_ctc_labels
 from training.models.common.weights import load_whole
 from training.models.e2e import config
 from training.models.e2e.collator import E2ECollator, E2EEncode, Frames
 from training.models.e2e.config import Options
+from training.models.e2e.export import export_parts
 from training.models.e2e.model import SpeechTranslationModel
 from training.models.e2e.parts import (
     load_decoder,
@@ -48,6 +50,7 @@ from training.models.e2e.tokenizer import (
     train_mbart_tokenizer,
     trim_tokenizer,
 )
+from training.models.export_parts import ExportParts
 from training.models.options import ModelOptions
 
 STAND_IN_TEXTS = 20_000
@@ -157,6 +160,9 @@ class E2E(Architecture):
             **generation,
         )
         return {task: ids[:, i] for i, task in enumerate(self.tasks)}
+
+    def export_parts(self) -> ExportParts:
+        return export_parts(self)
 
     def text(self, ids: Sequence[int]) -> str:
         return decode_text(self.processor.tokenizer, ids)

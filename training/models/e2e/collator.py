@@ -13,7 +13,8 @@ from transformers import MBart50Tokenizer, Wav2Vec2FeatureExtractor
 
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import BatchCollator, UtteranceEncoder
-from training.models.common.ctc import CtcCharacters, check_feasible
+from training.models.common.ctc import check_feasible
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.targets import IGNORED, collate_targets
 from training.models.e2e.tokenizer import TASK_TOKENS, language_codes, text_ids, token_id
 

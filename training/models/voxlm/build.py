@@ -25,16 +25,18 @@ from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import Architecture, BuildContext, ParameterGroups, new_tokens
 from training.models.batch import Batch, Features
 from training.models.common import SETTINGS
-from training.models.common.ctc import CtcCharacters
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.decode import decode_text, with_ctc_labels
 from training.models.common.sizes import SIZES
 from training.models.common.weights import cannot_load, load_whole
 from training.models.common.whisper_encoder import load_whisper_encoder
+from training.models.export_parts import ExportParts
 from training.models.options import ModelOptions
 from training.models.voxlm import config
 from training.models.voxlm.causal_lm import train_tokenizer
 from training.models.voxlm.collator import VoxLMCollator, VoxLMEncode
 from training.models.voxlm.config import Options
+from training.models.voxlm.export import export_parts
 from training.models.voxlm.model import SCALED_HEADS, VoxLM
 from training.models.voxlm.stored_config import AUDIO, VoxLMConfig, VoxLMProcessor, with_template
 from training.models.voxlm.words import PointedWords
@@ -134,6 +136,9 @@ class VoxLMArchitecture(Architecture):
             **generation,
         )
         return {TRANSCRIBE: ids[:, prompts.shape[1] :]}
+
+    def export_parts(self) -> ExportParts:
+        return export_parts(self)
 
     def text(self, ids: Sequence[int]) -> str:
         return decode_text(self.processor.tokenizer, ids)

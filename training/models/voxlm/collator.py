@@ -11,7 +11,8 @@ import torch
 
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import BatchCollator, UtteranceEncoder
-from training.models.common.ctc import CtcCharacters, check_feasible
+from training.models.common.ctc import check_feasible
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.log_mels import (
     Context,
     check_length,
@@ -20,21 +21,8 @@ from training.models.common.log_mels import (
     groups_of,
     log_mel,
 )
-from training.models.common.plain_text import text_encoding
 from training.models.common.targets import IGNORED, rectangle
-
-
-def word_of_tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
-    """Ids of ``text``, single spaces between its words, and for each the word that it ends in (bytes of one letter apart: all in its word)."""
-    found = text_encoding(tokenizer, text)
-    starts = [i for i, c in enumerate(text) if not c.isspace() and (i == 0 or text[i - 1].isspace())]
-    words = []
-    for begin, end in found.offsets:
-        # A space that is a token of its own leads to the word behind it.
-        last = begin + max(len(text[begin:end].rstrip()), 1) - 1
-        following = last + 1 if text[last : last + 1].isspace() else last
-        words.append(int(np.searchsorted(starts, following, side="right")) - 1)
-    return found.ids, words
+from training.models.common.word_tokens import word_of_tokens
 
 
 @dataclass(frozen=True)

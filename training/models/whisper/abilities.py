@@ -12,85 +12,94 @@ from training.models.abilities import LanguagePrediction
 from training.models.architecture import new_tokens
 from training.models.batch import Batch
 from training.models.common.decode import decode_text
+from training.models.common.language_choice import Candidate, language_shares, most_tokens
 from training.models.common.plain_text import text_ids
-from training.models.safeguards import Scored
+from training.models.common.stop_repeats import StopRepeats
+from training.models.safeguards import Scored, Search
 from training.models.whisper.tokenizer import PREVIOUS
 
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 """The two names of the control token that says that nobody speaks."""
 
 
-SURE = 0.9
-"""Probability of the language token from which on it alone decides."""
-CANDIDATES, BEGINNING, WEIGHT = 5, 24, 3.0
-"""Below `SURE` so many languages are compared by the first so many tokens of their texts; weight of these beside the token."""
-
-
 @dataclass(frozen=True)
 class DetectLanguage:
-    """Completes prompts that leave the language open: the likeliest language token after the start token.
+    """Completes prompts that leave the language open, see `training.models.common.language_choice`.
 
-    Where the model is not sure of it (accents), the likeliest languages are compared by what it would write in them too: the
-    logarithm of a token's probability, and `WEIGHT` times the mean log-probability of the beginning of the text. A text in
-    the wrong language is one that the model finds improbable itself.
-
-    ids: language code → id of its token. start_id: the start token. open_id: stands in the place of an open language.
-    prompt: ids that follow the language in a prompt of transcription.
+    ids: language code → id of its token. start_id: the start token. end_id: the token that ends a text; it stands in the place
+    of an open language too. prompt: ids that follow the language in a prompt of transcription.
     """
 
     ids: Mapping[str, int]
     start_id: int
-    open_id: int
+    end_id: int
     prompt: tuple[int, ...]
 
     @torch.no_grad()
     def __call__(self, model: Any, batch: Batch, states: torch.Tensor | None = None) -> LanguagePrediction:
         inputs = batch["decoder_input_ids"]
-        open_ = inputs[:, 0, 1] == self.open_id
+        open_ = inputs[:, 0, 1] == self.end_id
         if not open_.any():
             return LanguagePrediction(batch, states, [{}] * len(inputs))
         if states is None:
             states = model.encode(batch["input_features"])
         ids = torch.tensor(list(self.ids.values()), device=inputs.device)
         starts = torch.full((len(inputs), 1), self.start_id, device=inputs.device)
-        shares = model.next_logits(states, starts)[:, ids].softmax(dim=-1)
-        for row in (open_ & (shares.max(dim=-1).values < SURE)).nonzero().flatten().tolist():
-            shares[row] = self._weighed(model, states[row : row + 1], shares[row], ids)
+
+        def texts(row: int, languages: list[int]) -> list[Candidate]:
+            prompts = torch.tensor(
+                [[self.start_id, int(ids[n]), *self.prompt] for n in languages], device=inputs.device
+            )
+            return self._texts(model, states[row : row + 1], prompts, most_tokens(batch["clip_seconds"][row]))
+
+        logits = model.next_logits(states, starts)[:, ids].cpu().numpy()
+        shares = language_shares(logits, open_.tolist(), texts)
         completed = inputs.clone()
-        detected = ids[shares.argmax(dim=-1)]
+        detected = ids[torch.from_numpy(shares.argmax(axis=-1)).to(ids)]
         completed[:, :, 1] = torch.where(open_[:, None], detected[:, None], inputs[:, :, 1])
-        found = [
+        probabilities = [
             dict(zip(self.ids, row, strict=True)) if is_open else {}
             for row, is_open in zip(shares.tolist(), open_.tolist(), strict=True)
         ]
-        return LanguagePrediction({**batch, "decoder_input_ids": completed}, states, found)
+        return LanguagePrediction({**batch, "decoder_input_ids": completed}, states, probabilities)
 
-    def _weighed(
-        self, model: Any, states: torch.Tensor, shares: torch.Tensor, ids: torch.Tensor
-    ) -> torch.Tensor:
-        """Probabilities ``[languages]`` of one row, in which the texts of the likeliest languages count."""
-        best = shares.topk(min(CANDIDATES, len(shares)))
-        prompts = torch.tensor(
-            [[self.start_id, token, *self.prompt] for token in ids[best.indices].tolist()], device=ids.device
+    def _texts(self, model: Any, states: torch.Tensor, prompts: torch.Tensor, most: int) -> list[Candidate]:
+        """What the model would write after each prompt ``[languages, length]`` of one row."""
+        loops = StopRepeats(prompts.shape[-1])
+        written, means = model.generate_scored(
+            states,
+            prompts[None],
+            max_new_tokens=most,
+            do_sample=False,
+            num_beams=1,
+            stopping_criteria=[loops],
         )
-        _, means = model.generate_scored(
-            states, prompts[None], max_new_tokens=BEGINNING, do_sample=False, num_beams=1
-        )
-        weighed = torch.zeros_like(shares)
-        weighed[best.indices] = (best.values.log() + WEIGHT * means[0].to(shares)).softmax(dim=-1)
-        return weighed
+        looping = [False] * len(prompts) if loops.stopped is None else loops.stopped.tolist()
+        found = []
+        for row, mean, loop in zip(written[0].tolist(), means[0].tolist(), looping, strict=True):
+            ended = self.end_id in row and not loop  # the row of a loop is filled up with end tokens
+            tokens = 0 if loop else row.index(self.end_id) + 1 if ended else len(row)
+            found.append(Candidate(tokens, mean, ended))
+        return found
 
 
 @dataclass(frozen=True)
 class WhisperScored:
-    """`training.models.safeguards.ScoredDecoder` of a Whisper. positions: of its decoder."""
+    """`training.models.safeguards.ScoredDecoder` of a Whisper. positions: of its decoder. vocabulary: number of ids."""
 
     tokenizer: Any
     start_id: int
     positions: int
+    vocabulary: int
+
+    def prompts(self, batch: Batch) -> torch.Tensor:
+        return batch["decoder_input_ids"][:, :, : batch["prompt_length"]]
 
     def encode(self, model: Any, batch: Batch) -> torch.Tensor:
         return model.encode(batch["input_features"])
+
+    def row(self, model: Any, states: torch.Tensor, row: int) -> torch.Tensor:
+        return states[row : row + 1]
 
     def no_speech(self, model: Any, states: torch.Tensor) -> list[float]:
         known = self.tokenizer.get_vocab()
@@ -100,23 +109,43 @@ class WhisperScored:
         starts = torch.full((len(states), 1), self.start_id, device=states.device)
         return model.next_logits(states, starts).softmax(dim=-1)[:, ids].sum(dim=-1).tolist()
 
-    def with_prompt(self, prompts: torch.Tensor, text: str) -> torch.Tensor:
+    def before(self, text: str) -> list[int]:
         previous = self.tokenizer.convert_tokens_to_ids(PREVIOUS)
         if previous in (None, self.tokenizer.unk_token_id):
             raise ValueError(f"the tokenizer has no token {PREVIOUS}")
-        # Whisper keeps half of the positions for the text before the utterance, the last tokens of it.
-        kept = text_ids(self.tokenizer, f" {text.strip()}")[-(self.positions // 2 - 1) :]
-        before = torch.tensor([previous, *kept], device=prompts.device).expand(*prompts.shape[:2], -1)
+        return [previous, *last_ids(text_ids(self.tokenizer, f" {text.strip()}"), self.positions)]
+
+    def with_prompt(self, prompts: torch.Tensor, text: str) -> torch.Tensor:
+        before = torch.tensor(self.before(text), device=prompts.device).expand(*prompts.shape[:2], -1)
         return torch.cat([before, prompts], dim=-1)
 
     @torch.no_grad()
     def decode(
-        self, model: Any, prompts: torch.Tensor, states: torch.Tensor, **generation: Any
+        self, model: Any, prompts: torch.Tensor, states: torch.Tensor, search: Search
     ) -> Sequence[Sequence[Scored]]:
-        wanted = generation.get("max_new_tokens")
-        generation["max_new_tokens"] = new_tokens(wanted, self.positions, prompts.shape[-1])
-        ids, means = model.generate_scored(states, prompts, **generation)
+        ids, means = model.generate_scored(states, prompts, **self.arguments(search, prompts.shape[-1]))
         return [
             [Scored(decode_text(self.tokenizer, row), mean) for row, mean in zip(rows, found, strict=True)]
             for rows, found in zip(ids.tolist(), means.tolist(), strict=True)
         ]
+
+    def arguments(self, search: Search, prompt: int) -> dict[str, Any]:
+        """Of transformers' ``generate``."""
+        found: dict[str, Any] = {
+            "max_new_tokens": new_tokens(search.new, self.positions, prompt),
+            "num_beams": search.beams,
+            "do_sample": False,
+            "drawn_at": search.temperature,
+        }
+        if search.no_repeat_ngram:
+            found["no_repeat_ngram_size"] = search.no_repeat_ngram
+        if search.suppressed is not None:
+            found["suppress_tokens"] = list(search.suppressed)
+        if search.stop_repeats:
+            found["stopping_criteria"] = [StopRepeats(prompt)]
+        return found
+
+
+def last_ids(ids: list[int], positions: int) -> list[int]:
+    """The last ids of a text before the utterance: with its control token half of the positions, as in Whisper."""
+    return ids[-(positions // 2 - 1) :]

@@ -25,7 +25,8 @@ from training.models.abilities import CrossAttention, CtcFrames, LanguageDetecti
 from training.models.architecture import Architecture, BuildContext, Decoded, DecodeOptions, ParameterGroups
 from training.models.batch import Batch, Features
 from training.models.common import SETTINGS
-from training.models.common.ctc import CtcCharacters, head_characters
+from training.models.common.ctc import head_characters
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.decode import decode_text, prompted, with_ctc_labels
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import many_text_ids
@@ -39,6 +40,7 @@ from training.models.whisper.collator import FIXED_TOKENS, PREVIOUS_TOKENS, Whis
 from training.models.whisper.config import MULTILINGUAL_VOCABULARY, Options
 from training.models.whisper.export import export_parts
 from training.models.whisper.model import MultitaskWhisper
+from training.models.whisper.reading import WhisperReader
 from training.models.whisper.tokenizer import START, has_timestamps, languages_of, train_whisper_tokenizer
 
 DETECTS = "language_detection"
@@ -103,12 +105,16 @@ class Whisper(Architecture):
             ),
             "collate": collate,
             "train_collate": replace(collate, full_share=options.full_context_share, mixed=True),
-            "attention": CrossAttention(head_frames(ctc) if ctc is not None else None),
+            "attention": CrossAttention(
+                WhisperReader(processor.tokenizer, int(model.config.max_target_positions)),  # type: ignore[arg-type]
+                head_frames(ctc) if ctc is not None else None,
+            ),
             "language_detection": _detection(processor, model),
             "scored": WhisperScored(
                 processor.tokenizer,
                 model.config.decoder_start_token_id,  # type: ignore[arg-type]
                 int(model.config.max_target_positions),  # type: ignore[arg-type]
+                int(model.config.vocab_size),  # type: ignore[arg-type]
             ),
         }
 

@@ -11,15 +11,16 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperProcessor
 
+from training.base.language_names import language_code, short_code
 from training.data.example import TRANSCRIBE, Example
 from training.models.architecture import AUTO, BatchCollator, UtteranceEncoder
-from training.models.common.ctc import CtcCharacters, check_feasible
+from training.models.common.ctc import check_feasible
+from training.models.common.ctc_characters import CtcCharacters
 from training.models.common.log_mels import Context, check_length, count_frames, log_mel, longest_seconds
 from training.models.common.plain_text import text_ids
 from training.models.common.targets import IGNORED, collate_targets
 from training.models.whisper.tokenizer import (
     PREVIOUS,
-    code_of,
     language_token,
     names_language,
     timestamp_ids,
@@ -140,8 +141,8 @@ class WhisperEncode(UtteranceEncoder):
             if example.texts:
                 raise ValueError("no language is named, neither by the utterance nor by the model; name one")
         elif ids[0] == tokenizer.unk_token_id or not names_language(token):
-            code = code_of(language)
-            hint = f"; the code of {language} is {code}" if code else ""
+            code = short_code(language_code(language))
+            hint = f"; the code of {language} is {code}" if code and code != language else ""
             raise ValueError(f"language {language!r} has no token in this tokenizer{hint}")
         return ids
 
@@ -150,7 +151,7 @@ class WhisperEncode(UtteranceEncoder):
 class WhisperCollator(Context, BatchCollator):
     """Batch of clips: ``input_features`` ``[batch, mels, frames]``, ``clip_seconds`` and the targets of `collate_targets`.
 
-    A ``full_share`` of the training batches is padded to 30 s although the context is trimmed, so that the model
+    A ``full_share`` of the training clips is padded to 30 s although the context is trimmed, so that the model
     keeps serving stock pipelines. ``mixed``: prompts may differ in length, see `collate_targets`.
     """
 

@@ -40,7 +40,9 @@ class Options(ModelOptions):
     context_margin_seconds: float = Field(1.0, ge=0, le=30)
     """Silence that a trimmed context keeps after the longest clip."""
     full_context_share: float = Field(0.02, ge=0, le=1)
-    """Share of the training batches that are padded to 30 s although the context is trimmed."""
+    """Share of the training clips that are padded to 30 s although the context is trimmed, drawn anew for each epoch. They come
+    in batches of their own: as many as ``training.max_batch_seconds`` hold at 30 s, at least four (``training.batch_size``
+    permitting)."""
     timestamps: float = Field(0.0, ge=0, le=1)
     """Share of the training samples whose labels carry times, as Whisper writes them (``<|0.00|> text<|2.40|>``): pipelines for
     long recordings decode with them. Needs OpenAI's vocabulary."""
@@ -72,6 +74,10 @@ class Options(ModelOptions):
                 "timestamps: a vocabulary of one's own (sizes) has no timestamp tokens: 0, or take a pretrained model (name)"
             )
         return self
+
+    @property
+    def full_share(self) -> float:
+        return self.full_context_share if self.encoder_context == "trimmed" else 0.0
 
     @property
     def learns_vocabulary(self) -> bool:

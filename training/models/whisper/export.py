@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,27 +12,33 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.data.example import TRANSCRIBE
 from training.models.architecture import Architecture
-from training.models.common.feature_graphs import WhisperLogMels
+from training.models.common import SETTINGS
+from training.models.common.decoder_graph import cross_outputs, decoder_part
+from training.models.common.feature_graphs import log_mel_part, log_mel_settings
 from training.models.export_parts import (
     CTRANSLATE2,
     GGML,
     NEMO,
     ONNX,
     ContextRule,
+    CtcHead,
     Ctranslate2Model,
     Description,
+    Detection,
     ExportParts,
     GgmlModel,
-    LogMelSettings,
     MovedIds,
     OnnxModel,
     OnnxPart,
     Prompts,
     Refused,
 )
+from training.models.whisper.abilities import NO_SPEECH
 from training.models.whisper.graphs import DecoderGraph, EncoderGraph
-from training.models.whisper.tokenizer import language_token, names_language
+from training.models.whisper.reading import alignment_heads
+from training.models.whisper.tokenizer import PREVIOUS, language_token, names_language
 
 OPENAI_VOCABULARIES = (51_864, 51_865, 51_866)
 """Ids of Whisper's own vocabularies: English, multilingual, large-v3."""
@@ -49,7 +56,7 @@ def export_parts(whisper: Architecture, domains: dict[str, int] | None = None) -
     return ExportParts(
         description=description,
         save_text=_TextFiles(whisper.processor),
-        arrays={"mel_filters": filters},
+        arrays={"mel_filters": filters, **_head_arrays(whisper.model)},
         formats={
             CTRANSLATE2: Ctranslate2Model(
                 model=whisper.model,
@@ -67,7 +74,8 @@ def export_parts(whisper: Architecture, domains: dict[str, int] | None = None) -
 
 def describe(whisper: Architecture, domains: dict[str, int]) -> Description:
     """What the runtime needs to know."""
-    extractor, config = whisper.processor.feature_extractor, whisper.model.config
+    config = whisper.model.config
+    settings = getattr(config, SETTINGS)
     prompts = _prompts(whisper, domains)
     return Description(
         decoder="whisper",
@@ -77,20 +85,28 @@ def describe(whisper: Architecture, domains: dict[str, int]) -> Description:
         vocabulary=config.vocab_size,
         parameters=whisper.parameters,
         positions=whisper.positions,
-        log_mels=LogMelSettings(
-            sampling_rate=extractor.sampling_rate,
-            n_fft=extractor.n_fft,
-            hop_length=extractor.hop_length,
-            n_samples=extractor.n_samples,
-            mels=extractor.feature_size,
-        ),
+        log_mels=log_mel_settings(whisper.processor.feature_extractor),
         context=ContextRule(context=whisper.collate.context, margin=whisper.collate.margin),  # type: ignore[attr-defined]
         prompts=prompts,
         moved_ids=MovedIds(
             ids=tuple(sorted(i for i in domains.values() if i > prompts.no_timestamps)),
             before=prompts.no_timestamps,
         ),
+        alignment_heads=tuple(
+            (layer, head) for layer, heads in alignment_heads(whisper.model).items() for head in heads
+        ),
+        head=CtcHead(characters=settings["ctc_characters"]) if settings["ctc_weight"] else None,
     )
+
+
+def _head_arrays(model: Any) -> dict[str, np.ndarray]:
+    """The CTC head, where there is one: ``ctc_head`` float32 ``[characters and blank, width + 1]``, the bias last."""
+    if not model.ctc_weight:
+        return {}
+    weight, bias = (
+        part.detach().float().cpu().numpy() for part in (model.ctc_head.weight, model.ctc_head.bias)
+    )
+    return {"ctc_head": np.concatenate((weight, bias[:, None]), axis=1)}
 
 
 def _prompts(whisper: Architecture, domains: dict[str, int]) -> Prompts:
@@ -112,43 +128,41 @@ def _prompts(whisper: Architecture, domains: dict[str, int]) -> Prompts:
         domains=domains,
         domain=whisper.domains.default if whisper.domains else None,
         domain_predictable=whisper.domains.predictable if whisper.domains else False,
+        previous=added.get(PREVIOUS),
+        no_speech=tuple(added[name] for name in NO_SPEECH if name in added),
+        detection=_detection(whisper, added),
     )
+
+
+def _detection(whisper: Architecture, added: Mapping[str, int]) -> Detection | None:
+    if whisper.language_detection is None:
+        return None
+    prompt = (added[f"<|{TRANSCRIBE}|>"], added["<|notimestamps|>"])
+    return Detection(languages=whisper.language_detection.languages, prompt=prompt)
 
 
 def _graphs(whisper: Architecture) -> tuple[OnnxPart, ...]:
     """Log-mels, encoder and decoder. The lengths that they are exported with are no others' bounds."""
-    model = copy.deepcopy(whisper.model.model).cpu().eval()
-    model.encoder.set_attn_implementation("eager")
+    model = copy.deepcopy(whisper.model).cpu().eval()
+    model.model.encoder.set_attn_implementation("eager")
     config = model.config
-    heads, width = config.decoder_attention_heads, config.d_model // config.decoder_attention_heads
-    names = [f"{kind}_{n}" for n in range(config.decoder_layers) for kind in ("key", "value")]
-    # A tensor for each: the exporter takes inputs that are one object for one input.
-    caches = {f"past_{name}": torch.zeros(2, heads, 3, width) for name in names}
-    caches |= {f"cross_{name}": torch.zeros(2, heads, 50, width) for name in names}
+    outputs = cross_outputs(config.decoder_layers)
+    wanted: tuple[torch.Tensor, dict[int, str]] = (torch.tensor([0, 1]), {0: "number"})
     return (
-        OnnxPart(
-            name="features",
-            module=WhisperLogMels(whisper.processor.feature_extractor),
-            inputs={"waveform": torch.zeros(whisper.sample_rate)},
-            outputs=("log_mels",),
-            dynamic={"waveform": {0: "samples"}},
-        ),
+        log_mel_part(whisper.processor.feature_extractor),
         OnnxPart(
             name="encoder",
             module=EncoderGraph(model),
             inputs={"log_mels": torch.zeros(2, config.num_mel_bins, 100)},
-            outputs=tuple(f"cross_{name}" for name in names),
-            dynamic={"log_mels": {0: "batch", 2: "frames"}},
+            outputs=(*outputs, "head") if model.ctc_weight else outputs,
+            dynamic={"log_mels": {0: "clips", 2: "frames"}},
         ),
-        OnnxPart(
-            name="decoder",
-            module=DecoderGraph(model),
-            inputs={"ids": torch.zeros(2, 2, dtype=torch.long), **caches},
-            outputs=("logits", *(f"longer_{name}" for name in names)),
-            dynamic={
-                "ids": {0: "batch", 1: "length"},
-                **{name: {0: "batch", 2: name.partition("_")[0]} for name in caches},
-            },
+        decoder_part(
+            DecoderGraph(model, alignment_heads(whisper.model)),
+            config,
+            50,
+            {"wanted": wanted},
+            outputs=("attention",),
         ),
     )
 

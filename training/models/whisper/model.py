@@ -16,6 +16,7 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention
 from training.models.common import SETTINGS
 from training.models.common.cross_attention import SharedKeys
 from training.models.common.ctc import ctc_loss
+from training.models.common.drawn_tokens import DrawnTokens
 from training.models.common.log_probabilities import LogProbabilities
 from training.models.common.losses import token_loss
 from training.models.common.whisper_encoder import encode_audio
@@ -141,9 +142,12 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
         return sequences[:, prompts.shape[-1] :].unflatten(0, (-1, prompts.shape[1]))
 
     def generate_scored(
-        self, states: torch.Tensor, prompts: torch.Tensor, **generation: Any
+        self, states: torch.Tensor, prompts: torch.Tensor, *, drawn_at: float = 0.0, **generation: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `generate_tasks`, and the mean log-probability of each text: float ``[batch, task]``."""
+        """As `generate_tasks`, and the mean log-probability of each text: float ``[batch, task]``.
+
+        ``drawn_at``: temperature at which the tokens are drawn, by one beam; 0: they are not.
+        """
         if self._beams(generation) > 1:
             found = self._generate(
                 states, prompts, output_scores=True, return_dict_in_generate=True, **generation
@@ -151,7 +155,8 @@ class MultitaskWhisper(WhisperForConditionalGeneration):
             sequences, means = found.sequences, found.sequences_scores
         else:
             scores = LogProbabilities(self.config.eos_token_id, generation.get("stopping_criteria", ()))  # type: ignore[arg-type]
-            sequences = self._generate(states, prompts, logits_processor=[scores], **generation)
+            drawn = [DrawnTokens(drawn_at)] if drawn_at else []
+            sequences = self._generate(states, prompts, logits_processor=[scores, *drawn], **generation)
             means = scores.means(sequences)
         shape = (-1, prompts.shape[1])
         return sequences[:, prompts.shape[-1] :].unflatten(0, shape), means.unflatten(0, shape)

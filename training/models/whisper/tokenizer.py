@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import AddedToken, WhisperTokenizer
-from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from training.data.control_marks import TIME
 
@@ -70,14 +70,6 @@ def train_whisper_tokenizer(
 def language_token(code: str) -> str:
     """The token of an ISO 639 code, as Whisper writes it."""
     return f"<|{code}|>"
-
-
-def code_of(name: str) -> str | None:
-    """The code of a language that is named otherwise: ``de`` for ``German``, ``DE`` and ``de-AT``; None where it is unknown."""
-    known = name.strip().lower()
-    short = known.replace("_", "-").partition("-")[0]
-    code = TO_LANGUAGE_CODE.get(known) or (short if short in LANGUAGES else None)
-    return None if code == name else code
 
 
 def languages_of(tokenizer: WhisperTokenizer) -> dict[str, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from training.base.errors import UserError
-from training.data.sampler import DurationBatchSampler
+from training.data.sampler import DurationBatchSampler, FullContextBatch
 from training.data.sources.shards.source import ShardSource
 
 
@@ -71,12 +72,21 @@ class ShardBatchSampler(DurationBatchSampler):
         """The epoch's batches, each where its last sample stands in the stream."""
         stream = self.stream(rng)
         buckets = self.bucket_of[stream]
+        apart = self.full_counts(np.bincount(buckets, minlength=len(self.buckets)))
         found: list[tuple[int, list[int]]] = []
+        full: list[int] = []
         for number, bucket in enumerate(self.buckets):
             places, rows = np.flatnonzero(buckets == number), self.rows_in(bucket)
+            if apart[number]:
+                chosen = rng.choice(places, apart[number], replace=False)
+                full += chosen.tolist()
+                places = np.setdiff1d(places, chosen)
             cuts = (places[i : i + rows] for i in range(0, len(places), rows))
             found += [(int(cut[-1]), stream[cut].tolist()) for cut in cuts]
-        return [batch for _, batch in sorted(found)]
+        found += [
+            (batch[-1], FullContextBatch(stream[batch].tolist())) for batch in self.full_batches(sorted(full))
+        ]
+        return [batch for _, batch in sorted(found, key=itemgetter(0))]
 
     def samples(self) -> int:
         """How many samples an epoch has, repeats included."""
@@ -86,9 +96,7 @@ class ShardBatchSampler(DurationBatchSampler):
         counts = np.bincount(self.bucket_of, weights=self.whole, minlength=len(self.buckets)).astype(int)
         for members, count in self.parts:
             counts[self.bucket_of[members[0]]] += count
-        rows = [self.rows_in(bucket) for bucket in self.buckets]
-        total = sum(-(-int(count) // size) for count, size in zip(counts, rows, strict=True))
-        return -(-total // self.world)
+        return -(-self.count(counts.tolist()) // self.world)
 
 
 Parts = list[tuple[np.ndarray, int]]

@@ -1,0 +1,137 @@
+"""The processes that decode uploads, and an upload that one of them is reading."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from training.serving.errors import ApiError
+from training.serving.messages import Message
+from training.serving.options import Abilities
+from training.serving.uploads import Upload
+from training.serving.worker import Gone, Worker
+from training.transcription.windows import Window
+
+MODULE = "training.serving.decode_process"
+ANSWER_SECONDS = 180.0
+"""Of real time, for one answer of a decoder; of its computing see `training.serving.decode_process.SECONDS`."""
+
+
+@dataclass(eq=False)
+class Decoder:
+    """One process. opened: uploads that it reads."""
+
+    worker: Worker = field(default_factory=lambda: Worker(MODULE, {"OMP_NUM_THREADS": "1"}))
+    opened: int = 0
+
+    async def call(self, head: Mapping[str, Any], files: tuple[int, ...] = ()) -> Message:
+        """Its answer; a dead process is started again first. Raises `Gone`."""
+        if not self.worker.running:
+            self.worker.start()
+            await self.worker.call({"do": "close", "number": 0}, timeout=ANSWER_SECONDS)
+        return await self.worker.call(head, files=files, timeout=ANSWER_SECONDS)
+
+
+@dataclass(eq=False)
+class Sound:
+    """An upload that is open in a decoder. seconds: of sound. windows: how it is cut."""
+
+    decoder: Decoder
+    number: int
+    upload: Upload
+    asked: Mapping[str, Any]
+    seconds: float = 0.0
+    windows: tuple[Window, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    _read: int = 0
+    _started: int = 0
+
+    async def open(self) -> None:
+        """Find its length and its windows. Raises `ApiError` for what is no sound, or too much of it."""
+        head = {**self.asked, "do": "open", "number": self.number, "first": self._read}
+        found = _answered(await self.decoder.call(head, (self.upload.file,)))
+        self._started = self.decoder.worker.starts
+        self.seconds = found.head["seconds"]
+        self.windows = tuple(Window(*one) for one in found.head["windows"])
+
+    async def next(self) -> np.ndarray:
+        """Samples of the next window, float32 ``[time]``.
+
+        An upload that shared its decoder with one that ended it is opened again in a new one.
+        """
+        if self._started != self.decoder.worker.starts or not self.decoder.worker.running:
+            await self.open()
+        found = _answered(await self.decoder.call({"do": "next", "number": self.number}))
+        self._read += 1
+        if (note := found.head.get("note")) and note not in self.notes:
+            self.notes.append(note)
+        return np.frombuffer(found.payload, dtype=np.float32)
+
+    async def close(self) -> None:
+        """The decoder forgets it."""
+        if self.decoder.worker.running and self._started == self.decoder.worker.starts:
+            await self.decoder.call({"do": "close", "number": self.number})
+
+
+def _answered(message: Message) -> Message:
+    if "error" in message.head:
+        status, reason, code = message.head["error"]
+        raise ApiError(status, reason, param="file", code=code)
+    return message
+
+
+class Decoders:
+    """Some decoders; an upload goes to the one that reads the fewest."""
+
+    def __init__(self, count: int, *, max_seconds: float, ffmpeg: bool) -> None:
+        self.all = [Decoder() for _ in range(count)]
+        self.max_seconds, self.ffmpeg = max_seconds, ffmpeg
+        self._numbers = itertools.count(1)
+
+    async def start(self) -> None:
+        """Start them all."""
+        for decoder in self.all:
+            decoder.worker.start()
+        await asyncio.gather(*(decoder.call({"do": "close", "number": 0}) for decoder in self.all))
+
+    def close(self) -> None:
+        for decoder in self.all:
+            decoder.worker.close()
+
+    @asynccontextmanager
+    async def opened(self, upload: Upload, abilities: Abilities) -> AsyncIterator[Sound]:
+        """An upload that is being read. Raises `ApiError`."""
+        decoder = min(self.all, key=lambda one: one.opened)
+        asked = {
+            "cutting": dict(abilities.cutting),
+            "looks": abilities.looks,
+            "sample_rate": abilities.sample_rate,
+            "max_seconds": self.max_seconds,
+            "ffmpeg": self.ffmpeg,
+        }
+        sound = Sound(decoder, next(self._numbers), upload, asked)
+        decoder.opened += 1
+        try:
+            await sound.open()
+            yield sound
+        except Gone as error:
+            raise ApiError(
+                400,
+                "the file could not be decoded: the decoder took too much memory or time for it, or broke",
+                param="file",
+                code="undecodable_audio",
+            ) from error
+        finally:
+            decoder.opened -= 1
+            await asyncio.shield(_forgotten(sound))
+
+
+async def _forgotten(sound: Sound) -> None:
+    with suppress(Gone):  # with its process
+        await sound.close()

@@ -1,0 +1,116 @@
+"""The model processes: each device's takes a batch of what waits, whenever it is free."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from training.base.errors import UserError
+from training.serving.batches import Piece, Waiting
+from training.serving.errors import ApiError
+from training.serving.metrics import Metrics
+from training.serving.options import Abilities
+from training.serving.worker import Gone, Worker
+
+MODULE = "training.serving.model_process"
+LOADING_SECONDS = 900.0
+BACKOFF_SECONDS = 2.0
+"""Between two starts of a process that dies while it loads."""
+ATTEMPTS = 2
+"""How often a window is computed before its request fails: once more after its process died."""
+
+logger = logging.getLogger(__name__)
+
+
+class Device:
+    """One device and its process. name: ``cpu`` or ``cuda:N``. busy: it computes."""
+
+    def __init__(self, name: str, models: Mapping[str, Path], batch_timeout: float) -> None:
+        visible = name.partition(":")[2] if name.startswith("cuda") else ""
+        self.worker = Worker(MODULE, {"CUDA_VISIBLE_DEVICES": visible})
+        self.name, self.models, self.batch_timeout = name, models, batch_timeout
+        self.ready = asyncio.Event()
+        self.busy = False
+
+    async def load(self) -> dict[str, Abilities]:
+        """Start the process and load the models; what each can do. Raises `UserError`, `Gone`."""
+        self.ready.clear()
+        self.worker.start()
+        folders = {name: str(folder.absolute()) for name, folder in self.models.items()}
+        found = await self.worker.call({"models": folders}, timeout=LOADING_SECONDS)
+        if "refused" in found.head:
+            raise UserError(found.head["refused"])
+        self.ready.set()
+        return {name: Abilities.of(one) for name, one in found.head["models"].items()}
+
+    async def reload(self) -> None:
+        """Load again, however often it takes."""
+        while True:
+            try:
+                await self.load()
+                return
+            except (Gone, UserError) as error:
+                logger.error(f"{self.name}: the model process does not start ({type(error).__name__}); again")
+                await asyncio.sleep(BACKOFF_SECONDS)
+
+    async def compute(self, batch: list[Piece]) -> None:
+        """Give each window its row. Raises `Gone`; the windows have none then."""
+        key = batch[0].key
+        head = {
+            "model": key.model,
+            "options": key.options.as_dict(),
+            "samples": [len(piece.samples) for piece in batch],
+            "languages": [piece.language for piece in batch],
+        }
+        found = await self.worker.call(head, [piece.samples for piece in batch], timeout=self.batch_timeout)
+        if "refused" in found.head:
+            refused = ApiError(400, found.head["refused"], code="unsupported_option")
+            for piece in batch:
+                fail(piece, refused)
+            return
+        for piece, row in zip(batch, found.head["rows"], strict=True):
+            if "error" in row:
+                fail(piece, ApiError(400, f"the sound cannot be used: {row['error']}", param="file"))
+            elif not piece.result.done():
+                piece.result.set_result(row)
+
+
+def fail(piece: Piece, error: ApiError) -> None:
+    """The window's request gets an error."""
+    if not piece.result.done():
+        piece.result.set_exception(error)
+
+
+async def work(device: Device, waiting: Waiting, batch_seconds: float, metrics: Metrics) -> None:
+    """Compute what waits, for as long as the server runs.
+
+    A process that dies is started again. Its windows are tried once more, each alone, before any other.
+    """
+    while True:
+        await device.ready.wait()
+        batch = await waiting.batch(batch_seconds)
+        began = time.monotonic()
+        device.busy = True
+        try:
+            await device.compute(batch)
+        except Gone:
+            metrics.restarts.labels("model").inc()
+            logger.error(
+                f"{device.name}: the model process ended with {len(batch)} windows; it is started again"
+            )
+            for piece in batch:
+                piece.attempts += 1
+                if piece.attempts < ATTEMPTS:
+                    waiting.add(piece)
+                else:
+                    fail(
+                        piece,
+                        ApiError(500, "the model process ended twice with this request", code="model_ended"),
+                    )
+            await device.reload()
+        finally:
+            device.busy = False
+        metrics.batch(batch, time.monotonic() - began)

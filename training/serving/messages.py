@@ -1,0 +1,66 @@
+"""Messages between the server and its processes: a JSON object, bytes, and open files, over a Unix socket.
+
+Not pickles: a process that decodes what strangers send must not be able to make the server run anything.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+_LENGTHS = struct.Struct(">IQ")
+_MOST_FILES = 4
+LONGEST_HEAD = 64 * 2**20
+LONGEST_PAYLOAD = 2**31
+
+
+class Message(NamedTuple):
+    """head: a JSON object. payload: bytes that belong to it. files: descriptors that came with it."""
+
+    head: dict[str, Any]
+    payload: bytearray
+    files: list[int]
+
+
+def send(
+    end: socket.socket, head: Mapping[str, Any], payload: Sequence[Any] = (), files: Sequence[int] = ()
+) -> None:
+    """Send a message. ``payload``: pieces of bytes (arrays too) that are sent one after another."""
+    text = json.dumps(head, ensure_ascii=False).encode("utf8")
+    pieces = [memoryview(piece).cast("B") for piece in payload if len(piece)]
+    first = _LENGTHS.pack(len(text), sum(len(piece) for piece in pieces)) + text
+    sent = socket.send_fds(end, [first], list(files)) if files else 0
+    end.sendall(memoryview(first)[sent:])
+    for piece in pieces:
+        end.sendall(piece)
+
+
+def receive(end: socket.socket) -> Message:
+    """The next message. Raises ``EOFError`` where the other side has gone."""
+    files: list[int] = []
+    lengths = bytearray()
+    while len(lengths) < _LENGTHS.size:
+        part, got, _, _ = socket.recv_fds(end, _LENGTHS.size - len(lengths), _MOST_FILES)
+        files += got
+        if not part:
+            raise EOFError("the other side has gone")
+        lengths += part
+    text, payload = _LENGTHS.unpack(lengths)
+    if text > LONGEST_HEAD or payload > LONGEST_PAYLOAD:
+        raise EOFError("not a message")
+    head = json.loads(_exactly(end, text))
+    return Message(head, _exactly(end, payload), files)
+
+
+def _exactly(end: socket.socket, length: int) -> bytearray:
+    found = bytearray(length)
+    view, at = memoryview(found), 0
+    while at < length:
+        got = end.recv_into(view[at:])
+        if not got:
+            raise EOFError("the other side has gone")
+        at += got
+    return found

@@ -1,0 +1,340 @@
+"""``WS /v1/realtime``: live speech, in the events of OpenAI's realtime transcription."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import itertools
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from training.data.example import TRANSCRIBE, SpokenWord
+from training.serving.admission import header, offered_key, require_key
+from training.serving.dispatcher import Asked
+from training.serving.errors import ApiError
+from training.serving.fields import understand
+from training.serving.formats import word
+from training.serving.live import PAUSE, STEP, Agreement, Began, Ear, Ended, Stretch, placed
+from training.serving.options import hypothesis_of
+
+if TYPE_CHECKING:
+    from training.serving.state import State
+
+RATES = (8_000, 48_000)
+USUAL_RATE = 24_000
+"""Of OpenAI's ``pcm16``; ours can be told another one."""
+IDLE_SECONDS = 300.0
+"""A socket on which nothing comes for so long is closed; a microphone sends silence too."""
+SHORTEST = 0.1
+"""Seconds of sound that are decoded."""
+PROTOCOL = "realtime"
+TOO_MANY, REFUSED, IDLE = 1013, 1008, 1001
+_PREFIX = "conversation.item.input_audio_transcription."
+
+logger = logging.getLogger("training.serving.access")
+
+
+async def talk(socket: WebSocket, state: State) -> None:
+    """One session, from the handshake to its end."""
+    try:
+        key = _admitted(socket, state)
+    except ApiError as error:
+        logger.info(f"WS /v1/realtime {error.status}")
+        await socket.send_denial_response(_denial(error))
+        return
+    began = time.monotonic()
+    await socket.accept(PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None)
+    state.house.sockets += 1
+    if key is not None:
+        key.begin(began)
+    session = Session(socket, state)
+    try:
+        await session.run()
+    finally:
+        state.house.sockets -= 1
+        if key is not None:
+            key.end()
+        session.close()
+        logger.info(f"WS /v1/realtime 101 {time.monotonic() - began:.1f} s")
+
+
+def _denial(error: ApiError) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse(error.body, error.status, headers=error.headers)
+
+
+def _admitted(socket: WebSocket, state: State) -> Any:
+    """The key, None where none is asked for. Raises `ApiError`."""
+    if not _same_origin(socket, state.settings.origins):
+        raise ApiError(403, "a page of another address opened this socket (--allow_origin)", code="origin")
+    key = require_key(state.keys, offered_key(socket.scope)) if state.keys.asked else None
+    if key is not None and (wait := key.wait(time.monotonic())) is not None:
+        raise ApiError(429, "this key's limit is reached", code="key_limit", retry_after=wait)
+    if not state.ready:
+        raise ApiError(503, "the server is loading or stopping", code="not_ready", retry_after=5)
+    if state.house.sockets >= state.settings.sockets:
+        raise ApiError(
+            503, f"{state.settings.sockets} live connections are open", code="sockets", retry_after=5
+        )
+    return key
+
+
+def _same_origin(socket: WebSocket, allowed: tuple[str, ...]) -> bool:
+    """Browsers say whose page opens a socket, and open it for every page: the server has to look."""
+    origin = header(socket.scope, b"origin")
+    if not origin or origin in allowed or "*" in allowed:
+        return True
+    return urlsplit(origin).netloc == header(socket.scope, b"host")
+
+
+class Session:
+    """One speaker."""
+
+    def __init__(self, socket: WebSocket, state: State) -> None:
+        self.socket, self.state = socket, state
+        self.items = itertools.count(1)
+        self.settings: dict[str, Any] = {"model": next(iter(state.dispatcher.abilities))}
+        self.rate, self.pause = USUAL_RATE, PAUSE
+        self.asked: Asked | None = None
+        self.ear: Ear | None = None
+        self.agreement = Agreement()
+        self.item = ""
+        self._partial: asyncio.Task[None] | None = None
+        self._partial_at = 0.0
+        self._sending = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Until the client leaves."""
+        await self._send("session.created", session=self._told())
+        try:
+            while True:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    message = await self.socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                try:
+                    await self._take(message)
+                except ApiError as error:
+                    await self._send("error", **error.body)
+        except TimeoutError:
+            await self.socket.close(IDLE, "nothing came")
+        except WebSocketDisconnect:
+            return
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        if self._partial is not None:
+            self._partial.cancel()
+
+    async def _take(self, message: Mapping[str, Any]) -> None:
+        if (data := message.get("bytes")) is not None:
+            await self._hear(data)
+            return
+        try:
+            event = json.loads(message.get("text") or "")
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            raise ApiError(400, "an event must be a JSON object", code="invalid_event")
+        kind = event.get("type")
+        if kind in ("session.update", "transcription_session.update"):
+            await self._update(event.get("session"))
+        elif kind == "input_audio_buffer.append":
+            await self._hear(_decoded(event.get("audio")))
+        elif kind == "input_audio_buffer.commit":
+            await self._commit()
+        elif kind == "input_audio_buffer.clear":
+            self._restart()
+            await self._send("input_audio_buffer.cleared")
+        else:
+            raise ApiError(
+                400, f"type: no such event ({str(kind)[:80]!r})", param="type", code="unknown_event"
+            )
+
+    async def _update(self, session: Any) -> None:
+        if not isinstance(session, dict):
+            raise ApiError(400, "session: must be an object", param="session", code="invalid_event")
+        if self.ear is not None and self.ear.speaking_since is not None:
+            await self._commit()
+        settings, rate, pause = _settings(session, self.settings, self.rate, self.pause)
+        fields = {key: [str(value)] for key, value in settings.items() if value is not None}
+        models = self.state.dispatcher.abilities
+        question = understand(fields, TRANSCRIBE, models, strict=self.state.settings.strict)
+        self._require_live(question.asked)
+        self.settings, self.rate, self.pause, self.asked = settings, rate, pause, question.asked
+        self._restart()
+        await self._send("session.updated", session=self._told(), ignored=list(question.ignored))
+
+    def _require_live(self, asked: Asked) -> None:
+        abilities = self.state.dispatcher.abilities[asked.model]
+        if not abilities.frames or not abilities.timed:
+            raise ApiError(
+                400,
+                f"model {asked.model}: live speech needs a CTC model, whose words have times at once",
+                param="model",
+                code="not_live",
+            )
+
+    def _told(self) -> dict[str, Any]:
+        audio = {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": self.rate},
+                "transcription": self.settings,
+                "turn_detection": {"type": "server_vad", "silence_duration_ms": round(1000 * self.pause)},
+            }
+        }
+        return {"type": "transcription", "audio": audio}
+
+    def _restart(self) -> None:
+        self.close()
+        self.ear = None
+        self.agreement = Agreement()
+
+    def _hearing(self) -> Ear:
+        if self.ear is None:
+            if self.asked is None:
+                models = self.state.dispatcher.abilities
+                self.asked = understand({}, TRANSCRIBE, models, strict=False).asked
+                self._require_live(self.asked)
+            abilities = self.state.dispatcher.abilities[self.asked.model]
+            longest = min(abilities.cutting["longest"], 20.0)
+            self.ear = Ear(self.rate, abilities.sample_rate, longest, self.pause)
+        return self.ear
+
+    async def _hear(self, data: bytes) -> None:
+        if len(data) % 2:
+            raise ApiError(400, "audio: must be samples of 16 bits", param="audio", code="invalid_audio")
+        ear = self._hearing()
+        for event in ear.add(np.frombuffer(data, "<i2").astype(np.float32) / 32768):
+            await self._follow(event)
+        if ear.speaking_since is None or ear.now - self._partial_at < STEP:
+            return
+        if self._partial is None or self._partial.done():
+            self._partial_at = ear.now
+            self._partial = asyncio.create_task(self._guess(ear.window(self.agreement.end), self.item))
+
+    async def _follow(self, event: Began | Ended) -> None:
+        if isinstance(event, Began):
+            self.item = f"item_{next(self.items)}"
+            self._partial_at = event.at
+            await self._send(
+                "input_audio_buffer.speech_started", audio_start_ms=round(1000 * event.at), item_id=self.item
+            )
+            return
+        if self._partial is not None:
+            self._partial.cancel()  # what it would find is old
+            await asyncio.gather(self._partial, return_exceptions=True)
+        end = event.sound.start + len(event.sound.samples) / self._rate
+        await self._send(
+            "input_audio_buffer.speech_stopped", audio_end_ms=round(1000 * end), item_id=self.item
+        )
+        await self._send("input_audio_buffer.committed", item_id=self.item)
+        words = self.agreement.finish(await self._words(event.sound))
+        rest = words[len(self.agreement.certain) :]
+        first = not self.agreement.certain
+        self.agreement = Agreement()
+        await self._delta(rest, first)
+        await self._send(
+            f"{_PREFIX}completed",
+            item_id=self.item,
+            content_index=0,
+            transcript=" ".join(one.text for one in words),
+            words=[word(one) for one in words],
+        )
+
+    @property
+    def _rate(self) -> int:
+        assert self.asked is not None
+        return self.state.dispatcher.abilities[self.asked.model].sample_rate
+
+    async def _commit(self) -> None:
+        ear = self._hearing()
+        for event in ear.finish():
+            await self._follow(event)
+
+    async def _guess(self, sound: Stretch, item: str) -> None:
+        """A hypothesis of a window that still grows."""
+        try:
+            words = await self._words(sound)
+        except ApiError as error:
+            logger.info(f"WS /v1/realtime partial {error.status}")
+            return
+        first = not self.agreement.certain
+        end = sound.start + len(sound.samples) / self._rate
+        news = self.agreement.add(words, end)
+        await self._delta(news, first)
+        text = " ".join(one.text for one in self.agreement.open)
+        await self._send("polyvox.partial", item_id=item, text=text)
+
+    async def _words(self, sound: Stretch) -> list[SpokenWord]:
+        assert self.asked is not None
+        if len(sound.samples) < SHORTEST * self._rate:
+            return []
+        row = await self.state.dispatcher.compute(
+            self.asked, sound.samples, self.asked.language, time.monotonic(), live=True
+        )
+        return placed(hypothesis_of(row["hypotheses"][TRANSCRIBE]).words, sound.start)
+
+    async def _delta(self, words: list[SpokenWord], first: bool) -> None:
+        if words:
+            text = " ".join(one.text for one in words)
+            await self._send(
+                f"{_PREFIX}delta", item_id=self.item, content_index=0, delta=text if first else f" {text}"
+            )
+
+    async def _send(self, kind: str, **content: Any) -> None:
+        async with self._sending:
+            await self.socket.send_text(json.dumps({"type": kind, **content}, ensure_ascii=False))
+
+
+def _decoded(audio: Any) -> bytes:
+    try:
+        return base64.b64decode(audio, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise ApiError(400, "audio: must be base64", param="audio", code="invalid_audio") from None
+
+
+def _settings(
+    session: Mapping[str, Any], before: Mapping[str, Any], rate: int, pause: float
+) -> tuple[dict[str, Any], int, float]:
+    """What a session asks for, in OpenAI's newer form (``audio.input``) or older one (``input_audio_…``)."""
+    input_ = _object(_object(session.get("audio")).get("input"))
+    format_ = input_.get("format", session.get("input_audio_format"))
+    if isinstance(format_, dict):
+        if format_.get("type", "audio/pcm") != "audio/pcm":
+            raise ApiError(400, "format: audio/pcm alone", param="format", code="invalid_audio")
+        rate = format_.get("rate", rate)
+    elif format_ not in (None, "pcm16"):
+        raise ApiError(
+            400, "input_audio_format: pcm16 alone", param="input_audio_format", code="invalid_audio"
+        )
+    if not isinstance(rate, int) or isinstance(rate, bool) or not RATES[0] <= rate <= RATES[1]:
+        raise ApiError(
+            400,
+            f"rate: from {RATES[0]} to {RATES[1]} (got {str(rate)[:20]})",
+            param="rate",
+            code="invalid_audio",
+        )
+    asked = _object(input_.get("transcription", session.get("input_audio_transcription")))
+    turns = _object(input_.get("turn_detection", session.get("turn_detection")))
+    milliseconds = turns.get("silence_duration_ms", 1000 * pause)
+    if not isinstance(milliseconds, int | float) or not 200 <= milliseconds <= 5000:
+        raise ApiError(
+            400, "silence_duration_ms: from 200 to 5000", param="turn_detection", code="invalid_event"
+        )
+    known = ("model", "language", "prompt", "hot_words", "beam_width", "domain")
+    settings = {**before, **{key: asked[key] for key in known if key in asked}}
+    return settings, rate, milliseconds / 1000
+
+
+def _object(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,119 @@
+"""Runs the application under uvicorn until SIGTERM or Ctrl-C, and lets the requests inside come to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from training.base.errors import UserError
+from training.serving.app import create_app
+from training.serving.settings import Settings, require_safe_address
+from training.serving.state import State
+
+FIRST_REQUEST_SECONDS = 30.0
+"""A connection on which no request has come for so long is closed; uvicorn itself would keep it."""
+BACKLOG = 1024
+
+logger = logging.getLogger(__name__)
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 whose connections may not be idle from the beginning."""
+
+    _idle: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._idle = self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Ends with status 0 after SIGTERM: it is how a server is told to end. (uvicorn would raise the signal again.)"""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self.state = state
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Take nothing new in; a second call does not wait for what is inside."""
+        self.force_exit = self.should_exit
+        self.should_exit = self.state.house.stopping = True
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to end; the exit status. Raises `UserError`."""
+    require_safe_address(settings)
+    _more_files()
+    application = create_app(settings)
+    state: State = application.state.server
+    config = uvicorn.Config(
+        application,
+        host=settings.host,
+        port=settings.port,
+        http=Protocol,
+        ws="websockets-sansio",
+        ws_max_size=1 << 20,
+        backlog=BACKLOG,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.grace),
+        lifespan="on",
+    )
+    server = Server(config, state)
+    state.on_failure = server.stop
+    with _bound(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        logger.info(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        server.run(sockets=[listener])
+    if state.failed is not None:
+        raise UserError(state.failed)
+    return 0
+
+
+def _bound(settings: Settings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        return socket.create_server(found[0][4][:2], family=found[0][0], backlog=BACKLOG, reuse_port=False)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"--host {settings.host} --port {settings.port}: cannot listen there ({reason})"
+        ) from error
+
+
+def _more_files() -> None:
+    """Each connection and each upload is an open file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
