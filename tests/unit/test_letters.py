@@ -158,3 +158,22 @@ def test_a_recipe_goes_on_with_a_run_whose_language_was_found_in_its_data(tmp_pa
     run = Resolved(values=other.as_dict(), text=other.to_yaml(), checkpoint=checkpoint)
     with pytest.raises(UserError, match="has not made"):
         decide(run, None, "", fresh=False, say=print)
+
+
+def test_an_evaluation_warns_where_the_rows_are_of_another_language(tmp_path: Path) -> None:
+    from training.api.scoring_told import opening
+
+    trained: Any = SimpleNamespace(
+        architecture=SimpleNamespace(languages=("vi", "vi"), parameters=7, model=object()),
+        model_type="ctc",
+        folder=Path("run"),
+    )
+    how: Any = SimpleNamespace(batch_seconds=60.0)
+    korean = rows(tmp_path, SENTENCES["ko"])
+    told = list(opening(trained, SimpleNamespace(manifest=korean), how, "t.csv"))
+    assert told[:2] == ["device      cpu, batches of 60 s", "data        t.csv: 1 utterances, 0.00 h"]
+    assert told[2].startswith("warning     the rows are scored as vi, but 100 % of the letters are Hangul")
+    assert "--language" not in told[2] and told[2].endswith("a column language in the table")
+    assert (
+        len(list(opening(trained, SimpleNamespace(manifest=rows(tmp_path, SENTENCES["vi"])), how, "t"))) == 3
+    )

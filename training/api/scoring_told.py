@@ -23,12 +23,15 @@ def opening(trained: Trained, dataset: Any, how: Decoding, scored: str) -> Itera
     """Device, data and model of an evaluation."""
     from training.data.amounts import amounts
     from training.engine.opening import data
+    from training.engine.spoken_language import contradiction
 
     # An exported model has an engine in place of a module.
     parameters = getattr(trained.architecture.model, "parameters", None)
     device = next((one.device for one in parameters()), "cpu") if parameters else "cpu"
     yield f"device      {device}, batches of {how.batch_seconds:g} s"
     yield f"data        {scored}: {data(amounts(dataset.manifest))}"
+    if told := contradiction(trained.architecture.languages[0], dataset.manifest, option=False):
+        yield f"warning     the rows are scored as {told}"
     yield f"parameters  {trained.architecture.parameters:,} ({trained.model_type}, {trained.folder})"
 
 
