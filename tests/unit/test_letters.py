@@ -172,7 +172,7 @@ def test_an_evaluation_warns_where_the_rows_are_of_another_language(tmp_path: Pa
     korean = rows(tmp_path, SENTENCES["ko"])
     told = list(opening(trained, SimpleNamespace(manifest=korean), how, "t.csv"))
     assert told[:2] == ["device      cpu, batches of 60 s", "data        t.csv: 1 utterances, 0.00 h"]
-    assert told[2].startswith("warning     the rows are scored as vi, but 100 % of the letters are Hangul")
+    assert told[2].startswith("warning     the rows are scored as vi, but 65 % of the letters are Hangul")
     assert "--language" not in told[2] and told[2].endswith("a column language in the table")
     assert (
         len(list(opening(trained, SimpleNamespace(manifest=rows(tmp_path, SENTENCES["vi"])), how, "t"))) == 3
