@@ -309,10 +309,12 @@ def _in_memory(data: bytes, name: str) -> Iterator[tuple[BinaryIO, str, Hashable
     if container in SOUNDFILE_CONTAINERS:
         yield io.BytesIO(data), container, None
         return
-    with tempfile.TemporaryFile(prefix="polyvox-sound-") as handle:
-        handle.write(data)
-        handle.flush()
-        yield handle, container, hashlib.sha256(data).digest()
+    # Without a buffer: ffmpeg shares the place in the file and moves it, and a buffer that is closed would seek from there.
+    with tempfile.TemporaryFile(prefix="polyvox-sound-", buffering=0) as handle:
+        left = memoryview(data)
+        while left:
+            left = left[handle.write(left) :]
+        yield handle, container, hashlib.sha256(data).digest()  # type: ignore[misc]
 
 
 def _container(handle: BinaryIO, name: str | Path) -> str:
