@@ -97,11 +97,14 @@ def interpolate(given: Layer, name: str, mistakes: list[Mistake]) -> dict[str, A
 
 def _put_suffix(merged: Any) -> None:
     """``output.suffix`` behind ``output.experiment_name``: once, however often the result is read again."""
-    output = OmegaConf.to_container(merged, resolve=False)["output"]  # type: ignore[call-overload,index]
-    texts = isinstance(output, dict) and (output.get("experiment_name"), output.get("suffix"))
+    container: Any = OmegaConf.to_container(merged, resolve=False)
+    output = container["output"]
+    if not isinstance(output, dict):
+        return
+    name, suffix = output.get("experiment_name"), output.get("suffix")
     # One that names a folder stays where it is, for the schema to refuse.
-    if texts and all(isinstance(text, str) and text for text in texts) and not set("/\\") & set(texts[1]):
-        merged.output.experiment_name, merged.output.suffix = "".join(texts), ""
+    if isinstance(name, str) and isinstance(suffix, str) and name and suffix and not set("/\\") & set(suffix):
+        merged.output.experiment_name, merged.output.suffix = name + suffix, ""
 
 
 _UNFILLED = object()
