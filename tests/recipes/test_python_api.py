@@ -214,13 +214,21 @@ def test_an_evaluation_finds_what_the_command_writes(
     assert scores.written == () and scores.swap_test is None and len(scores.dropped) == 0
     assert capsys.readouterr().out == ""
     assert evaluate_command.main(["--model_dir", str(run.folder), "--output", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("60 of 60 utterances can be scored\nWER ")
-    assert out.splitlines()[-1].startswith("written: ")
+    lines = capsys.readouterr().out.splitlines()
+    opening = [
+        "60 of 60 utterances can be scored",
+        "device ",
+        "data        test split: 60 utter",
+        "parameters  ",
+    ]
+    assert [line.startswith(begin) for line, begin in zip(lines, opening, strict=False)] == [True] * 4
+    assert lines[4] == f"{run.folder}, test split:"
+    assert lines[-2].startswith("written: ") and lines[-1].startswith("next: polyvox charts")
+    diagnosis = next(n for n, line in enumerate(lines) if line.startswith("diagnosis of "))
     report = json.loads((tmp_path / "run_metrics.json").read_text(encoding="utf8"))
     assert same_figures(scores.report) == same_figures(report)
     # As the command prints them, but for the last line, the speed.
-    assert str(scores).splitlines()[:-1] == out.splitlines()[1:-2]
+    assert str(scores).splitlines()[:-1] == lines[5 : diagnosis - 1]
 
 
 def test_scores_have_values_intervals_and_a_table(run: pv.FinishedRun) -> None:

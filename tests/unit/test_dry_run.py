@@ -358,5 +358,15 @@ def test_a_larger_batch_is_suggested_where_half_of_the_gpus_memory_stays_free(fo
     assert values_of(lines, "larger batch") == [
         "training.batch_size=8 training.gradient_accumulation_steps=1"
     ]
-    for used in ("profile.memory_gb=1.2", "profile.device=cpu"):
-        assert values_of(said(config(folder, used))[1], "larger batch") == []
+    settings = config(folder)
+    free: dict[str, Any] = {"moment": "training step", "moments": {}, "parameters": 1, "trainable": 1}
+    for used, device, then, there in (
+        (4, "cuda", 9, True),
+        (6, "cuda", 9, False),
+        (4, "cpu", 9, False),
+        (4, "cuda", 11, False),
+    ):
+        plan = memory.Plan(items={"activations": used}, budget=10, device=device, **free)
+        larger = memory.Plan(items={"activations": then}, budget=10, device=device, **free)
+        found = memory.larger_batch(settings, plan, lambda _, larger=larger: larger)
+        assert (found is not None) is there

@@ -21,8 +21,9 @@ from training.base.errors import UserError
 from training.cli import train
 from training.config import hardware, shipped
 from training.config.blocks import Profile
-from training.config.hardware import CHOICES, PROFILES, Machine, contradiction
+from training.config.hardware import Machine, contradiction
 from training.config.load import load_config
+from training.config.profile_names import CHOICES, PROFILES
 from training.recipes import ranks
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +212,8 @@ def test_several_processes_need_so_many_gpus(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("training.config.hardware.look", lambda: T4)
-    command = ["train", "--config", str(ROOT / "configs" / "dev_whisper.yaml")]
+    there = f"data.train={ROOT / 'pyproject.toml'}"  # a file, which nobody opens here
+    command = ["train", "--config", str(ROOT / "configs" / "dev_whisper.yaml"), there]
     assert cli.main([*command, "--multi_gpu", "4"]) == 2
     assert "--multi_gpu 4: this machine shows 1 GPUs" in capsys.readouterr().err
     asked: list[Any] = []
@@ -311,3 +313,32 @@ def test_the_next_commands_name_folders_that_are_not_the_usual_ones() -> None:
 def test_the_help_and_the_documents_name_every_choice() -> None:
     text = (ROOT / "docs" / "training.md").read_text("utf8")
     assert [name for name in CHOICES if not re.search(rf"`{name}`", text)] == []
+
+
+def test_every_training_command_hands_the_profile_on_before_other_overrides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training.cli import pipeline, quick_train, tune
+    from training.recipes import resolve
+
+    class Seen(Exception):
+        """What would be done is known; nothing more is."""
+
+    seen: list[list[str]] = []
+
+    def see(overrides: Any) -> Any:
+        seen.append(list(overrides))
+        raise Seen
+
+    monkeypatch.setattr(pipeline, "plan", lambda args, others, say: see(args.config))
+    monkeypatch.setattr(tune.studies, "require_optuna", lambda: None)
+    monkeypatch.setattr(tune.checks, "tunable", lambda path, overrides: see(overrides))
+    monkeypatch.setattr(resolve, "runs_of", lambda asked: see(asked[0][1]))
+    for main, words in (
+        (pipeline.main, ["--config", "a.b=1"]),
+        (tune.main, ["--config", "x.yaml", "a.b=1"]),
+        (quick_train.main, ["x.yaml", "a.b=1"]),
+    ):
+        with pytest.raises(Seen):
+            main([*words, "--hardware", "h100"])
+    assert seen == [["profile.name=h100", "a.b=1"]] * 3

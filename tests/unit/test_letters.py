@@ -139,3 +139,41 @@ def test_the_option_is_the_key_of_the_model(tmp_path: Path) -> None:
 
     assert train._language(config(), "ko") == "model.language=ko"
     assert train._language(config_from({"model": {"type": "ctc"}}), "en") == "model.languages=[en]"
+
+
+def test_a_recipe_goes_on_with_a_run_whose_language_was_found_in_its_data(tmp_path: Path) -> None:
+    from training.base.errors import UserError
+    from training.recipes.attempt import RESUME, decide
+    from training.recipes.resolve import Resolved
+
+    asked = config_from({"model": {"type": "ctc"}, "output": {"dir": str(tmp_path / "run")}})
+    found = with_language(asked, rows(tmp_path, SENTENCES["ko"]))
+    checkpoint = tmp_path / "run" / "checkpoint-7"
+    checkpoint.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(found.to_yaml(), encoding="utf8")
+    assert found.to_yaml() != asked.to_yaml()
+    run = Resolved(values=asked.as_dict(), text=asked.to_yaml(), checkpoint=checkpoint)
+    assert decide(run, None, "", fresh=False, say=print) is RESUME
+    other = config_from({"model": {"type": "ctc", "d_model": 32}, "output": {"dir": str(tmp_path / "run")}})
+    run = Resolved(values=other.as_dict(), text=other.to_yaml(), checkpoint=checkpoint)
+    with pytest.raises(UserError, match="has not made"):
+        decide(run, None, "", fresh=False, say=print)
+
+
+def test_an_evaluation_warns_where_the_rows_are_of_another_language(tmp_path: Path) -> None:
+    from training.api.scoring_told import opening
+
+    trained: Any = SimpleNamespace(
+        architecture=SimpleNamespace(languages=("vi", "vi"), parameters=7, model=object()),
+        model_type="ctc",
+        folder=Path("run"),
+    )
+    how: Any = SimpleNamespace(batch_seconds=60.0)
+    korean = rows(tmp_path, SENTENCES["ko"])
+    told = list(opening(trained, SimpleNamespace(manifest=korean), how, "t.csv"))
+    assert told[:2] == ["device      cpu, batches of 60 s", "data        t.csv: 1 utterances, 0.00 h"]
+    assert told[2].startswith("warning     the rows are scored as vi, but 65 % of the letters are Hangul")
+    assert "--language" not in told[2] and told[2].endswith("a column language in the table")
+    assert (
+        len(list(opening(trained, SimpleNamespace(manifest=rows(tmp_path, SENTENCES["vi"])), how, "t"))) == 3
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -76,3 +77,34 @@ def test_who_waits_at_a_terminal_is_told_what_is_loaded(
         assert timer is not None
         timer.join()
         assert capsys.readouterr().err == said
+
+
+def test_targets_are_those_of_the_demo_corpus_alone(tmp_path: Path) -> None:
+    from training.api.scoring_told import is_demo
+    from training.data.manifest import load_manifest
+
+    head = "id,video_id,audio_path,duration,transcript,word_languages,kind,voice,snr_db,split_hint"
+    for video, wanted in (("demo_003", True), ("talk_7", False)):
+        path = tmp_path / f"{video}.csv"
+        path.write_text(f"{head}\na,{video},a.wav,1.0,xin chào,vi vi,mixed,vi,20,test\n", encoding="utf8")
+        assert is_demo(load_manifest(path)) is wanted
+    plain = tmp_path / "plain.csv"
+    plain.write_text("id,audio_path,duration,transcript\na,a.wav,1.0,hello\n", encoding="utf8")
+    assert not is_demo(load_manifest(plain))
+
+
+def test_without_targets_a_report_shows_scores_and_no_verdict(tmp_path: Path) -> None:
+    from eval_assets import corpus
+
+    from training.evaluation.evaluate import evaluate
+    from training.evaluation.report import build_report
+    from training.evaluation.stored import load_results
+
+    examples, hypotheses = corpus(12)
+    for name, judged in (("own", False), ("demo", True)):
+        scored = evaluate(examples, hypotheses, meta={"model_dir": name}, resamples=50, with_targets=judged)
+        assert ("(wanted < 15" in scored.summary()) is judged
+        scored.write(tmp_path / name, name)
+        page = build_report(load_results(tmp_path / name))
+        assert page.count('class="badge') == (4 if judged else 0) and page.count('class="tile"') == 5
+        assert ('class="target"' in page) is judged

@@ -67,9 +67,9 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), *, hardware: st
         UserError: lists every mistake with its file and line.
     """
     share_the_cores()
-    from training.config.hardware import AUTO
     from training.config.load import load_config as read
     from training.config.load import names_hardware
+    from training.config.profile_names import AUTO
 
     given = [overrides] if isinstance(overrides, str) else overrides
     if hardware is None and not names_hardware(path, given):

@@ -8,13 +8,15 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from training.api.scoring_told import diagnosed, is_demo, next_commands, opening, what
 from training.base.errors import UserError
 from training.base.files import writable
+from training.base.model_folder import check_model_folder
 from training.decoding.quiet import quietly
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from training.data.ledger import DropLedger
     from training.decoding.ctc_setup import SearchOptions
     from training.decoding.loading import Trained
-    from training.diagnosis.rules import Diagnosis
     from training.evaluation.evaluate import Evaluation as Evaluated
     from training.evaluation.scores import Scores
 
@@ -116,6 +117,8 @@ def evaluate(
         config=config,
     )
     _check_output(asked)
+    if isinstance(model, str | os.PathLike):
+        check_model_folder(Path(model))
     with quietly():
         return _evaluate(model, asked, overrides, model_type)
 
@@ -156,68 +159,27 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     trained = _timed(trained, found.dataset.manifest)
     how = decoding(trained, asked.options or SearchOptions(), asked.batch_seconds)
     if place is not None:
-        for line in _opening(trained, found.dataset, how, _what(asked, path)):
+        for line in opening(trained, found.dataset, how, what(asked.split, asked.manifest)):
             logger.info(line)
     meta = _meta(trained, asked, path, manifest, how, len(found.ledger))
     evaluation, decoded = _scored(trained, how, found, meta, teacher)
     if _compares(asked):
         evaluation = _beside_start(evaluation, trained, how, found, decoded, place)
-    evaluation, diagnoses = _diagnosed(evaluation, trained)
+    evaluation, diagnoses = diagnosed(evaluation, trained)
     scores = Scores(evaluation.report, evaluation.predictions, found.ledger, written=written)
     if place is not None:
         scores = replace(scores, written=(*written, *evaluation.write(place.folder, place.name)))
-        logger.info(f"{trained.folder}, {_what(asked, path)}:\n{evaluation.summary()}")
-        logger.info("\n".join(told(diagnoses, f"{trained.folder} on {_what(asked, path)}")))
+        logger.info(f"{trained.folder}, {what(asked.split, asked.manifest)}:\n{evaluation.summary()}")
+        logger.info("\n".join(told(diagnoses, f"{trained.folder} on {what(asked.split, asked.manifest)}")))
     if asked.swap_test:
         scores = _swapped(scores, swap_test(trained, found.dataset, decoded, how), place)
     if place is not None:
         logger.info(f"written: {', '.join(map(str, scores.written))}")
-        logger.info(_next(trained, place))
+        logger.info(next_commands(trained, place.folder))
         _into_registry(trained, asked, *decoded)
     if scores.too_many_dropped:
         logger.error(_too_many(scores.report["dropped"]))
     return scores
-
-
-def _opening(trained: Trained, dataset: Any, how: Decoding, what: str) -> Iterator[str]:
-    """Device, data and model of an evaluation."""
-    from training.data.amounts import amounts
-    from training.engine.opening import data
-
-    device = next((one.device for one in trained.architecture.model.parameters()), "cpu")
-    yield f"device      {device}, batches of {how.batch_seconds:g} s"
-    yield f"data        {what}: {data(amounts(dataset.manifest))}"
-    yield f"parameters  {trained.architecture.parameters:,} ({trained.model_type}, {trained.folder})"
-
-
-def _what(asked: Asked, path: Path | None) -> str:
-    """``test split``, or the name of the manifest."""
-    return path.name if asked.manifest is not None and path is not None else f"{asked.split} split"
-
-
-def _diagnosed(evaluation: Evaluated, trained: Trained) -> tuple[Evaluated, list[Diagnosis]]:
-    """The evaluation with what is probably wrong in its report."""
-    from training.diagnosis.evidence import Evidence
-    from training.diagnosis.rules import diagnose
-    from training.evaluation.run_overview import history_of
-
-    found = diagnose(
-        Evidence(
-            folder=trained.folder,
-            config=trained.config.as_dict() if trained.config is not None else {},
-            records=history_of(trained.folder),
-            report=evaluation.report,
-            predictions=evaluation.predictions,
-        )
-    )
-    report = {"diagnosis": [one.as_dict() for one in found], **evaluation.report}
-    return replace(evaluation, report=report), found
-
-
-def _next(trained: Trained, place: Place) -> str:
-    """Commands that go on from an evaluation."""
-    outputs = "" if place.folder == Path("outputs/results") else f" --results {place.folder}"
-    return f"next: polyvox charts{outputs} · polyvox runs · polyvox transcribe AUDIO --model {trained.folder}"
 
 
 def _loaded(model: Any, asked: Asked, overrides: Sequence[str], model_type: str | None) -> Trained:
@@ -304,20 +266,10 @@ def _scored(
         resamples=setting(trained, "resamples") or 1000,
         silence=None if silence is None else silence.texts,
         words=evidence,
-        with_targets=_is_demo(found.dataset.manifest),
+        with_targets=is_demo(found.dataset.manifest),
     )
     evaluation.report["speed"]["probe_seconds"] = None if silence is None else silence.seconds
     return evaluation, (predictions.examples, hypotheses)
-
-
-def _is_demo(rows: Any) -> bool:
-    """Whether these are rows of the demo corpus, for which the guides name targets."""
-    from training.data.amounts import cells
-    from training.recipes.machine import DEMO_COLUMNS, DEMO_VIDEO
-
-    if not set(rows.column_names) >= DEMO_COLUMNS:
-        return False
-    return all((name or "").startswith(DEMO_VIDEO) for name in cells(rows, "video_id"))
 
 
 def _timed(trained: Trained, examples: Sequence[Any]) -> Trained:

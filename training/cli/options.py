@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.base.errors import UserError
 from training.cli.aliases import OneValue
-from training.config.hardware import CHOICES
+from training.config.profile_names import CHOICES
 from training.decoding.ctc_setup import BEAM_WIDTH, SearchOptions
 from training.decoding.word_scores import Fusion
 from training.models.safeguards import Safeguards

@@ -101,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_config(file, overrides, hardware=args.hardware)
     if config.model is None:
         raise UserError(f"{file}: no model: block; see docs/configuration.md")
+    if not args.dry_run and config.data.source.missing("train") is not None:
+        config.data.source.open("train")  # says what is missing, before anything heavy is imported
     check_reporters(config.training.report_to)
     for note in guide_flags.notes(args):
         say(note)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import USER_ERROR, UserError
+from training.base.model_folder import check_model_folder
 from training.base.nearest import path_hint
 from training.base.system_files import listed, summary_of
 from training.cli.aliases import OneValue
@@ -132,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_intermixed_args(as_options(given, KEYS))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     files = find_clips([*args.audio, *args.audio_file])
+    check_model_folder(args.model)
     outputs = _outputs(args, files)
     transcriber = _transcriber(args)
     _say_what_it_tells(transcriber, args.format)

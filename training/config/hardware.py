@@ -13,12 +13,9 @@ from typing import Any
 
 from training.base.nearest import did_you_mean
 from training.config import shipped
+from training.config.profile_names import AUTO, CHOICES
 from training.config.source import COMMAND_LINE, Layer, Mistake, Place, read_file, read_override
 
-AUTO = "auto"
-PROFILES = ("cpu", "rtx2050", "cuda_8gb", "cuda_16gb", "cuda_24gb", "a100", "h100", "mps")
-"""Names that can be chosen; each is a file of ``configs/profiles``."""
-CHOICES = (*PROFILES, AUTO)
 BY_MEMORY = ((6.5, "rtx2050"), (14.0, "cuda_8gb"), (22.0, "cuda_16gb"), (36.0, "cuda_24gb"), (70.0, "a100"))
 """GiB below which a GPU gets a profile; one with more gets h100. Drivers keep some of what the card's name says."""
 NAME = ("profile", "name")

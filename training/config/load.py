@@ -51,7 +51,7 @@ def load_config(
         path: the file; ``configs/NAME.yaml`` is found outside of a checkout too.
         overrides: ``key=value`` texts, applied last.
         options: replaces the look-up of the architecture's schema.
-        hardware: a hardware profile that is taken whole, one of `training.config.hardware.CHOICES`.
+        hardware: a hardware profile that is taken whole, one of `training.config.profile_names.CHOICES`.
 
     Raises:
         UserError: lists every mistake.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
-from training.base.nearest import RUNS, path_hint
+from training.base.model_folder import check_model_folder
 from training.decoding.attention_alignment import AttentionAligner
 from training.decoding.calibrated import Calibration, read_calibration
 from training.decoding.ctc_alignment import CtcAligner
@@ -241,19 +241,13 @@ def _require_ids(trained: Trained, ids: Sequence[int]) -> None:
         )
 
 
-def _no_model(folder: Path) -> str:
-    if folder.is_dir():
-        return f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints"
-    hint = (
-        path_hint(folder, among=(RUNS,)) or "; give a run's folder or one of its checkpoints (polyvox runs)"
-    )
-    return f"{folder}: no such folder{hint}"
-
-
 def _stock_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(_no_model(folder))
+        check_model_folder(folder)
+        raise UserError(
+            f"{folder}: no config.json, so no model; give a run's folder or one of its checkpoints"
+        )
     try:
         found = json.loads(path.read_text(encoding="utf8"))
     except ValueError as error:

@@ -58,16 +58,20 @@ def with_language(config: Config, rows: Any, *, resume: bool = False) -> Config:
     return _with(config, key, value)
 
 
-def contradiction(given: Any, rows: Any) -> str | None:
-    """What the texts of the rows that name no language say against the given one; None where they agree."""
+def contradiction(given: Any, rows: Any, *, option: bool = True) -> str | None:
+    """What the texts of the rows that name no language say against the given one; None where they agree.
+
+    ``option``: whether the command has ``--language``.
+    """
     languages = [given] if isinstance(given, str) else list(given or ())
     if not languages or AUTO in languages or (letters := _of_texts(rows)) is None:
         return None
     if not all(contradicts(language, letters) for language in languages):
         return None
+    named = f"--language {letters.language}, or " if option else ""
     return (
-        f"{_shown(given)}, but {letters.reason}, as of {letters.language!r}; if that is what is spoken: --language "
-        f"{letters.language}, or a column language in the table"
+        f"{_shown(given)}, but {letters.reason}, as of {letters.language!r}; if that is what is spoken: {named}a column "
+        "language in the table"
     )
 
 

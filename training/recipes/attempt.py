@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from training.base.errors import UserError
 from training.base.system_files import is_empty
 from training.recipes.resolve import Resolved
 
 RESULTS, CONFIG = "train_results.json", "config.yaml"
 CHECKPOINT_MARKER = "complete.json"
+FOUND_IN_DATA = ("language", "languages")
+"""Keys of ``model`` that a training completes (`training.engine.spoken_language`); --resume refuses another given one."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,21 @@ def decide(
 
 def _unknown(run: Resolved) -> Start:
     config = run.folder / CONFIG
-    same = config.is_file() and config.read_text(encoding="utf8") == run.text
+    same = config.is_file() and _settings(config.read_text(encoding="utf8")) == _settings(run.text)
     if same and run.checkpoint and not (run.folder / RESULTS).exists():
         return RESUME
     raise UserError(
         f"{run.folder} holds files that this pipeline has not made; start it over with --fresh (removes an earlier "
         "run), or choose another place with paths.output_dir=…"
     )
+
+
+def _settings(text: str) -> Any:
+    """A resolved configuration without the language, which the run itself finds in its data where none is given."""
+    values = yaml.safe_load(text)
+    if isinstance(values, dict) and isinstance(values.get("model"), dict):
+        values["model"] = {key: value for key, value in values["model"].items() if key not in FOUND_IN_DATA}
+    return values
 
 
 def _written_since(path: Path, record: dict[str, Any]) -> bool:
