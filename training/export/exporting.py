@@ -17,6 +17,8 @@ from training.export.folder import check_free, new_folder, replace_folder
 from training.export.gate import Gate
 from training.export.record import CARD, write_record
 from training.export.run_files import RUN_FILES
+from training.export.sherpa import NAME as SHERPA
+from training.export.sherpa import sherpa_may
 from training.export.to_ctranslate2 import write_ctranslate2
 from training.export.to_ggml import write_ggml
 from training.export.to_onnx import write_nemo, write_onnx
@@ -126,7 +128,10 @@ def export(trained: Trained, wanted: Wanted) -> Exported:
         if wanted.gate is not None:
             exported = load_exported(read_exported(folder))
             findings = wanted.gate(trained.architecture, exported, parts, wanted.precision)
-            write_record(folder, trained, description, _about(parts, wanted), wanted.gate, findings)
+            about = _about(parts, wanted)
+            if isinstance(part := parts.formats[wanted.format], NemoModel):
+                about["third_parties"][SHERPA] = sherpa_may(part, folder, exported, wanted.gate.utterances)
+            write_record(folder, trained, description, about, wanted.gate, findings)
         verdict = overall(findings) if findings else NOT_CHECKED
         size = sum(path.stat().st_size for path in folder.iterdir())
         place = wanted.output if verdict in (PASSED, NOT_CHECKED) else failed

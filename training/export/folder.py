@@ -24,7 +24,7 @@ def new_folder(output: Path, option: str, *, force: bool, ours: Callable[[Path],
         ours: whether a folder is the work of an earlier call; nothing else is ever replaced.
 
     Raises:
-        UserError: ``output`` holds something that may not be replaced, or cannot be written.
+        UserError: ``output`` holds something that may not be replaced, or cannot be written, for want of space perhaps.
     """
     check_free(output, option, force=force, ours=ours)
     writable(output.resolve().parent, option)
@@ -34,6 +34,13 @@ def new_folder(output: Path, option: str, *, force: bool, ours: Callable[[Path],
         yield part
         if part.exists():
             replace_folder(part, output)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        reason = error.strerror or error  # of a write, which does not know its file
+        raise UserError(
+            f"{option}: {output}: cannot be written ({reason}); nothing was left there"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -48,6 +48,7 @@ def write_nemo(model: NemoModel, folder: Path, precision: str, *, optimize: bool
         optimize: fuse and fold the graph.
     """
     write_onnx(OnnxModel(model.parts), folder, precision, optimize=optimize)
+    _describe(folder / "model.onnx", model)
     names = ["<blk>" if i == model.blank else token for i, token in enumerate(model.tokens)]
     lines = "".join(f"{name} {i}\n" for i, name in enumerate(names))
     (folder / "vocab.txt").write_text(lines, encoding="utf8")
@@ -57,6 +58,20 @@ def write_nemo(model: NemoModel, folder: Path, precision: str, *, optimize: bool
         "subsampling_factor": model.subsampling,
     }
     (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf8")
+
+
+def _describe(path: Path, model: NemoModel) -> None:
+    """What sherpa-onnx reads of a graph beside its inputs and outputs."""
+    onnx = needed("onnx", "export")
+    graph = onnx.load(str(path))
+    about = {
+        "model_type": "EncDecCTCModelBPE",
+        "vocab_size": str(len(model.tokens)),
+        "subsampling_factor": str(model.subsampling),
+        "normalize_type": "per_feature",
+    }
+    onnx.helper.set_model_props(graph, about)
+    onnx.save(graph, str(path))
 
 
 def _program(part: OnnxPart, optimize: bool) -> Any:

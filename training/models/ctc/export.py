@@ -178,7 +178,7 @@ def _nemo(ctc: Architecture) -> NemoModel | Refused:
         subsampling=round(frames.seconds_per_frame * extractor.sampling_rate / extractor.hop_length),
         third_parties={
             "onnx-asr": "yes",
-            "sherpa-onnx": "no: it computes other log-mels; nobody has measured what that costs this model",
+            "sherpa-onnx": "not measured: it computes other log-mels",
         },
     )
 
