@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -21,6 +22,10 @@ from training.runtime.packages import needed
 from training.runtime.token_search import Rules, Written, allowed, follow, log_softmax
 from training.runtime.whisper import CutShort
 
+PRIMITIVES = "16"
+"""Kernels that oneDNN, below CTranslate2, keeps compiled. It compiles one for each length of the log-mels, and would keep 1,024 of
+them: half a megabyte for every length that has ever come."""
+
 
 class Ctranslate2Whisper:
     """`training.runtime.whisper_abilities.Engine` for a folder of CTranslate2.
@@ -33,6 +38,7 @@ class Ctranslate2Whisper:
     """
 
     def __init__(self, folder: Path, description: Description) -> None:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
         engine = needed("ctranslate2", "export")
         try:
             self.model = engine.models.Whisper(str(folder), device="auto")
