@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
 from training import __version__
+from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.serving.admission import Admission, House
 from training.serving.collect import store
@@ -169,7 +170,12 @@ class _Lazy:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._made is None:
             logging.basicConfig(level=logging.INFO, format="%(message)s")
-            self._made = create_app(from_environment())
+            try:
+                self._made = create_app(from_environment())
+            except UserError as error:
+                await receive()
+                await send({"type": "lifespan.startup.failed", "message": f"error: {error}"})
+                return
             self._made.state.server.on_failure = lambda: os.kill(os.getpid(), signal.SIGTERM)
         await self._made(scope, receive, send)
 
