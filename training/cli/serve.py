@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.errors import UserError
+from training.cli.command_line import Parser
 from training.cli.options import count
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets")
@@ -21,7 +22,7 @@ NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websoc
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox serve", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox serve", description=__doc__)
     result.add_argument(
         "--model",
         action="append",
