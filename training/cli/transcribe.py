@@ -133,7 +133,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_intermixed_args(as_options(given, KEYS))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     files = find_clips([*args.audio, *args.audio_file])
-    check_model_folder(args.model)
     outputs = _outputs(args, files)
     transcriber = _transcriber(args)
     _say_what_it_tells(transcriber, args.format)
@@ -199,6 +198,7 @@ def _outputs(args: argparse.Namespace, files: Sequence[Path]) -> dict[Path, Path
 
 
 def _transcriber(args: argparse.Namespace) -> Transcriber:
+    check_model_folder(args.model)
     from training.data.example import TASKS
     from training.decoding.quiet import quiet
     from training.runtime.folder import is_exported
