@@ -123,15 +123,14 @@ def test_both_tasks_of_a_whisper(client: openai.OpenAI, models: dict[str, Path],
 def test_a_long_recording_is_cut_and_joined_as_offline(
     client: openai.OpenAI, models: dict[str, Path], long: Path
 ) -> None:
-    for name in ("ctc", "whisper"):
-        expected = ours(models[name], long)
-        assert len(expected.segments) > 1
-        with long.open("rb") as file:
-            told = client.audio.transcriptions.create(model=name, file=file, response_format="verbose_json")
-        assert told.text == expected.text
-        assert [(one.start, one.end) for one in told.segments] == [
-            (round(one.start, 3), round(one.end, 3)) for one in expected.segments
-        ]
+    expected = ours(models["ctc"], long)
+    assert len(expected.segments) > 1
+    with long.open("rb") as file:
+        told = client.audio.transcriptions.create(model="ctc", file=file, response_format="verbose_json")
+    assert told.text == expected.text
+    assert [(one.start, one.end) for one in told.segments] == [
+        (round(one.start, 3), round(one.end, 3)) for one in expected.segments
+    ]
 
 
 def test_a_stream_tells_each_window_and_then_the_whole(
@@ -355,7 +354,7 @@ KINDS = {
 }
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_sound_never_breaks_the_server(server: Server, data: st.DataObject) -> None:
     whole = bytearray(KINDS[data.draw(st.sampled_from(sorted(KINDS)))])
