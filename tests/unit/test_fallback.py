@@ -16,9 +16,9 @@ from training.decoding.fallback import compression_ratio, decode_guarded
 from training.decoding.loading import Trained
 from training.decoding.predict import predict
 from training.decoding.repetition import CUT, cut_loops, loops
+from training.decoding.stop_repeats import StopRepeats
 from training.models.architecture import DecodeOptions
 from training.models.common.log_probabilities import LogProbabilities
-from training.models.common.stop_repeats import StopRepeats
 from training.models.safeguards import Safeguards, Scored
 from training.transcription.suspects import lines, with_repeated_marked
 from training.transcription.transcriber import Transcriber

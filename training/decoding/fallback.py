@@ -14,9 +14,9 @@ import torch
 
 from training.data.example import NO_SPEECH, REPETITION, UNCERTAIN, DecodingQuality
 from training.decoding.repetition import cut_loops, loops
+from training.decoding.stop_repeats import StopRepeats
 from training.models.architecture import Decoded, DecodeOptions, SpeechModel
 from training.models.batch import Batch
-from training.models.common.stop_repeats import StopRepeats
 from training.models.safeguards import Safeguards, Scored
 
 SEED = 0

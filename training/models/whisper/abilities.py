@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from training.models.abilities import LanguagePrediction
-from training.models.architecture import TOKENS_PER_SECOND, new_tokens
+from training.models.architecture import new_tokens
 from training.models.batch import Batch
 from training.models.common.decode import decode_text
 from training.models.common.plain_text import text_ids
-from training.models.common.stop_repeats import StopRepeats
 from training.models.safeguards import Scored
 from training.models.whisper.tokenizer import PREVIOUS
 
@@ -23,12 +22,8 @@ NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 
 SURE = 0.9
 """Probability of the language token from which on it alone decides."""
-CANDIDATES, WEIGHT = 5, 0.3
-"""Below `SURE` so many languages are compared by their texts; weight of a text's log-probability beside the token's."""
-SHORT = 1 / 8
-"""A text with fewer tokens than this share of the longest one stands for a part of the speech alone: scripts differ by less."""
-EXTRA_TOKENS, MOST_TOKENS = 20, 220
-"""Beside `TOKENS_PER_SECOND`, tokens after which a text is given up; and the most (half of Whisper's positions)."""
+CANDIDATES, BEGINNING, WEIGHT = 5, 24, 1.0
+"""Below `SURE` so many languages are compared by the first so many tokens of their texts; weight of these beside the token."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +31,22 @@ class DetectLanguage:
     """Completes prompts that leave the language open: the likeliest language token after the start token.
 
     Where the model is not sure of it (accents), the likeliest languages are compared by what it would write in them too: the
-    logarithm of a token's probability, and `WEIGHT` times that of its whole text, the sum over the tokens. Not their mean: scripts
-    that take many tokens for a word have many that are easy to foretell. Texts that do not end (loops), or that stand for a
-    part of the speech, are compared with nothing; where none is left, the token decides.
+    logarithm of a token's probability, and `WEIGHT` times the mean log-probability of the beginning of the text. A text in
+    the wrong language is one that the model finds improbable itself.
 
-    ids: language code → id of its token. start_id: the start token. end_id: the token that ends a text; it stands in the place
-    of an open language too. prompt: ids that follow the language in a prompt of transcription.
+    ids: language code → id of its token. start_id: the start token. open_id: stands in the place of an open language.
+    prompt: ids that follow the language in a prompt of transcription.
     """
 
     ids: Mapping[str, int]
     start_id: int
-    end_id: int
+    open_id: int
     prompt: tuple[int, ...]
 
     @torch.no_grad()
     def __call__(self, model: Any, batch: Batch, states: torch.Tensor | None = None) -> LanguagePrediction:
         inputs = batch["decoder_input_ids"]
-        open_ = inputs[:, 0, 1] == self.end_id
+        open_ = inputs[:, 0, 1] == self.open_id
         if not open_.any():
             return LanguagePrediction(batch, states, [{}] * len(inputs))
         if states is None:
@@ -61,8 +55,7 @@ class DetectLanguage:
         starts = torch.full((len(inputs), 1), self.start_id, device=inputs.device)
         shares = model.next_logits(states, starts)[:, ids].softmax(dim=-1)
         for row in (open_ & (shares.max(dim=-1).values < SURE)).nonzero().flatten().tolist():
-            tokens = min(MOST_TOKENS, EXTRA_TOKENS + int(TOKENS_PER_SECOND * batch["clip_seconds"][row]))
-            shares[row] = self._weighed(model, states[row : row + 1], shares[row], ids, tokens)
+            shares[row] = self._weighed(model, states[row : row + 1], shares[row], ids)
         completed = inputs.clone()
         detected = ids[shares.argmax(dim=-1)]
         completed[:, :, 1] = torch.where(open_[:, None], detected[:, None], inputs[:, :, 1])
@@ -73,34 +66,18 @@ class DetectLanguage:
         return LanguagePrediction({**batch, "decoder_input_ids": completed}, states, found)
 
     def _weighed(
-        self, model: Any, states: torch.Tensor, shares: torch.Tensor, ids: torch.Tensor, most_tokens: int
+        self, model: Any, states: torch.Tensor, shares: torch.Tensor, ids: torch.Tensor
     ) -> torch.Tensor:
         """Probabilities ``[languages]`` of one row, in which the texts of the likeliest languages count."""
         best = shares.topk(min(CANDIDATES, len(shares)))
         prompts = torch.tensor(
             [[self.start_id, token, *self.prompt] for token in ids[best.indices].tolist()], device=ids.device
         )
-        loops = StopRepeats(prompts.shape[-1])
-        written, means = model.generate_scored(
-            states,
-            prompts[None],
-            max_new_tokens=most_tokens,
-            do_sample=False,
-            num_beams=1,
-            stopping_criteria=[loops],
+        _, means = model.generate_scored(
+            states, prompts[None], max_new_tokens=BEGINNING, do_sample=False, num_beams=1
         )
-        looping = torch.zeros(len(prompts), dtype=torch.bool, device=ids.device)
-        if loops.stopped is not None:
-            looping = loops.stopped
-        ends = written[0] == self.end_id
-        ended = ends.any(dim=-1) & ~looping  # the row of a loop is filled up with end tokens
-        lengths = torch.where(ended, ends.int().argmax(dim=-1) + 1, written.shape[-1]).masked_fill(looping, 0)
-        whole = ended & (lengths >= SHORT * lengths.max())
-        if not whole.any():
-            return shares
-        joint = best.values.log() + WEIGHT * lengths * means[0].to(shares)
         weighed = torch.zeros_like(shares)
-        weighed[best.indices] = joint.masked_fill(~whole, -torch.inf).softmax(dim=-1)
+        weighed[best.indices] = (best.values.log() + WEIGHT * means[0].to(shares)).softmax(dim=-1)
         return weighed
 
 
