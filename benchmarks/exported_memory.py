@@ -52,7 +52,8 @@ def main() -> int:
         *(["--words"] if args.words else []),
     ]
     found: dict[str, Figures] = {}
-    for folder in args.folders:
+    folders, args.folders = args.folders, [str(folder) for folder in args.folders]
+    for folder in folders:
         print(f"{folder} …", file=sys.stderr, flush=True)
         found[str(folder)] = child(__file__, folder, *options)
     lines = [

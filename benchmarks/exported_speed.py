@@ -4,8 +4,8 @@
         --exported out/ct2 --exported out/onnx [--clips 24] [--shortest 1] [--longest 6]
 
 Every arm is `training.decoding.predict.predict` of the same clips of the run's test split, one clip a batch, every task, greedy:
-reading of the sound, log-mels, network and text. A ratio is that of one round; the clips are the first of the split that are
-as long as asked for. Texts that differ from the original's are counted.
+reading of the sound, log-mels, network and text. A ratio is that of one round; the lengths of the clips are spread evenly
+between the shortest and the longest. Texts that differ from the original's are counted.
 """
 
 from __future__ import annotations
@@ -64,11 +64,15 @@ class Arm:
 
 
 def chosen(options: argparse.Namespace) -> Any:
-    """The clips."""
+    """Clips whose lengths are spread evenly between the shortest and the longest."""
     rows, _ = open_rows(load_trained(options.model), options.manifest, "--manifest", "test", None)
-    seconds = rows.durations
-    fitting = np.flatnonzero((seconds >= options.shortest) & (seconds <= options.longest))
-    return rows.select(fitting[: options.clips])
+    left = np.array(rows.durations, dtype=float)
+    found = []
+    for wanted in np.linspace(options.shortest, options.longest, options.clips):
+        nearest = int(np.abs(left - wanted).argmin())
+        found.append(nearest)
+        left[nearest] = np.inf
+    return rows.select(np.array(found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

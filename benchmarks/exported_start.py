@@ -43,13 +43,14 @@ def main() -> int:
     }
     if args.original is not None:
         arms[str(args.original)] = partial(measure, Path(sys.executable), args.clip, args.original, options)
+    folders, args.exported = args.exported, [str(folder) for folder in args.exported]
     for arm in arms.values():
         arm(0)
     rounds = in_turns(arms, args.repeats)
     print(table(("folder", "seconds", "shortest", "of the processor", "MiB"), rows(rounds)))
     slow = [
         f"{folder}: {shortest(rounds, str(folder)):.2f} s, the limit is {LIMIT:g} s"
-        for folder in args.exported
+        for folder in folders
         if shortest(rounds, str(folder)) > LIMIT
     ]
     return finish(args.output, args, rounds, slow)

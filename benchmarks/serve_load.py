@@ -8,7 +8,7 @@ Loopback only; the clients are processes of their own (`serve_clients.py`). Poin
    clients: none lost, every text that of the offline transcriber, throughput, latency.
 3  Twice the measured capacity for ``--seconds``, with ``--queue 16``: which statuses, how soon the refusals come, how soon health
    answers, latency 5 s later.
-4  Memory of the server and its processes, open files and the temporary folder, after 200 requests and after all of point 2.
+4  Memory of the server and its processes, open files and the server's temporary folder, after the first block of point 2 and after the last.
 5  100 clients that leave while they send, wait and are computed.
 6  SIGTERM with 8 inside; SIGKILL of the model process under load.
 
@@ -57,6 +57,8 @@ class Load:
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder = args, folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
         rows = load_manifest(args.manifest, audio_root=args.audio_root, need_text=False)
         self.files: list[Path] = []
         for n in range(min(args.clips, len(rows))):
@@ -70,6 +72,7 @@ class Load:
 
     def server(self, *options: object, name: str = "server") -> Server:
         """A server of the model, ready."""
+        os.environ["TMPDIR"] = str(self.temporary)  # the server's own
         return Server({NAME: self.args.model}, *options, log=self.folder / f"{name}.log").wait_ready()
 
     def clients(self, server: Server, **job: Any) -> subprocess.Popen[str]:
@@ -121,8 +124,7 @@ def throughput(load: Load) -> None:
     args = load.args
     walls = dict.fromkeys((0, *CLIENTS), 0.0)
     answers: dict[int, list[Answer]] = {clients: [] for clients in CLIENTS}
-    memory: dict[int, dict[str, float]] = {}
-    temporary = {path.name for path in Path(tempfile.gettempdir()).iterdir()}
+    memory: dict[int, dict[str, Any]] = {}
     with load.server() as server:
         blocks = max(1, args.requests // args.block)
         for block in range(blocks):
@@ -135,12 +137,11 @@ def throughput(load: Load) -> None:
                 wall, found = load.asked(server, clients=clients, requests=args.block, first=first)
                 walls[clients] += wall
                 answers[clients] += found
-                total = sum(map(len, answers.values()))
-                if total >= 200 and not memory:
-                    memory[total] = footprint(server)
+            if not block:
+                memory[sum(map(len, answers.values()))] = footprint(server)
             print(f"block {block + 1} of {blocks}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
         memory[sum(map(len, answers.values()))] = footprint(server)
-        left = sorted({path.name for path in Path(tempfile.gettempdir()).iterdir()} - temporary)
+        left = sorted(path.name for path in load.temporary.iterdir())
     requests = blocks * args.block
     load.found["throughput"] = [
         {
@@ -160,12 +161,18 @@ def throughput(load: Load) -> None:
     load.found["memory"] = {"after": memory, "left_in_the_temporary_folder": left}
 
 
-def footprint(server: Server) -> dict[str, float]:
-    """Megabytes that the processes have (USS: not shared with others), and open files of the server."""
-    processes = [psutil.Process(pid) for pid in (server.process.pid, *server.children())]
+def footprint(server: Server) -> dict[str, Any]:
+    """Megabytes that each process has (USS: not shared with others), and open files of the server."""
+    found = {"server": [server.process.pid]}
+    found |= {name: server.children(name) for name in ("model_process", "decode_process")}
+    own = {
+        name: sum(psutil.Process(pid).memory_full_info().uss for pid in pids) / 1e6
+        for name, pids in found.items()
+    }
     return {
-        "megabytes": sum(one.memory_full_info().uss for one in processes) / 1e6,
-        "open_files": processes[0].num_fds(),
+        "megabytes": sum(own.values()),
+        **own,
+        "open_files": psutil.Process(server.process.pid).num_fds(),
     }
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import ctc_assets
 import numpy as np
 import soundfile
+import whisper_assets
 from export_assets import saved as saved_model
+
+from training.models.common import SETTINGS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from served import Server
 
-__all__ = ["Server", "clip", "error_of", "models", "speech"]
+__all__ = ["Server", "clip", "error_of", "models", "speech", "stock_whisper"]
 RATE = 16_000
 
 
@@ -24,6 +27,16 @@ def models(folder: Path) -> dict[str, Path]:
     ctc = ctc_assets.saved(ctc_assets.tiny(ctc_assets.CONVOLUTIONS), folder / "ctc")
     whisper = saved_model(folder / "whisper", "whisper", encoder_context="full", target_language="en")
     return {"ctc": ctc, "whisper": whisper}
+
+
+def stock_whisper(folder: Path) -> Path:
+    """A multilingual Whisper as another library leaves it: its folder names no language."""
+    made = whisper_assets.tiny()
+    made.save(folder, made.model)
+    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    del config[SETTINGS]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf8")
+    return folder
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:

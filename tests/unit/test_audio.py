@@ -12,9 +12,17 @@ import pytest
 import soundfile
 
 from training.data import audio
-from training.data.audio import AudioError, load_audio, load_bytes, probe, segment_duration
+from training.data.audio import (
+    AudioError,
+    find_ffmpeg,
+    load_audio,
+    load_bytes,
+    load_in_order,
+    probe,
+    segment_duration,
+)
 from training.data.example import AudioRef
-from training.data.sound import ffmpeg
+from training.data.sound import decoded, ffmpeg
 
 RATE = 16_000
 FORMATS = ["wav", "flac", "ogg", "mp3"]
@@ -300,3 +308,23 @@ def test_sound_is_decoded_without_torchcodec(tmp_path: Path) -> None:
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(find_ffmpeg() is None, reason="no ffmpeg")
+@pytest.mark.parametrize("kept", [0, 1 << 30])
+def test_stretches_in_their_order_are_those_that_are_read_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    wav = saved(tmp_path, ".wav", np.random.default_rng(0).uniform(-0.3, 0.3, 20 * RATE).astype(np.float32))
+    m4a = tmp_path / "a.m4a"
+    subprocess.run([str(find_ffmpeg()), "-v", "error", "-i", wav, m4a], check=True)
+    places = [(0.0, 3.0), (2.5, 4.0), (4.0, 4.5), (11.0, 15.0), (14.0, None)]
+    for path in (wav, m4a):
+        refs = [AudioRef(path=str(path), start=start, end=end) for start, end in places]
+        expected = [load_audio(ref, 8_000) for ref in refs]
+        monkeypatch.setattr(decoded, "MEMORY_BYTES", kept)
+        monkeypatch.setattr(decoded, "KEPT_ON_DISK", kept)
+        decoded._kept.clear()
+        found = [samples for samples, _ in load_in_order(refs, 8_000)]
+        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert list(load_in_order([])) == []

@@ -144,3 +144,31 @@ def test_the_weights_of_a_large_graph_are_quantised_in_their_own_file(
         (y,) = Session(folder / "encoder.onnx")(x=sound.numpy())
         assert np.abs(y - linear(sound).detach().numpy()).max() < (1e-5 if precision == "fp32" else 0.05)
     assert found["int8"] < 0.5 * found["fp32"]
+
+
+class Tied(torch.nn.Module):
+    """A table that is looked up, and that is a matrix too: of vectors (a Gemm), or of sequences of them."""
+
+    def __init__(self, vectors: bool) -> None:
+        super().__init__()
+        self.table, self.head, self.vectors = (
+            torch.nn.Embedding(64, 32),
+            torch.nn.Linear(32, 64, False),
+            vectors,
+        )
+        self.head.weight = self.table.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        hidden = self.table(ids)
+        return self.head(hidden[:, -1] if self.vectors else hidden)
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+def test_a_tied_table_is_quantised_as_a_matrix_alone(vectors: bool, tmp_path: Path) -> None:
+    ids, module = torch.arange(12).reshape(3, 4), Tied(vectors)
+    part = OnnxPart(
+        name="decoder", module=module, inputs={"x": ids}, outputs=("y",), dynamic={"x": {0: "rows"}}
+    )
+    write_onnx(OnnxModel(lambda: (part,)), tmp_path, "int8")
+    (y,) = Session(tmp_path / "decoder.onnx")(x=ids.numpy())
+    assert np.abs(y - module(ids).detach().numpy()).max() < 0.5

@@ -45,7 +45,9 @@ def model(tmp_path_factory: Any) -> Path:
             if name.startswith(("language_model.", "audio_encoder.")) and weight.dim() == 2:
                 torch.nn.init.normal_(weight, std=0.3)
         phase1 = voxlm_assets.saved(made, folder / "phase1")
-        return voxlm_assets.saved(voxlm_assets.tiny(folder, name=str(phase1), phase=2), folder / "phase2")
+        aligner = {"width": 16, "layers": 1, "heads": 2}
+        made = voxlm_assets.tiny(folder, name=str(phase1), phase=2, aligner=aligner)
+        return voxlm_assets.saved(made, folder / "phase2")
 
 
 @pytest.fixture(scope="module")

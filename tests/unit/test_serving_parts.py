@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving_assets import speech
+from starlette.requests import Request
 
 from training.base.errors import UserError
 from training.cli import main
@@ -392,3 +394,37 @@ def test_speech_without_a_pause_is_cut_when_it_is_too_long_and_little_is_kept() 
     starts = [one.sound.start for one in ended]
     for before, after in zip(ended, starts[1:], strict=False):
         assert after - (before.sound.start + len(before.sound.samples) / 16_000) < PAUSE
+
+
+def test_time_that_is_over_is_told_as_504(tmp_path: Path) -> None:
+    from training.serving.app import create_app
+    from training.serving.transcriptions import answer
+
+    (tmp_path / "config.json").write_text("{}", encoding="utf8")
+    state = create_app(Settings(models={"m": tmp_path}, timeout=0.2)).state.server
+    state.dispatcher.abilities = {"m": abilities()}
+    left = list[str]()
+
+    async def slow(*_: Any) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            left.append("cancelled")
+
+    state.dispatcher.transcribe = slow
+    whole = [{"type": "http.request", "body": body(b"sound"), "more_body": False}]
+
+    async def receive() -> Mapping[str, Any]:
+        if whole:
+            return whole.pop()
+        await asyncio.sleep(30)
+        return {"type": "http.disconnect"}
+
+    async def run() -> int:
+        scope = {"type": "http", "headers": [(b"content-type", b"multipart/form-data; boundary=x")]}
+        request = Request({**scope, "state": {"began": time.monotonic()}}, receive)
+        with pytest.raises(ApiError) as raised:
+            await answer(request, state, "transcribe")
+        return raised.value.status
+
+    assert asyncio.run(run()) == 504 and left == ["cancelled"]

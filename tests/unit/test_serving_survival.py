@@ -161,6 +161,12 @@ def test_too_large_on_the_headers_and_while_it_arrives(server: Server) -> None:
     assert answer.status_code == 413 and "2 MB" in error_of(answer.content)["message"]
 
 
+def test_what_only_ffmpeg_reads_names_the_option(server: Server, folder: Path) -> None:
+    (folder / "a.webm").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(100))
+    answer = post(server, folder / "a.webm")
+    assert answer.status_code == 415 and "--ffmpeg" in error_of(answer.content)["message"]
+
+
 def test_a_gone_client_is_not_computed_any_further(server: Server, long: Path) -> None:
     before = server.metric("polyvox_clients_gone_total")
     for _ in range(4):
@@ -227,7 +233,9 @@ def test_the_log_has_no_key(server: Server, keys: dict[str, str]) -> None:
 
 def test_sigterm_lets_those_inside_end_and_the_status_is_0(server: Server, short: Path, long: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(post, server, long if n == 0 else short, model="whisper") for n in range(8)]
+        answers = [
+            pool.submit(post, server, short if n else long, model="ctc" if n else "whisper") for n in range(8)
+        ]
         server.wait(lambda: inside(server) == 8, 30)
         stop = threading.Thread(target=server.end)
         stop.start()

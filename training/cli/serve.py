@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.errors import UserError
+from training.cli.command_line import Parser
 from training.cli.options import count
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets")
@@ -19,7 +22,7 @@ NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websoc
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="polyvox serve", description=__doc__, allow_abbrev=False)
+    result = Parser(prog="polyvox serve", description=__doc__)
     result.add_argument(
         "--model",
         action="append",
@@ -176,9 +179,7 @@ def _models(given: Sequence[str]) -> dict[str, Path]:
 def _devices(given: str | None) -> tuple[str, ...]:
     """``cpu``, or GPUs; the first GPU where none is named and there is one."""
     if given is None:
-        import torch
-
-        return ("cuda:0",) if torch.cuda.is_available() else ("cpu",)
+        return ("cuda:0",) if _gpus() else ("cpu",)
     names = tuple(one.strip() for one in given.split(",") if one.strip())
     wrong = [one for one in names if one != "cpu" and not (one.startswith("cuda:") and one[5:].isdecimal())]
     if wrong or not names:
@@ -188,13 +189,19 @@ def _devices(given: str | None) -> tuple[str, ...]:
             f"--devices {given}: a device stands there twice; one process each computes in batches"
         )
     gpus = [one for one in names if one != "cpu"]
-    if gpus:
-        import torch
-
-        there = torch.cuda.device_count()
-        if missing := [one for one in gpus if int(one[5:]) >= there]:
-            raise UserError(f"--devices {missing[0]}: this machine has {there} GPUs")
+    if missing := [one for one in gpus if int(one[5:]) >= _gpus()]:
+        raise UserError(f"--devices {missing[0]}: this machine has {_gpus()} GPUs that torch can use")
     return names
+
+
+@functools.cache
+def _gpus() -> int:
+    """How many torch can use; asked in a process of its own, because torch would stay in this one."""
+    if not any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg")):
+        return 0
+    code = "import torch; print(torch.cuda.device_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return int(done.stdout) if done.returncode == 0 else 0
 
 
 def _ffmpeg(asked: bool) -> bool:

@@ -97,12 +97,13 @@ def interpolate(given: Layer, name: str, mistakes: list[Mistake]) -> dict[str, A
 
 def _put_suffix(merged: Any) -> None:
     """``output.suffix`` behind ``output.experiment_name``: once, however often the result is read again."""
-    output = OmegaConf.to_container(merged, resolve=False)["output"]  # type: ignore[call-overload,index]
+    container: Any = OmegaConf.to_container(merged, resolve=False)
+    output = container["output"]
     if not isinstance(output, dict):
         return
     name, suffix = output.get("experiment_name"), output.get("suffix")
     # One that names a folder stays where it is, for the schema to refuse.
-    if isinstance(name, str) and name and isinstance(suffix, str) and not set("/\\") & set(suffix):
+    if isinstance(name, str) and isinstance(suffix, str) and name and suffix and not set("/\\") & set(suffix):
         merged.output.experiment_name, merged.output.suffix = name + suffix, ""
 
 

@@ -273,8 +273,7 @@ class NeighbourBatches(DurationBatchSampler):
         epoch = self.epoch if epoch is None else epoch
         units, part = self.units[epoch % CUTS], self.parts[epoch % CUTS]
         drawn = part.drawn(np.random.default_rng([self.seed, epoch]))
-        joined: list[Any] = [type(batch)([units[i] for i in batch]) for batch in drawn]  # type: ignore[misc]  # its own class, of units instead of rows
-        found = parted(joined, self.total)
+        found = parted([_like(batch, [units[i] for i in batch]) for batch in drawn], self.total)
         return found + [[filler(int(self.buckets[0][0]))]] * (-len(found) % self.world)
 
     def longest(self, epochs: int = 1) -> float:
@@ -310,11 +309,18 @@ def _size(batch: list[Any]) -> tuple[int, int]:
 
 def _halves(batch: list[Any]) -> tuple[list[Any], list[Any]]:
     """Half of the utterances each; of one joined utterance half of its clips each."""
-    kind = type(batch)
     if len(batch) > 1:
-        return kind(batch[: len(batch) // 2]), kind(batch[len(batch) // 2 :])
-    first, second = batch[0][: len(batch[0]) // 2], batch[0][len(batch[0]) // 2 :]
-    return kind([first if len(first) > 1 else first[0]]), kind([second if len(second) > 1 else second[0]])
+        return _like(batch, batch[: len(batch) // 2]), _like(batch, batch[len(batch) // 2 :])
+    first, second = (
+        [one if len(one) > 1 else one[0]]
+        for one in (batch[0][: len(batch[0]) // 2], batch[0][len(batch[0]) // 2 :])
+    )
+    return _like(batch, first), _like(batch, second)
+
+
+def _like(batch: list[Any], utterances: list[Any]) -> list[Any]:
+    """These utterances as a batch that is padded as ``batch`` is."""
+    return FullContextBatch(utterances) if isinstance(batch, FullContextBatch) else utterances
 
 
 class EpochBatches(Sampler[list[tuple[Any, ...]]]):

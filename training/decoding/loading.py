@@ -216,10 +216,12 @@ def guarded(trained: Trained, asked: Safeguards | None) -> Safeguards | None:
     architecture = trained.architecture
     if architecture.scored is None:
         if asked is not None:
-            kind = "an exported model" if trained.exported else f"a {trained.model_type}"
+            kind = f"a {trained.model_type}"
+            if trained.exported is not None:
+                kind += f" exported as {trained.exported.format}"
             raise UserError(
-                f"{trained.folder} holds {kind}: temperatures, their thresholds and an initial prompt need a Whisper that "
-                "is not exported"
+                f"{trained.folder} holds {kind}: temperatures, their thresholds and an initial prompt need a Whisper, of "
+                "transformers or exported as onnx or ctranslate2"
             )
         return None
     chosen = asked or Safeguards()

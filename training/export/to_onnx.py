@@ -130,6 +130,12 @@ def untie(model: Any) -> None:
             values = numpy_helper.to_array(tables[node.input[0]]).T
             model.graph.initializer.append(numpy_helper.from_array(values.copy(), node.output[0]))
             model.graph.node.remove(node)
+    for node in model.graph.node:
+        # Quantising turns the table of a Gemm round where it stands, whoever else reads it.
+        if node.op_type == "Gemm" and node.input[1] in tables:
+            values = numpy_helper.to_array(tables[node.input[1]])
+            node.input[1] = f"{node.input[1]}_of_{node.output[0]}"
+            model.graph.initializer.append(numpy_helper.from_array(values.copy(), node.input[1]))
     used = {name for node in model.graph.node for name in node.input}
     for name in set(tables) - used:
         model.graph.initializer.remove(tables[name])

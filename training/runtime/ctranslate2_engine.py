@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from training.base.errors import UserError
-from training.models.common.moved_ids import order_of, rows_of
+from training.models.common.language_choice import softmax
+from training.models.common.moved_ids import copies_in, order_of, rows_of
 from training.models.common.repeated_tokens import stopped_at
 from training.models.export_parts import Description
 from training.models.safeguards import Search
@@ -20,6 +22,10 @@ from training.runtime.numpy_decoder import NumpyDecoder, NumpySteps
 from training.runtime.packages import needed
 from training.runtime.token_search import Rules, Written, allowed, follow, log_softmax
 from training.runtime.whisper import CutShort
+
+PRIMITIVES = "16"
+"""Kernels that oneDNN, below CTranslate2, keeps compiled. It compiles one for each length of the log-mels, and would keep 1,024 of
+them: half a megabyte for every length that has ever come."""
 
 
 class Ctranslate2Whisper:
@@ -33,6 +39,7 @@ class Ctranslate2Whisper:
     """
 
     def __init__(self, folder: Path, description: Description) -> None:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
         engine = needed("ctranslate2", "export")
         try:
             self.model = engine.models.Whisper(str(folder), device="auto")
@@ -96,8 +103,9 @@ class Ctranslate2Whisper:
         ]
 
     def _suppressed(self, ids: Sequence[int]) -> list[int]:
-        """Their rows, copies too."""
-        return np.flatnonzero(np.isin(self.ids, ids)).tolist()
+        """Their rows, and all copies of rows, which the folder's own list has too."""
+        copies = copies_in(self.ids, self.description.vocabulary).tolist()
+        return sorted({*np.flatnonzero(np.isin(self.ids, ids)).tolist(), *copies})
 
     def _until(self, states: Any, prompts: np.ndarray, row: int, search: Search, written: Written) -> Written:
         """The text up to where it would have been ended (`StopRepeats`); CTranslate2 writes it to the bound."""
@@ -145,11 +153,15 @@ class Ctranslate2Whisper:
         return np.log(np.maximum(np.array(found), np.finfo(np.float32).tiny))
 
     def no_speech(self, states: Any) -> list[float]:
-        """See `Engine.no_speech`."""
+        """See `Engine.no_speech`. CTranslate2 counts copies of rows too, so that it is not asked where there are some."""
+        clips = states.shape[0]
         if not self.prompts.no_speech:
-            return [0.0] * self._array(states).shape[0]
+            return [0.0] * clips
+        if len(self.ids) > len(self.rows):
+            shares: np.ndarray = softmax(self._first(states))[:, list(self.prompts.no_speech)]
+            told: list[float] = shares.sum(axis=-1).tolist()
+            return told
         prompt = self.rows[[self.prompts.start, self.prompts.no_timestamps]].tolist()
-        clips = self._array(states).shape[0]
         found = self.model.generate(
             states,
             [prompt] * clips,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,17 @@ class Session:
                 f"{path}: ONNX Runtime cannot read it ({reason}); export the model again"
             ) from error
 
-    @property
+    @cached_property
     def inputs(self) -> list[str]:
         """Names of the inputs, in the graph's order."""
         return [one.name for one in self.session.get_inputs()]
 
-    @property
+    @cached_property
     def outputs(self) -> list[str]:
         """Names of the outputs, in the graph's order."""
         return [one.name for one in self.session.get_outputs()]
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, list[int | str]]:
         """Lengths of each input's axes, names for those that may have any length."""
         return {one.name: one.shape for one in self.session.get_inputs()}

@@ -16,10 +16,9 @@ from training.models.abilities import CtcFrames, DomainPrediction, LanguagePredi
 from training.models.architecture import new_tokens
 from training.models.batch import Batch
 from training.models.common.ctc_characters import CtcCharacters
-from training.models.common.language_choice import Candidate, language_shares, most_tokens
+from training.models.common.language_choice import BEGINNING, language_shares
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import text_ids
-from training.models.common.repeated_tokens import stopped_at
 from training.models.export_parts import Description, Prompts
 from training.models.safeguards import Scored, Search
 from training.runtime.log_mels import array_of
@@ -142,14 +141,14 @@ class DetectLanguage:
         ids = {code: self.prompts.languages[code] for code in detection.languages}
         tokens = np.array(list(ids.values()))
 
-        def texts(row: int, languages: list[int]) -> list[Candidate]:
+        def means(row: int, languages: list[int]) -> list[float]:
             asked = [[self.prompts.start, int(tokens[n]), *detection.prompt] for n in languages]
-            most = most_tokens(batch["clip_seconds"][row])
-            search = Search(new=most, stop_repeats=True)
-            found = model.generate(model.row(states, row), np.array(asked), search, scored=True)
-            return [_candidate(one, most) for one in found]
+            found = model.generate(
+                model.row(states, row), np.array(asked), Search(new=BEGINNING), scored=True
+            )
+            return [one.log_probability for one in found]
 
-        shares = language_shares(model.language_logits(states, ids), open_.tolist(), texts)
+        shares = language_shares(model.language_logits(states, ids), open_.tolist(), means)
         completed = prompts.copy()
         detected = tokens[shares.argmax(axis=-1)]
         completed[:, :, 1] = np.where(open_[:, None], detected[:, None], prompts[:, :, 1])
@@ -158,13 +157,6 @@ class DetectLanguage:
             for row, is_open in zip(shares.tolist(), open_.tolist(), strict=True)
         ]
         return LanguagePrediction({**batch, "prompts": completed}, states, found)
-
-
-def _candidate(text: Written, most: int) -> Candidate:
-    if stopped_at(text.ids) is not None:
-        return Candidate(0, text.log_probability, ended=False)
-    ended = len(text.ids) < most
-    return Candidate(len(text.ids) + ended, text.log_probability, ended)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
 from training import __version__
+from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.serving.admission import Admission, House
 from training.serving.collect import store
@@ -139,7 +140,7 @@ def _routes(application: FastAPI, state: State) -> None:
         reason = "stopping" if state.house.stopping else "failed" if state.failed else "loading"
         return JSONResponse({"status": reason}, 503, headers=NO_STORE)
 
-    @application.get("/metrics")
+    @application.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -169,7 +170,12 @@ class _Lazy:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._made is None:
             logging.basicConfig(level=logging.INFO, format="%(message)s")
-            self._made = create_app(from_environment())
+            try:
+                self._made = create_app(from_environment())
+            except UserError as error:
+                await receive()
+                await send({"type": "lifespan.startup.failed", "message": f"error: {error}"})
+                return
             self._made.state.server.on_failure = lambda: os.kill(os.getpid(), signal.SIGTERM)
         await self._made(scope, receive, send)
 

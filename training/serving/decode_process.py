@@ -1,7 +1,7 @@
 """The process that decodes uploads: nothing else, with limits on memory, time and files, and no model in it.
 
 It gets an upload as an open file in memory, says how long it is and how it is cut, and hands out the windows one after
-another, each as mono samples at the model's rate. Whatever an upload does to it, the server only has to start another one.
+another (the first one with that answer), each as mono samples at the model's rate. Whatever an upload does to it, the server only has to start another one.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ class Refused(Exception):
 
 @dataclass
 class Sound:
-    """An upload that is being read. file: its descriptor. windows: those that are still to come."""
+    """An upload that is being read. file: its descriptor. left: number of the windows that are still to come. windows: they."""
 
     file: int
+    left: int
     windows: Iterator[tuple[np.ndarray, int | None]]
 
     def close(self) -> None:
@@ -71,15 +72,34 @@ class Sounds:
     def answer(self, asked: Mapping[str, Any], files: list[int]) -> tuple[dict[str, Any], list[Any]]:
         """The answer to a message, and the samples that go with it."""
         number = asked["number"]
-        if asked["do"] == "open":
-            return self._opened(number, asked, files[0]), []
         if asked["do"] == "close":
-            if (sound := self.open.pop(number, None)) is not None:
-                sound.close()
+            self._close(number)
             return {}, []
-        samples, channel = next(self.open[number].windows)
+        told: dict[str, Any] = {}
+        if asked["do"] == "open":
+            told = self._opened(number, asked, files[0])
+            if not self.open[number].left:
+                self._close(number)
+                return told, []
+        return self._next(number, told)
+
+    def _next(self, number: int, told: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """The next window; the upload is closed with its last one."""
+        sound = self.open[number]
+        try:
+            samples, channel = next(sound.windows)
+        except BaseException:
+            self._close(number)
+            raise
+        sound.left -= 1
+        if not sound.left:
+            self._close(number)
         note = {} if channel is None else {"note": f"{CANCELLED} channel {channel}, which is used"}
-        return {"samples": len(samples), **note}, [samples]
+        return {**told, "samples": len(samples), **note}, [samples]
+
+    def _close(self, number: int) -> None:
+        if (sound := self.open.pop(number, None)) is not None:
+            sound.close()
 
     def _opened(self, number: int, asked: Mapping[str, Any], file: int) -> dict[str, Any]:
         path = f"/proc/self/fd/{file}"
@@ -102,7 +122,8 @@ class Sounds:
             AudioRef(path=path, start=one.start, end=None if all_ else one.end)
             for one, all_ in zip(windows, whole, strict=True)
         ]
-        self.open[number] = Sound(file, load_in_order(refs[asked["first"] :], asked["sample_rate"]))
+        refs = refs[asked["first"] :]
+        self.open[number] = Sound(file, len(refs), load_in_order(refs, asked["sample_rate"]))
         return {"seconds": seconds, "windows": [[one.start, one.end, one.stitch_at] for one in windows]}
 
 

@@ -49,6 +49,7 @@ class Sound:
     seconds: float = 0.0
     windows: tuple[Window, ...] = ()
     notes: list[str] = field(default_factory=list)
+    _ready: np.ndarray | None = None
     _read: int = 0
     _started: int = 0
 
@@ -59,23 +60,37 @@ class Sound:
         self._started = self.decoder.worker.starts
         self.seconds = found.head["seconds"]
         self.windows = tuple(Window(*one) for one in found.head["windows"])
+        self._keep(found)
 
     async def next(self) -> np.ndarray:
         """Samples of the next window, float32 ``[time]``.
 
         An upload that shared its decoder with one that ended it is opened again in a new one.
         """
-        if self._started != self.decoder.worker.starts or not self.decoder.worker.running:
+        if self._ready is None and self._is_lost:
             await self.open()
-        found = _answered(await self.decoder.call({"do": "next", "number": self.number}))
+        elif self._ready is None:
+            self._keep(_answered(await self.decoder.call({"do": "next", "number": self.number})))
+        samples, self._ready = self._ready, None
+        assert samples is not None
         self._read += 1
+        return samples
+
+    def _keep(self, found: Message) -> None:
+        if "samples" in found.head:
+            self._ready = np.frombuffer(found.payload, dtype=np.float32)
         if (note := found.head.get("note")) and note not in self.notes:
             self.notes.append(note)
-        return np.frombuffer(found.payload, dtype=np.float32)
+
+    @property
+    def _is_lost(self) -> bool:
+        """Whether the process that had it open is gone."""
+        return self._started != self.decoder.worker.starts or not self.decoder.worker.running
 
     async def close(self) -> None:
-        """The decoder forgets it."""
-        if self.decoder.worker.running and self._started == self.decoder.worker.starts:
+        """The decoder forgets it, where it has not given out its last window."""
+        left = len(self.windows) - self._read - (self._ready is not None)
+        if left > 0 and not self._is_lost:
             await self.decoder.call({"do": "close", "number": self.number})
 
 

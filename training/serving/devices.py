@@ -19,6 +19,9 @@ MODULE = "training.serving.model_process"
 LOADING_SECONDS = 900.0
 BACKOFF_SECONDS = 2.0
 """Between two starts of a process that dies while it loads."""
+FLAT_MEMORY = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "MALLOC_ARENA_MAX": "2"}
+"""oneDNN keeps compiled code for the last 1,024 shapes of its inputs, and each batch may have a shape of its own: without this
+the demo's CTC model grows by 8 % in 1,200 requests. Its speed is the same."""
 ATTEMPTS = 2
 """How often a window is computed before its request fails: once more after its process died."""
 
@@ -30,7 +33,7 @@ class Device:
 
     def __init__(self, name: str, models: Mapping[str, Path], batch_timeout: float) -> None:
         visible = name.partition(":")[2] if name.startswith("cuda") else ""
-        self.worker = Worker(MODULE, {"CUDA_VISIBLE_DEVICES": visible})
+        self.worker = Worker(MODULE, {"CUDA_VISIBLE_DEVICES": visible, **FLAT_MEMORY})
         self.name, self.models, self.batch_timeout = name, models, batch_timeout
         self.ready = asyncio.Event()
         self.busy = False

@@ -47,7 +47,7 @@ def assemble(
         tasks,
         tuple(with_repeated_marked(segments)),
         mean_confidence(every),
-        _given(language) if empty and not segments else language,
+        _given(language) if not segments and _steady(recording, empty) else language,
         tuple(empty),
     )
 
@@ -76,6 +76,11 @@ def segments_of(
         domain = hypotheses[n][tasks[0]].domain
         segments.append(Segment(start, end, texts, words, mean_confidence(words), domain, quality))
     return segments
+
+
+def _steady(recording: Recording, left_out: Sequence[Segment]) -> bool:
+    """Whether text was left out, and all windows have the level of noise or hum: nobody speaks there."""
+    return bool(left_out) and all(window.steady for window in recording.windows)
 
 
 def _given(language: SpokenLanguage | None) -> SpokenLanguage | None:

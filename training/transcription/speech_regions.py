@@ -65,7 +65,7 @@ class EnergyDetector:
     `FLAT` dB all is speech, unless it is below `SILENT` dB of full scale.
 
     Steady is a second and more whose loudest twentieth is less than `STEADY` dB above its quietest tenth: white and pink noise, hum
-    and clipped noise have 0 to 2.3 dB; of recorded speech in noise as loud as the speech no clip had less (docs/log.md).
+    and clipped noise have 0 to 2.3 dB; of recorded speech in noise as loud as the speech no clip had less (docs/internal/log.md).
     """
 
     SHARE = 0.15

@@ -12,7 +12,7 @@ from training.models.abilities import LanguagePrediction
 from training.models.architecture import new_tokens
 from training.models.batch import Batch
 from training.models.common.decode import decode_text
-from training.models.common.language_choice import Candidate, language_shares, most_tokens
+from training.models.common.language_choice import BEGINNING, language_shares
 from training.models.common.plain_text import text_ids
 from training.models.common.stop_repeats import StopRepeats
 from training.models.safeguards import Scored, Search
@@ -26,19 +26,19 @@ NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 class DetectLanguage:
     """Completes prompts that leave the language open, see `training.models.common.language_choice`.
 
-    ids: language code → id of its token. start_id: the start token. end_id: the token that ends a text; it stands in the place
-    of an open language too. prompt: ids that follow the language in a prompt of transcription.
+    ids: language code → id of its token. start_id: the start token. open_id: stands in the place of an open language.
+    prompt: ids that follow the language in a prompt of transcription.
     """
 
     ids: Mapping[str, int]
     start_id: int
-    end_id: int
+    open_id: int
     prompt: tuple[int, ...]
 
     @torch.no_grad()
     def __call__(self, model: Any, batch: Batch, states: torch.Tensor | None = None) -> LanguagePrediction:
         inputs = batch["decoder_input_ids"]
-        open_ = inputs[:, 0, 1] == self.end_id
+        open_ = inputs[:, 0, 1] == self.open_id
         if not open_.any():
             return LanguagePrediction(batch, states, [{}] * len(inputs))
         if states is None:
@@ -46,14 +46,15 @@ class DetectLanguage:
         ids = torch.tensor(list(self.ids.values()), device=inputs.device)
         starts = torch.full((len(inputs), 1), self.start_id, device=inputs.device)
 
-        def texts(row: int, languages: list[int]) -> list[Candidate]:
-            prompts = torch.tensor(
-                [[self.start_id, int(ids[n]), *self.prompt] for n in languages], device=inputs.device
-            )
-            return self._texts(model, states[row : row + 1], prompts, most_tokens(batch["clip_seconds"][row]))
+        def means(row: int, languages: list[int]) -> list[float]:
+            prompts = [[self.start_id, int(ids[n]), *self.prompt] for n in languages]
+            asked = torch.tensor(prompts, device=inputs.device)[None]
+            generation = {"max_new_tokens": BEGINNING, "do_sample": False, "num_beams": 1}
+            _, found = model.generate_scored(states[row : row + 1], asked, **generation)
+            return found[0].tolist()
 
         logits = model.next_logits(states, starts)[:, ids].cpu().numpy()
-        shares = language_shares(logits, open_.tolist(), texts)
+        shares = language_shares(logits, open_.tolist(), means)
         completed = inputs.clone()
         detected = ids[torch.from_numpy(shares.argmax(axis=-1)).to(ids)]
         completed[:, :, 1] = torch.where(open_[:, None], detected[:, None], inputs[:, :, 1])
@@ -62,25 +63,6 @@ class DetectLanguage:
             for row, is_open in zip(shares.tolist(), open_.tolist(), strict=True)
         ]
         return LanguagePrediction({**batch, "decoder_input_ids": completed}, states, probabilities)
-
-    def _texts(self, model: Any, states: torch.Tensor, prompts: torch.Tensor, most: int) -> list[Candidate]:
-        """What the model would write after each prompt ``[languages, length]`` of one row."""
-        loops = StopRepeats(prompts.shape[-1])
-        written, means = model.generate_scored(
-            states,
-            prompts[None],
-            max_new_tokens=most,
-            do_sample=False,
-            num_beams=1,
-            stopping_criteria=[loops],
-        )
-        looping = [False] * len(prompts) if loops.stopped is None else loops.stopped.tolist()
-        found = []
-        for row, mean, loop in zip(written[0].tolist(), means[0].tolist(), looping, strict=True):
-            ended = self.end_id in row and not loop  # the row of a loop is filled up with end tokens
-            tokens = 0 if loop else row.index(self.end_id) + 1 if ended else len(row)
-            found.append(Candidate(tokens, mean, ended))
-        return found
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,7 @@ function add(file) {
 function tell(item, name, more = "") {
   item.state = name;
   const place = find(".state", item.shown);
+  if (more) delete place.dataset.text; else place.dataset.text = name;
   place.textContent = said(name) + (more ? `: ${more}` : "");
   place.classList.toggle("failed", name === "failed");
   if (["done", "failed", "cancelled"].includes(name)) { const one = find(".cancel", item.shown); one.dataset.text = "remove"; one.textContent = said("remove"); }
