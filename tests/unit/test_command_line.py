@@ -103,6 +103,8 @@ def test_a_path_is_mended_in_every_part(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "data" / "train.csv").write_text("")
     assert nearest_path(tmp_path / "dta" / "trian.csv") == tmp_path / "data" / "train.csv"
     assert nearest_path(tmp_path / "data" / "zzzzzzzz.wav") is None
+    assert nearest_path(tmp_path / "data" / "none.csv") is None  # a suffix in common is no likeness
+    assert nearest_path(tmp_path / "data" / "train.cvs") == tmp_path / "data" / "train.csv"
     monkeypatch.chdir(tmp_path)
     assert path_hint(Path("data/trian.csv")) == "; did you mean data/train.csv?"
     assert path_hint(Path("demo_cct"), among=[Path("outputs")]) == "; did you mean outputs/demo_ctc?"

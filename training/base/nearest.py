@@ -38,7 +38,7 @@ def nearest_path(path: Path) -> Path | None:
     for part in parts[1:] if path.is_absolute() else parts:
         step = here / part
         if not step.exists():
-            near = nearest(part, _names(here))
+            near = _nearest_file(part, _names(here))
             if near is None:
                 return None
             step = here / near
@@ -56,11 +56,21 @@ def path_hint(path: Path, *, among: Sequence[Path] = ()) -> str:
     found = nearest_path(path)
     if found is None:
         for folder in among:
-            near = nearest(path.name, _names(folder))
+            near = _nearest_file(path.name, _names(folder))
             if near is not None:
                 found = folder / near
                 break
     return f"; did you mean {found}?" if found is not None else ""
+
+
+def _nearest_file(name: str, known: Sequence[str]) -> str | None:
+    """The name of a file or folder that is most like ``name``; a suffix that both have says nothing."""
+    suffix = Path(name).suffix
+    stems = {Path(one).stem: one for one in known if Path(one).suffix == suffix}
+    if near := nearest(Path(name).stem, stems):
+        return stems[near]
+    others = [one for one in known if Path(one).suffix != suffix and Path(one).stem == Path(name).stem]
+    return nearest(name, others)  # the suffix alone is misspelt
 
 
 def _names(folder: Path) -> list[str]:

@@ -45,7 +45,8 @@ def cannot_load(key: str, name: str, error: Exception) -> UserError:
             "weights: --config configs/demo_ctc.yaml or configs/demo_whisper.yaml"
         )
     reason = str(error).strip().splitlines()[0]
-    if hint := path_hint(Path(name)) if kind is NotInReach else "":
+    there = Path(name.partition(" (")[0]).is_dir()  # of a folder that is there a part is missing
+    if hint := path_hint(Path(name)) if kind is NotInReach and not there else "":
         return kind(f"{key}: {name!r} cannot be loaded: no such folder{hint}")
     return kind(
         f"{key}: {name!r} cannot be loaded ({reason}); give a folder that transformers' save_pretrained wrote, or a hub "
