@@ -16,6 +16,7 @@ import whisper_assets
 from training.base.errors import UserError
 from training.config.load import config_from, load_config
 from training.config.schema import Config
+from training.data.batch_policy import BatchPolicy
 from training.data.manifest import load_manifest
 from training.data.sampler import DurationBatchSampler
 from training.engine import run as runs
@@ -93,7 +94,10 @@ def test_a_valid_run_is_described_and_tried(folder: Path) -> None:
     assert status == VALID
     assert everything_below(folder) == before
     assert values_of(lines, "train")[0].startswith(f"{ROWS} utterances, 0.01 h; all read, 0 cannot be used")
-    per_epoch = -(-len(DurationBatchSampler(0.5 + 0.25 * np.arange(ROWS), batch_size=4)) // 2)
+    sampler = DurationBatchSampler(
+        0.5 + 0.25 * np.arange(ROWS), **BatchPolicy(batch_size=4, full_share=0.02).bounds()
+    )
+    per_epoch = -(-len(sampler) // 2)
     assert (
         values_of(lines, "schedule")[1] == f"{per_epoch} steps per epoch, {3 * per_epoch} in all (3.0 epochs)"
     )
@@ -104,7 +108,12 @@ def test_a_valid_run_is_described_and_tried(folder: Path) -> None:
 
 
 def test_a_run_of_this_cpu_says_how_long_it_will_take(folder: Path) -> None:
-    here = ("profile.device=cpu", "training.eval_strategy=epoch", "training.batch_size=2")
+    here = (
+        "profile.device=cpu",
+        "training.eval_strategy=epoch",
+        "training.batch_size=2",
+        "model.full_context_share=0",
+    )
     _, lines = said(config(folder, *here))
     (told,) = values_of(lines, "duration")
     steps = next(line for line in values_of(lines, "schedule") if "in all" in line)
@@ -112,6 +121,8 @@ def test_a_run_of_this_cpu_says_how_long_it_will_take(folder: Path) -> None:
     # From random weights hypotheses run on to their longest: they are not timed.
     assert told.startswith("about ") and "3 evaluations not timed" in told
     assert not values_of(said(config(folder))[1], "duration")  # planned for a GPU
+    _, lines = said(config(folder, *here[:-1], "model.full_context_share=1"))
+    assert values_of(lines, "duration")[0].startswith("about "), "also where every clip is padded to 30 s"
 
 
 @pytest.mark.parametrize(("every", "count"), [("0.4", 3), ("3", 3), ("5", 2), ("20", 1)])

@@ -87,11 +87,12 @@ def estimate(
     counted = steps(config, len(batches))
     features, seconds = _usual_batch(config, splits["train"])
     timed = trial.step(config, architecture, model, architecture.collate(features))
-    whole = _whole(architecture, features, seconds)
+    full = sum(len(rows) for rows in batches if isinstance(rows, FullContextBatch))
     padded = sum(
-        len(rows) * whole if isinstance(rows, FullContextBatch) else _padded(sampler.durations, rows)
-        for rows in batches
+        _padded(sampler.durations, rows) for rows in batches if not isinstance(rows, FullContextBatch)
     )
+    if full:
+        padded += full * _whole(architecture, features, seconds)
     passes = timed.passes / seconds * padded * counted.epochs
     evaluations = _evaluations(config, counted)
     each = None
