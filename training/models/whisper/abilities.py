@@ -24,6 +24,7 @@ SURE = 0.9
 """Probability of the language token from which on it alone decides."""
 CANDIDATES, BEGINNING, WEIGHT = 5, 24, 1.0
 """Below `SURE` so many languages are compared by the first so many tokens of their texts; weight of these beside the token."""
+PHRASE = 6
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class DetectLanguage:
 
     Where the model is not sure of it (accents), the likeliest languages are compared by what it would write in them too: the
     logarithm of a token's probability, and `WEIGHT` times the mean log-probability of the beginning of the text. A text in
-    the wrong language is one that the model finds improbable itself.
+    the wrong language is one that the model finds improbable itself. A beginning that repeats itself is no text.
 
     ids: language code → id of its token. start_id: the start token. open_id: stands in the place of an open language.
     prompt: ids that follow the language in a prompt of transcription.
@@ -73,12 +74,31 @@ class DetectLanguage:
         prompts = torch.tensor(
             [[self.start_id, token, *self.prompt] for token in ids[best.indices].tolist()], device=ids.device
         )
-        _, means = model.generate_scored(
+        written, means = model.generate_scored(
             states, prompts[None], max_new_tokens=BEGINNING, do_sample=False, num_beams=1
         )
+        texts = [
+            [*row, self.open_id] for row in written[0].tolist()
+        ]  # the open place holds the token that ends texts
+        loops = torch.tensor([repeats(row[: row.index(self.open_id)]) for row in texts], device=ids.device)
+        if loops.all():
+            return shares
+        joint = best.values.log() + WEIGHT * means[0].to(shares)
         weighed = torch.zeros_like(shares)
-        weighed[best.indices] = (best.values.log() + WEIGHT * means[0].to(shares)).softmax(dim=-1)
+        weighed[best.indices] = joint.masked_fill(loops, -torch.inf).softmax(dim=-1)
         return weighed
+
+
+def repeats(ids: Sequence[int]) -> bool:
+    """Whether half of a beginning of `BEGINNING` tokens repeats the phrase of at most `PHRASE` tokens before it: a loop, of
+    which a decoder is sure in any language."""
+    for length in range(1, PHRASE + 1):
+        run = 0
+        for before, now in zip(ids, ids[length:], strict=False):
+            run = run + 1 if now == before else 0
+            if run >= BEGINNING // 2:
+                return True
+    return False
 
 
 @dataclass(frozen=True)
