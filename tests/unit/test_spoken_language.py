@@ -299,8 +299,8 @@ def test_whisper_base_recognises_german_and_says_nothing_of_silence(
 class Torn:
     """A model that takes the speech for Chinese by its language token, and for English by what it would write."""
 
-    def __init__(self, sure: float) -> None:
-        self.sure, self.asked = sure, 0
+    def __init__(self, sure: float, texts: dict[int, list[int]]) -> None:
+        self.sure, self.texts, self.asked = sure, texts, 0
 
     def next_logits(self, states: Any, starts: Any) -> torch.Tensor:
         shares = torch.tensor([1e-6, 1 - self.sure, self.sure, 1e-9])
@@ -309,17 +309,32 @@ class Torn:
     def generate_scored(self, states: Any, prompts: Any, **generation: Any) -> Any:
         self.asked += 1
         assert prompts[0, :, 0].unique().tolist() == [9] and prompts[0, :, 2:].unique().tolist() == [7, 8]
-        return None, torch.tensor([[-0.3 if token == 1 else -1.7 for token in prompts[0, :, 1].tolist()]])
+        asked = prompts[0, :, 1].tolist()
+        written = torch.tensor([[self.texts.get(token, TEXT) for token in asked]])
+        return written, torch.tensor([[-0.3 if token == 1 else -1.7 for token in asked]])
 
 
-@pytest.mark.parametrize(("sure", "wanted"), [(0.7, "en"), (0.95, "zh")])
-def test_where_the_language_token_is_unsure_the_texts_decide(sure: float, wanted: str) -> None:
-    model, ids = Torn(sure), {"en": 1, "zh": 2, "xx": 3}
+TEXT = list(range(20, 44))
+PHRASE = [30, 31, 32]
+
+
+@pytest.mark.parametrize(
+    ("sure", "texts", "wanted"),
+    [
+        (0.7, {}, "en"),
+        (0.95, {}, "zh"),  # the token is sure
+        (0.7, {1: PHRASE * 8}, "zh"),  # a decoder is sure of a loop in any language
+        (0.7, {1: [40, 41, 42, *[0] * 21]}, "en"),  # a short text, filled up with end tokens
+        (0.7, dict.fromkeys((1, 2, 3), PHRASE * 8), "zh"),  # nothing to compare
+    ],
+)
+def test_where_the_language_token_is_unsure_the_texts_decide(
+    sure: float, texts: dict[int, list[int]], wanted: str
+) -> None:
+    model, ids = Torn(sure, texts), {"en": 1, "zh": 2, "xx": 3}
     batch = {"decoder_input_ids": torch.tensor([[[9, 0, 7, 8]], [[9, 3, 7, 8]]]), "prompt_length": 4}
     detect = DetectLanguage(ids, start_id=9, open_id=0, prompt=(7, 8))
     found = detect(model, batch, torch.zeros(2, 1, 1))
     assert found.batch["decoder_input_ids"][:, 0, 1].tolist() == [ids[wanted], 3]
     assert likeliest(found.probabilities[0]) == wanted and found.probabilities[1] == {}
-    assert model.asked == (wanted == "en") and sum(found.probabilities[0].values()) == pytest.approx(
-        1, abs=1e-3
-    )
+    assert model.asked == (sure < 0.9) and sum(found.probabilities[0].values()) == pytest.approx(1, abs=1e-3)

@@ -16,7 +16,7 @@ from training.models.abilities import CtcFrames, DomainPrediction, LanguagePredi
 from training.models.architecture import new_tokens
 from training.models.batch import Batch
 from training.models.common.ctc_characters import CtcCharacters
-from training.models.common.language_choice import BEGINNING, language_shares
+from training.models.common.language_choice import BEGINNING, Beginning, language_shares
 from training.models.common.log_mels import ENCODER_FRAMES_PER_SECOND
 from training.models.common.plain_text import text_ids
 from training.models.export_parts import Description, Prompts
@@ -141,14 +141,14 @@ class DetectLanguage:
         ids = {code: self.prompts.languages[code] for code in detection.languages}
         tokens = np.array(list(ids.values()))
 
-        def means(row: int, languages: list[int]) -> list[float]:
+        def beginnings(row: int, languages: list[int]) -> list[Beginning]:
             asked = [[self.prompts.start, int(tokens[n]), *detection.prompt] for n in languages]
             found = model.generate(
                 model.row(states, row), np.array(asked), Search(new=BEGINNING), scored=True
             )
-            return [one.log_probability for one in found]
+            return [Beginning(one.ids, one.log_probability) for one in found]
 
-        shares = language_shares(model.language_logits(states, ids), open_.tolist(), means)
+        shares = language_shares(model.language_logits(states, ids), open_.tolist(), beginnings)
         completed = prompts.copy()
         detected = tokens[shares.argmax(axis=-1)]
         completed[:, :, 1] = np.where(open_[:, None], detected[:, None], prompts[:, :, 1])

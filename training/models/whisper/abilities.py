@@ -12,7 +12,7 @@ from training.models.abilities import LanguagePrediction
 from training.models.architecture import new_tokens
 from training.models.batch import Batch
 from training.models.common.decode import decode_text
-from training.models.common.language_choice import BEGINNING, language_shares
+from training.models.common.language_choice import BEGINNING, Beginning, language_shares
 from training.models.common.plain_text import text_ids
 from training.models.common.stop_repeats import StopRepeats
 from training.models.safeguards import Scored, Search
@@ -46,15 +46,20 @@ class DetectLanguage:
         ids = torch.tensor(list(self.ids.values()), device=inputs.device)
         starts = torch.full((len(inputs), 1), self.start_id, device=inputs.device)
 
-        def means(row: int, languages: list[int]) -> list[float]:
+        def beginnings(row: int, languages: list[int]) -> list[Beginning]:
             prompts = [[self.start_id, int(ids[n]), *self.prompt] for n in languages]
             asked = torch.tensor(prompts, device=inputs.device)[None]
             generation = {"max_new_tokens": BEGINNING, "do_sample": False, "num_beams": 1}
-            _, found = model.generate_scored(states[row : row + 1], asked, **generation)
-            return found[0].tolist()
+            written, means = model.generate_scored(states[row : row + 1], asked, **generation)
+            # The open place holds the token that ends texts.
+            texts = [[*text, self.open_id] for text in written[0].tolist()]
+            return [
+                Beginning(text[: text.index(self.open_id)], mean)
+                for text, mean in zip(texts, means[0].tolist(), strict=True)
+            ]
 
         logits = model.next_logits(states, starts)[:, ids].cpu().numpy()
-        shares = language_shares(logits, open_.tolist(), means)
+        shares = language_shares(logits, open_.tolist(), beginnings)
         completed = inputs.clone()
         detected = ids[torch.from_numpy(shares.argmax(axis=-1)).to(ids)]
         completed[:, :, 1] = torch.where(open_[:, None], detected[:, None], inputs[:, :, 1])
