@@ -37,7 +37,7 @@ from training.export.drift import judged
 from training.export.gate import Gate
 from training.export.verdict import FAILED, PASSED, UNDECIDED
 from training.models.common.log_mels import log_mel
-from training.models.common.moved_ids import order_of, rows_of
+from training.models.common.moved_ids import copies_in, order_of, rows_of
 from training.models.export_parts import LogMelSettings, MovedIds
 from training.models.safeguards import Safeguards
 from training.runtime.log_mels import MEL_FILTERS, LogMels
@@ -123,7 +123,7 @@ def test_the_predicted_domain_is_that_of_the_original(
     models: dict[str, Path], exported: dict[str, Path], data: Path
 ) -> None:
     sides = [
-        Transcriber(folder, domain="auto")
+        Transcriber(folder, domain="auto", safeguards=Safeguards(temperatures=(0.0,)))
         for folder in (models["domain_whisper"], exported["domain_whisper"])
     ]
     domains = [
@@ -466,3 +466,4 @@ def test_rows_of_moved_ids() -> None:
     order = order_of(MovedIds(ids=(7, 8), before=4), 9)
     assert order.tolist() == [0, 1, 2, 3, 7, 8, 4, 7, 8, 5, 6]
     assert rows_of(order, 9).tolist() == [0, 1, 2, 3, 6, 9, 10, 4, 5]
+    assert copies_in(order, 9).tolist() == [7, 8] and copies_in(order_of(MovedIds(), 9), 9).tolist() == []

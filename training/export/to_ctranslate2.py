@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.models.common.moved_ids import order_of
+from training.models.common.moved_ids import copies_in, order_of
 from training.models.export_parts import Ctranslate2Model
 from training.runtime.packages import needed
 
@@ -53,6 +53,8 @@ def _move_config(config: Any, order: np.ndarray) -> None:
     for name in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
         ids = getattr(config, name, None) or []
         setattr(config, name, np.flatnonzero(np.isin(order, ids)).tolist())
+    copies = copies_in(order, len(np.unique(order))).tolist()
+    config.suppress_ids = sorted({*config.suppress_ids, *copies})
 
 
 def _tokens(tokens: list[str], order: np.ndarray) -> list[str]:

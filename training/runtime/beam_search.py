@@ -94,9 +94,9 @@ class _Beams:
     def _finish(self, candidates: np.ndarray, sums: np.ndarray, ids: np.ndarray, ends: np.ndarray) -> None:
         """Take those of the best ``beams`` candidates that end among the finished ones."""
         ends = ends & (np.arange(2 * self.beams) < self.beams)
-        scores = sums / np.float32(self.length)
+        scores: np.ndarray = sums / np.float32(self.length)
         scores = scores + np.where(self.open, np.float32(0), NOTHING) + np.where(ends, np.float32(0), NOTHING)
-        every = np.concatenate((self.scores, scores), axis=1)
+        every: np.ndarray = np.concatenate((self.scores, scores), axis=1)
         lengths = np.concatenate((self.lengths, self.length - (ids == self.end)), axis=1)
         best = _largest(every, self.beams)
         self.scores = np.take_along_axis(every, best, axis=1)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from training.base.errors import UserError
-from training.models.common.moved_ids import order_of, rows_of
+from training.models.common.language_choice import softmax
+from training.models.common.moved_ids import copies_in, order_of, rows_of
 from training.models.common.repeated_tokens import stopped_at
 from training.models.export_parts import Description
 from training.models.safeguards import Search
@@ -102,8 +103,9 @@ class Ctranslate2Whisper:
         ]
 
     def _suppressed(self, ids: Sequence[int]) -> list[int]:
-        """Their rows, copies too."""
-        return np.flatnonzero(np.isin(self.ids, ids)).tolist()
+        """Their rows, and all copies of rows, which the folder's own list has too."""
+        copies = copies_in(self.ids, self.description.vocabulary).tolist()
+        return sorted({*np.flatnonzero(np.isin(self.ids, ids)).tolist(), *copies})
 
     def _until(self, states: Any, prompts: np.ndarray, row: int, search: Search, written: Written) -> Written:
         """The text up to where it would have been ended (`StopRepeats`); CTranslate2 writes it to the bound."""
@@ -151,11 +153,15 @@ class Ctranslate2Whisper:
         return np.log(np.maximum(np.array(found), np.finfo(np.float32).tiny))
 
     def no_speech(self, states: Any) -> list[float]:
-        """See `Engine.no_speech`."""
+        """See `Engine.no_speech`. CTranslate2 counts copies of rows too, so that it is not asked where there are some."""
+        clips = states.shape[0]
         if not self.prompts.no_speech:
-            return [0.0] * self._array(states).shape[0]
+            return [0.0] * clips
+        if len(self.ids) > len(self.rows):
+            shares: np.ndarray = softmax(self._first(states))[:, list(self.prompts.no_speech)]
+            told: list[float] = shares.sum(axis=-1).tolist()
+            return told
         prompt = self.rows[[self.prompts.start, self.prompts.no_timestamps]].tolist()
-        clips = self._array(states).shape[0]
         found = self.model.generate(
             states,
             [prompt] * clips,

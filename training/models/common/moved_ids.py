@@ -21,3 +21,8 @@ def rows_of(order: np.ndarray, vocabulary: int) -> np.ndarray:
     rows = np.empty(vocabulary, dtype=np.int64)
     rows[order[::-1]] = np.arange(len(order))[::-1]
     return rows
+
+
+def copies_in(order: np.ndarray, vocabulary: int) -> np.ndarray:
+    """The rows that come a second time, int64: nothing is written by them, and they have no part in a probability."""
+    return np.flatnonzero(rows_of(order, vocabulary)[order] != np.arange(len(order)))

@@ -204,7 +204,7 @@ def _faster_whisper(whisper: Architecture, domains: dict[str, int] | None) -> st
         return "no: with an own vocabulary it drops language and task from the prompt without a word"
     if whisper.collate.padding != "full":
         return "no: it pads every clip to 30 s, and this model was trained on trimmed contexts"
-    return "yes"
+    return "yes; its texts may differ: it fills log-mels up with zeros, which are no silence"
 
 
 def _ggml(whisper: Architecture, filters: np.ndarray, domains: dict[str, int] | None) -> GgmlModel | Refused:
