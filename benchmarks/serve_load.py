@@ -312,6 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=count, default=30, help="of overload")
     parser.add_argument("--output", type=new_file, default=None)
     args = parser.parse_args(argv)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for both, before torch is imported
     quiet()
     with tempfile.TemporaryDirectory(prefix="serve-load-") as folder:
         load = Load(args, Path(folder))
