@@ -85,7 +85,14 @@ def test_curves_for_a_tool_that_is_not_installed_are_refused_before_anything_is_
     from transformers import integrations
 
     monkeypatch.setattr(integrations, "get_available_reporting_integrations", lambda: ["tensorboard"])
-    command = ["train", "--config", "configs/demo_whisper.yaml", "training.report_to=[tensorboard,wandb]"]
+    there = f"data.train={__file__}"  # is looked for, not read
+    command = [
+        "train",
+        "--config",
+        "configs/demo_whisper.yaml",
+        "training.report_to=[tensorboard,wandb]",
+        there,
+    ]
     for dry in ([], ["--dry_run"]):
         assert cli.main([*command, *dry]) == 2
         shown = capsys.readouterr().err
