@@ -303,7 +303,7 @@ def check_word_languages(table: pa.Table, problems: Problems) -> None:
         wrong,
         lambda row: (
             f"word_languages: {tags[row].as_py()} tags for the {words[row].as_py()} words of the transcript; tags of "
-            "cleaned text need it cleaned first (training/data/preprocess_manifest.py)"
+            "cleaned text need it cleaned first (polyvox preprocess)"
         ),
     )
 
