@@ -328,8 +328,9 @@ def test_the_site_is_made_without_a_warning(tmp_path: Path) -> None:
 
 def documented(text: str) -> list[str]:
     """The ``polyvox …`` commands of a page: lines of its code blocks, continued lines joined, comments left out."""
+    text = text.replace("\\\n", " ")
     blocks = re.findall(r"```(?:bash|sh|text)?\n(.*?)```", text, flags=re.S)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line for block in blocks for line in block.splitlines()]
     lines += re.findall(r"^    (?:\$ )?(polyvox .*)$", text, flags=re.M)
     return [
         line.strip().removeprefix("$ ")
