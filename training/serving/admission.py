@@ -42,7 +42,7 @@ logger = logging.getLogger("training.serving.access")
 
 
 @dataclass
-class House:
+class Occupancy:
     """How many requests are inside. sockets: live connections. seconds: that a request takes, a running mean. stopping: nobody
     gets in any more."""
 
@@ -66,9 +66,11 @@ class House:
 class Admission:
     """The middleware."""
 
-    def __init__(self, app: App, settings: Settings, keys: Keys, house: House, metrics: Metrics) -> None:
+    def __init__(
+        self, app: App, settings: Settings, keys: Keys, occupancy: Occupancy, metrics: Metrics
+    ) -> None:
         self.app, self.settings, self.keys = app, settings, keys
-        self.house, self.metrics = house, metrics
+        self.occupancy, self.metrics = occupancy, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -101,13 +103,13 @@ class Admission:
         if not counted:
             await self.app(scope, receive, send)
             return
-        self.house.inside += 1
+        self.occupancy.inside += 1
         if key is not None:
             key.begin(began)
         try:
             await self.app(scope, receive, send)
         finally:
-            self.house.left(began)
+            self.occupancy.left(began)
             if key is not None:
                 key.end()
 
@@ -118,19 +120,19 @@ class Admission:
         return require_key(self.keys, bearer(scope))
 
     def _require_room(self, scope: Scope, key: Key | None) -> None:
-        if self.house.stopping:
+        if self.occupancy.stopping:
             raise stopping()
         if key is not None and (wait := key.wait(time.monotonic())) is not None:
             raise ApiError(429, "this key's limit is reached", code="key_limit", retry_after=wait)
         length = header(scope, b"content-length")
         if length.isdigit() and int(length) > self.settings.max_bytes + OVERHEAD:
             raise too_large(self.settings.max_mb)
-        if self.house.inside >= self.house.most:
+        if self.occupancy.inside >= self.occupancy.most:
             raise ApiError(
                 503,
-                f"{self.house.most} requests are inside, as many as this server takes; ask again",
+                f"{self.occupancy.most} requests are inside, as many as this server takes; ask again",
                 code="queue_full",
-                retry_after=self.house.retry_after,
+                retry_after=self.occupancy.retry_after,
             )
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket
 from training import __version__
 from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, TRANSLATE
-from training.serving.admission import Admission, House
+from training.serving.admission import Admission, Occupancy
 from training.serving.collect import store
 from training.serving.dispatcher import Dispatcher
 from training.serving.errors import ApiError
@@ -40,8 +40,8 @@ def create_app(settings: Settings) -> FastAPI:
     """The application of a server. ``app.state.server`` is its `State`. Raises `UserError`."""
     for folder in settings.models.values():
         require_model(folder)
-    metrics, house, keys = Metrics(), House(settings.queue), read_keys(settings.keys)
-    state = State(settings, keys, house, metrics, Dispatcher(settings, metrics))
+    metrics, occupancy, keys = Metrics(), Occupancy(settings.queue), read_keys(settings.keys)
+    state = State(settings, keys, occupancy, metrics, Dispatcher(settings, metrics))
     _watch(state)
     application = FastAPI(
         title="Polyvox", version=__version__, docs_url=None, redoc_url=None, lifespan=_life(state)
@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     _routes(application, state)
     add_page(application, state)
     _errors(application)
-    application.add_middleware(Admission, settings=settings, keys=keys, house=house, metrics=metrics)  # type: ignore[arg-type]
+    application.add_middleware(Admission, settings=settings, keys=keys, occupancy=occupancy, metrics=metrics)  # type: ignore[arg-type]
     if settings.origins:
         application.add_middleware(
             CORSMiddleware,
@@ -78,8 +78,12 @@ def _life(state: State) -> Any:
 
 def _watch(state: State) -> None:
     watch, dispatcher = state.metrics.watch, state.dispatcher
-    watch("polyvox_requests_inside", "Requests that arrive, wait or are computed", lambda: state.house.inside)
-    watch("polyvox_sockets", "Open live connections", lambda: state.house.sockets)
+    watch(
+        "polyvox_requests_inside",
+        "Requests that arrive, wait or are computed",
+        lambda: state.occupancy.inside,
+    )
+    watch("polyvox_sockets", "Open live connections", lambda: state.occupancy.sockets)
     watch("polyvox_windows_waiting", "Windows that wait for a model", lambda: len(dispatcher.waiting))
     watch("polyvox_waiting_audio_seconds", "Their sound", lambda: dispatcher.waiting.seconds)
     watch("polyvox_ready", "1: requests are taken", lambda: float(state.ready))
@@ -137,7 +141,7 @@ def _routes(application: FastAPI, state: State) -> None:
         """Whether it takes requests."""
         if state.ready:
             return JSONResponse({"status": "ready"}, headers=NO_STORE)
-        reason = "stopping" if state.house.stopping else "failed" if state.failed else "loading"
+        reason = "stopping" if state.occupancy.stopping else "failed" if state.failed else "loading"
         return JSONResponse({"status": reason}, 503, headers=NO_STORE)
 
     @application.get("/metrics", response_class=PlainTextResponse)

@@ -52,14 +52,14 @@ async def talk(socket: WebSocket, state: State) -> None:
         return
     began = time.monotonic()
     await socket.accept(PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None)
-    state.house.sockets += 1
+    state.occupancy.sockets += 1
     if key is not None:
         key.begin(began)
     session = Session(socket, state)
     try:
         await session.run()
     finally:
-        state.house.sockets -= 1
+        state.occupancy.sockets -= 1
         if key is not None:
             key.end()
         session.close()
@@ -81,7 +81,7 @@ def _admitted(socket: WebSocket, state: State) -> Any:
         raise ApiError(429, "this key's limit is reached", code="key_limit", retry_after=wait)
     if not state.ready:
         raise ApiError(503, "the server is loading or stopping", code="not_ready", retry_after=5)
-    if state.house.sockets >= state.settings.sockets:
+    if state.occupancy.sockets >= state.settings.sockets:
         raise ApiError(
             503, f"{state.settings.sockets} live connections are open", code="sockets", retry_after=5
         )

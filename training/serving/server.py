@@ -66,7 +66,7 @@ class Server(uvicorn.Server):
     def stop(self) -> None:
         """Take nothing new in; a second call does not wait for what is inside."""
         self.force_exit = self.should_exit
-        self.should_exit = self.state.house.stopping = True
+        self.should_exit = self.state.occupancy.stopping = True
 
 
 def run(settings: Settings) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from training.base.errors import UserError
-from training.serving.admission import House
+from training.serving.admission import Occupancy
 from training.serving.dispatcher import Dispatcher
 from training.serving.keys import Keys
 from training.serving.metrics import Metrics
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class State:
-    """settings, keys: as the server was started. house: who is inside. failed: why the models could not be loaded.
+    """settings, keys: as the server was started. occupancy: who is inside. failed: why the models could not be loaded.
     on_failure: called then."""
 
     settings: Settings
     keys: Keys
-    house: House
+    occupancy: Occupancy
     metrics: Metrics
     dispatcher: Dispatcher
     failed: str | None = None
@@ -34,7 +34,7 @@ class State:
     @property
     def ready(self) -> bool:
         """Whether a request would be taken and computed now."""
-        return self.dispatcher.ready and not self.house.stopping
+        return self.dispatcher.ready and not self.occupancy.stopping
 
     async def load(self) -> None:
         """Start the processes; a model that cannot be loaded ends the server."""

@@ -62,7 +62,7 @@ async def answer(request: Request, state: State, task: str) -> Response:
     except TimeoutError:
         raise too_late(timeout) from None
     except asyncio.CancelledError:
-        if not state.house.stopping:
+        if not state.occupancy.stopping:
             raise
         raise stopping() from None  # the time of --grace is over
     except ClientGone:
