@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import whisper_assets
-from training.models.common.stop_repeats import StopRepeats
 
 from training.base.errors import UserError
 from training.data.example import NO_SPEECH, REPETITION, UNCERTAIN, Hypothesis
@@ -19,6 +18,7 @@ from training.decoding.predict import predict
 from training.decoding.repetition import CUT, cut_loops, loops
 from training.models.architecture import DecodeOptions
 from training.models.common.log_probabilities import LogProbabilities
+from training.models.common.stop_repeats import StopRepeats
 from training.models.safeguards import Safeguards, Scored, Search
 from training.transcription.suspects import lines, with_repeated_marked
 from training.transcription.transcriber import Transcriber
