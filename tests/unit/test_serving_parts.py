@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from serving_assets import speech
@@ -21,7 +25,11 @@ from starlette.requests import Request
 from training.base.errors import UserError
 from training.cli import main
 from training.data.example import SpokenWord
+from training.data.manifest import load_manifest
+from training.serving import collect
+from training.serving.admission import same_origin
 from training.serving.batches import VERY_LIKE, Key, Piece, Waiting, choose
+from training.serving.decoders import Decoders
 from training.serving.dispatcher import Bank
 from training.serving.errors import ApiError
 from training.serving.fields import KNOWN, understand
@@ -30,6 +38,7 @@ from training.serving.live import PAUSE, Agreement, Began, Ear, Ended
 from training.serving.options import Abilities, Options
 from training.serving.settings import Settings, from_environment, require_safe_address
 from training.serving.uploads import FIELD_BYTES, ClientGone, Form, read_form
+from training.serving.worker import Gone
 
 KEY = Key("m", Options())
 
@@ -428,3 +437,53 @@ def test_time_that_is_over_is_told_as_504(tmp_path: Path) -> None:
         return raised.value.status
 
     assert asyncio.run(run()) == 504 and left == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed", "wanted"),
+    [
+        (None, (), True),
+        ("http://here:8000", (), True),
+        ("http://evil.example", (), False),
+        ("http://evil.example", ("http://evil.example",), True),
+        ("http://[", (), False),
+        ("null", (), False),
+    ],
+)
+def test_a_page_of_another_address_is_told_apart(
+    origin: str | None, allowed: tuple[str, ...], wanted: bool
+) -> None:
+    headers = [(b"host", b"here:8000"), *([] if origin is None else [(b"origin", origin.encode())])]
+    assert same_origin({"headers": headers}, allowed) is wanted
+
+
+def test_a_correction_that_comes_twice_is_stored_once(tmp_path: Path) -> None:
+    sound = io.BytesIO()
+    soundfile.write(sound, np.zeros(1600, dtype=np.float32), 16_000, format="WAV")
+    fields = {"text": "xin chào", "language": "vi"}
+    first = collect._write(tmp_path, sound.getvalue(), 0.1, fields)
+    assert collect._write(tmp_path, sound.getvalue(), 0.1, fields) == first
+    assert collect._write(tmp_path, sound.getvalue(), 0.1, {**fields, "text": "chào"}) != first
+    assert len(load_manifest(tmp_path / "manifest.tsv")) == 2
+
+
+def test_a_decoder_that_died_before_it_was_asked_is_started_again_and_asked() -> None:
+    restarted: list[int] = []
+
+    async def run() -> None:
+        decoders = Decoders(1, max_seconds=10, ffmpeg=False, restarted=lambda: restarted.append(1))
+        try:
+            await decoders.start()
+            (decoder,) = decoders.all
+            os.kill(decoder.worker.pid, signal.SIGKILL)
+            while decoder.worker.running:
+                await asyncio.sleep(0.01)
+            answers = [decoder.call({"do": "close", "number": n}) for n in range(3)]
+            for answer in await asyncio.gather(*answers, return_exceptions=True):
+                assert isinstance(answer, Gone) or answer.head == {}
+            assert (await decoder.call({"do": "close", "number": 9})).head == {}
+        finally:
+            decoders.close()
+
+    asyncio.run(run())
+    assert restarted

@@ -10,9 +10,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from training.serving.errors import ApiError, stopping, too_large
 from training.serving.keys import Key, Keys
@@ -92,6 +93,8 @@ class Admission:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, began: float) -> None:
         counted = scope["method"] == "POST" and scope["path"] in COUNTED
         try:
+            if counted and not same_origin(scope, self.settings.origins):
+                raise ApiError(403, "a page of another address asks (--allow_origin)", code="origin")
             key = self._key(scope)
             if counted:
                 self._require_room(scope, key)
@@ -146,6 +149,20 @@ class Admission:
 def header(scope: Scope, name: bytes) -> str:
     """A header's value; empty where it is not there."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def same_origin(scope: Scope, allowed: Sequence[str]) -> bool:
+    """Whether a request is the page's own, of an allowed address, or of no page.
+
+    Browsers say whose page asks, and send forms and open sockets for every page: the server has to look.
+    """
+    origin = header(scope, b"origin")
+    if not origin or origin in allowed or "*" in allowed:
+        return True
+    try:
+        return urlsplit(origin).netloc == header(scope, b"host")
+    except ValueError:
+        return False
 
 
 def bearer(scope: Scope) -> str | None:

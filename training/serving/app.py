@@ -174,6 +174,9 @@ class _Lazy:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._made is None:
             logging.basicConfig(level=logging.INFO, format="%(message)s")
+            # They write addresses and queries, which can hold a key; this application has lines of its own.
+            logging.getLogger("uvicorn.access").disabled = True
+            logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
             try:
                 self._made = create_app(from_environment())
             except UserError as error:

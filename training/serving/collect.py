@@ -97,6 +97,8 @@ def _write(folder: Path, data: bytes, seconds: float, fields: dict[str, str]) ->
         fields.get("language", "")[:16],
         fields.get("recognised", "")[:LONGEST_TEXT],
     )
+    if manifest.is_file() and f"\n{row[0]}\t" in manifest.read_text(encoding="utf8"):
+        return row[0]  # sent twice, by a second click or by a proxy
     with manifest.open("a", encoding="utf8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         if not file.tell():

@@ -124,7 +124,10 @@ class Sounds:
         ]
         refs = refs[asked["first"] :]
         self.open[number] = Sound(file, len(refs), load_in_order(refs, asked["sample_rate"]))
-        return {"seconds": seconds, "windows": [[one.start, one.end, one.stitch_at] for one in windows]}
+        return {
+            "seconds": seconds,
+            "windows": [[one.start, one.end, one.stitch_at, one.steady] for one in windows],
+        }
 
 
 def _require_readable(path: str, *, ffmpeg: bool) -> None:

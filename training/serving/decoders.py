@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from training.serving.errors import ApiError
 from training.serving.messages import Message
 from training.serving.options import Abilities
 from training.serving.uploads import Upload
-from training.serving.worker import Gone, Worker
+from training.serving.worker import Gone, Unsent, Worker
 from training.transcription.windows import Window
 
 MODULE = "training.serving.decode_process"
@@ -25,7 +25,9 @@ ANSWER_SECONDS = 180.0
 
 @dataclass(eq=False)
 class Decoder:
-    """One process. opened: uploads that it reads."""
+    """One process. restarted: is told before it is started again. opened: uploads that it reads."""
+
+    restarted: Callable[[], object] = lambda: None
 
     worker: Worker = field(default_factory=lambda: Worker(MODULE, {"OMP_NUM_THREADS": "1"}))
     opened: int = 0
@@ -33,9 +35,13 @@ class Decoder:
     async def call(self, head: Mapping[str, Any], files: tuple[int, ...] = ()) -> Message:
         """Its answer; a dead process is started again first. Raises `Gone`."""
         if not self.worker.running:
+            self.restarted()
             self.worker.start()
             await self.worker.call({"do": "close", "number": 0}, timeout=ANSWER_SECONDS)
-        return await self.worker.call(head, files=files, timeout=ANSWER_SECONDS)
+        try:
+            return await self.worker.call(head, files=files, timeout=ANSWER_SECONDS)
+        except Unsent:
+            return await self.call(head, files)
 
 
 @dataclass(eq=False)
@@ -52,11 +58,22 @@ class Sound:
     _ready: np.ndarray | None = None
     _read: int = 0
     _started: int = 0
+    _opening: bool = False
+    _retried: bool = False
 
     async def open(self) -> None:
         """Find its length and its windows. Raises `ApiError` for what is no sound, or too much of it."""
         head = {**self.asked, "do": "open", "number": self.number, "first": self._read}
-        found = _answered(await self.decoder.call(head, (self.upload.file,)))
+        self._opening = True
+        try:
+            answer = await self.decoder.call(head, (self.upload.file,))
+        except Gone:
+            if self._retried:
+                raise
+            self._retried = True
+            answer = await self.decoder.call(head, (self.upload.file,))
+        self._opening = False
+        found = _answered(answer)
         self._started = self.decoder.worker.starts
         self.seconds = found.head["seconds"]
         self.windows = tuple(Window(*one) for one in found.head["windows"])
@@ -67,10 +84,18 @@ class Sound:
 
         An upload that shared its decoder with one that ended it is opened again in a new one.
         """
-        if self._ready is None and self._is_lost:
+        if self._ready is None and not self._is_lost:
+            asked = {"do": "next", "number": self.number}
+            try:
+                self._keep(_answered(await self.decoder.worker.call(asked, timeout=ANSWER_SECONDS)))
+            except Unsent:
+                pass  # another upload ended the process: this one is opened again below
+            except Gone:
+                if self._retried:
+                    raise
+                self._retried = True
+        if self._ready is None:
             await self.open()
-        elif self._ready is None:
-            self._keep(_answered(await self.decoder.call({"do": "next", "number": self.number})))
         samples, self._ready = self._ready, None
         assert samples is not None
         self._read += 1
@@ -90,7 +115,7 @@ class Sound:
     async def close(self) -> None:
         """The decoder forgets it, where it has not given out its last window."""
         left = len(self.windows) - self._read - (self._ready is not None)
-        if left > 0 and not self._is_lost:
+        if self.decoder.worker.running and (self._opening or (left > 0 and not self._is_lost)):
             await self.decoder.call({"do": "close", "number": self.number})
 
 
@@ -104,8 +129,10 @@ def _answered(message: Message) -> Message:
 class Decoders:
     """Some decoders; an upload goes to the one that reads the fewest."""
 
-    def __init__(self, count: int, *, max_seconds: float, ffmpeg: bool) -> None:
-        self.all = [Decoder() for _ in range(count)]
+    def __init__(
+        self, count: int, *, max_seconds: float, ffmpeg: bool, restarted: Callable[[], object]
+    ) -> None:
+        self.all = [Decoder(restarted) for _ in range(count)]
         self.max_seconds, self.ffmpeg = max_seconds, ffmpeg
         self._numbers = itertools.count(1)
 

@@ -7,6 +7,7 @@ computed afterwards but the window that a process has in hand.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from training.transcription.assembly import assemble, segments_of
 from training.transcription.recordings import Recording
 from training.transcription.spoken_language import SpokenLanguage, detected, first_windows, likeliest
 from training.transcription.transcript import Segment, Transcript
+
+logger = logging.getLogger(__name__)
 
 OPEN_FOR_EACH_DECODER = 8
 """Uploads that a decoder reads by turns."""
@@ -79,12 +82,21 @@ class Dispatcher:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self.devices = [Device(name, settings.models, settings.timeout) for name in settings.devices]
-        self.decoders = Decoders(settings.decoders, max_seconds=settings.max_seconds, ffmpeg=settings.ffmpeg)
+        self.decoders = Decoders(
+            settings.decoders,
+            max_seconds=settings.max_seconds,
+            ffmpeg=settings.ffmpeg,
+            restarted=self._decoder_restarted,
+        )
         self.waiting = Waiting()
         self.abilities: dict[str, Abilities] = {}
         self._room = asyncio.Semaphore(OPEN_FOR_EACH_DECODER * settings.decoders)
         self.bank = Bank(READY_BATCHES * settings.batch_seconds * len(self.devices))
         self._loops: list[asyncio.Task[None]] = []
+
+    def _decoder_restarted(self) -> None:
+        self.metrics.restarts.labels("decoder").inc()
+        logger.error("a process that decodes sound ended; it is started again")
 
     @property
     def ready(self) -> bool:
@@ -234,8 +246,10 @@ class _Run:
 
     async def _some_done(self) -> None:
         done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        # Each is asked for its fault: one that nobody asks for is logged with its message, which can hold a request's words.
+        faults = [fault for task in done if (fault := task.exception()) is not None]
+        if faults:
+            raise faults[0]
 
     async def end(self) -> None:
         """Take out what still waits, and give the room back."""

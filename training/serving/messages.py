@@ -29,7 +29,7 @@ def send(
     end: socket.socket, head: Mapping[str, Any], payload: Sequence[Any] = (), files: Sequence[int] = ()
 ) -> None:
     """Send a message. ``payload``: pieces of bytes (arrays too) that are sent one after another."""
-    text = json.dumps(head, ensure_ascii=False).encode("utf8")
+    text = json.dumps(head).encode("ascii")
     pieces = [memoryview(piece).cast("B") for piece in payload if len(piece)]
     first = _LENGTHS.pack(len(text), sum(len(piece) for piece in pieces)) + text
     sent = socket.send_fds(end, [first], list(files)) if files else 0

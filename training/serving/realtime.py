@@ -11,13 +11,12 @@ import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from training.data.example import TRANSCRIBE, SpokenWord
-from training.serving.admission import header, offered_key, require_key
+from training.serving.admission import offered_key, require_key, same_origin
 from training.serving.dispatcher import Asked
 from training.serving.errors import ApiError
 from training.serving.fields import understand
@@ -74,7 +73,7 @@ def _denial(error: ApiError) -> Any:
 
 def _admitted(socket: WebSocket, state: State) -> Any:
     """The key, None where none is asked for. Raises `ApiError`."""
-    if not _same_origin(socket, state.settings.origins):
+    if not same_origin(socket.scope, state.settings.origins):
         raise ApiError(403, "a page of another address opened this socket (--allow_origin)", code="origin")
     key = require_key(state.keys, offered_key(socket.scope)) if state.keys.asked else None
     if key is not None and (wait := key.wait(time.monotonic())) is not None:
@@ -86,14 +85,6 @@ def _admitted(socket: WebSocket, state: State) -> Any:
             503, f"{state.settings.sockets} live connections are open", code="sockets", retry_after=5
         )
     return key
-
-
-def _same_origin(socket: WebSocket, allowed: tuple[str, ...]) -> bool:
-    """Browsers say whose page opens a socket, and open it for every page: the server has to look."""
-    origin = header(socket.scope, b"origin")
-    if not origin or origin in allowed or "*" in allowed:
-        return True
-    return urlsplit(origin).netloc == header(socket.scope, b"host")
 
 
 class Session:
@@ -141,7 +132,7 @@ class Session:
             return
         try:
             event = json.loads(message.get("text") or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
             raise ApiError(400, "an event must be a JSON object", code="invalid_event")
@@ -293,7 +284,7 @@ class Session:
 
     async def _send(self, kind: str, **content: Any) -> None:
         async with self._sending:
-            await self.socket.send_text(json.dumps({"type": kind, **content}, ensure_ascii=False))
+            await self.socket.send_text(json.dumps({"type": kind, **content}))
 
 
 def _decoded(audio: Any) -> bytes:

@@ -72,6 +72,7 @@ class Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serve until told to end; the exit status. Raises `UserError`."""
     require_safe_address(settings)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # writes addresses and queries of sockets
     _more_files()
     application = create_app(settings)
     state: State = application.state.server

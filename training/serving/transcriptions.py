@@ -151,6 +151,7 @@ class _Stream:
     async def events(self, receive: Callable[[], Awaitable[Any]]) -> AsyncIterator[str]:
         """The lines of the stream. The work ends with it, also where the client leaves."""
         work = asyncio.create_task(self._work())
+        work.add_done_callback(lambda _: self.upload.close())
         watch = asyncio.create_task(_disconnected(receive))
         watch.add_done_callback(lambda _: self.news.put_nowait(None))
         try:
@@ -168,7 +169,6 @@ class _Stream:
             work.cancel()
             watch.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
-            self.upload.close()
 
     async def _work(self) -> None:
         try:

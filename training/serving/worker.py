@@ -22,6 +22,10 @@ class Gone(Exception):
     """The process ended, or was ended because it gave no answer in time, before it answered."""
 
 
+class Unsent(Gone):
+    """The process had ended before it was asked."""
+
+
 class Worker:
     """One process, which answers one message after another. A thread of its own waits for the answers.
 
@@ -78,7 +82,7 @@ class Worker:
     ) -> Message:
         end = self._end
         if end is None:
-            raise Gone(f"{self.module} does not run")
+            raise Unsent(f"{self.module} does not run")
         try:
             end.settimeout(timeout)
             messages.send(end, head, payload, files)
