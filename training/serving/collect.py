@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from training.data.sound.containers import HEAD_BYTES, identify
-from training.serving.errors import ApiError
+from training.serving.errors import ApiError, too_late
 from training.serving.uploads import ClientGone, Upload, read_form
 
 if TYPE_CHECKING:
@@ -40,12 +40,15 @@ async def store(request: Request, state: State) -> Response:
             404, "this server keeps nothing (it was started without --collect)", code="not_collecting"
         )
     try:
-        form = await read_form(
-            request.receive,
-            request.headers.get("content-type", ""),
-            state.settings.max_bytes,
-            state.settings.max_mb,
-        )
+        async with asyncio.timeout(state.settings.timeout):  # a place of the queue is not held by a slow body
+            form = await read_form(
+                request.receive,
+                request.headers.get("content-type", ""),
+                state.settings.max_bytes,
+                state.settings.max_mb,
+            )
+    except TimeoutError:
+        raise too_late(state.settings.timeout) from None
     except ClientGone:
         return Response(status_code=499)
     try:
