@@ -417,7 +417,7 @@ def test_missing_files_are_named_with_their_lines(tmp_path: Path) -> None:
 def test_word_languages_must_count_the_words(tmp_path: Path) -> None:
     header = "audio_path\tduration\ttranscript\tword_languages"
     path = tsv(tmp_path, "a\t1\txin  chào\tvi vi", "b\t1\t[cười] xin\tvi", "c\t1\tx\t", header=header)
-    with pytest.raises(UserError, match=r":3: word_languages: 1 tags for the 2 words.*preprocess_manifest"):
+    with pytest.raises(UserError, match=r":3: word_languages: 1 tags for the 2 words.*polyvox preprocess"):
         load_manifest(path)
     assert load_manifest(path, check_words=False)[1].word_languages == ("vi",)
 

@@ -262,4 +262,4 @@ def test_names_that_no_repository_can_have(name: str, run: Path, capsys: pytest.
 def test_there_is_no_option_for_the_token(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(["publish", "--model_dir", "x", "--repo_id", "o/n", "--token", "hf_x"])
-    assert left.value.code == 2 and "unrecognized arguments: --token" in capsys.readouterr().err
+    assert left.value.code == 2 and "unknown option --token" in capsys.readouterr().err

@@ -14,6 +14,8 @@ from training.config.load import load_config, save_resolved
 from training.config.schema import Config
 
 ROOT = Path(__file__).parents[2]
+THERE = f"data.train={__file__}"
+"""Data are looked for before a training begins, and not read here."""
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
 
 def test_train(trained: list[Config]) -> None:
-    config = ["--config", str(ROOT / "configs/dev_whisper.yaml")]
+    config = ["--config", str(ROOT / "configs/dev_whisper.yaml"), THERE]
     for more in ([], ["--smoke"], ["--smoke", "training.max_steps=7"]):
         assert train.main([*config, *more]) == 0
     assert [one.training.max_steps for one in trained] == [-1, 100, 7]
@@ -42,7 +44,7 @@ def test_train(trained: list[Config]) -> None:
 
 
 def test_a_folder_or_a_name_that_is_given_still_decides(trained: list[Config]) -> None:
-    config = ["--config", str(ROOT / "configs/dev_whisper.yaml"), "--smoke"]
+    config = ["--config", str(ROOT / "configs/dev_whisper.yaml"), THERE, "--smoke"]
     for more in (["output.dir=elsewhere"], ["output.suffix=''"], ["output.experiment_name=mine"]):
         assert train.main([*config, *more]) == 0
     assert [str(one.output.dir) for one in trained] == [

@@ -39,7 +39,7 @@ to the file; later ones win over earlier ones, and the file over all. Mappings a
 else is replaced. `${paths.splits_dir}` is filled in with the value of that key, `${oc.env:HOME}` with a variable
 of the environment. On the command line, `key=value` comes last:
 
-    python training/scripts/train.py --config configs/dev_whisper.yaml training.learning_rate=1e-5 'training.freeze=[encoder]'
+    polyvox train --config configs/dev_whisper.yaml training.learning_rate=1e-5 'training.freeze=[encoder]'
 
 Scalars are those of YAML 1.2: only `true` and `false` are truth values (`no` is a text, as in `eval_strategy: no`),
 and `1e-5` is a number. All mistakes are reported together, each as `file:line: key: what is wrong`, with exit
