@@ -87,31 +87,15 @@ def build_report(
         diagnoses: name of an evaluation → what is probably wrong, as in the ``diagnosis`` of its metrics file, which
             stands for those that are not given.
     """
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        first_score=first_score,
-        score=score_text,
-        paired=paired_text,
-        retained=retained_text,
-        number=_number,
-        pretty=_pretty,
-    )
     selected = select_rows(results)
     groups = grouped(results)
     compared = comparisons(results)
     figures = [(name, legend, Markup(svg)) for name, legend, svg in _figures(groups, histories)]
     told = list(_diagnoses(results, diagnoses or {}, load))
     has = _sections(results, figures, compared, deployments, selected, told)
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         title=title,
         results=results,
         groups=groups,
@@ -135,8 +119,30 @@ def build_report(
         deployments=deployments,
         diagnoses=told,
         parts=PARTS,
-        selected=[(row, _sound(row.id, load), _spectrogram(row.id, load)) for row in selected],
+        selected=[(row, *_sound_and_spectrogram(row.id, load)) for row in selected],
     )
+
+
+def _template() -> Any:
+    """The page's template with its filters; all text is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        first_score=first_score,
+        score=score_text,
+        paired=paired_text,
+        retained=retained_text,
+        number=_number,
+        pretty=_pretty,
+    )
+    return environment.get_template(TEMPLATE)
 
 
 def _sections(
@@ -303,10 +309,12 @@ def _sound(name: str, load: LoadAudio | None) -> str | None:
     return None if found is None else _data_uri(*found)
 
 
-def _spectrogram(name: str, load: LoadAudio | None) -> str | None:
-    """The spectrogram of an utterance as a data URI; None where the sound cannot be had."""
+def _sound_and_spectrogram(name: str, load: LoadAudio | None) -> tuple[str | None, str | None]:
+    """Both as data URIs, from sound that is decoded once; None where it cannot be had."""
     found = load(name) if load else None
-    return None if found is None else _data_uri(spectrogram(found[0]), "image/png")
+    return (
+        (None, None) if found is None else (_data_uri(*found), _data_uri(spectrogram(found[0]), "image/png"))
+    )
 
 
 def _data_uri(data: bytes, mime: str) -> str:
