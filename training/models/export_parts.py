@@ -243,6 +243,16 @@ class GgmlModel:
     third_parties: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class TokenizerFile:
+    """Writes a tokenizer of transformers as ``tokenizer.json``, for models whose text needs no other file."""
+
+    tokenizer: Any
+
+    def __call__(self, folder: Path) -> None:
+        self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+
+
 Part = OnnxModel | Ctranslate2Model | GgmlModel | NemoModel
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from training.models.export_parts import (
     OnnxPart,
     Refused,
     TaskPrompts,
+    TokenizerFile,
     WaveformInput,
 )
 
@@ -35,7 +35,7 @@ def export_parts(e2e: Architecture) -> ExportParts:
     """The parts of a speech encoder with an mBART decoder."""
     return ExportParts(
         description=describe(e2e),
-        save_text=_TextFile(e2e.processor.tokenizer),
+        save_text=TokenizerFile(e2e.processor.tokenizer),
         arrays={},
         formats={
             ONNX: OnnxModel(parts=partial(_graphs, e2e)),
@@ -108,16 +108,6 @@ def _graphs(e2e: Architecture) -> tuple[OnnxPart, ...]:
             {"cross_bias": (bias, {0: "clips", 3: "frames"})},
         ),
     )
-
-
-@dataclass(frozen=True)
-class _TextFile:
-    """Writes the tokenizer."""
-
-    tokenizer: Any
-
-    def __call__(self, folder: Path) -> None:
-        self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from training.models.export_parts import (
     Part,
     Refused,
     SpokenPrompt,
+    TokenizerFile,
 )
 from training.models.voxlm.graphs import FULL, SLIDING, AlignerGraph, EncoderGraph, LanguageModelGraph
 
@@ -37,7 +37,7 @@ def export_parts(voxlm: Architecture) -> ExportParts:
     """The parts of a VoxLM."""
     return ExportParts(
         description=describe(voxlm),
-        save_text=_TextFile(voxlm.processor.tokenizer),
+        save_text=TokenizerFile(voxlm.processor.tokenizer),
         arrays={},
         formats={
             ONNX: _onnx(voxlm),
@@ -160,16 +160,6 @@ def _aligner(model: Any) -> OnnxPart:
             "counts": {0: "clips"},
         },
     )
-
-
-@dataclass(frozen=True)
-class _TextFile:
-    """Writes the tokenizer."""
-
-    tokenizer: Any
-
-    def __call__(self, folder: Path) -> None:
-        self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
 @dataclass(frozen=True)
