@@ -59,6 +59,24 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--utterances", type=int, default=UTTERANCES, help=f"short clips, 0: none (default: {UTTERANCES})"
     )
+    _add_long_files(result)
+    result.add_argument("--no_faster_whisper", action="store_true", help="stock transformers alone")
+    result.add_argument(
+        "--report_only",
+        action="store_true",
+        help="status 0 where a pipeline is worse, and where the data cannot be checked, which is said",
+    )
+    result.add_argument(
+        "--resamples", type=int, default=Wanted.resamples, help="bootstrap draws (default: 1000)"
+    )
+    result.add_argument("--seed", type=int, default=Wanted.seed, help="seed of the draws (default: 0)")
+    result.add_argument(
+        "--output", type=Path, default=Path("outputs/results"), help="folder of the result files"
+    )
+    return result
+
+
+def _add_long_files(result: argparse.ArgumentParser) -> None:
     result.add_argument("--files", type=int, default=Wanted.files, help="long files, 0: none (default: 12)")
     result.add_argument(
         "--seconds", type=float, default=Wanted.seconds, help="length of a long file (default: 110)"
@@ -75,20 +93,6 @@ def parser() -> argparse.ArgumentParser:
         default=MAX_GAP,
         help="points that a pipeline may be worse than ours (default: 1)",
     )
-    result.add_argument("--no_faster_whisper", action="store_true", help="stock transformers alone")
-    result.add_argument(
-        "--report_only",
-        action="store_true",
-        help="status 0 where a pipeline is worse, and where the data cannot be checked, which is said",
-    )
-    result.add_argument(
-        "--resamples", type=int, default=Wanted.resamples, help="bootstrap draws (default: 1000)"
-    )
-    result.add_argument("--seed", type=int, default=Wanted.seed, help="seed of the draws (default: 0)")
-    result.add_argument(
-        "--output", type=Path, default=Path("outputs/results"), help="folder of the result files"
-    )
-    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add_options(result)
     add_domain(result)
+    _add_scoring(result)
+    return result
+
+
+def _add_scoring(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         "--swap_test",
         action="store_true",
@@ -101,7 +106,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="key=value",
         help="the same for keys of evaluation, without the block's name: resamples=200",
     )
-    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:

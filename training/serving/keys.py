@@ -11,7 +11,6 @@ import hmac
 import json
 import re
 import secrets
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -127,8 +126,3 @@ def add_key(path: Path, name: str) -> str:
         file.write(json.dumps({"keys": records}, indent=2, ensure_ascii=False) + "\n")
     path.chmod(0o600)
     return token
-
-
-def now() -> float:
-    """The clock of the limits."""
-    return time.monotonic()
