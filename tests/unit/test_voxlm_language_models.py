@@ -17,6 +17,8 @@ from transformers import (
     AutoTokenizer,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
 )
 
@@ -190,6 +192,40 @@ def test_a_gemma_learns_is_saved_and_writes_on(folder, tmp_path):
     assert torch.equal(again.generate(batch, max_new_tokens=4)["transcribe"], wanted)
     assert shown(again) == shown(architecture)
     torch.testing.assert_close(again.model.projector.mean, model.projector.mean)
+
+
+def test_one_with_learnt_positions_writes_the_same_in_a_batch_as_alone(folder, tmp_path):
+    """Shorter prompts are padded on the left; their tokens keep the positions that training gave them."""
+    torch.manual_seed(0)
+    made = tokenizer()
+    config = GPT2Config(
+        vocab_size=300,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=512,
+        bos_token_id=None,
+        eos_token_id=made.eos_token_id,
+    )
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.normal_(std=0.3)
+    model.save_pretrained(tmp_path)
+    made.save_pretrained(tmp_path)
+    architecture = built(folder, tmp_path)
+    model = architecture.model.eval()
+    rows = assets.features(architecture)
+    batch = architecture.collate(rows)
+    together = architecture.generate(batch, max_new_tokens=12)["transcribe"]
+    assert len({tuple(row) for row in together.tolist()}) == len(rows)
+    for i, row in enumerate(rows):
+        alone = architecture.collate([row])
+        # What the encoder reads behind a clip is that of the batch.
+        alone = {**alone, "input_features": batch["input_features"][i : i + 1]}
+        found = architecture.generate(alone, max_new_tokens=12)["transcribe"][0].tolist()
+        assert found == together[i, : len(found)].tolist()
 
 
 @pytest.mark.skipif(MODELS is None, reason="POLYVOX_MODELS names no folder of real weights")

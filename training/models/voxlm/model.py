@@ -6,6 +6,8 @@ the aligner of phase 2 is `training.models.voxlm.aligner`.
 
 from __future__ import annotations
 
+import inspect
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -136,6 +138,10 @@ class VoxLM(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> Any:
         return self.language_model.get_output_embeddings()
 
+    @cached_property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.language_model.forward).parameters
+
     def train(self, mode: bool = True) -> VoxLM:
         """Frozen parts keep still: without dropout their states are those of inference."""
         super().train(mode)
@@ -205,6 +211,7 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         supervised: torch.Tensor | None = None,
         longest: int | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         **stock: Any,
     ) -> Any:
         """The loss of a batch, or the language model's next logits where there are no labels.
@@ -215,6 +222,8 @@ class VoxLM(PreTrainedModel, GenerationMixin):
         Phase 2: token_words ``[batch, length]``, the word that a token belongs to, -1 for none; words ``[batch]``, how
         many there are; starts and ends ``[batch, words]`` in seconds; ctc_labels ``[batch, characters]``; supervised
         ``[batch]``, pointers of each row.
+        position_ids ``[batch, length]``: generation counts them from each row's first real token, so that padding on the
+        left does not move a language model with learnt positions (GPT-2).
         The loss is divided by ``num_items_in_batch``; when it is None by ``supervised``, or by the labels.
         """
         # What is frozen keeps nothing for a backward pass, even where checkpointing asks for gradients of its input.
@@ -227,6 +236,8 @@ class VoxLM(PreTrainedModel, GenerationMixin):
                 assert input_ids is not None
                 inputs_embeds = self.embed(input_ids, states, frames)
             if labels is None:
+                if position_ids is not None and self._takes_positions:
+                    stock["position_ids"] = position_ids
                 return self.language_model(
                     inputs_embeds=inputs_embeds, attention_mask=attention_mask, **stock
                 )
