@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from training.base.errors import UserError
+from training.decoding.loading import load_trained
 from training.models.architecture import Architecture, BuildContext
 from training.models.common.sizes import SIZES
 from training.models.e2e.build import E2E
@@ -259,6 +260,16 @@ def test_a_checkpoint_needs_no_texts_and_no_named_models(tmp_path: Path) -> None
     assert SpeechProcessor.from_pretrained(tmp_path).vocabulary_map is None
     with pytest.raises(UserError, match="no token 'mdw_XX'"):
         E2E.build(options(language="mdw"), BuildContext(source=tmp_path))
+
+
+def test_a_folder_alone_has_labels_as_long_as_its_decoder(tmp_path: Path) -> None:
+    """Without the run's config.yaml nothing says how long labels were; a decoder of 64 positions is not asked for 256."""
+    made = tiny()
+    made.save(tmp_path, made.model)
+    found = load_trained(tmp_path)
+    assert found.config is None and found.architecture.positions == 64
+    ids = found.architecture.generate(batch(made), max_new_tokens=100)["transcribe"]
+    assert ids.shape[0] == 2 and ids.shape[1] < 64
 
 
 def test_labels_longer_than_the_decoder_are_refused() -> None:

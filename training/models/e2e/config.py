@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -82,7 +83,14 @@ class Options(ModelOptions):
 
     @classmethod
     def stock_options(cls, folder: Path) -> dict[str, Any]:
-        return {"encoder": str(folder), "decoder": str(folder)}
+        """The folder's own weights; labels as long as its decoder's positions, at most the default."""
+        decoder = json.loads((folder / "config.json").read_text(encoding="utf8")).get("decoder") or {}
+        most = cls.model_fields["max_label_tokens"].default
+        return {
+            "encoder": str(folder),
+            "decoder": str(folder),
+            "max_label_tokens": min(most, decoder.get("max_position_embeddings", most)),
+        }
 
     @property
     def languages(self) -> tuple[str, str]:
