@@ -9,8 +9,9 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,28 @@ KINDS = {
     "avi": Kind("avi", ("-c:a", "pcm_s16le", "-c:v", "mpeg4"), AAC, exact=True),
     "wavpack": Kind("wv", ("-c:a", "wavpack"), ANY, exact=True),
 }
+
+
+def _encoders() -> set[str]:
+    """Names of the encoders that this ffmpeg was built with: distributions leave some out (Debian's has none for AMR)."""
+    if PROGRAM is None:
+        return set()
+    listed = subprocess.run(
+        [PROGRAM, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True
+    )
+    return {
+        line.split()[1] for line in listed.stdout.splitlines() if line.startswith(" A") and "=" not in line
+    }
+
+
+ENCODERS = _encoders()
+WRITABLE = sorted(name for name, kind in KINDS.items() if kind.options[1] in ENCODERS)
+
+
+def writable(*names: str) -> list[Any]:
+    """Parameters of a test; the containers that this ffmpeg cannot write are skipped."""
+    missing = pytest.mark.skip(reason="this ffmpeg has no encoder for it")
+    return [pytest.param(name, marks=[] if name in WRITABLE else [missing]) for name in names]
 
 
 def speech_like(seconds: float, rate: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -167,6 +190,16 @@ def require_same(found: np.ndarray, found_rate: int, expected: np.ndarray, rate:
     assert -NEAR <= len(found) / found_rate - delay - len(expected) / rate <= NEAR + frame
 
 
+def late_delay(kind: Kind, offset: float) -> int:
+    """``kind.delay`` of a track that begins ``offset`` seconds late.
+
+    Before 6.0 (where it has no protocol for descriptors) ffmpeg writes MP4 files whose edit list counts the encoder's delay of a
+    late AAC track as sound: the file says so itself, whoever reads it.
+    """
+    old = PROGRAM is not None and not ffmpeg._knows_fd(PROGRAM)
+    return 1024 if old and offset and kind.suffix in ("m4a", "mp4") and not kind.exact else kind.delay
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
@@ -183,7 +216,7 @@ def load(path: Path, kind: Kind, rate: int, start: float = 0.0, end: float | Non
     return load_audio(AudioRef(path=str(path), start=start, end=end), kind.decoded_rate or rate)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", writable(*KINDS))
 def test_each_container_gives_what_was_written(tmp_path: Path, name: str) -> None:
     kind = KINDS[name]
     rate = kind.rates[len(kind.rates) // 2]
@@ -205,7 +238,7 @@ def test_each_container_gives_what_was_written(tmp_path: Path, name: str) -> Non
 @st.composite
 def files(draw: st.DrawFn) -> tuple[str, int, int, float, float, float, str, float]:
     """Kind, rate, channels, seconds, start offset, picture's further seconds, damage, where."""
-    name = draw(st.sampled_from(sorted(KINDS)))
+    name = draw(st.sampled_from(WRITABLE))
     kind = KINDS[name]
     return (
         name,
@@ -240,7 +273,7 @@ def test_generated_files_are_read_as_written_or_refused(
     folder: Path, file: tuple[str, int, int, float, float, float, str, float]
 ) -> None:
     name, rate, channels, seconds, offset, further, damage, where = file
-    kind = KINDS[name]
+    kind = replace(KINDS[name], delay=late_delay(KINDS[name], offset))
     samples = speech_like(seconds, rate, channels, seed=round(1000 * seconds))
     path = folder / f"clip.{kind.suffix}"
     write(path, kind, samples, rate, offset=offset, picture=max(0.2, seconds + further))
@@ -275,9 +308,11 @@ def test_the_first_sample_is_time_zero_whatever_time_stamp_it_bears(
     plain, late = (tmp_path / f"{word}.{kind.suffix}" for word in ("plain", "late"))
     write(plain, kind, samples, rate, picture=5.0)
     write(late, kind, samples, rate, offset=offset, picture=5.0)
+    delay = late_delay(kind, offset) - kind.delay
     for start, end in ((0.0, None), (1.0, 2.5), (2.5, None)):
-        np.testing.assert_array_equal(load(late, kind, rate, start, end), load(plain, kind, rate, start, end))
-    assert probe(late) == probe(plain)
+        shifted = (start + delay / rate, None if end is None else end + delay / rate)
+        np.testing.assert_array_equal(load(late, kind, rate, *shifted), load(plain, kind, rate, start, end))
+    assert probe(late).frames == probe(plain).frames + delay
 
 
 # Trap 10.
@@ -300,7 +335,9 @@ def test_a_recording_that_is_cut_is_reported(tmp_path: Path, name: str) -> None:
                 attempt()
 
 
-@pytest.mark.parametrize("name", ["m4a", "webm", "webm of a browser", "mkv pcm", "caf", "amr", "fragments"])
+@pytest.mark.parametrize(
+    "name", writable("m4a", "webm", "webm of a browser", "mkv pcm", "caf", "amr", "fragments")
+)
 def test_a_second_file_behind_the_first_is_refused(tmp_path: Path, name: str) -> None:
     """Where ffmpeg would read the first one only, or the second with the first one's codec."""
     kind, rate = KINDS[name], KINDS[name].rates[0]
@@ -332,7 +369,7 @@ def test_a_text_behind_the_sound_is_no_harm(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "appended zeros", "appended tag", "twice"])
-@pytest.mark.parametrize("name", ["amr", "wavpack", "caf", "m4a"])
+@pytest.mark.parametrize("name", writable("amr", "wavpack", "caf", "m4a"))
 def test_bytes_and_files_are_judged_alike(tmp_path: Path, name: str, damage: str) -> None:
     kind, rate = KINDS[name], KINDS[name].rates[0]
     path = tmp_path / f"clip.{kind.suffix}"
@@ -425,7 +462,7 @@ def test_variable_rate_mp3_that_states_no_length_is_read_whole(tmp_path: Path) -
     np.testing.assert_allclose(load(path, kind, rate, 3.0, 4.0), whole[3 * rate : 4 * rate], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", writable(*KINDS))
 def test_what_ffmpeg_writes_is_recognised(tmp_path: Path, name: str) -> None:
     kind = KINDS[name]
     path = tmp_path / f"clip.{kind.suffix}"

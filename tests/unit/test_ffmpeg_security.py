@@ -211,7 +211,8 @@ def test_a_path_that_looks_like_a_protocol_is_a_path(
     monkeypatch.chdir(tmp_path)
     for name in ("concat:secret.wav|x.mkv", "pipe:0", "-i", "file:x.mkv", "http:127.0.0.1.mkv"):
         Path(name).write_bytes(made.read_bytes())
-        assert len(load_audio(AudioRef(path=name))) == RATE
+        # Before 6.0 ffmpeg leaves the filling of the last frame in.
+        assert 0 <= len(load_audio(AudioRef(path=name))) - RATE <= 1024
     assert listener.calls == 0
 
 
