@@ -29,7 +29,7 @@ from training.synthetic.english_grammar import PATTERNS, SLOTS
 from training.synthetic.english_text import EnglishSentence, sentences, with_article, with_pause
 from training.synthetic.espeak_words import place
 from training.synthetic.files import MANIFEST
-from training.synthetic.plan import UNHEARD
+from training.synthetic.plan import UNHEARD, UNHEARD_VIDEOS, Size
 
 pytest.importorskip("espeakng_loader")
 
@@ -240,10 +240,12 @@ def test_words_are_placed_in_all_that_is_planned() -> None:
     assert place(["a"])[1] == (8,)
 
 
-@pytest.mark.slow
 def test_the_default_corpus_trains_for_more_than_two_hours(tmp_path: Path) -> None:
-    summary = demo.make_demo(tmp_path / "export", corpus="english")
+    """A tenth of it is planned and spoken here, a tenth of each session."""
+    minutes = demo_english.ENGLISH.minutes
+    whole = Size.of(minutes, training_videos=40, block=1, shortest_mean=2.1)
+    assert whole.unheard * UNHEARD_VIDEOS == 60
+    demo.make_demo(tmp_path / "export", corpus="english", minutes=minutes / 10)
     report = split(tmp_path / "export" / MANIFEST, tmp_path / "splits")
-    assert summary.unheard == 60
-    assert 130 < report["parts"]["train"]["hours"] * 60 < 145
-    assert report["parts"]["test"]["utterances"] > 150
+    assert 13 < report["parts"]["train"]["hours"] * 60 < 15
+    assert report["parts"]["test"]["utterances"] > 15
