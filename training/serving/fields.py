@@ -23,7 +23,8 @@ KNOWN = frozenset(
 )
 LONGEST_PROMPT = 2_000
 MOST_HOT_WORDS, LONGEST_HOT_WORD = 200, 100
-WIDEST_BEAM = 64
+WIDEST_BEAM = 16
+"""A model's time grows with it, and so does the time that others wait: no request takes more of both than this much."""
 STAND_INS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """Names of OpenAI's models, which programs send that cannot be told another one: the server's first model answers."""
 
@@ -174,7 +175,9 @@ def _options(fields: _Fields, task: str, name: str, abilities: Abilities, ignore
     temperature = fields.number("temperature", 0, 1)
     if not abilities.scored:
         ignored += ["prompt"] if prompt else []
-        ignored += ["temperature"] if temperature is not None else []
+        ignored += (
+            ["temperature"] if temperature else []
+        )  # 0, which programs send by default, is what is done
         prompt, temperature = "", None
     width = fields.number("beam_width", 1, WIDEST_BEAM)
     if width is not None and width != int(width):
@@ -208,7 +211,7 @@ def _hot_words(fields: _Fields, abilities: Abilities, ignored: list[str]) -> tup
 
 def _domain(domain: str | None, name: str, abilities: Abilities, ignored: list[str]) -> str | None:
     if not abilities.domains:
-        ignored += ["domain"] if domain else []
+        ignored += ["domain"] if domain not in (None, NONE) else []
         return None
     if domain is None:
         if abilities.domain is not None:

@@ -197,8 +197,12 @@ def serve(end: socket.socket) -> None:
         messages.send(end, {"refused": str(error)})
         return
     messages.send(end, {"models": told})
+    longest = max(
+        messages.payload_of(max(asked["batch_seconds"], one["cutting"]["longest"]), one["sample_rate"])
+        for one in told.values()
+    )
     while True:
-        message = messages.receive(end)
+        message = messages.receive(end, longest)
         messages.send(end, answer(models, message.head, message.payload))
 
 
