@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from training.serving.app import create_app
 from training.serving.options import Abilities
@@ -49,9 +50,10 @@ def app_of(folder: Path, model: Abilities, **settings: Any) -> FastAPI:
 
 
 class FakeSocket:
-    """In the place of a WebSocket: what its client sends, and what it was sent. scope: of ASGI."""
+    """In the place of a WebSocket: what its client sends, and what it was sent. stays: events after which it leaves."""
 
-    def __init__(self, *messages: Mapping[str, Any] | bytes) -> None:
+    def __init__(self, *messages: Mapping[str, Any] | bytes, stays: int = 10**9) -> None:
+        self.stays, self.application_state = stays, WebSocketState.CONNECTED
         self.messages = list(messages)
         self.events: list[dict[str, Any]] = []
         self.closed: int | None = None
@@ -65,6 +67,12 @@ class FakeSocket:
         return {"type": "websocket.receive", **content}
 
     async def send_text(self, text: str) -> None:
+        """As Starlette's: the first one that nobody gets is told apart, a second one is a mistake of the program."""
+        if self.application_state is WebSocketState.DISCONNECTED:
+            raise RuntimeError("sent after the end")
+        if len(self.events) == self.stays:
+            self.application_state = WebSocketState.DISCONNECTED
+            raise WebSocketDisconnect(1006)
         self.events.append(json.loads(text))
 
     async def close(self, code: int, reason: str) -> None:

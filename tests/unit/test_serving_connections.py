@@ -146,6 +146,33 @@ def test_a_live_socket_outlives_the_times_of_requests_and_pings(running: Running
         assert json.loads(live.recv(timeout=5))["type"] == "input_audio_buffer.cleared"
 
 
+def frames(count: int, end: bytes) -> bytes:
+    """Masked frames of one sample each, then one of text."""
+    return b"\x82\x82\0\0\0\0\1\2" * count + bytes([0x81, 0x80 | len(end)]) + bytes(4) + end
+
+
+def test_thousands_of_frames_in_one_read_are_heard_in_order_and_in_turns(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, read = list[int](), Socket._read
+
+    def counted(self: Socket) -> None:
+        before = len(self._unread)
+        read(self)
+        turns.append(before - len(self._unread))
+
+    monkeypatch.setattr(Socket, "_read", counted)
+    monkeypatch.setattr("training.serving.hearing.AHEAD", 1e9)
+    with connect(f"ws://127.0.0.1:{running.port}/v1/realtime", compression=None) as live:
+        live.recv()
+        turns.clear()
+        live.socket.sendall(frames(6_000, b'{"type":"input_audio_buffer.clear"}'))
+        assert json.loads(live.recv(timeout=20))["type"] == "input_audio_buffer.cleared"
+        assert sum(turns) > 48_000 and max(turns) < 16_384
+        live.socket.sendall(frames(10, b'{"type":"input_audio_buffer.commit"}'))
+        assert json.loads(live.recv(timeout=5))["type"] == "input_audio_buffer.committed"
+
+
 def test_a_socket_whose_sound_waits_is_not_taken_for_dead(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

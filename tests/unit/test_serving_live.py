@@ -172,6 +172,22 @@ def test_a_fault_of_the_server_is_told_before_the_socket_is_closed(
     assert "KeyError" in caplog.text and SECRET not in caplog.text
 
 
+def test_a_client_that_leaves_at_any_time_is_no_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = app_of(tmp_path, abilities(cutting=LIVE)).state.server
+
+    async def row(*arguments: Any, **more: Any) -> dict[str, Any]:
+        return {"hypotheses": {"transcribe": asdict(word_in_the_middle(*arguments))}, "languages": {}}
+
+    state.dispatcher.compute = row
+    for stays in range(10):
+        socket = FakeSocket(update(), sound(1.0, 1.5, 1.0), COMMIT, stays=stays)
+        asyncio.run(Session(socket, state).run())  # type: ignore[arg-type]
+        assert len(socket.events) == stays and socket.closed is None
+    assert "failed" not in caplog.text
+
+
 def test_sound_is_heard_outside_the_event_loop_in_blocks() -> None:
     heard = list[tuple[float, str]]()
 

@@ -18,6 +18,8 @@ AHEAD = 30.0
 """Seconds of sound that may come at once."""
 PACE = 2.0
 """Seconds of sound that are taken in a second after that. A speaker whose connection stood still catches up."""
+MESSAGE_SECONDS = 0.004
+"""A message counts as so much sound: each one takes the server time, however little is in it."""
 SAMPLE_BYTES = 2
 
 

@@ -15,6 +15,10 @@ LINGER_SECONDS = 5.0
 """So long what comes of a body is thrown away after its request was answered, so that the client can read the answer (a
 connection that is closed before all has been read is reset, and the answer may be lost); then the connection is closed."""
 
+TURN_SECONDS, PART_BYTES = 0.002, 512
+"""How long frames of one socket are taken apart before others have their turn, and how much is given to the parser until the
+clock is looked at."""
+
 
 class Protocol(H11Protocol):
     """HTTP/1.1."""
@@ -53,14 +57,53 @@ class Protocol(H11Protocol):
 
 
 class Socket(WebSocketsSansIOProtocol):
-    """A WebSocket. Its client's sound is read as it is heard, so that the answer to a ping can lie behind sound that has not
-    been read yet: who sends is there."""
+    """A WebSocket whose frames are read in turns with everything else, and no sooner than they are wanted.
 
-    _came = 0.0
+    One read can bring thousands of frames; uvicorn would take them apart at once. And the answer to a ping can lie behind sound
+    that has not been read yet: who sends is there.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._came = 0.0
+        self._unread = bytearray()
+        self._turn: asyncio.Handle | None = None
 
     def data_received(self, data: bytes) -> None:
         self._came = self.loop.time()
-        super().data_received(data)
+        self._unread += data
+        if self._turn is None:
+            self._read()
+
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.queue.empty() and self._turn is None:
+            self._turn = self.loop.call_soon(self._read)
+        return message
+
+    def _read(self) -> None:
+        """One turn: what was sent is taken apart, until there is a message for the application."""
+        self._turn = None
+        until = self.loop.time() + TURN_SECONDS
+        while self._unread and self._is_wanted and self.loop.time() < until:
+            part = bytes(self._unread[:PART_BYTES])
+            del self._unread[:PART_BYTES]
+            super().data_received(part)
+            if self.disconnected or self.transport.is_closing() or self.conn.parser_exc is not None:
+                self._unread.clear()
+        if self._is_wanted and self._unread:
+            self._turn = self.loop.call_soon(self._read)
+        self._pause(bool(self._unread) or not self._is_wanted)
+
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether the application waits for a message, or the socket for the end of its client."""
+        return self.queue.empty() or self.close_sent
+
+    def _pause(self, on: bool) -> None:
+        if on != self.read_paused:
+            self.read_paused = on
+            (self.transport.pause_reading if on else self.transport.resume_reading)()
 
     def keepalive_timeout(self) -> None:
         patience = self.ping_timeout or 0.0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from training.data.example import TRANSCRIBE, SpokenWord
 from training.serving.admission import offered_key, require_key, same_origin
@@ -20,7 +20,7 @@ from training.serving.dispatcher import Asked
 from training.serving.errors import ApiError, failed, traced
 from training.serving.fields import understand
 from training.serving.formats import word
-from training.serving.hearing import SAMPLE_BYTES, Hearing, Pace
+from training.serving.hearing import MESSAGE_SECONDS, SAMPLE_BYTES, Hearing, Pace
 from training.serving.live import PAUSE, STEP, Agreement, Began, Ear, Ended, Stretch, placed
 from training.serving.live_settings import USUAL_RATE, form_fields, live_settings
 from training.serving.options import hypothesis_of
@@ -35,7 +35,7 @@ SHORTEST = 0.1
 PROTOCOL = "realtime"
 LONGEST_WINDOW = 20.0
 """Seconds; a window without a pause is cut then, whatever the model takes."""
-IDLE, FAILED, STOPPING = 1001, 1011, 1012
+IDLE, GONE, FAILED, STOPPING = 1001, 1006, 1011, 1012
 """Why a socket is closed (RFC 6455)."""
 _PREFIX = "conversation.item.input_audio_transcription."
 
@@ -108,18 +108,20 @@ class Session:
 
     async def run(self) -> None:
         """Until the client leaves."""
-        await self._send("session.created", session=self._told())
         try:
+            await self._send("session.created", session=self._told())
             while True:
                 async with asyncio.timeout(IDLE_SECONDS):
                     message = await self.socket.receive()
+                if (wait := self.pace.wait(MESSAGE_SECONDS)) > 0:
+                    await asyncio.sleep(wait)
                 if message["type"] == "websocket.disconnect":
                     return
                 try:
                     await self._take(message)
                 except ApiError as error:
                     await self._send("error", **error.body)
-                except (WebSocketDisconnect, TimeoutError):
+                except WebSocketDisconnect:
                     raise
                 except Exception as error:
                     logger.error(f"WS /v1/realtime failed: {traced(error)}")
@@ -325,6 +327,10 @@ class Session:
 
     async def _send(self, kind: str, **content: Any) -> None:
         async with self._sending:
+            if (
+                self.socket.application_state is WebSocketState.DISCONNECTED
+            ):  # found by a hypothesis on its way
+                raise WebSocketDisconnect(GONE)
             await self.socket.send_text(json.dumps({"type": kind, **content}))
 
 
