@@ -146,6 +146,43 @@ def test_a_live_socket_outlives_the_times_of_requests_and_pings(running: Running
         assert json.loads(live.recv(timeout=5))["type"] == "input_audio_buffer.cleared"
 
 
+def test_thousands_of_chunks_in_one_read_are_read_in_turns(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, read = list[int](), Protocol._read
+
+    def counted(self: Protocol) -> None:
+        before = len(self._unread)
+        read(self)
+        turns.append(before - len(self._unread))
+
+    monkeypatch.setattr(Protocol, "_read", counted)
+    monkeypatch.setattr(protocols, "TURN_SECONDS", 0.0005)
+    body = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n' + b"a" * 20_000 + b"\r\n--x--\r\n"
+    chunks = b"".join(b"1\r\n" + bytes([one]) + b"\r\n" for one in body)
+    head = (
+        f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    )
+    made = running.open(head)
+    made.sendall(chunks + b"0\r\n\r\n")
+    answer = answer_of(made)
+    assert b" 422 " in answer and b"file: is missing" in answer
+    assert sum(turns) == len(head) + len(chunks) + 5 and max(turns) < len(chunks) / 4
+    made.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2)  # the connection goes on
+    assert b" 200 " in answer_of(made)
+    made.close()
+
+
+def test_a_socket_whose_head_is_long(running: Running) -> None:
+    with connect(
+        f"ws://127.0.0.1:{running.port}/v1/realtime", additional_headers={"X-Long": "x" * 4_000}
+    ) as live:
+        assert json.loads(live.recv(timeout=5))["type"] == "session.created"
+        live.send(json.dumps({"type": "input_audio_buffer.clear"}))
+        assert json.loads(live.recv(timeout=5))["type"] == "input_audio_buffer.cleared"
+
+
 def frames(count: int, end: bytes) -> bytes:
     """Masked frames of one sample each, then one of text."""
     return b"\x82\x82\0\0\0\0\1\2" * count + bytes([0x81, 0x80 | len(end)]) + bytes(4) + end

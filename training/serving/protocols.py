@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,14 +19,45 @@ LINGER_SECONDS = 5.0
 connection that is closed before all has been read is reset, and the answer may be lost); then the connection is closed."""
 
 TURN_SECONDS, PART_BYTES = 0.002, 512
-"""How long frames of one socket are taken apart before others have their turn, and how much is given to the parser until the
-clock is looked at."""
+"""How long what one connection sent is taken apart before others have their turn, and how much is given to the parser until
+the clock is looked at."""
+
+
+class Turns:
+    """Connections that have more to read: one of them in each turn of the event loop, however many there are."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def wait(self, turn: Callable[[], None]) -> None:
+        """``turn`` is called when all that wait already had theirs."""
+        self._waiting.append(turn)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._one)
+
+    def _one(self) -> None:
+        turn = self._waiting.popleft()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._one)
+        turn()
+
+
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+
+
+def turns_of(loop: asyncio.AbstractEventLoop) -> Turns:
+    """Of the connections of an event loop."""
+    return _TURNS.setdefault(loop, Turns())
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1."""
+    """HTTP/1.1 whose heads and chunks are read in turns with everything else: one read can bring thousands of chunks."""
 
-    _deadline: asyncio.TimerHandle | None = None
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unread = bytearray()
+        self._waits = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -31,11 +65,53 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
+        self._forget()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._expect(None)
+        self._forget()
         super().handle_websocket_upgrade(event)
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        if not self._waits:
+            self._read()
+
+    def _next(self) -> None:
+        if self._waits:  # else the connection has ended, or is a socket's by now
+            self._read()
+
+    def _read(self) -> None:
+        """One turn."""
+        waited, self._waits = self._waits, False
+        until = self.loop.time() + TURN_SECONDS
+        while self._unread and self.loop.time() < until:
+            size = PART_BYTES if self._is_in_pieces else len(self._unread)
+            part = bytes(self._unread[:size])
+            del self._unread[:size]
+            super().data_received(part)
+            if self.transport.is_closing():
+                self._unread.clear()
+        if self._unread:
+            self._waits = True
+            self.transport.pause_reading()
+            turns_of(self.loop).wait(self._next)
+        elif waited and not self.flow.read_paused:
+            self.transport.resume_reading()
+
+    def _forget(self) -> None:
+        """What was sent and not read."""
+        self._unread.clear()
+        if self._waits:
+            self._waits = False
+            self.transport.resume_reading()
+
+    @property
+    def _is_in_pieces(self) -> bool:
+        """Whether a head is expected, or chunks; of another body all is taken at once."""
+        between = self.cycle is None or self.cycle.response_complete
+        return between or any(name == b"transfer-encoding" for name, _ in self.headers)
 
     def on_response_complete(self) -> None:
         answered = self.cycle
@@ -67,33 +143,38 @@ class Socket(WebSocketsSansIOProtocol):
         super().__init__(*args, **more)
         self._came = 0.0
         self._unread = bytearray()
-        self._turn: asyncio.Handle | None = None
+        self._waits = False
 
     def data_received(self, data: bytes) -> None:
         self._came = self.loop.time()
         self._unread += data
-        if self._turn is None:
+        if not self._waits:
             self._read()
 
     async def receive(self) -> Any:
         message = await self.queue.get()
-        if self.queue.empty() and self._turn is None:
-            self._turn = self.loop.call_soon(self._read)
+        if self.queue.empty() and not self._waits:
+            self._go_on()
         return message
+
+    def _go_on(self) -> None:
+        """Wait for a turn where there is something to read, else for more."""
+        self._waits = bool(self._unread) and self._is_wanted
+        if self._waits:
+            turns_of(self.loop).wait(self._read)
+        self._pause(bool(self._unread) or not self._is_wanted)
 
     def _read(self) -> None:
         """One turn: what was sent is taken apart, until there is a message for the application."""
-        self._turn = None
         until = self.loop.time() + TURN_SECONDS
         while self._unread and self._is_wanted and self.loop.time() < until:
+            if self.disconnected or self.transport.is_closing() or self.conn.parser_exc is not None:
+                self._unread.clear()
+                break
             part = bytes(self._unread[:PART_BYTES])
             del self._unread[:PART_BYTES]
             super().data_received(part)
-            if self.disconnected or self.transport.is_closing() or self.conn.parser_exc is not None:
-                self._unread.clear()
-        if self._is_wanted and self._unread:
-            self._turn = self.loop.call_soon(self._read)
-        self._pause(bool(self._unread) or not self._is_wanted)
+        self._go_on()
 
     @property
     def _is_wanted(self) -> bool:
