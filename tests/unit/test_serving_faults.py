@@ -91,6 +91,56 @@ def test_a_fault_costs_its_batch_and_the_device_goes_on(fault: Any, caplog: pyte
     assert SECRET not in caplog.text
 
 
+def test_a_fault_of_the_model_is_tried_once_more_alone(caplog: pytest.LogCaptureFixture) -> None:
+    process = Process({"fault": "line 7\nKeyError"}, {"fault": "line 7\nKeyError"})
+    assert computed(process, [5, 5]) == [500, ROW]
+    assert process.asked == [2, 1, 1] and process.starts == 0 and "line 7" in caplog.text
+
+
+@pytest.mark.parametrize("gpus", ["", "0"])
+def test_a_model_process_tells_its_fault_and_goes_on_where_it_can(
+    monkeypatch: pytest.MonkeyPatch, gpus: str
+) -> None:
+    from training.serving import model_process
+
+    class Model:
+        def abilities(self) -> Any:
+            return abilities(cutting={"longest": 30.0})
+
+    def answer(_: Any, asked: Mapping[str, Any], __: Any) -> Mapping[str, Any]:
+        if asked["model"] == "broken":
+            raise KeyError(SECRET)
+        return {"rows": []}
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(model_process, "_load", lambda _: {"m": Model()})
+    monkeypatch.setattr(model_process, "answer", answer)
+    ours, theirs = socket.socketpair()
+    ended = list[str]()
+
+    def serve() -> None:
+        with theirs:
+            try:
+                model_process.serve(theirs)
+            except EOFError:
+                ended.append("by the server")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    messages.send(ours, {"models": {}, "batch_seconds": 30})
+    assert "m" in messages.receive(ours).head["models"]
+    messages.send(ours, {"model": "broken"}, [bytes(2_000_000)])
+    told = messages.receive(ours).head["fault"]
+    assert "KeyError" in told and "test_serving_faults.py" in told and f"KeyError('{SECRET}')" not in told
+    if not gpus:
+        messages.send(ours, {"model": "m"})
+        assert messages.receive(ours).head == {"rows": []}
+        ours.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+    ours.close()
+    assert ended == ([] if gpus else ["by the server"])
+
+
 def test_a_fault_that_ended_the_process_is_tried_once_more(caplog: pytest.LogCaptureFixture) -> None:
     process = Process(MemoryError(SECRET))
     assert computed(process, [5, 5, 5]) == [ROW] * 3

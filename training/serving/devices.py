@@ -28,6 +28,10 @@ ATTEMPTS = 2
 logger = logging.getLogger(__name__)
 
 
+class Fault(Exception):
+    """The model failed with a batch. Its text is for the log, see `training.serving.errors.traced`."""
+
+
 class Device:
     """One device and its process. name: ``cpu`` or ``cuda:N``. busy: it computes. batch_seconds: of sound that are computed
     at once. batch_timeout: seconds that a batch may be computed; a process that takes longer hangs, and is started again. (A request's own time is shorter, and ends no process.)
@@ -67,7 +71,7 @@ class Device:
                 await asyncio.sleep(BACKOFF_SECONDS)
 
     async def compute(self, batch: list[Piece]) -> None:
-        """Give each window its row. Raises `Gone`; the windows have none then."""
+        """Give each window its row. Raises `Gone`, `Fault`; the windows have none then."""
         key = batch[0].key
         head = {
             "model": key.model,
@@ -76,6 +80,8 @@ class Device:
             "languages": [piece.language for piece in batch],
         }
         found = await self.worker.call(head, [piece.samples for piece in batch], timeout=self.batch_timeout)
+        if "fault" in found.head:
+            raise Fault(found.head["fault"])
         if "refused" in found.head:
             refused = ApiError(400, found.head["refused"], code="unsupported_option")
             for piece in batch:
@@ -97,8 +103,8 @@ def fail(piece: Piece, error: ApiError) -> None:
 async def work(device: Device, waiting: Waiting, metrics: Metrics) -> None:
     """Compute what waits, for as long as the server runs.
 
-    A process that dies is started again. Its windows are tried once more, each alone, before any other. Whatever else goes
-    wrong costs the batch, and is logged.
+    A process that dies is started again. Its windows are tried once more, each alone, before any other; so are those of a batch
+    with which the model failed. Whatever else goes wrong costs the batch. All of it is logged.
     """
     while True:
         await device.ready.wait()
@@ -111,9 +117,10 @@ async def work(device: Device, waiting: Waiting, metrics: Metrics) -> None:
             if isinstance(error, Gone) or not device.worker.running:
                 await _restart(device, batch, error, waiting, metrics)
             else:
-                logger.error(f"{device.name}: a batch of {len(batch)} windows failed: {traced(error)}")
-                for piece in batch:
-                    fail(piece, failed())
+                why = str(error) if isinstance(error, Fault) else traced(error)
+                logger.error(f"{device.name}: a batch of {len(batch)} windows failed: {why}")
+                again = isinstance(error, Fault) and len(batch) > 1
+                _again(batch, waiting, failed(), ATTEMPTS if again else 0)
         finally:
             device.busy = False
         metrics.batch(batch, time.monotonic() - began)
@@ -129,12 +136,19 @@ async def _restart(
         f"{device.name}: the model process {said} with {len(batch)} windows; it is started again"
         + ("" if isinstance(error, Gone) else f": {traced(error)}")
     )
+    if isinstance(error, Overdue) and len(batch) == 1:  # a second time it would take as long
+        _again(batch, waiting, too_long_a_batch(device.batch_timeout), 0)
+    else:
+        twice = ApiError(500, "the model process ended twice with this request", code="model_ended")
+        _again(batch, waiting, twice, ATTEMPTS)
+    await device.reload()
+
+
+def _again(batch: list[Piece], waiting: Waiting, error: ApiError, attempts: int) -> None:
+    """The windows wait again, those apart that were tried ``attempts`` times: they get the error."""
     for piece in batch:
         piece.attempts += 1
-        if isinstance(error, Overdue) and len(batch) == 1:
-            fail(piece, too_long_a_batch(device.batch_timeout))  # a second time it would take as long
-        elif piece.attempts >= ATTEMPTS:
-            fail(piece, ApiError(500, "the model process ended twice with this request", code="model_ended"))
+        if piece.attempts >= attempts:
+            fail(piece, error)
         elif not piece.result.done():  # else its request has ended meanwhile
             waiting.add(piece)
-    await device.reload()

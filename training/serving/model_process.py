@@ -19,6 +19,7 @@ from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, AudioRef, Example
 from training.data.workers import follow
 from training.serving import messages
+from training.serving.errors import traced
 from training.serving.options import Abilities, Options, hypothesis_dict
 
 if TYPE_CHECKING:
@@ -203,7 +204,13 @@ def serve(end: socket.socket) -> None:
     )
     while True:
         message = messages.receive(end, longest)
-        messages.send(end, answer(models, message.head, message.payload))
+        try:
+            told = answer(models, message.head, message.payload)
+        except Exception as error:  # a batch's own: the next one may be in order
+            told = {"fault": traced(error)}
+        messages.send(end, told)
+        if "fault" in told and os.environ.get("CUDA_VISIBLE_DEVICES"):
+            return  # after some faults of a GPU everything fails in this process
 
 
 def main() -> None:

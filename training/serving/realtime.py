@@ -51,13 +51,15 @@ async def talk(socket: WebSocket, state: State) -> None:
         await socket.send_denial_response(_denial(error))
         return
     began = time.monotonic()
-    await socket.accept(PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None)
-    state.occupancy.sockets += 1
+    state.occupancy.sockets += 1  # before anything is waited for: others may come meanwhile
     if key is not None:
         key.begin(began)
     session = Session(socket, state)
     try:
+        await socket.accept(PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None)
         await session.run()
+    except WebSocketDisconnect:
+        pass  # within the handshake
     finally:
         state.occupancy.sockets -= 1
         if key is not None:
