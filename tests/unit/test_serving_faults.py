@@ -457,12 +457,11 @@ def test_a_temperature_of_0_changes_nothing_and_is_taken() -> None:
 
 
 def test_beams_are_bounded() -> None:
-    models = {"m": abilities()}
-    assert (
-        understand({"beam_width": ["16"]}, "transcribe", models, strict=True).asked.options.beam_width == 16
-    )
-    with pytest.raises(ApiError, match="from 1 to 16"):
-        understand({"beam_width": ["17"]}, "transcribe", models, strict=True)
+    for model, widest in ((abilities(), 10), (abilities(frames=False, scored=True), 5)):
+        found = understand({"beam_width": [str(widest)]}, "transcribe", {"m": model}, strict=True)
+        assert found.asked.options.beam_width == widest
+        with pytest.raises(ApiError, match=f"from 1 to {widest}"):
+            understand({"beam_width": [str(widest + 1)]}, "transcribe", {"m": model}, strict=True)
 
 
 def test_an_upload_that_nobody_holds_is_forgotten() -> None:

@@ -205,11 +205,11 @@ def serve(end: socket.socket) -> None:
     while True:
         message = messages.receive(end, longest)
         try:
-            told = answer(models, message.head, message.payload)
+            found = answer(models, message.head, message.payload)
         except Exception as error:  # a batch's own: the next one may be in order
-            told = {"fault": traced(error)}
-        messages.send(end, told)
-        if "fault" in told and os.environ.get("CUDA_VISIBLE_DEVICES"):
+            found = {"fault": traced(error)}
+        messages.send(end, found)
+        if "fault" in found and os.environ.get("CUDA_VISIBLE_DEVICES"):
             return  # after some faults of a GPU everything fails in this process
 
 

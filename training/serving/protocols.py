@@ -18,9 +18,10 @@ LINGER_SECONDS = 5.0
 """So long what comes of a body is thrown away after its request was answered, so that the client can read the answer (a
 connection that is closed before all has been read is reset, and the answer may be lost); then the connection is closed."""
 
-TURN_SECONDS, PART_BYTES = 0.002, 512
-"""How long what one connection sent is taken apart before others have their turn, and how much is given to the parser until
-the clock is looked at."""
+TURN_SECONDS = 0.002
+"""How long what one connection sent is taken apart before others have their turn."""
+PART_BYTES, MOST_PART_BYTES = 512, 8_192
+"""How much is given to the parser until the clock is looked at: little at first, more where that took hardly any time."""
 
 
 class Turns:
@@ -50,6 +51,11 @@ def turns_of(loop: asyncio.AbstractEventLoop) -> Turns:
     return _TURNS.setdefault(loop, Turns())
 
 
+def _larger(size: int, seconds: float) -> int:
+    """Bytes of the next part of a turn that has taken so long."""
+    return min(2 * size, MOST_PART_BYTES) if seconds < TURN_SECONDS / 4 else size
+
+
 class Protocol(H11Protocol):
     """HTTP/1.1 whose heads and chunks are read in turns with everything else: one read can bring thousands of chunks."""
 
@@ -74,6 +80,9 @@ class Protocol(H11Protocol):
         super().handle_websocket_upgrade(event)
 
     def data_received(self, data: bytes) -> None:
+        if not self._unread and not self._is_in_pieces:
+            super().data_received(data)
+            return
         self._unread += data
         if not self._waits:
             self._read()
@@ -85,9 +94,9 @@ class Protocol(H11Protocol):
     def _read(self) -> None:
         """One turn."""
         waited, self._waits = self._waits, False
-        until = self.loop.time() + TURN_SECONDS
-        while self._unread and self.loop.time() < until:
-            size = PART_BYTES if self._is_in_pieces else len(self._unread)
+        began, size = self.loop.time(), PART_BYTES
+        while self._unread and self.loop.time() < began + TURN_SECONDS:
+            size = _larger(size, self.loop.time() - began) if self._is_in_pieces else len(self._unread)
             part = bytes(self._unread[:size])
             del self._unread[:size]
             super().data_received(part)
@@ -166,13 +175,14 @@ class Socket(WebSocketsSansIOProtocol):
 
     def _read(self) -> None:
         """One turn: what was sent is taken apart, until there is a message for the application."""
-        until = self.loop.time() + TURN_SECONDS
-        while self._unread and self._is_wanted and self.loop.time() < until:
+        began, size = self.loop.time(), PART_BYTES
+        while self._unread and self._is_wanted and self.loop.time() < began + TURN_SECONDS:
             if self.disconnected or self.transport.is_closing() or self.conn.parser_exc is not None:
                 self._unread.clear()
                 break
-            part = bytes(self._unread[:PART_BYTES])
-            del self._unread[:PART_BYTES]
+            size = _larger(size, self.loop.time() - began)
+            part = bytes(self._unread[:size])
+            del self._unread[:size]
             super().data_received(part)
         self._go_on()
 
