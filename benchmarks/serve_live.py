@@ -87,7 +87,7 @@ class Speaker:
             elif kind == f"{_EVENT}delta" or (kind == "polyvox.partial" and event["text"]):
                 one.setdefault("first", at - one["start"])
                 one["deltas"] += event.get("delta", "")
-            elif kind == f"{_EVENT}completed":
+            elif kind == f"{_EVENT}completed" and "end" in one:  # else nobody spoke before the last commit
                 one["final"], one["text"] = at - one["end"], event["transcript"]
         return [one for one in found.values() if "text" in one]
 

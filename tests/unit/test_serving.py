@@ -134,8 +134,9 @@ def test_a_long_recording_is_cut_and_joined_as_offline(
 
 
 def test_a_stream_tells_each_window_and_then_the_whole(
-    client: openai.OpenAI, models: dict[str, Path], long: Path
+    client: openai.OpenAI, server: Server, models: dict[str, Path], short: Path, long: Path
 ) -> None:
+    assert post(server, short, stream="true").headers["Content-Language"] == "vi"
     with long.open("rb") as file:
         events = list(client.audio.transcriptions.create(model="ctc", file=file, stream=True))
     deltas = [one.delta for one in events if one.type == "transcript.text.delta"]
@@ -411,8 +412,11 @@ def test_live_speech(server: Server) -> None:
     events = spoken(server, sound, {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16_000}}}})
     kinds = [event["type"].removeprefix("conversation.item.input_audio_transcription.") for event in events]
     assert kinds[:2] == ["session.created", "session.updated"]
-    assert kinds.count("completed") == kinds.count("input_audio_buffer.speech_started") >= 2
-    for done in (event for event in events if event["type"].endswith("completed")):
+    begun = [one["item_id"] for one in events if one["type"] == "input_audio_buffer.speech_started"]
+    completed = [event for event in events if event["type"].endswith("completed")]
+    assert [one["item_id"] for one in completed][: len(begun)] == begun and len(begun) >= 2
+    assert all(one["transcript"] == "" for one in completed[len(begun) :])  # the commit of the last pause
+    for done in completed:
         deltas = [
             one["delta"]
             for one in events

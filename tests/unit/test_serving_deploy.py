@@ -47,6 +47,18 @@ def test_kubernetes_asks_the_right_routes_and_runs_nothing_as_root() -> None:
     assert kubernetes()["Service"]["spec"]["selector"] == labels
 
 
+def test_prometheus_asks_with_a_key() -> None:
+    (monitor,) = yaml.safe_load_all((DEPLOY / "prometheus.yaml").read_text(encoding="utf8"))
+    (endpoint,) = monitor["spec"]["endpoints"]
+    service = kubernetes()["Service"]
+    assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    assert endpoint["port"] in {one["name"] for one in service["spec"]["ports"]}
+    assert endpoint["path"] == "/metrics" and endpoint["authorization"]["type"] == "Bearer"
+    assert set(endpoint["authorization"]["credentials"]) == {"name", "key"}
+    pod = kubernetes()["Deployment"]["spec"]["template"]["metadata"]
+    assert not any("prometheus" in name for name in pod.get("annotations", {}))  # which would ask without one
+
+
 def test_the_options_that_deploy_names_are_there(capsys: pytest.CaptureFixture[str]) -> None:
     from training.cli.serve import parser
 

@@ -225,6 +225,42 @@ def test_a_denied_microphone_is_explained(browser: Any, server: Server) -> None:
         assert serious(page) == []
 
 
+def test_a_second_click_while_the_microphone_is_asked_for_starts_nothing(page: Any) -> None:
+    page.evaluate(
+        """() => {
+            const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            globalThis.asked = 0;
+            navigator.mediaDevices.getUserMedia = async (wanted) => {
+                globalThis.asked += 1;
+                await new Promise((ready) => setTimeout(ready, 300));
+                return ask(wanted);
+            };
+        }"""
+    )
+    button = page.locator("#record")
+    button.click()
+    button.click()
+    until(page, "document.querySelector('#record').getAttribute('aria-pressed') === 'true'")
+    page.wait_for_timeout(600)
+    assert page.evaluate("globalThis.asked") == 1
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_selector(".item .state:has-text('done')")
+    assert page.locator(".item").count() == 1
+
+
+def test_a_browser_that_cannot_record_gives_the_microphone_back(page: Any) -> None:
+    page.evaluate(
+        """() => {
+            const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            navigator.mediaDevices.getUserMedia = async (wanted) => (globalThis.given = await ask(wanted));
+            AudioWorklet.prototype.addModule = async () => { throw new DOMException("", "AbortError"); };
+        }"""
+    )
+    page.locator("#record").click()
+    page.locator("#notice:has-text('cannot record')").wait_for()
+    assert page.evaluate("globalThis.given.getTracks().every((track) => track.readyState === 'ended')")
+
+
 def test_several_files_wait_in_turn_and_can_be_cancelled(page: Any, folder: Path) -> None:
     clips = [serving_assets.clip(folder / f"{n}.wav", 30, n) for n in range(3)]
     page.set_input_files("#files", [str(clip) for clip in clips])

@@ -20,6 +20,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from serving_assets import speech
+from serving_fakes import abilities
 from starlette.requests import Request
 
 from training.base.errors import UserError
@@ -35,7 +36,7 @@ from training.serving.errors import ApiError
 from training.serving.fields import KNOWN, understand
 from training.serving.keys import Keys, add_key, read_keys
 from training.serving.live import PAUSE, Agreement, Began, Ear, Ended
-from training.serving.options import Abilities, Options
+from training.serving.options import Options
 from training.serving.settings import Settings, from_environment, require_safe_address
 from training.serving.uploads import FIELD_BYTES, ClientGone, Form, read_form
 from training.serving.worker import Gone
@@ -189,28 +190,6 @@ def test_a_client_that_leaves_within_its_body() -> None:
 
     with pytest.raises(ClientGone):
         asyncio.run(read_form(receive, "multipart/form-data; boundary=x", 10, 1))
-
-
-def abilities(**changed: Any) -> Abilities:
-    usual = Abilities(
-        tasks=("transcribe",),
-        languages=("vi", "en"),
-        language_names={"vi": "vietnamese", "en": "english"},
-        told_language=False,
-        detects=(),
-        sample_rate=16_000,
-        timed=True,
-        cutting={},
-        looks=False,
-        frames=True,
-        hears_padding=False,
-        scored=False,
-        domains=(),
-        domain=None,
-        predicts_domain=False,
-        created=0,
-    )
-    return Abilities(**{**usual.as_dict(), **changed})
 
 
 @given(

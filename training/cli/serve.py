@@ -82,6 +82,12 @@ def _add_limits(result: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timeout", type=_positive, default=120.0, help="seconds of a request, then 504 (120)"
     )
+    group.add_argument(
+        "--batch_timeout",
+        type=_positive,
+        default=300.0,
+        help="seconds that a model may compute a batch, then its process is started again (300)",
+    )
     group.add_argument("--max_mb", type=_positive, default=25.0, help="of an upload, more is 413 (25)")
     group.add_argument("--max_seconds", type=_positive, default=3600.0, help="of sound, more is 413 (3600)")
     group.add_argument("--sockets", type=count, default=64, help="live connections at once (64)")
@@ -118,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         decoders=args.decoders,
         batch_seconds=args.batch_seconds,
         timeout=args.timeout,
+        batch_timeout=args.batch_timeout,
         max_mb=args.max_mb,
         max_seconds=args.max_seconds,
         grace=args.grace,

@@ -1,7 +1,7 @@
 """Who gets in: decided on the headers, before anything of a body is read.
 
 A plain ASGI middleware. A request that is refused has its answer at once, however busy the server is; what its client still
-sends is thrown away (uvicorn closes such a connection after its keep-alive time).
+sends is thrown away, and its connection is closed (see `training.serving.protocols`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from training.serving.errors import ApiError, stopping, too_large
+from training.serving.errors import ApiError, loading, stopping, too_large
 from training.serving.keys import Key, Keys
 from training.serving.metrics import Metrics
 from training.serving.settings import Settings
@@ -65,13 +65,19 @@ class Occupancy:
 
 
 class Admission:
-    """The middleware."""
+    """The middleware. loaded: whether there are models to ask."""
 
     def __init__(
-        self, app: App, settings: Settings, keys: Keys, occupancy: Occupancy, metrics: Metrics
+        self,
+        app: App,
+        settings: Settings,
+        keys: Keys,
+        occupancy: Occupancy,
+        metrics: Metrics,
+        loaded: Callable[[], bool],
     ) -> None:
         self.app, self.settings, self.keys = app, settings, keys
-        self.occupancy, self.metrics = occupancy, metrics
+        self.occupancy, self.metrics, self.loaded = occupancy, metrics, loaded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -125,6 +131,8 @@ class Admission:
     def _require_room(self, scope: Scope, key: Key | None) -> None:
         if self.occupancy.stopping:
             raise stopping()
+        if not self.loaded():
+            raise loading()
         if key is not None and (wait := key.wait(time.monotonic())) is not None:
             raise ApiError(429, "this key's limit is reached", code="key_limit", retry_after=wait)
         length = header(scope, b"content-length")

@@ -24,6 +24,7 @@ from training.serving.admission import Admission, Occupancy
 from training.serving.collect import store
 from training.serving.dispatcher import Dispatcher
 from training.serving.errors import ApiError
+from training.serving.errors import failed as server_failed
 from training.serving.keys import read_keys
 from training.serving.metrics import Metrics
 from training.serving.openapi import TRANSCRIPTION
@@ -50,7 +51,14 @@ def create_app(settings: Settings) -> FastAPI:
     _routes(application, state)
     add_page(application, state)
     _errors(application)
-    application.add_middleware(Admission, settings=settings, keys=keys, occupancy=occupancy, metrics=metrics)  # type: ignore[arg-type]
+    application.add_middleware(
+        Admission,  # type: ignore[arg-type]
+        settings=settings,
+        keys=keys,
+        occupancy=occupancy,
+        metrics=metrics,
+        loaded=lambda: bool(state.dispatcher.abilities),
+    )
     if settings.origins:
         application.add_middleware(
             CORSMiddleware,
@@ -72,6 +80,7 @@ def _life(state: State) -> Any:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             await state.dispatcher.close()
+            state.ears.shutdown(wait=False, cancel_futures=True)
 
     return life
 
@@ -113,6 +122,7 @@ def _routes(application: FastAPI, state: State) -> None:
     async def realtime(socket: WebSocket) -> None:
         await talk(socket, state)
 
+    @application.head("/v1/models", include_in_schema=False)
     @application.get("/v1/models")
     async def models() -> Response:
         """The models that can be asked."""
@@ -131,11 +141,13 @@ def _routes(application: FastAPI, state: State) -> None:
         ]
         return JSONResponse({"object": "list", "data": listed}, headers=NO_STORE)
 
+    @application.head("/healthz", include_in_schema=False)
     @application.get("/healthz")
     async def health() -> Response:
         """Whether the server lives."""
         return JSONResponse({"status": "ok"}, headers=NO_STORE)
 
+    @application.head("/readyz", include_in_schema=False)
     @application.get("/readyz")
     async def ready() -> Response:
         """Whether it takes requests."""
@@ -144,6 +156,7 @@ def _routes(application: FastAPI, state: State) -> None:
         reason = "stopping" if state.occupancy.stopping else "failed" if state.failed else "loading"
         return JSONResponse({"status": reason}, 503, headers=NO_STORE)
 
+    @application.head("/metrics", include_in_schema=False)
     @application.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """For Prometheus."""
@@ -162,7 +175,7 @@ def _errors(application: FastAPI) -> None:
 
     @application.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return JSONResponse(ApiError(500, "the server failed; its log says where", code="internal").body, 500)
+        return JSONResponse(server_failed().body, 500)
 
 
 class _Lazy:

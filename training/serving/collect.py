@@ -74,9 +74,7 @@ async def store(request: Request, state: State) -> Response:
 
 async def _seconds(upload: Upload, state: State) -> float:
     """Of its sound. Raises `ApiError` for what is no sound."""
-    abilities = next(iter(state.dispatcher.abilities.values()), None)
-    if abilities is None:
-        raise ApiError(503, "the models are being loaded", code="loading", retry_after=5)
+    abilities = next(iter(state.dispatcher.abilities.values()))
     async with state.dispatcher.decoders.opened(upload, abilities) as sound:
         return sound.seconds
 

@@ -26,6 +26,7 @@ from training.data.sound.downmix import CANCELLED
 from training.data.sound.ffmpeg import DEMUXERS
 from training.data.workers import follow
 from training.serving import messages
+from training.serving.errors import traced
 from training.transcription.planning import Planner
 from training.transcription.windows import Cutting
 
@@ -46,6 +47,10 @@ class Refused(Exception):
     def __init__(self, status: int, reason: str, code: str) -> None:
         super().__init__(reason)
         self.status, self.reason, self.code = status, reason, code
+
+
+class NotOpen(Exception):
+    """An upload that this process does not have: it was given to one that has ended."""
 
 
 @dataclass
@@ -85,7 +90,9 @@ class Sounds:
 
     def _next(self, number: int, told: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         """The next window; the upload is closed with its last one."""
-        sound = self.open[number]
+        sound = self.open.get(number)
+        if sound is None:
+            raise NotOpen
         try:
             samples, channel = next(sound.windows)
         except BaseException:
@@ -184,12 +191,19 @@ def serve(end: socket.socket) -> None:
         payload: list[Any] = []
         try:
             answer, payload = sounds.answer(asked, files)
+        except NotOpen:
+            answer = {"lost": True}
         except Refused as error:
             answer = {"error": [error.status, error.reason, error.code]}
         except MemoryError:
             answer = {"error": [400, "the file needs too much memory to be decoded", "audio_too_large"]}
         except (AudioError, UserError) as error:
             answer = {"error": [400, f"{_reason(error, path)}", "broken_audio"]}
+        except Exception as error:  # the server logs it: no file may grow here, its log neither
+            answer = {
+                "error": [400, "the file could not be decoded: the decoder broke", "undecodable_audio"],
+                "fault": traced(error),
+            }
         messages.send(end, answer, payload)
 
 

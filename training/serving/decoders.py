@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from training.serving.errors import ApiError
-from training.serving.messages import Message
+from training.serving.messages import Message, payload_of
 from training.serving.options import Abilities
 from training.serving.uploads import Upload
 from training.serving.worker import Gone, Unsent, Worker
 from training.transcription.windows import Window
+
+logger = logging.getLogger(__name__)
 
 MODULE = "training.serving.decode_process"
 ANSWER_SECONDS = 180.0
@@ -32,16 +35,16 @@ class Decoder:
     worker: Worker = field(default_factory=lambda: Worker(MODULE, {"OMP_NUM_THREADS": "1"}))
     opened: int = 0
 
-    async def call(self, head: Mapping[str, Any], files: tuple[int, ...] = ()) -> Message:
-        """Its answer; a dead process is started again first. Raises `Gone`."""
+    async def call(self, head: Mapping[str, Any], files: tuple[int, ...] = (), longest: int = 0) -> Message:
+        """Its answer, with at most ``longest`` bytes of sound; a dead process is started again first. Raises `Gone`."""
         if not self.worker.running:
             self.restarted()
             self.worker.start()
             await self.worker.call({"do": "close", "number": 0}, timeout=ANSWER_SECONDS)
         try:
-            return await self.worker.call(head, files=files, timeout=ANSWER_SECONDS)
+            return await self.worker.call(head, files=files, timeout=ANSWER_SECONDS, longest=longest)
         except Unsent:
-            return await self.call(head, files)
+            return await self.call(head, files, longest)
 
 
 @dataclass(eq=False)
@@ -66,12 +69,12 @@ class Sound:
         head = {**self.asked, "do": "open", "number": self.number, "first": self._read}
         self._opening = True
         try:
-            answer = await self.decoder.call(head, (self.upload.file,))
+            answer = await self.decoder.call(head, (self.upload.file,), self._longest)
         except Gone:
             if self._retried:
                 raise
             self._retried = True
-            answer = await self.decoder.call(head, (self.upload.file,))
+            answer = await self.decoder.call(head, (self.upload.file,), self._longest)
         self._opening = False
         found = _answered(answer)
         self._started = self.decoder.worker.starts
@@ -86,8 +89,10 @@ class Sound:
         """
         if self._ready is None and not self._is_lost:
             asked = {"do": "next", "number": self.number}
+            worker = self.decoder.worker
             try:
-                self._keep(_answered(await self.decoder.worker.call(asked, timeout=ANSWER_SECONDS)))
+                answer = await worker.call(asked, timeout=ANSWER_SECONDS, longest=self._longest)
+                self._keep(_answered(self._known(answer)))
             except Unsent:
                 pass  # another upload ended the process: this one is opened again below
             except Gone:
@@ -101,11 +106,23 @@ class Sound:
         self._read += 1
         return samples
 
+    def _known(self, answer: Message) -> Message:
+        """The answer of a process that has this upload open; else `Unsent` where it is a new one, `Gone` where it is not."""
+        if not answer.head.get("lost"):
+            return answer
+        logger.error("a decoder does not know an upload; it is opened again")
+        raise (Unsent if self._is_lost else Gone)("the upload is not open")
+
     def _keep(self, found: Message) -> None:
         if "samples" in found.head:
             self._ready = np.frombuffer(found.payload, dtype=np.float32)
         if (note := found.head.get("note")) and note not in self.notes:
             self.notes.append(note)
+
+    @property
+    def _longest(self) -> int:
+        """Bytes of a window."""
+        return payload_of(self.asked["cutting"]["longest"], self.asked["sample_rate"])
 
     @property
     def _is_lost(self) -> bool:
@@ -120,6 +137,8 @@ class Sound:
 
 
 def _answered(message: Message) -> Message:
+    if "fault" in message.head:
+        logger.error(f"a decoder failed: {message.head['fault']}")
     if "error" in message.head:
         status, reason, code = message.head["error"]
         raise ApiError(status, reason, param="file", code=code)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from training.base.errors import UserError
 from training.serving.batches import Piece, Waiting
-from training.serving.errors import ApiError
+from training.serving.errors import ApiError, failed, too_long_a_batch, traced
 from training.serving.metrics import Metrics
 from training.serving.options import Abilities
-from training.serving.worker import Gone, Worker
+from training.serving.worker import Gone, Overdue, Worker
 
 MODULE = "training.serving.model_process"
 LOADING_SECONDS = 900.0
@@ -28,13 +28,22 @@ ATTEMPTS = 2
 logger = logging.getLogger(__name__)
 
 
-class Device:
-    """One device and its process. name: ``cpu`` or ``cuda:N``. busy: it computes."""
+class Fault(Exception):
+    """The model failed with a batch. Its text is for the log, see `training.serving.errors.traced`."""
 
-    def __init__(self, name: str, models: Mapping[str, Path], batch_timeout: float) -> None:
+
+class Device:
+    """One device and its process. name: ``cpu`` or ``cuda:N``. busy: it computes. batch_seconds: of sound that are computed
+    at once. batch_timeout: seconds that a batch may be computed; a process that takes longer hangs, and is started again. (A request's own time is shorter, and ends no process.)
+    """
+
+    def __init__(
+        self, name: str, models: Mapping[str, Path], batch_seconds: float, batch_timeout: float
+    ) -> None:
         visible = name.partition(":")[2] if name.startswith("cuda") else ""
         self.worker = Worker(MODULE, {"CUDA_VISIBLE_DEVICES": visible, **FLAT_MEMORY})
-        self.name, self.models, self.batch_timeout = name, models, batch_timeout
+        self.name, self.models = name, models
+        self.batch_seconds, self.batch_timeout = batch_seconds, batch_timeout
         self.ready = asyncio.Event()
         self.busy = False
 
@@ -43,7 +52,8 @@ class Device:
         self.ready.clear()
         self.worker.start()
         folders = {name: str(folder.absolute()) for name, folder in self.models.items()}
-        found = await self.worker.call({"models": folders}, timeout=LOADING_SECONDS)
+        asked = {"models": folders, "batch_seconds": self.batch_seconds}
+        found = await self.worker.call(asked, timeout=LOADING_SECONDS)
         if "refused" in found.head:
             raise UserError(found.head["refused"])
         self.ready.set()
@@ -55,12 +65,13 @@ class Device:
             try:
                 await self.load()
                 return
-            except (Gone, UserError) as error:
-                logger.error(f"{self.name}: the model process does not start ({type(error).__name__}); again")
+            except Exception as error:
+                why = str(error) if isinstance(error, Gone | UserError) else traced(error)
+                logger.error(f"{self.name}: the model process does not start; again: {why}")
                 await asyncio.sleep(BACKOFF_SECONDS)
 
     async def compute(self, batch: list[Piece]) -> None:
-        """Give each window its row. Raises `Gone`; the windows have none then."""
+        """Give each window its row. Raises `Gone`, `Fault`; the windows have none then."""
         key = batch[0].key
         head = {
             "model": key.model,
@@ -69,12 +80,14 @@ class Device:
             "languages": [piece.language for piece in batch],
         }
         found = await self.worker.call(head, [piece.samples for piece in batch], timeout=self.batch_timeout)
+        if "fault" in found.head:
+            raise Fault(found.head["fault"])
         if "refused" in found.head:
             refused = ApiError(400, found.head["refused"], code="unsupported_option")
             for piece in batch:
                 fail(piece, refused)
             return
-        for piece, row in zip(batch, found.head["rows"], strict=True):
+        for piece, row in list(zip(batch, found.head["rows"], strict=True)):
             if "error" in row:
                 fail(piece, ApiError(400, f"the sound cannot be used: {row['error']}", param="file"))
             elif not piece.result.done():
@@ -87,33 +100,55 @@ def fail(piece: Piece, error: ApiError) -> None:
         piece.result.set_exception(error)
 
 
-async def work(device: Device, waiting: Waiting, batch_seconds: float, metrics: Metrics) -> None:
+async def work(device: Device, waiting: Waiting, metrics: Metrics) -> None:
     """Compute what waits, for as long as the server runs.
 
-    A process that dies is started again. Its windows are tried once more, each alone, before any other.
+    A process that dies is started again. Its windows are tried once more, each alone, before any other; so are those of a batch
+    with which the model failed. Whatever else goes wrong costs the batch. All of it is logged.
     """
     while True:
         await device.ready.wait()
-        batch = await waiting.batch(batch_seconds)
+        batch = await waiting.batch(device.batch_seconds)
         began = time.monotonic()
         device.busy = True
         try:
             await device.compute(batch)
-        except Gone:
-            metrics.restarts.labels("model").inc()
-            logger.error(
-                f"{device.name}: the model process ended with {len(batch)} windows; it is started again"
-            )
-            for piece in batch:
-                piece.attempts += 1
-                if piece.attempts < ATTEMPTS:
-                    waiting.add(piece)
-                else:
-                    fail(
-                        piece,
-                        ApiError(500, "the model process ended twice with this request", code="model_ended"),
-                    )
-            await device.reload()
+        except Exception as error:
+            if isinstance(error, Gone) or not device.worker.running:
+                await _restart(device, batch, error, waiting, metrics)
+            else:
+                why = str(error) if isinstance(error, Fault) else traced(error)
+                logger.error(f"{device.name}: a batch of {len(batch)} windows failed: {why}")
+                again = isinstance(error, Fault) and len(batch) > 1
+                _again(batch, waiting, failed(), ATTEMPTS if again else 0)
         finally:
             device.busy = False
         metrics.batch(batch, time.monotonic() - began)
+
+
+async def _restart(
+    device: Device, batch: list[Piece], error: Exception, waiting: Waiting, metrics: Metrics
+) -> None:
+    """Start the process again; its windows wait again, or have an error where they were the cause."""
+    metrics.restarts.labels("model").inc()
+    said = f"took longer than {device.batch_timeout:g} s" if isinstance(error, Overdue) else "ended"
+    logger.error(
+        f"{device.name}: the model process {said} with {len(batch)} windows; it is started again"
+        + ("" if isinstance(error, Gone) else f": {traced(error)}")
+    )
+    if isinstance(error, Overdue) and len(batch) == 1:  # a second time it would take as long
+        _again(batch, waiting, too_long_a_batch(device.batch_timeout), 0)
+    else:
+        twice = ApiError(500, "the model process ended twice with this request", code="model_ended")
+        _again(batch, waiting, twice, ATTEMPTS)
+    await device.reload()
+
+
+def _again(batch: list[Piece], waiting: Waiting, error: ApiError, attempts: int) -> None:
+    """The windows wait again, those apart that were tried ``attempts`` times: they get the error."""
+    for piece in batch:
+        piece.attempts += 1
+        if piece.attempts >= attempts:
+            fail(piece, error)
+        elif not piece.result.done():  # else its request has ended meanwhile
+            waiting.add(piece)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,7 +81,10 @@ class Dispatcher:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
-        self.devices = [Device(name, settings.models, settings.timeout) for name in settings.devices]
+        self.devices = [
+            Device(name, settings.models, settings.batch_seconds, settings.batch_timeout)
+            for name in settings.devices
+        ]
         self.decoders = Decoders(
             settings.decoders,
             max_seconds=settings.max_seconds,
@@ -109,8 +112,7 @@ class Dispatcher:
         await asyncio.gather(self.decoders.start(), *loading)
         self.abilities = loading[0].result()
         self._loops = [
-            asyncio.create_task(work(device, self.waiting, self.settings.batch_seconds, self.metrics))
-            for device in self.devices
+            asyncio.create_task(work(device, self.waiting, self.metrics)) for device in self.devices
         ]
 
     async def close(self) -> None:
@@ -203,8 +205,7 @@ class _Run:
             await self._take(windows[n].seconds)
             samples = await self.sound.next()
             self._tasks.add(asyncio.create_task(self._compute_one(n, samples)))
-        while self._tasks:
-            await self._some_done()
+        await self._all(())
 
     async def _detect(self, count: int) -> None:
         """The language, by the first windows; they are computed in it."""
@@ -212,13 +213,19 @@ class _Run:
         seconds = sum(window.seconds for window in windows)
         await self._take(seconds)  # at once: requests that held a part each would wait for one another
         kept = [await self.sound.next() for _ in windows]
-        await asyncio.gather(*(self._compute(n, kept[n], AUTO) for n in range(count)))
+        await self._all(self._compute(n, kept[n], AUTO) for n in range(count))
         self.language = detected((window.seconds, self.probabilities[n]) for n, window in enumerate(windows))
         code = None if self.language is None else self.language.code
         again = [n for n in range(count) if likeliest(self.probabilities[n]) != code]
-        await asyncio.gather(*(self._compute(n, kept[n], code) for n in again))
+        await self._all(self._compute(n, kept[n], code) for n in again)
         await self._give(seconds)
         self._tell()
+
+    async def _all(self, windows: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Wait for all. Where one fails, `end` ends the others."""
+        self._tasks.update(map(asyncio.create_task, windows))
+        while self._tasks:
+            await self._some_done()
 
     async def _take(self, seconds: float) -> None:
         await self.dispatcher.bank.take(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 _TYPES = {
@@ -45,8 +46,26 @@ class ApiError(Exception):
         return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
+def traced(error: BaseException) -> str:
+    """Where a fault of ours came from, for the log: its type and its lines of code.
+
+    Its message is left out: it can hold a request's words.
+    """
+    return "".join([*traceback.format_tb(error.__traceback__), type(error).__name__])
+
+
+def failed() -> ApiError:
+    """A fault of the server, which its log tells of."""
+    return ApiError(500, "the server failed; its log says where", code="internal")
+
+
+def loading() -> ApiError:
+    """The server has just begun."""
+    return ApiError(503, "the models are being loaded; ask again", code="loading", retry_after=5)
+
+
 def stopping() -> ApiError:
-    """The server ends, or has not begun."""
+    """The server ends."""
     return ApiError(503, "the server is stopping; ask another one, or again", code="stopping", retry_after=5)
 
 
@@ -58,6 +77,16 @@ def too_large(max_mb: float) -> ApiError:
         "or cut it",
         param="file",
         code="file_too_large",
+    )
+
+
+def too_long_a_batch(seconds: float) -> ApiError:
+    """The model did not come to an end with this request alone."""
+    return ApiError(
+        504,
+        f"the model computed for {seconds:g} s without a result, the time that this server gives it (--batch_timeout): send "
+        "shorter recordings, or a smaller beam_width",
+        code="batch_timeout",
     )
 
 

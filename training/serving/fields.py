@@ -23,7 +23,9 @@ KNOWN = frozenset(
 )
 LONGEST_PROMPT = 2_000
 MOST_HOT_WORDS, LONGEST_HOT_WORD = 200, 100
-WIDEST_BEAM = 64
+WIDEST_BEAM, WIDEST_DECODER_BEAM = 10, 5
+"""Of models with a CTC output, and of those that write token by token, whose time grows with it: a request of one client keeps
+the others waiting. They are the widths that hot words get by themselves, and that OpenAI's own Whisper takes."""
 STAND_INS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """Names of OpenAI's models, which programs send that cannot be told another one: the server's first model answers."""
 
@@ -174,9 +176,11 @@ def _options(fields: _Fields, task: str, name: str, abilities: Abilities, ignore
     temperature = fields.number("temperature", 0, 1)
     if not abilities.scored:
         ignored += ["prompt"] if prompt else []
-        ignored += ["temperature"] if temperature is not None else []
+        ignored += (
+            ["temperature"] if temperature else []
+        )  # 0, which programs send by default, is what is done
         prompt, temperature = "", None
-    width = fields.number("beam_width", 1, WIDEST_BEAM)
+    width = fields.number("beam_width", 1, WIDEST_BEAM if abilities.frames else WIDEST_DECODER_BEAM)
     if width is not None and width != int(width):
         raise _invalid("beam_width", "must be a whole number", str(width))
     return Options(
@@ -208,7 +212,7 @@ def _hot_words(fields: _Fields, abilities: Abilities, ignored: list[str]) -> tup
 
 def _domain(domain: str | None, name: str, abilities: Abilities, ignored: list[str]) -> str | None:
     if not abilities.domains:
-        ignored += ["domain"] if domain else []
+        ignored += ["domain"] if domain not in (None, NONE) else []
         return None
     if domain is None:
         if abilities.domain is not None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from training.data.example import TRANSCRIBE, SpokenWord
+from training.models.architecture import AUTO
+from training.serving.dispatcher import UNKNOWN
 from training.serving.fields import Question
 from training.serving.options import Abilities
 from training.transcription.formats import as_srt, as_vtt
@@ -66,8 +68,18 @@ def written_language(transcript: Transcript, task: str, abilities: Abilities) ->
     """The language of the text: a translation is in the model's target language. None where nobody knows it."""
     if task == TRANSCRIBE:
         return None if transcript.language is None else transcript.language.code
-    target = abilities.languages[1]
-    return None if target in ("auto", "und") else target
+    return _known(abilities.languages[1])
+
+
+def expected_language(question: Question, abilities: Abilities) -> str | None:
+    """The language of a text that is still to come; None where it has to be detected, or nobody knows it."""
+    if question.asked.options.task == TRANSCRIBE:
+        return _known(question.asked.language or abilities.languages[0])
+    return _known(abilities.languages[1])
+
+
+def _known(code: str) -> str | None:
+    return None if code in (AUTO, UNKNOWN) else code
 
 
 def _segment(number: int, segment: Segment, task: str) -> dict[str, Any]:

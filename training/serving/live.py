@@ -73,19 +73,23 @@ class Ear:
         rate: of the sound that is added, in Hz.
         model_rate: of the sound that is handed out.
         longest: seconds of a window.
+        pause: seconds of silence that end a window.
+        began: second of the session at which the sound begins.
     """
 
-    def __init__(self, rate: int, model_rate: int, longest: float, pause: float = PAUSE) -> None:
+    def __init__(
+        self, rate: int, model_rate: int, longest: float, pause: float = PAUSE, began: float = 0.0
+    ) -> None:
         self.model_rate, self.longest, self.pause = model_rate, longest, pause
         self._to_model, self._to_detector = Resampled(rate, model_rate), Resampled(rate, SAMPLE_RATE)
         self._detector = EnergyDetector()
         self._step = round(self._detector.hop * SAMPLE_RATE)
-        self._sound, self._first = np.zeros(0, np.float32), 0
+        self._sound, self._first = np.zeros(0, np.float32), round(began * model_rate)
         self._heard = np.zeros(0, np.float32)
-        self._levels, self._levels_from = np.zeros(0, np.float32), 0
-        self._looked = 0
+        self._levels, self._levels_from = np.zeros(0, np.float32), round(began / self._detector.hop)
+        self._looked = self._levels_from
         self.speaking_since: float | None = None
-        self._start = 0.0
+        self._start = began
 
     @property
     def now(self) -> float:
@@ -136,10 +140,12 @@ class Ear:
         return (self._levels_from + first + int(levels.argmin()) + 5) * hop
 
     def finish(self) -> list[Began | Ended]:
-        """The session's last window, where somebody spoke in it."""
-        if self.speaking_since is None:
-            return []
-        return [self._ended(self.now)]
+        """The window ends now: whatever is said after this belongs to another one."""
+        found = self._look() if self._levels_from + len(self._levels) > self._looked else []
+        if self.speaking_since is not None:
+            found.append(self._ended(self.now))
+        self._forget(self.now)
+        return found
 
     def _ended(self, at: float) -> Ended:
         assert self.speaking_since is not None

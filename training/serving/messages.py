@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 _LENGTHS = struct.Struct(">IQ")
 _MOST_FILES = 4
 LONGEST_HEAD = 64 * 2**20
-LONGEST_PAYLOAD = 2**31
+_SLACK = 1.1, 1.0
+"""A window may be a little longer than it was planned: a share of it, and seconds."""
+
+
+def payload_of(seconds: float, rate: int) -> int:
+    """The most bytes of a payload that holds so many seconds of sound, float32 at ``rate``."""
+    return round(4 * rate * (_SLACK[0] * seconds + _SLACK[1]))
 
 
 class Message(NamedTuple):
@@ -38,8 +44,16 @@ def send(
         end.sendall(piece)
 
 
-def receive(end: socket.socket) -> Message:
-    """The next message. Raises ``EOFError`` where the other side has gone."""
+def receive(end: socket.socket, longest: int = 0) -> Message:
+    """The next message.
+
+    Args:
+        end: of the socket.
+        longest: bytes of payload that are taken.
+
+    Raises:
+        EOFError: the other side has gone, or sends no message, or one that is too long.
+    """
     files: list[int] = []
     lengths = bytearray()
     while len(lengths) < _LENGTHS.size:
@@ -49,8 +63,8 @@ def receive(end: socket.socket) -> Message:
             raise EOFError("the other side has gone")
         lengths += part
     text, payload = _LENGTHS.unpack(lengths)
-    if text > LONGEST_HEAD or payload > LONGEST_PAYLOAD:
-        raise EOFError("not a message")
+    if text > LONGEST_HEAD or payload > longest:
+        raise EOFError(f"no message that is taken here ({text} and {payload} bytes)")
     head = json.loads(_exactly(end, text))
     return Message(head, _exactly(end, payload), files)
 

@@ -19,6 +19,7 @@ from training.base.errors import UserError
 from training.data.example import TRANSCRIBE, AudioRef, Example
 from training.data.workers import follow
 from training.serving import messages
+from training.serving.errors import traced
 from training.serving.options import Abilities, Options, hypothesis_dict
 
 if TYPE_CHECKING:
@@ -197,9 +198,19 @@ def serve(end: socket.socket) -> None:
         messages.send(end, {"refused": str(error)})
         return
     messages.send(end, {"models": told})
+    longest = max(
+        messages.payload_of(max(asked["batch_seconds"], one["cutting"]["longest"]), one["sample_rate"])
+        for one in told.values()
+    )
     while True:
-        message = messages.receive(end)
-        messages.send(end, answer(models, message.head, message.payload))
+        message = messages.receive(end, longest)
+        try:
+            found = answer(models, message.head, message.payload)
+        except Exception as error:  # a batch's own: the next one may be in order
+            found = {"fault": traced(error)}
+        messages.send(end, found)
+        if "fault" in found and os.environ.get("CUDA_VISIBLE_DEVICES"):
+            return  # after some faults of a GPU everything fails in this process
 
 
 def main() -> None:

@@ -37,10 +37,12 @@ def add_page(application: FastAPI, state: State) -> None:
             raise ApiError(404, "there is no such file", code="not_found")
         return FileResponse(FOLDER / name, media_type=MEDIA_TYPES[name], headers=HEADERS)
 
+    @application.head("/", include_in_schema=False)
     @application.get("/", include_in_schema=False)
     async def page() -> Response:
         return file("index.html")
 
+    @application.head("/page/{name}", include_in_schema=False)
     @application.get("/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
         return file(name)

@@ -12,30 +12,31 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from training.data.example import TRANSCRIBE, SpokenWord
 from training.serving.admission import offered_key, require_key, same_origin
 from training.serving.dispatcher import Asked
-from training.serving.errors import ApiError
+from training.serving.errors import ApiError, failed, traced
 from training.serving.fields import understand
 from training.serving.formats import word
+from training.serving.hearing import MESSAGE_SECONDS, SAMPLE_BYTES, Hearing, Pace
 from training.serving.live import PAUSE, STEP, Agreement, Began, Ear, Ended, Stretch, placed
+from training.serving.live_settings import USUAL_RATE, form_fields, live_settings
 from training.serving.options import hypothesis_of
 
 if TYPE_CHECKING:
     from training.serving.state import State
 
-RATES = (8_000, 48_000)
-USUAL_RATE = 24_000
-"""Of OpenAI's ``pcm16``; ours can be told another one."""
 IDLE_SECONDS = 300.0
 """A socket on which nothing comes for so long is closed; a microphone sends silence too."""
 SHORTEST = 0.1
 """Seconds of sound that are decoded."""
 PROTOCOL = "realtime"
-TOO_MANY, REFUSED, IDLE = 1013, 1008, 1001
+LONGEST_WINDOW = 20.0
+"""Seconds; a window without a pause is cut then, whatever the model takes."""
+IDLE, GONE, FAILED, STOPPING = 1001, 1006, 1011, 1012
+"""Why a socket is closed (RFC 6455)."""
 _PREFIX = "conversation.item.input_audio_transcription."
 
 logger = logging.getLogger("training.serving.access")
@@ -50,13 +51,15 @@ async def talk(socket: WebSocket, state: State) -> None:
         await socket.send_denial_response(_denial(error))
         return
     began = time.monotonic()
-    await socket.accept(PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None)
-    state.occupancy.sockets += 1
+    state.occupancy.sockets += 1  # before anything is waited for: others may come meanwhile
     if key is not None:
         key.begin(began)
     session = Session(socket, state)
     try:
+        await socket.accept(PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None)
         await session.run()
+    except WebSocketDisconnect:
+        pass  # within the handshake
     finally:
         state.occupancy.sockets -= 1
         if key is not None:
@@ -96,7 +99,9 @@ class Session:
         self.settings: dict[str, Any] = {"model": next(iter(state.dispatcher.abilities))}
         self.rate, self.pause = USUAL_RATE, PAUSE
         self.asked: Asked | None = None
-        self.ear: Ear | None = None
+        self.pace = Pace()
+        self.hearing: Hearing | None = None
+        self._began = 0.0
         self.agreement = Agreement()
         self.item = ""
         self._partial: asyncio.Task[None] | None = None
@@ -105,17 +110,26 @@ class Session:
 
     async def run(self) -> None:
         """Until the client leaves."""
-        await self._send("session.created", session=self._told())
         try:
+            await self._send("session.created", session=self._told())
             while True:
                 async with asyncio.timeout(IDLE_SECONDS):
                     message = await self.socket.receive()
+                if (wait := self.pace.wait(MESSAGE_SECONDS)) > 0:
+                    await asyncio.sleep(wait)
                 if message["type"] == "websocket.disconnect":
                     return
                 try:
                     await self._take(message)
                 except ApiError as error:
                     await self._send("error", **error.body)
+                except WebSocketDisconnect:
+                    raise
+                except Exception as error:
+                    logger.error(f"WS /v1/realtime failed: {traced(error)}")
+                    await self._send("error", **failed().body)
+                    await self.socket.close(FAILED, "the server failed")
+                    return
         except TimeoutError:
             await self.socket.close(IDLE, "nothing came")
         except WebSocketDisconnect:
@@ -154,13 +168,11 @@ class Session:
     async def _update(self, session: Any) -> None:
         if not isinstance(session, dict):
             raise ApiError(400, "session: must be an object", param="session", code="invalid_event")
-        if self.ear is not None and self.ear.speaking_since is not None:
-            await self._commit()
-        settings, rate, pause = _settings(session, self.settings, self.rate, self.pause)
-        fields = {key: [str(value)] for key, value in settings.items() if value is not None}
-        models = self.state.dispatcher.abilities
-        question = understand(fields, TRANSCRIBE, models, strict=self.state.settings.strict)
+        settings, rate, pause = live_settings(session, self.settings, self.rate, self.pause)
+        models, strict = self.state.dispatcher.abilities, self.state.settings.strict
+        question = understand(form_fields(settings), TRANSCRIBE, models, strict=strict)
         self._require_live(question.asked)
+        await self._finish()
         self.settings, self.rate, self.pause, self.asked = settings, rate, pause, question.asked
         self._restart()
         await self._send("session.updated", session=self._told(), ignored=list(question.ignored))
@@ -186,27 +198,37 @@ class Session:
         return {"type": "transcription", "audio": audio}
 
     def _restart(self) -> None:
+        """Forget what was heard; the session's time goes on."""
         self.close()
-        self.ear = None
+        if self.hearing is not None:
+            self._began, self.hearing = self.hearing.end, None
         self.agreement = Agreement()
 
-    def _hearing(self) -> Ear:
-        if self.ear is None:
+    def _hearing(self) -> Hearing:
+        if self.hearing is None:
             if self.asked is None:
                 models = self.state.dispatcher.abilities
                 self.asked = understand({}, TRANSCRIBE, models, strict=False).asked
                 self._require_live(self.asked)
             abilities = self.state.dispatcher.abilities[self.asked.model]
-            longest = min(abilities.cutting["longest"], 20.0)
-            self.ear = Ear(self.rate, abilities.sample_rate, longest, self.pause)
-        return self.ear
+            longest = min(abilities.cutting["longest"], LONGEST_WINDOW)
+            ear = Ear(self.rate, abilities.sample_rate, longest, self.pause, self._began)
+            self.hearing = Hearing(ear, self.rate, self._began, self.pace, self.state.ears)
+        return self.hearing
 
     async def _hear(self, data: bytes) -> None:
-        if len(data) % 2:
+        if len(data) % SAMPLE_BYTES:
             raise ApiError(400, "audio: must be samples of 16 bits", param="audio", code="invalid_audio")
-        ear = self._hearing()
-        for event in ear.add(np.frombuffer(data, "<i2").astype(np.float32) / 32768):
-            await self._follow(event)
+        hearing = self._hearing()
+        for block in hearing.blocks(data):
+            for event in await hearing.take(block):
+                await self._follow(event)
+            self._look_at(hearing.ear)
+            if self.state.occupancy.stopping:  # nothing is read meanwhile, not even that the socket is closed
+                raise WebSocketDisconnect(STOPPING)
+
+    def _look_at(self, ear: Ear) -> None:
+        """Make a hypothesis of the window that grows, where there is enough new sound."""
         if ear.speaking_since is None or ear.now - self._partial_at < STEP:
             return
         if self._partial is None or self._partial.done():
@@ -215,7 +237,7 @@ class Session:
 
     async def _follow(self, event: Began | Ended) -> None:
         if isinstance(event, Began):
-            self.item = f"item_{next(self.items)}"
+            self._new_item()
             self._partial_at = event.at
             await self._send(
                 "input_audio_buffer.speech_started", audio_start_ms=round(1000 * event.at), item_id=self.item
@@ -229,11 +251,19 @@ class Session:
             "input_audio_buffer.speech_stopped", audio_end_ms=round(1000 * end), item_id=self.item
         )
         await self._send("input_audio_buffer.committed", item_id=self.item)
-        words = self.agreement.finish(await self._words(event.sound))
-        rest = words[len(self.agreement.certain) :]
-        first = not self.agreement.certain
-        self.agreement = Agreement()
-        await self._delta(rest, first)
+        said, self.agreement = self.agreement, Agreement()
+        try:
+            words = said.finish(await self._words(event.sound))
+        except ApiError as error:
+            await self._send(f"{_PREFIX}failed", item_id=self.item, content_index=0, **error.body)
+            return
+        await self._delta(words[len(said.certain) :], not said.certain)
+        await self._completed(words)
+
+    def _new_item(self) -> None:
+        self.item = f"item_{next(self.items)}"
+
+    async def _completed(self, words: list[SpokenWord]) -> None:
         await self._send(
             f"{_PREFIX}completed",
             item_id=self.item,
@@ -248,17 +278,32 @@ class Session:
         return self.state.dispatcher.abilities[self.asked.model].sample_rate
 
     async def _commit(self) -> None:
-        ear = self._hearing()
-        for event in ear.finish():
+        """The client ends the window, and waits for its text, also where nobody spoke."""
+        self._hearing()
+        if not await self._finish():
+            self._new_item()
+            await self._send("input_audio_buffer.committed", item_id=self.item)
+            await self._completed([])
+
+    async def _finish(self) -> bool:
+        """End the window; whether there was one."""
+        events = [] if self.hearing is None else await self.hearing.finish()
+        for event in events:
             await self._follow(event)
+        return any(isinstance(event, Ended) for event in events)
 
     async def _guess(self, sound: Stretch, item: str) -> None:
-        """A hypothesis of a window that still grows."""
+        """A hypothesis of a window that still grows. One that fails is missing; the window's last one tells of it."""
         try:
-            words = await self._words(sound)
+            await self._tell(await self._words(sound), sound, item)
         except ApiError as error:
             logger.info(f"WS /v1/realtime partial {error.status}")
-            return
+        except WebSocketDisconnect:
+            pass  # the session finds out by itself
+        except Exception as error:
+            logger.error(f"WS /v1/realtime partial failed: {traced(error)}")
+
+    async def _tell(self, words: list[SpokenWord], sound: Stretch, item: str) -> None:
         first = not self.agreement.certain
         end = sound.start + len(sound.samples) / self._rate
         news = self.agreement.add(words, end)
@@ -284,6 +329,10 @@ class Session:
 
     async def _send(self, kind: str, **content: Any) -> None:
         async with self._sending:
+            if (
+                self.socket.application_state is WebSocketState.DISCONNECTED
+            ):  # found by a hypothesis on its way
+                raise WebSocketDisconnect(GONE)
             await self.socket.send_text(json.dumps({"type": kind, **content}))
 
 
@@ -292,40 +341,3 @@ def _decoded(audio: Any) -> bytes:
         return base64.b64decode(audio, validate=True)
     except (binascii.Error, TypeError, ValueError):
         raise ApiError(400, "audio: must be base64", param="audio", code="invalid_audio") from None
-
-
-def _settings(
-    session: Mapping[str, Any], before: Mapping[str, Any], rate: int, pause: float
-) -> tuple[dict[str, Any], int, float]:
-    """What a session asks for, in OpenAI's newer form (``audio.input``) or older one (``input_audio_…``)."""
-    input_ = _object(_object(session.get("audio")).get("input"))
-    format_ = input_.get("format", session.get("input_audio_format"))
-    if isinstance(format_, dict):
-        if format_.get("type", "audio/pcm") != "audio/pcm":
-            raise ApiError(400, "format: audio/pcm alone", param="format", code="invalid_audio")
-        rate = format_.get("rate", rate)
-    elif format_ not in (None, "pcm16"):
-        raise ApiError(
-            400, "input_audio_format: pcm16 alone", param="input_audio_format", code="invalid_audio"
-        )
-    if not isinstance(rate, int) or isinstance(rate, bool) or not RATES[0] <= rate <= RATES[1]:
-        raise ApiError(
-            400,
-            f"rate: from {RATES[0]} to {RATES[1]} (got {str(rate)[:20]})",
-            param="rate",
-            code="invalid_audio",
-        )
-    asked = _object(input_.get("transcription", session.get("input_audio_transcription")))
-    turns = _object(input_.get("turn_detection", session.get("turn_detection")))
-    milliseconds = turns.get("silence_duration_ms", 1000 * pause)
-    if not isinstance(milliseconds, int | float) or not 200 <= milliseconds <= 5000:
-        raise ApiError(
-            400, "silence_duration_ms: from 200 to 5000", param="turn_detection", code="invalid_event"
-        )
-    known = ("model", "language", "prompt", "hot_words", "beam_width", "domain")
-    settings = {**before, **{key: asked[key] for key in known if key in asked}}
-    return settings, rate, milliseconds / 1000
-
-
-def _object(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, dict) else {}

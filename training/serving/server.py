@@ -9,40 +9,18 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from training.base.errors import UserError
 from training.serving.app import create_app
+from training.serving.protocols import Protocol, Socket
 from training.serving.settings import Settings, require_safe_address
 from training.serving.state import State
 
-FIRST_REQUEST_SECONDS = 30.0
-"""A connection on which no request has come for so long is closed; uvicorn itself would keep it."""
 BACKLOG = 1024
 
 logger = logging.getLogger(__name__)
-
-
-class Protocol(H11Protocol):
-    """HTTP/1.1 whose connections may not be idle from the beginning."""
-
-    _idle: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._idle = self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_idle)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        super().connection_lost(exc)
-
-    def _close_if_idle(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -81,7 +59,7 @@ def run(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         http=Protocol,
-        ws="websockets-sansio",
+        ws=Socket,
         ws_max_size=1 << 20,
         backlog=BACKLOG,
         log_config=None,

@@ -22,7 +22,8 @@ class Settings:
     models: folder of each model, by the name that requests give; the first is taken for names of OpenAI's models.
     devices: ``cpu``, or a number of GPUs (``cuda:0``); one process each. decoders: processes that decode sound.
     queue: requests that are inside at once (arriving, waiting, computed); more are refused. batch_seconds: sound that a model
-    computes at once. timeout: seconds until a request is given up. max_mb: of an upload, in units of 10^6 bytes.
+    computes at once. timeout: seconds until a request is given up. batch_timeout: seconds until a model that computes a batch
+    is taken for one that hangs, and its process is started again. max_mb: of an upload, in units of 10^6 bytes.
     max_seconds: of sound in a request. grace: seconds that running requests have after SIGTERM. sockets: live connections.
     keys: file of the keys; None: nobody is asked. origins: addresses whose pages may ask. strict: refuse parameters without
     effect. ffmpeg: whether ffmpeg may decode. collect: folder for corrected recordings; None: nothing is ever kept.
@@ -36,6 +37,7 @@ class Settings:
     decoders: int = 2
     batch_seconds: float = 30.0
     timeout: float = 120.0
+    batch_timeout: float = 300.0
     max_mb: float = 25.0
     max_seconds: float = 3600.0
     grace: float = 30.0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from training.base.errors import UserError
 from training.serving.admission import Occupancy
 from training.serving.dispatcher import Dispatcher
+from training.serving.errors import traced
 from training.serving.keys import Keys
 from training.serving.metrics import Metrics
 from training.serving.settings import Settings
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 @dataclass
 class State:
     """settings, keys: as the server was started. occupancy: who is inside. failed: why the models could not be loaded.
-    on_failure: called then."""
+    on_failure: called then. ears: the thread that listens to live speech."""
 
     settings: Settings
     keys: Keys
@@ -30,6 +31,7 @@ class State:
     dispatcher: Dispatcher
     failed: str | None = None
     on_failure: Callable[[], None] = field(default=lambda: None)
+    ears: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="ears"))
 
     @property
     def ready(self) -> bool:
@@ -44,8 +46,10 @@ class State:
             self.failed = str(error)
             logger.error(f"the models cannot be loaded: {error}")
             self.on_failure()
-        except asyncio.CancelledError:
-            raise
+        except Exception as error:
+            self.failed = f"the models cannot be loaded ({type(error).__name__}); the log says where"
+            logger.error(f"the models cannot be loaded: {traced(error)}")
+            self.on_failure()
         else:
             logger.info(
                 f"ready: {', '.join(self.dispatcher.abilities)} on {', '.join(self.settings.devices)}"

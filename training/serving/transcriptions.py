@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from training.serving.dispatcher import Done
-from training.serving.errors import ApiError, stopping, too_late
+from training.serving.errors import ApiError, failed, stopping, too_late, traced
 from training.serving.fields import Question, understand
-from training.serving.formats import MEDIA_TYPES, rendered, written_language
+from training.serving.formats import MEDIA_TYPES, expected_language, rendered, written_language
 from training.serving.uploads import ClientGone, Upload, read_form
 from training.transcription.transcript import Segment
 
@@ -52,7 +52,7 @@ async def answer(request: Request, state: State, task: str) -> Response:
                     return StreamingResponse(
                         streamed.events(request.receive),
                         media_type="text/event-stream",
-                        headers={"Cache-Control": "no-store", **_headers(question)},
+                        headers={"Cache-Control": "no-store", **_headers(question), **streamed.language},
                     )
                 done = await _unless_gone(
                     state.dispatcher.transcribe(question.asked, upload, began), request.receive
@@ -68,14 +68,17 @@ async def answer(request: Request, state: State, task: str) -> Response:
     except ClientGone:
         state.metrics.gone.inc()
         return Response(status_code=CLOSED)
+    except ApiError:
+        raise
+    except Exception as error:
+        logger.error(f"a request failed: {traced(error)}")
+        raise failed() from None
     return _response(done, question, state)
 
 
 def _understood(
     fields: Mapping[str, list[str]], upload: Upload | None, state: State, task: str
 ) -> tuple[Question, Upload]:
-    if not state.dispatcher.abilities:
-        raise ApiError(503, "the models are being loaded", code="loading", retry_after=5)
     if upload is None:
         raise ApiError(*_no_file(fields), param="file", code="missing_file")
     question = understand(fields, task, state.dispatcher.abilities, strict=state.settings.strict)
@@ -146,7 +149,14 @@ class _Stream:
         self.state, self.question, self.upload = state, question, upload
         self.began, self.until = began, until
         self.news: asyncio.Queue[str | None] = asyncio.Queue()
+        self.abilities = state.dispatcher.abilities[question.asked.model]
         self._first = True
+
+    @property
+    def language(self) -> dict[str, str]:
+        """The header that names it, where it is known before anything is computed."""
+        code = expected_language(self.question, self.abilities)
+        return {} if code is None else {LANGUAGE: code}
 
     async def events(self, receive: Callable[[], Awaitable[Any]]) -> AsyncIterator[str]:
         """The lines of the stream. The work ends with it, also where the client leaves."""
@@ -165,6 +175,10 @@ class _Stream:
                 if event is None:
                     return
                 yield event
+        except asyncio.CancelledError:
+            if not self.state.occupancy.stopping:
+                raise
+            yield _event("error", **stopping().body)  # the time of --grace is over
         finally:
             work.cancel()
             watch.cancel()
@@ -177,17 +191,20 @@ class _Stream:
                     self.question.asked, self.upload, self.began, self._segment
                 )
             self.state.metrics.audio.inc(done.transcript.seconds)
-            self._event("transcript.text.done", text=done.transcript.text)
+            task, transcript = self.question.asked.options.task, done.transcript
+            language = written_language(transcript, task, self.abilities)
+            self._event("transcript.text.done", text=transcript.text, language=language)
         except TimeoutError:
             self._event("error", **too_late(self.state.settings.timeout).body)
         except ApiError as error:
             self._event("error", **error.body)
         except asyncio.CancelledError:
-            self.state.metrics.gone.inc()
+            if not self.state.occupancy.stopping:
+                self.state.metrics.gone.inc()
             raise
-        except Exception:
-            logger.exception("a stream failed")
-            self._event("error", **ApiError(500, "the server failed", code="internal").body)
+        except Exception as error:
+            logger.error(f"a stream failed: {traced(error)}")
+            self._event("error", **failed().body)
         finally:
             self.news.put_nowait(None)
 
@@ -198,4 +215,8 @@ class _Stream:
             self._first = False
 
     def _event(self, type_: str, **content: Any) -> None:
-        self.news.put_nowait(f"data: {json.dumps({'type': type_, **content}, ensure_ascii=False)}\n\n")
+        self.news.put_nowait(_event(type_, **content))
+
+
+def _event(type_: str, **content: Any) -> str:
+    return f"data: {json.dumps({'type': type_, **content}, ensure_ascii=False)}\n\n"

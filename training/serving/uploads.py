@@ -49,6 +49,10 @@ class Upload:
             os.close(self.file)
             self.file = -1
 
+    def __del__(self) -> None:
+        """A stream whose client left before its first line never comes to its end."""
+        self.close()
+
 
 @dataclass
 class Form:

@@ -22,6 +22,10 @@ class Gone(Exception):
     """The process ended, or was ended because it gave no answer in time, before it answered."""
 
 
+class Overdue(Gone):
+    """It gave no answer in time, and was ended."""
+
+
 class Unsent(Gone):
     """The process had ended before it was asked."""
 
@@ -72,13 +76,28 @@ class Worker:
         files: Sequence[int] = (),
         *,
         timeout: float | None = None,
+        longest: int = 0,
     ) -> Message:
-        """Its answer to a message. Calls are answered in their order. Raises `Gone`; the process is dead then."""
+        """Its answer to a message. Calls are answered in their order.
+
+        Args:
+            head, payload, files: of the message, see `training.serving.messages.send`.
+            timeout: seconds until it is taken for one that hangs; None: never.
+            longest: bytes of payload that its answer may have.
+
+        Raises:
+            Gone: it ended, or was ended.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._call, head, payload, files, timeout)
+        return await loop.run_in_executor(self._thread, self._call, head, payload, files, timeout, longest)
 
     def _call(
-        self, head: Mapping[str, Any], payload: Sequence[Any], files: Sequence[int], timeout: float | None
+        self,
+        head: Mapping[str, Any],
+        payload: Sequence[Any],
+        files: Sequence[int],
+        timeout: float | None,
+        longest: int,
     ) -> Message:
         end = self._end
         if end is None:
@@ -86,11 +105,14 @@ class Worker:
         try:
             end.settimeout(timeout)
             messages.send(end, head, payload, files)
-            return messages.receive(end)
-        except (OSError, EOFError, ValueError) as error:
+            return messages.receive(end, longest)
+        except (
+            Exception
+        ) as error:  # whatever it is, what comes next on this socket is no answer to the next message
             if self._end is end:  # else another has been started meanwhile
                 self.kill()
-            raise Gone(f"{self.module}: {type(error).__name__}") from error
+            kind = Overdue if isinstance(error, TimeoutError) else Gone
+            raise kind(f"{self.module}: {type(error).__name__}") from error
 
     def kill(self) -> None:
         """End the process at once."""

@@ -24,6 +24,7 @@ const TEXTS = {
     stored: "stored", agree: "Tick the box first: without your consent nothing is stored.", wave: "waveform",
     denied: "The microphone was denied. Allow it for this page (the icon beside the address), then press Record again.",
     no_microphone: "No microphone was found. Connect one, or choose a file.",
+    no_recorder: "This browser cannot record here. Load the page again, or choose a file.",
     insecure: "Browsers give a microphone to pages on this computer or over HTTPS alone. Ask your administrator for HTTPS, or choose a file.",
     wrong_key: "The server does not know this key.", lost: "The server cannot be reached.", closed: "Live words stopped; the recording goes on.",
     loading: "The server loads its models. This page goes on by itself.",
@@ -39,6 +40,7 @@ const TEXTS = {
     stored: "đã lưu", agree: "Hãy đánh dấu vào ô trước: không có sự đồng ý của bạn thì không lưu gì cả.", wave: "dạng sóng",
     denied: "Micrô bị từ chối. Hãy cho phép trang này dùng micrô (biểu tượng cạnh địa chỉ), rồi nhấn Ghi âm lần nữa.",
     no_microphone: "Không tìm thấy micrô. Hãy nối micrô, hoặc chọn tệp.",
+    no_recorder: "Trình duyệt này không ghi âm được ở đây. Hãy tải lại trang, hoặc chọn tệp.",
     insecure: "Trình duyệt chỉ cho trang trên máy này hoặc qua HTTPS dùng micrô. Hãy nhờ quản trị viên bật HTTPS, hoặc chọn tệp.",
     wrong_key: "Máy chủ không biết khóa này.", lost: "Không kết nối được với máy chủ.", closed: "Lời trực tiếp đã dừng; việc ghi âm vẫn tiếp tục.",
     loading: "Máy chủ đang nạp mô hình. Trang này sẽ tự tiếp tục.",
@@ -136,17 +138,26 @@ async function drawFile(canvas, file) {
 
 // ---- the microphone and live words
 
+async function toggle() {
+  if (state.starting) return; // a second click, while the browser still asks for the microphone
+  if (state.recording) return stop();
+  state.starting = true;
+  try { await record(); } finally { state.starting = false; }
+}
+
 async function record() {
   if (!navigator.mediaDevices?.getUserMedia) return notice(said("insecure"));
-  let stream;
+  let stream, context;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: false } });
+    context = new AudioContext({ sampleRate: RATE });
+    await context.audioWorklet.addModule("page/page.js");
   } catch (error) {
-    return notice(said(error.name === "NotAllowedError" ? "denied" : "no_microphone"));
+    stream?.getTracks().forEach((track) => track.stop());
+    context?.close();
+    return notice(said(error.name === "NotAllowedError" ? "denied" : stream ? "no_recorder" : "no_microphone"));
   }
   notice("");
-  const context = new AudioContext({ sampleRate: RATE });
-  await context.audioWorklet.addModule("page/page.js");
   const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
   const made = (state.recording = { stream, context, pieces: [], waiting: [], held: 0, socket: listen() });
   node.port.onmessage = ({ data }) => {
@@ -193,6 +204,7 @@ function listen() {
     if (event.type.endsWith("transcription.delta")) { certain.textContent += (certain.textContent && !event.delta.startsWith(" ") ? " " : "") + event.delta; open.textContent = ""; }
     if (event.type === "polyvox.partial") open.textContent = event.text;
     if (event.type.endsWith("completed")) open.textContent = "";
+    if (event.type.endsWith("transcription.failed")) { open.textContent = ""; notice(event.error.message); }
     if (event.type === "error") notice(event.error.message);
   };
   socket.onclose = () => { if (state.recording?.socket === socket) notice(said("closed")); };
@@ -358,7 +370,7 @@ function begin() {
   const chosen = find("#interface");
   chosen.value = state.language;
   chosen.onchange = () => { state.language = chosen.value; translate(); };
-  find("#record").onclick = () => (state.recording ? stop() : record());
+  find("#record").onclick = toggle;
   find("#files").onchange = ({ target }) => { [...target.files].forEach(add); target.value = ""; };
   find("#key-form").onsubmit = (event) => { event.preventDefault(); state.key = find("#key").value.trim(); start(); };
   const drop = find("#drop");
