@@ -199,7 +199,7 @@ def test_thousands_of_frames_in_one_read_are_heard_in_order_and_in_turns(
         turns.append(before - len(self._unread))
 
     monkeypatch.setattr(Socket, "_read", counted)
-    monkeypatch.setattr("training.serving.hearing.AHEAD", 1e9)
+    monkeypatch.setattr("training.serving.live_input.AHEAD", 1e9)
     with connect(f"ws://127.0.0.1:{running.port}/v1/realtime", compression=None) as live:
         live.recv()
         turns.clear()
@@ -213,7 +213,7 @@ def test_thousands_of_frames_in_one_read_are_heard_in_order_and_in_turns(
 def test_a_socket_whose_sound_waits_is_not_taken_for_dead(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.serving.hearing.AHEAD", 0.1)
+    monkeypatch.setattr("training.serving.live_input.AHEAD", 0.1)
     with connect(f"ws://127.0.0.1:{running.port}/v1/realtime") as live:
         for _ in range(2):
             live.send(bytes(48_000 * 3))  # 3 s of silence at 24 kHz, for which the server takes 1.5 s

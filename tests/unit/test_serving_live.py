@@ -16,8 +16,8 @@ from serving_fakes import LIVE, FakeSocket, abilities, app_of
 
 from training.data.example import Hypothesis, SpokenWord
 from training.serving.errors import ApiError
-from training.serving.hearing import AHEAD, LEAST, MOST, PACE, Hearing, Pace
-from training.serving.live import Ear
+from training.serving.live import Segmenter
+from training.serving.live_input import AHEAD, LEAST, MOST, PACE, LiveInput, Pace
 from training.serving.live_settings import form_fields
 from training.serving.realtime import Session
 
@@ -97,9 +97,9 @@ def test_an_update_while_somebody_speaks_ends_the_window(tmp_path: Path) -> None
     assert stopped["audio_end_ms"] == pytest.approx(2030, abs=30)
 
 
-@pytest.mark.parametrize("heard", [b"", sound(1.0), sound(0.01)])
-def test_a_commit_of_silence_is_answered(tmp_path: Path, heard: bytes) -> None:
-    events, _ = told(tmp_path, update(), heard, COMMIT, COMMIT)
+@pytest.mark.parametrize("received", [b"", sound(1.0), sound(0.01)])
+def test_a_commit_of_silence_is_answered(tmp_path: Path, received: bytes) -> None:
+    events, _ = told(tmp_path, update(), received, COMMIT, COMMIT)
     committed, completed = of("input_audio_buffer.committed", events), of(f"{PREFIX}completed", events)
     assert [one["item_id"] for one in committed] == [one["item_id"] for one in completed]
     assert len(completed) == 2 and completed[0]["item_id"] != completed[1]["item_id"]
@@ -107,7 +107,7 @@ def test_a_commit_of_silence_is_answered(tmp_path: Path, heard: bytes) -> None:
     assert not of("error", events)
 
 
-def test_a_commit_hears_what_came_last(tmp_path: Path) -> None:
+def test_a_commit_takes_what_came_last(tmp_path: Path) -> None:
     """Also what is shorter than a block, and what nobody has looked at yet."""
     events, _ = told(tmp_path, update(), sound(1.0, 0.14), COMMIT)
     (done,) = of(f"{PREFIX}completed", events)
@@ -188,28 +188,30 @@ def test_a_client_that_leaves_at_any_time_is_no_fault(
     assert "failed" not in caplog.text
 
 
-def test_sound_is_heard_outside_the_event_loop_in_blocks() -> None:
-    heard = list[tuple[float, str]]()
+def test_sound_is_cut_outside_the_event_loop_in_blocks() -> None:
+    received = list[tuple[float, str]]()
 
-    class Listening(Ear):
+    class Listening(Segmenter):
         def add(self, samples: np.ndarray) -> list[Any]:
-            heard.append((len(samples) / RATE, threading.current_thread().name))
+            received.append((len(samples) / RATE, threading.current_thread().name))
             return super().add(samples)
 
     async def run() -> float:
-        with ThreadPoolExecutor(1, thread_name_prefix="ears") as thread:
-            hearing = Hearing(Listening(RATE, RATE, 20.0), RATE, 2.0, Pace(), thread)
+        with ThreadPoolExecutor(1, thread_name_prefix="segmenting") as thread:
+            live = LiveInput(Listening(RATE, RATE, 20.0), RATE, 2.0, Pace(), thread)
             for data in (*[sound(0.02)] * 4, sound(1.0, 1.2), sound(0.01)):
-                for block in hearing.blocks(data):
-                    await hearing.take(block)
-            assert hearing.end == pytest.approx(2.0 + 0.08 + 2.2 + 0.01)
-            await hearing.finish()
-            return hearing.end
+                for block in live.blocks(data):
+                    await live.take(block)
+            assert live.end == pytest.approx(2.0 + 0.08 + 2.2 + 0.01)
+            await live.finish()
+            return live.end
 
     assert asyncio.run(run()) == pytest.approx(4.29)
-    assert sum(seconds for seconds, _ in heard) == pytest.approx(2.29)
-    assert all(seconds <= MOST for seconds, _ in heard) and all(name == "ears_0" for _, name in heard)
-    assert all(seconds >= LEAST for seconds, _ in heard[:-1])
+    assert sum(seconds for seconds, _ in received) == pytest.approx(2.29)
+    assert all(seconds <= MOST for seconds, _ in received) and all(
+        name == "segmenting_0" for _, name in received
+    )
+    assert all(seconds >= LEAST for seconds, _ in received[:-1])
 
 
 def test_sound_is_taken_a_little_faster_than_it_is_spoken() -> None:
@@ -234,7 +236,7 @@ def test_a_fast_speaker_waits_and_loses_nothing(tmp_path: Path, monkeypatch: pyt
         waited.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("training.serving.hearing.asyncio.sleep", slept)
+    monkeypatch.setattr("training.serving.live_input.asyncio.sleep", slept)
     said = sound(*[1.0] * 81)
     events, _ = told(tmp_path, update(), said)
     assert len(of("input_audio_buffer.speech_started", events)) == 40

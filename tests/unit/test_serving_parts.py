@@ -35,7 +35,7 @@ from training.serving.dispatcher import Bank
 from training.serving.errors import ApiError
 from training.serving.fields import KNOWN, understand
 from training.serving.keys import Keys, add_key, read_keys
-from training.serving.live import PAUSE, Agreement, Began, Ear, Ended
+from training.serving.live import PAUSE, Agreement, Began, Ended, Segmenter
 from training.serving.options import Options
 from training.serving.settings import Settings, from_environment, require_safe_address
 from training.serving.uploads import FIELD_BYTES, ClientGone, Form, read_form
@@ -360,9 +360,11 @@ def test_speech_is_cut_where_it_pauses(rate: int) -> None:
         np.float32
     )
     sound += 1e-4 * np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32)
-    ear = Ear(rate, 16_000, 20.0)
-    events = [event for n in range(0, len(sound), rate // 10) for event in ear.add(sound[n : n + rate // 10])]
-    events += ear.finish()
+    segmenter = Segmenter(rate, 16_000, 20.0)
+    events = [
+        event for n in range(0, len(sound), rate // 10) for event in segmenter.add(sound[n : n + rate // 10])
+    ]
+    events += segmenter.finish()
     assert [type(one) for one in events] == [Began, Ended, Began, Ended]
     began = [one.at for one in events if isinstance(one, Began)]
     assert began == pytest.approx([1.0, 5.0], abs=0.1)
@@ -372,11 +374,11 @@ def test_speech_is_cut_where_it_pauses(rate: int) -> None:
 
 
 def test_speech_without_a_pause_is_cut_when_it_is_too_long_and_little_is_kept() -> None:
-    ear, ended = Ear(16_000, 16_000, 5.0), list[Ended]()
+    segmenter, ended = Segmenter(16_000, 16_000, 5.0), list[Ended]()
     sound = speech(1, 0) + 0.2 * np.sin(2 * np.pi * 250 * np.arange(16_000) / 16_000).astype(np.float32)
     for _ in range(60):
-        ended += [one for one in ear.add(sound) if isinstance(one, Ended)]
-        assert len(ear._sound) < 7 * 16_000
+        ended += [one for one in segmenter.add(sound) if isinstance(one, Ended)]
+        assert len(segmenter._sound) < 7 * 16_000
     assert len(ended) >= 10
     assert all(2 < len(one.sound.samples) / 16_000 <= 5.2 for one in ended)
     starts = [one.sound.start for one in ended]

@@ -80,7 +80,7 @@ def _life(state: State) -> Any:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             await state.dispatcher.close()
-            state.ears.shutdown(wait=False, cancel_futures=True)
+            state.segmenting.shutdown(wait=False, cancel_futures=True)
 
     return life
 

@@ -12,7 +12,7 @@ from training.serving.options import Options
 
 LIKE, VERY_LIKE = 0.5, 0.9
 """Windows are computed together where the shorter one is at least this share of the longer one: the rest is padding. The
-second is for models that hear padding (a Whisper in a trimmed context has no mask), so that a text hardly depends on what it
+second is for models that read padding (a Whisper in a trimmed context has no mask), so that a text hardly depends on what it
 is computed with."""
 
 

@@ -66,7 +66,7 @@ class Began:
     at: float
 
 
-class Ear:
+class Segmenter:
     """Cuts the sound of a session into windows.
 
     Args:
@@ -85,7 +85,7 @@ class Ear:
         self._detector = EnergyDetector()
         self._step = round(self._detector.hop * SAMPLE_RATE)
         self._sound, self._first = np.zeros(0, np.float32), round(began * model_rate)
-        self._heard = np.zeros(0, np.float32)
+        self._received = np.zeros(0, np.float32)
         self._levels, self._levels_from = np.zeros(0, np.float32), round(began / self._detector.hop)
         self._looked = self._levels_from
         self.speaking_since: float | None = None
@@ -93,7 +93,7 @@ class Ear:
 
     @property
     def now(self) -> float:
-        """Seconds of the session that have been heard."""
+        """Seconds of the session that have been received."""
         return (self._levels_from + len(self._levels)) * self._detector.hop
 
     def add(self, samples: np.ndarray) -> list[Began | Ended]:
@@ -101,11 +101,11 @@ class Ear:
         found: list[Began | Ended] = []
         for piece in np.array_split(samples, max(1, len(samples) // 8_000)):
             self._sound = np.concatenate((self._sound, self._to_model(piece)))
-            heard = np.concatenate((self._heard, self._to_detector(piece)))
-            whole = len(heard) // self._step * self._step
+            received = np.concatenate((self._received, self._to_detector(piece)))
+            whole = len(received) // self._step * self._step
             if whole:
-                self._levels = np.concatenate((self._levels, self._detector.track(heard[:whole])))
-            self._heard = heard[whole:]
+                self._levels = np.concatenate((self._levels, self._detector.track(received[:whole])))
+            self._received = received[whole:]
             if (self._levels_from + len(self._levels) - self._looked) * self._detector.hop >= LOOK:
                 found += self._look()
         return found

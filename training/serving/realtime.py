@@ -20,8 +20,8 @@ from training.serving.dispatcher import Asked
 from training.serving.errors import ApiError, failed, traced
 from training.serving.fields import understand
 from training.serving.formats import word
-from training.serving.hearing import MESSAGE_SECONDS, SAMPLE_BYTES, Hearing, Pace
-from training.serving.live import PAUSE, STEP, Agreement, Began, Ear, Ended, Stretch, placed
+from training.serving.live import PAUSE, STEP, Agreement, Began, Ended, Segmenter, Stretch, placed
+from training.serving.live_input import MESSAGE_SECONDS, SAMPLE_BYTES, LiveInput, Pace
 from training.serving.live_settings import USUAL_RATE, form_fields, live_settings
 from training.serving.options import hypothesis_of
 
@@ -100,7 +100,7 @@ class Session:
         self.rate, self.pause = USUAL_RATE, PAUSE
         self.asked: Asked | None = None
         self.pace = Pace()
-        self.hearing: Hearing | None = None
+        self.input: LiveInput | None = None
         self._began = 0.0
         self.agreement = Agreement()
         self.item = ""
@@ -136,13 +136,13 @@ class Session:
             return
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """The client has left."""
         if self._partial is not None:
             self._partial.cancel()
 
     async def _take(self, message: Mapping[str, Any]) -> None:
         if (data := message.get("bytes")) is not None:
-            await self._hear(data)
+            await self._add(data)
             return
         try:
             event = json.loads(message.get("text") or "")
@@ -154,7 +154,7 @@ class Session:
         if kind in ("session.update", "transcription_session.update"):
             await self._update(event.get("session"))
         elif kind == "input_audio_buffer.append":
-            await self._hear(_decoded(event.get("audio")))
+            await self._add(_decoded(event.get("audio")))
         elif kind == "input_audio_buffer.commit":
             await self._commit()
         elif kind == "input_audio_buffer.clear":
@@ -198,42 +198,42 @@ class Session:
         return {"type": "transcription", "audio": audio}
 
     def _restart(self) -> None:
-        """Forget what was heard; the session's time goes on."""
+        """Forget what was received; the session's time goes on."""
         self.close()
-        if self.hearing is not None:
-            self._began, self.hearing = self.hearing.end, None
+        if self.input is not None:
+            self._began, self.input = self.input.end, None
         self.agreement = Agreement()
 
-    def _hearing(self) -> Hearing:
-        if self.hearing is None:
+    def _input(self) -> LiveInput:
+        if self.input is None:
             if self.asked is None:
                 models = self.state.dispatcher.abilities
                 self.asked = understand({}, TRANSCRIBE, models, strict=False).asked
                 self._require_live(self.asked)
             abilities = self.state.dispatcher.abilities[self.asked.model]
             longest = min(abilities.cutting["longest"], LONGEST_WINDOW)
-            ear = Ear(self.rate, abilities.sample_rate, longest, self.pause, self._began)
-            self.hearing = Hearing(ear, self.rate, self._began, self.pace, self.state.ears)
-        return self.hearing
+            segmenter = Segmenter(self.rate, abilities.sample_rate, longest, self.pause, self._began)
+            self.input = LiveInput(segmenter, self.rate, self._began, self.pace, self.state.segmenting)
+        return self.input
 
-    async def _hear(self, data: bytes) -> None:
+    async def _add(self, data: bytes) -> None:
         if len(data) % SAMPLE_BYTES:
             raise ApiError(400, "audio: must be samples of 16 bits", param="audio", code="invalid_audio")
-        hearing = self._hearing()
-        for block in hearing.blocks(data):
-            for event in await hearing.take(block):
+        live = self._input()
+        for block in live.blocks(data):
+            for event in await live.take(block):
                 await self._follow(event)
-            self._look_at(hearing.ear)
+            self._look_at(live.segmenter)
             if self.state.occupancy.stopping:  # nothing is read meanwhile, not even that the socket is closed
                 raise WebSocketDisconnect(STOPPING)
 
-    def _look_at(self, ear: Ear) -> None:
+    def _look_at(self, segmenter: Segmenter) -> None:
         """Make a hypothesis of the window that grows, where there is enough new sound."""
-        if ear.speaking_since is None or ear.now - self._partial_at < STEP:
+        if segmenter.speaking_since is None or segmenter.now - self._partial_at < STEP:
             return
         if self._partial is None or self._partial.done():
-            self._partial_at = ear.now
-            self._partial = asyncio.create_task(self._guess(ear.window(self.agreement.end), self.item))
+            self._partial_at = segmenter.now
+            self._partial = asyncio.create_task(self._guess(segmenter.window(self.agreement.end), self.item))
 
     async def _follow(self, event: Began | Ended) -> None:
         if isinstance(event, Began):
@@ -279,7 +279,7 @@ class Session:
 
     async def _commit(self) -> None:
         """The client ends the window, and waits for its text, also where nobody spoke."""
-        self._hearing()
+        self._input()
         if not await self._finish():
             self._new_item()
             await self._send("input_audio_buffer.committed", item_id=self.item)
@@ -287,7 +287,7 @@ class Session:
 
     async def _finish(self) -> bool:
         """End the window; whether there was one."""
-        events = [] if self.hearing is None else await self.hearing.finish()
+        events = [] if self.input is None else await self.input.finish()
         for event in events:
             await self._follow(event)
         return any(isinstance(event, Ended) for event in events)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 @dataclass
 class State:
     """settings, keys: as the server was started. occupancy: who is inside. failed: why the models could not be loaded.
-    on_failure: called then. ears: the thread that listens to live speech."""
+    on_failure: called then. segmenting: the thread that cuts live speech into windows."""
 
     settings: Settings
     keys: Keys
@@ -31,7 +31,9 @@ class State:
     dispatcher: Dispatcher
     failed: str | None = None
     on_failure: Callable[[], None] = field(default=lambda: None)
-    ears: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="ears"))
+    segmenting: Executor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="segmenting")
+    )
 
     @property
     def ready(self) -> bool:

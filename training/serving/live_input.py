@@ -1,4 +1,4 @@
-"""A speaker's sound on its way to the `Ear`: in blocks, outside the event loop, not much faster than it is spoken."""
+"""A speaker's sound on its way to the `Segmenter`: in blocks, outside the event loop, not much faster than it is spoken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from training.serving.live import Began, Ear, Ended
+from training.serving.live import Began, Ended, Segmenter
 
 LEAST, MOST = 0.05, 0.5
 """Seconds of sound that are looked at together: shorter pieces wait for each other, longer ones are split, so that speakers
@@ -38,19 +38,19 @@ class Pace:
         return max(0.0, (self._ahead - AHEAD) / PACE)
 
 
-class Hearing:
+class LiveInput:
     """The sound of a session, until its settings change.
 
     Args:
-        ear: what listens.
+        segmenter: cuts it into windows.
         rate: of the sound, in Hz.
         began: second of the session at which this sound begins.
         pace: of the connection.
-        thread: where the ear works: an hour of sound that comes at once would hold up the event loop.
+        thread: where the segmenter computes: an hour of sound that comes at once would hold up the event loop.
     """
 
-    def __init__(self, ear: Ear, rate: int, began: float, pace: Pace, thread: Executor) -> None:
-        self.ear, self.rate, self.pace, self.thread = ear, rate, pace, thread
+    def __init__(self, segmenter: Segmenter, rate: int, began: float, pace: Pace, thread: Executor) -> None:
+        self.segmenter, self.rate, self.pace, self.thread = segmenter, rate, pace, thread
         self._began, self._taken = began, 0
         self._rest = bytearray()
 
@@ -76,11 +76,11 @@ class Hearing:
         return await asyncio.get_running_loop().run_in_executor(self.thread, self._add, block)
 
     def _add(self, block: bytes) -> list[Began | Ended]:
-        return self.ear.add(np.frombuffer(block, "<i2").astype(np.float32) / 32768)
+        return self.segmenter.add(np.frombuffer(block, "<i2").astype(np.float32) / 32768)
 
     async def finish(self) -> list[Began | Ended]:
         """The window ends here, whoever speaks."""
         rest = bytes(self._rest)
         self._rest.clear()
         found = await self.take(rest) if rest else []
-        return found + await asyncio.get_running_loop().run_in_executor(self.thread, self.ear.finish)
+        return found + await asyncio.get_running_loop().run_in_executor(self.thread, self.segmenter.finish)
