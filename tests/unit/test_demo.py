@@ -6,6 +6,7 @@ import csv
 import hashlib
 import itertools
 import os
+import time
 import unicodedata
 from collections import Counter
 from dataclasses import replace
@@ -397,6 +398,7 @@ def test_an_error_in_one_process_ends_the_synthesis(tmp_path: Path, monkeypatch:
 
     def speak(videos: list[Video], folder: Path) -> list[Row]:
         asked.append(videos[0].id)
+        time.sleep(0.3)  # so that the error is seen before the next ones begin
         raise UserError("espeak-ng is gone")
 
     monkeypatch.setattr(demo_studio, "_in_fresh_process", speak)
