@@ -378,7 +378,7 @@ def test_the_synthesis_says_what_it_does_and_how_far_it_is(
     assert demo_data.main(["--output", str(tmp_path / "export"), "--minutes", "1"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[0] == (
-        f"{tmp_path / 'export'}: espeak-ng speaks about 1 minutes of training speech, and the test speakers'"
+        f"{tmp_path / 'export'}: espeak-ng makes about 1 minutes of speech, and some of unheard voices"
     )
     # On a fast machine it may be over before the first look.
     assert all(line.startswith("speaking: ") and " videos, " in line for line in said.err.splitlines())

@@ -12,6 +12,7 @@ from trainer_assets import losses, make_trainer
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from training.base.errors import DRAWN, LogFile, handled, shown
+from training.engine import epoch_summary
 from training.engine.callbacks import LoggingCallback
 from training.engine.epoch_summary import EpochSummaryCallback
 
@@ -92,18 +93,21 @@ def test_evaluations_between_steps_keep_their_lines(tmp_path: Path) -> None:
     assert "best model" not in rows(summaries[0])  # nothing is saved
 
 
-def test_short_epochs_without_an_evaluation_are_summed_up_together(tmp_path: Path) -> None:
+def test_short_epochs_without_an_evaluation_are_summed_up_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epoch_summary, "SHORT", 20.0)
     trainer, summaries, _ = trained(
-        tmp_path, steps=8 * EACH, logging_steps=100, save_strategy="steps", save_steps=20
+        tmp_path, steps=3 * EACH, logging_steps=100, save_strategy="steps", save_steps=6
     )
-    # One look at its begin and one at each end; 60 s have passed at the sixth end.
+    # One look at its begin and one at each end; 20 s have passed at the second end.
     assert [one.splitlines()[0] for one in summaries] == [
-        "epochs 1–6 of 8, step 24 of 32",
-        "epochs 7–8 of 8, step 32 of 32",
+        "epochs 1–2 of 3, step 8 of 12",
+        "epoch 3 of 3, step 12 of 12",
     ]
-    assert rows(summaries[0])["checkpoint"] == str(tmp_path / "checkpoint-20")
+    assert rows(summaries[0])["checkpoint"] == str(tmp_path / "checkpoint-6")
     # A loss is logged for a summary, although training.logging_steps asks for none.
-    assert [row["step"] for row in trainer.state.log_history if "loss" in row] == [24, 32]
+    assert [row["step"] for row in trainer.state.log_history if "loss" in row] == [8, 12]
     assert float(rows(summaries[1])["train loss"]) == pytest.approx(losses(trainer)[1], abs=1e-4)
 
 

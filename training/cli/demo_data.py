@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         writable(output.parent, "--output")
     minutes = options.minutes if options.minutes is not None else CORPORA[options.corpus].minutes
     print(
-        f"{output}: espeak-ng speaks about {minutes:g} minutes of training speech, and the test speakers'",
+        f"{output}: espeak-ng makes about {minutes:g} minutes of speech, and some of unheard voices",
         flush=True,
     )
     with progress_bar(total=None, unit="video", desc="speaking", first=FIRST_LINE) as bar:
