@@ -207,8 +207,8 @@ class Training(Block):
     metric_for_best_model: str | None = None
     """What "best" means: eval_loss, eval_wer, eval_cer, eval_bleu, eval_chrf, or one of these scores of a domain of
     the dev rows (eval_cer_child). Where model and dev rows have times of words also eval_onset_mae, the milliseconds by which the
-    starts of words are wrong. null: eval_wer where the run transcribes, else eval_bleu (a falling loss can hide a rising
-    WER)."""
+    starts of words are wrong. Without a name it is eval_wer where the run transcribes, else eval_bleu. A falling loss can hide a
+    rising WER."""
     greater_is_better: bool | None = None
     """null: no for losses and error rates, yes for the rest."""
     early_stopping_patience: Count | None = None
