@@ -152,3 +152,22 @@ def test_a_terminal_shows_a_tree_and_the_log_file_plain_text(
         trained(tmp_path / "plain", steps=EACH, eval_strategy="epoch")
     said = capsys.readouterr().out
     assert "epoch 1 of 1, step 4 of 4\n  train loss " in said and "\x1b" not in said and DRAWN not in said
+
+
+def test_a_long_evaluation_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.base import progress
+
+    trainer = make_trainer(tmp_path, steps=1)
+    monkeypatch.setattr(
+        "training.engine.trainer.progress_bar",
+        lambda **options: progress.progress_bar(**{**options, "first": 0.0}),
+    )
+    trainer.evaluate()
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("evaluation: ")]
+    assert (
+        told
+        and told[0].endswith(" left")
+        and f" of {round(sum(trainer.eval_dataset.durations))} s, " in told[0]
+    )

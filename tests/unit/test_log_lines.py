@@ -98,6 +98,16 @@ def test_a_long_work_says_how_far_it_is_where_nobody_watches(
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_another_rank_does_is_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda told=terminal: told, raising=False)
+        with progress_bar(total=3, unit="s", first=0.0, shown=False) as bar:
+            bar.update(1)
+        assert capsys.readouterr() == ("", "")
+
+
 def test_a_work_of_hours_says_it_less_often_and_one_without_an_end_what_is_done() -> None:
     now = [0.0]
     lines = ProgressLines(None, "B", clock=lambda: now[0])

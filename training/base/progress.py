@@ -33,7 +33,13 @@ def in_notebook() -> bool:
 
 
 def progress_bar(
-    *, total: float | None, unit: str, desc: str | None = None, first: float = FIRST, **others: Any
+    *,
+    total: float | None,
+    unit: str,
+    desc: str | None = None,
+    first: float = FIRST,
+    shown: bool = True,
+    **others: Any,
 ) -> Any:
     """A tqdm bar; where nobody is `watched`, `ProgressLines`.
 
@@ -44,10 +50,11 @@ def progress_bar(
         unit: what is counted; ``B``: bytes.
         desc: what is done.
         first: seconds after which the first line comes where there is no bar.
+        shown: False: neither a bar nor lines.
         others: tqdm's options.
     """
-    if not watched():
-        return ProgressLines(total, unit, desc, first=first)
+    if not watched() or not shown:
+        return ProgressLines(total, unit, desc, first=first if shown else float("inf"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm advises to install ipywidgets
         from tqdm.auto import tqdm
