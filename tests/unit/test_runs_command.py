@@ -116,6 +116,25 @@ def test_tables_on_a_terminal_are_drawn(
     assert capsys.readouterr().out == "name\na\n"
 
 
+def test_scores_are_a_table_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eval_assets import corpus
+
+    from training.evaluation.evaluate import evaluate
+
+    scored = evaluate(*corpus(12), meta={"model_dir": "a"}, resamples=50, with_targets=True)
+    assert scored.summary().startswith("WER   ")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "│" not in scored.summary(), "the log file's text stays plain"
+    drawn = scored.summary(drawn=True)
+    assert "95 % interval" in drawn and "│ WER " in drawn and "< 15: " in drawn
+    assert len(scored.summary().splitlines()) + 4 == len(drawn.splitlines())  # frame and head
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "│" not in scored.summary(drawn=True)
+
+
 def test_the_dry_run_and_diagnoses_are_coloured_on_a_terminal_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,7 +170,9 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     scores = Scores(evaluation.report, evaluation.predictions, found.ledger, written=written)
     if place is not None:
         scores = replace(scores, written=(*written, *evaluation.write(place.folder, place.name)))
-        logger.info(f"{trained.folder}, {what(asked.split, asked.manifest)}:\n{evaluation.summary()}")
+        head = f"{trained.folder}, {what(asked.split, asked.manifest)}:\n"
+        figures = {DRAWN: head + evaluation.summary(drawn=True)}
+        logger.info(head + evaluation.summary(), extra=figures)
         lines = list(told(diagnoses, f"{trained.folder} on {what(asked.split, asked.manifest)}"))
         logger.info("\n".join(lines), extra={DRAWN: "\n".join(drawn(lines))})
     if asked.swap_test:

@@ -44,10 +44,16 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seq
         rows: cells.
         right: numbers of the columns (from 0) that stand at the right.
     """
+    print("\n".join(table_lines(head, rows, right=right)))
+
+
+def table_lines(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+) -> list[str]:
+    """The lines of a table as standard output gets it: drawn on a terminal, else `plain_table`."""
     console = None if is_plain() else _console()
     if console is None:
-        print("\n".join(plain_table(head, rows, right=right)))
-        return
+        return plain_table(head, rows, right=right)
     from rich.table import Table
     from rich.text import Text
 
@@ -56,7 +62,9 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seq
         table.add_column(Text(name), justify="right" if number in right else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    return str(captured.get()).rstrip("\n").split("\n")
 
 
 def plain_table(
