@@ -115,6 +115,12 @@ def test_a_work_of_hours_says_it_less_often_and_one_without_an_end_what_is_done(
     lines.update(5 * 2**20)
     assert lines.next == 36_000 + 1800
     assert lines.line(90.0) == "5 MiB after 2 min"
+    lines.reset(100 * 2**20)
+    lines.update(90 * 2**20)
+    lines.initial = lines.n
+    now[0] += 10.0
+    lines.update(5 * 2**20)
+    assert lines.line(10.0) == "95 of 100 MiB, 95%, about 10 s left", "the speed is that of the last 5 MiB"
     with lines as bar:
         bar.set_postfix_str("loss 1")
         with bar.external_write_mode():

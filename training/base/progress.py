@@ -83,8 +83,10 @@ class ProgressLines:
     ) -> None:
         self.total, self.unit, self.desc, self.clock = total, unit, desc, clock
         self.n = 0.0
+        self.initial = 0.0
+        """How much was done before: it does not count for the speed."""
         self.begun = clock()
-        self.next = first
+        self.first = self.next = first
 
     def update(self, n: float = 1) -> None:
         """So much more is done."""
@@ -95,14 +97,19 @@ class ProgressLines:
             if first_rank() and sys.stderr is not None:
                 print(self.line(took), file=sys.stderr, flush=True)
 
+    def reset(self, total: float | None = None) -> None:
+        """Begin anew, as tqdm's ``reset``; None: the total stays."""
+        self.n, self.initial, self.begun, self.next = 0.0, 0.0, self.clock(), self.first
+        self.total = self.total if total is None else total
+
     def line(self, took: float) -> str:
         """``checked: 1,200 of 4,000 clips, 30%, about 2 min left``, after so many seconds."""
         done, name = self._amount(self.n), f"{self.desc}: " if self.desc else ""
         if self.total is None:
             return f"{name}{done} {self._unit} after {in_words(took)}"
         parts = [f"{done} of {self._amount(self.total)} {self._unit}", f"{self.n / max(self.total, 1):.0%}"]
-        if self.n:
-            parts.append(f"about {in_words(took / self.n * (self.total - self.n))} left")
+        if (new := self.n - self.initial) > 0:
+            parts.append(f"about {in_words(took / new * (self.total - self.n))} left")
         return name + ", ".join(parts)
 
     @property

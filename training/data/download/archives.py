@@ -111,6 +111,7 @@ def _begin(archive: Archive, progress: Any) -> Callable[[int, int | None], None]
             need_room(archive.folder, (total - have) + total)
         progress.reset(total)
         progress.update(have)
+        progress.initial = have  # what an earlier call has loaded says nothing of the speed
 
     return begin
 
