@@ -111,6 +111,27 @@ def test_short_epochs_without_an_evaluation_are_summed_up_together(
     assert float(rows(summaries[1])["train loss"]) == pytest.approx(losses(trainer)[1], abs=1e-4)
 
 
+def test_several_ranks_log_alike_whatever_their_clocks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that logged by itself would wait for the others' losses for ever."""
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    asked = []
+    for evaluations, seconds in ((0, 10_000.0), (0, 0.0), (1, 10_000.0), (1, 0.0)):
+        now = [0.0]
+        callback = EpochSummaryCallback(lambda plain, drawn: None, lambda now=now: now[0])  # type: ignore[misc]
+        state, control = TrainerState(num_train_epochs=3, max_steps=30, epoch=0.0), TrainerControl()
+        callback.on_train_begin(args, state, control)
+        callback.on_epoch_begin(args, state, control)
+        if evaluations:
+            callback.on_log(args, state, control, logs={"eval_loss": 2.0})
+        state.global_step, state.epoch, now[0] = 10, 1.0, seconds
+        callback.on_epoch_end(args, state, control)
+        asked.append(control.should_log)
+    assert asked == [False, False, True, True]
+
+
 def test_scores_of_domains_stand_behind_those_of_all(tmp_path: Path) -> None:
     said: list[str] = []
     callback = EpochSummaryCallback(lambda plain, drawn: said.append(plain), Clock())

@@ -109,9 +109,11 @@ class EpochSummaryCallback(TrainerCallback):
             return
         ends = state.global_step >= state.max_steps or control.should_training_stop
         long = self.clock() - self.span.started >= SHORT
-        self.due = ends or long or bool(self.span.evaluations) or args.eval_strategy == "epoch"
-        if self.due and not self.span.losses:
-            control.should_log = True  # an epoch of fewer steps than training.logging_steps has a loss too
+        known = ends or bool(self.span.evaluations) or args.eval_strategy == "epoch"
+        self.due = known or long
+        # An epoch of fewer steps than training.logging_steps has a loss too. Ranks log together, and their clocks differ.
+        if self.due and not self.span.losses and (known or args.world_size == 1):
+            control.should_log = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
