@@ -9,7 +9,6 @@ import pytest
 from test_dry_run import ROWS, config, folder, said, values_of  # noqa: F401
 
 from training.base.errors import UserError
-from training.config.load import config_from
 from training.config.schema import Config
 from training.engine import fit, freezing
 from training.engine import run as runs
@@ -42,8 +41,11 @@ def test_a_busy_machine_is_named_beside_the_time(folder: Path, busy: None) -> No
 
 
 def test_a_quiet_machine_is_not_called_busy(folder: Path, quiet: None) -> None:  # noqa: F811
-    _, lines = said(config(folder, *HERE))
+    _, lines = said(config(folder, *HERE, "profile.price_per_hour=3600"))
     assert values_of(lines, "duration")[0].startswith("about ") and "busy" not in "\n".join(lines)
+    assert values_of(lines, "cost")[0].endswith("at 3600 an hour (profile.price_per_hour)")
+    (told,) = values_of(lines, "disk")
+    assert told.startswith("up to ") and " checkpoints of " in told and not values_of(lines, "warning")
 
 
 def estimates(monkeypatch: pytest.MonkeyPatch, flops: float) -> list[trial.Estimate]:
@@ -120,8 +122,6 @@ def test_a_price_gives_the_cost_of_the_run(folder: Path, quiet: None) -> None:  
     untimed = duration.Duration(duration.Steps(10, 100), 7200.0, 2, None)
     assert duration.cost_text(2.5, untimed) == "at least 5.00, at 2.5 an hour (profile.price_per_hour)"
     assert duration.cost_text(None, found) is None
-    _, lines = said(config(folder, *HERE, "profile.price_per_hour=3600"))
-    assert values_of(lines, "cost")[0].endswith("at 3600 an hour (profile.price_per_hour)")
     # A run that is planned for a GPU is not timed.
     assert duration.cost_text(3.0, None) == "3 an hour (profile.price_per_hour); the run was not timed here"
     with pytest.raises(UserError, match="price_per_hour"):
@@ -195,9 +195,6 @@ def test_how_many_checkpoints_are_kept(
 
 
 def test_too_little_space_is_warned_of(folder: Path, quiet: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    _, lines = said(config(folder, *HERE))
-    (told,) = values_of(lines, "disk")
-    assert told.startswith("up to ") and " checkpoints of " in told and not values_of(lines, "warning")
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     _, lines = said(config(folder, *HERE))
     assert values_of(lines, "warning")[-1].endswith(disk.REMEDY)
@@ -206,6 +203,7 @@ def test_too_little_space_is_warned_of(folder: Path, quiet: None, monkeypatch: p
 def test_without_data_each_checkpoint_is_named(folder: Path, quiet: None) -> None:  # noqa: F811
     for split in ("train", "dev"):
         (folder / f"{split}.csv").unlink()
-    _, lines = said(config_from(config(folder).as_dict(), ["training.save_total_limit=null"]))
+    short = ("audio.max_length_seconds=2", "model.full_context_share=0")
+    _, lines = said(config(folder, "training.save_total_limit=null", *short))
     assert " for each checkpoint, " in values_of(lines, "disk")[0]
     assert values_of(lines, "duration") == ["not known without the training data"]
