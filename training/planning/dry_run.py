@@ -79,6 +79,8 @@ class _Report(Rows):
         self.built: dict[str, Architecture] = {}
         self.others = 0.0
         """Share of the processor that other programs used at the trial."""
+        self.steps: duration.Steps | None = None
+        """Of the run; None without training data."""
 
     def run(self) -> int:
         self.settings()
@@ -286,6 +288,7 @@ class _Report(Rows):
         )
         self.row("schedule", wording.steps(self.config, sampler if known.measured else None, world))
         if known.measured:
+            self.steps = duration.steps(self.config, -(-len(batches) // world))
             for warning in wording.schedule_warnings(self.config, len(batches), world):
                 self.row("warning", warning)
 
@@ -320,14 +323,14 @@ class _Report(Rows):
         if not len(self.data.checked.get("train", ())):
             batches = {"one clip of noise": clips}
         sample: duration.Sample | None = None
+        self.others = trial.busy_share()
         for name, features in batches.items():
             batch = architecture.collate(features)
             try:
-                cost = trial.estimate(self.config, architecture, model, batch)
+                cost = trial.estimate(self.config, architecture, model, batch, self.others)
             except NotCountable as reason:
                 self.row("not tried", f"{name}: {reason}")
                 continue
-            self.others = cost.others
             if cost.refusal is None:
                 result = trial.run(self.config, architecture, model, batch, clips[0])
                 self.tried(name, result)
@@ -387,20 +390,15 @@ class _Report(Rows):
     ) -> None:
         """Time, cost and disk space of the whole run."""
         self.title("time, cost and disk space")
-        known, steps = self.data.known, None
-        assert known is not None
-        if known.measured:
-            world = int(os.environ.get("WORLD_SIZE", "1"))
-            steps = duration.steps(self.config, -(-len(self.sampler(known).batches()) // world))
         if found is not None:
             self.row("duration", str(found))
             if self.others >= trial.BUSY:
                 self.row("", f"{trial.busy_text(self.others)}, and it takes less time on a quiet one")
         else:
-            self.row("duration", duration.not_timed(self.config, known.measured))
+            self.row("duration", duration.not_timed(self.config, data=self.steps is not None))
         if (cost := duration.cost_text(self.config.profile.price_per_hour, found)) is not None:
             self.row("cost", cost)
-        space = disk.estimate(self.config, architecture, model, steps, real=real)
+        space = disk.estimate(self.config, architecture, model, self.steps, real=real)
         self.row("disk", str(space))
         if not space.fits:
             self.row("warning", f"{self.config.output.dir}: there is less space than that; {disk.REMEDY}")

@@ -137,7 +137,7 @@ def estimate(
     return Duration(counted, in_all, scored, each, counted=sample is not None and sample.counted)
 
 
-def not_timed(config: Config, data: bool) -> str:
+def not_timed(config: Config, *, data: bool) -> str:
     """Why nothing is known of a run's time. data: whether the training data are here."""
     if not data:
         return "not known without the training data"

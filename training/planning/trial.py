@@ -103,11 +103,15 @@ def busy_text(share: float) -> str:
     return f"the machine is busy: other programs use {share:.0%} of its processor"
 
 
-def estimate(config: Config, architecture: Architecture, model: Any, batch: Batch) -> Estimate:
-    """Memory from a plan for the CPU in float32, time from its FLOPs and this machine's speed."""
+def estimate(
+    config: Config, architecture: Architecture, model: Any, batch: Batch, others: float = 0.0
+) -> Estimate:
+    """Memory from a plan for the CPU in float32, time from its FLOPs and this machine's speed.
+
+    others: share of the processor that other programs use (`busy_share`).
+    """
     import psutil
 
-    others = busy_share()
     plan = cpu_plan(config, architecture, model, batch)
     ours = plan.items.get(PROCESS, 0) + plan.items["weights"]
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
