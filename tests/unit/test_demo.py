@@ -6,6 +6,7 @@ import csv
 import hashlib
 import itertools
 import os
+import time
 import unicodedata
 from collections import Counter
 from dataclasses import replace
@@ -363,3 +364,46 @@ def test_a_kill_while_the_corpus_is_replaced_loses_no_manifest(
     demo_files.publish(partial, output)
     assert (output / demo_files.MANIFEST).read_text() == "new"
     assert sorted(path.name for path in output.iterdir()) == [demo_files.MANIFEST, "video_demo01"]
+
+
+# What is said meanwhile
+
+
+def test_the_synthesis_says_what_it_does_and_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.cli import demo_data
+
+    monkeypatch.setattr(demo_data, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(demo_studio, "_LOOK", 0.05)
+    assert demo_data.main(["--output", str(tmp_path / "export"), "--minutes", "1"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == (
+        f"{tmp_path / 'export'}: espeak-ng makes about 1 minutes of speech, and some of unheard voices"
+    )
+    # On a fast machine it may be over before the first look.
+    assert all(line.startswith("speaking: ") and " videos, " in line for line in said.err.splitlines())
+    assert said.out.splitlines()[-1].startswith(str(tmp_path / "export/manifest.tsv"))
+
+
+def test_finished_videos_are_counted_by_their_folders(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"video_demo{number}").mkdir()
+    (tmp_path / "manifest.tsv").write_text("")
+    assert demo_studio._finished(tmp_path, 30, 2) == 3
+    assert demo_studio._finished(tmp_path, 30, 8) == 0
+
+
+def test_an_error_in_one_process_ends_the_synthesis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def speak(videos: list[Video], folder: Path) -> list[Row]:
+        asked.append(videos[0].id)
+        time.sleep(0.3)  # so that the error is seen before the next ones begin
+        raise UserError("espeak-ng is gone")
+
+    monkeypatch.setattr(demo_studio, "_in_fresh_process", speak)
+    monkeypatch.setattr(demo_studio, "_cores", lambda: 1)
+    with pytest.raises(UserError, match="is gone"):
+        demo.make_demo(tmp_path / "export", minutes=4)
+    assert 1 <= len(asked) < 8, "what had not begun is not begun"

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.base.errors import LOGGER, LogFile, handled, in_notebook, progress_bar, shown, watched
+from training.base.errors import LOGGER, LogFile, handled, shown
+from training.base.progress import ProgressLines, in_notebook, progress_bar, watched
 
 MODULE = logging.getLogger("training.engine.fit")
 
@@ -74,6 +75,56 @@ def test_a_bar_shows_nothing_where_nobody_looks(capsys: pytest.CaptureFixture[st
     with progress_bar(total=3, unit="s") as bar:
         bar.update(3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_work_says_how_far_it_is_where_nobody_watches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    lines = ProgressLines(400, "clip", "checked", first=5.0, clock=lambda: now[0])
+    for second in range(1, 101):
+        now[0] = float(second)
+        lines.update(4)
+    assert capsys.readouterr() == (
+        "",
+        "checked: 20 of 400 clips, 5%, about 2 min left\n"
+        "checked: 140 of 400 clips, 35%, about 1 min left\n"
+        "checked: 260 of 400 clips, 65%, about 35 s left\n"
+        "checked: 380 of 400 clips, 95%, about 5 s left\n",
+    )
+    monkeypatch.setenv("RANK", "1")
+    now[0] = 200.0
+    lines.update(4)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_another_rank_does_is_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda told=terminal: told, raising=False)
+        with progress_bar(total=3, unit="s", first=0.0, shown=False) as bar:
+            bar.update(1)
+        assert capsys.readouterr() == ("", "")
+
+
+def test_a_work_of_hours_says_it_less_often_and_one_without_an_end_what_is_done() -> None:
+    now = [0.0]
+    lines = ProgressLines(None, "B", clock=lambda: now[0])
+    now[0] = 36_000.0
+    lines.update(5 * 2**20)
+    assert lines.next == 36_000 + 1800
+    assert lines.line(90.0) == "5 MiB after 2 min"
+    lines.reset(100 * 2**20)
+    lines.update(90 * 2**20)
+    lines.initial = lines.n
+    now[0] += 10.0
+    lines.update(5 * 2**20)
+    assert lines.line(10.0) == "95 of 100 MiB, 95%, about 10 s left", "the speed is that of the last 5 MiB"
+    with lines as bar:
+        bar.set_postfix_str("loss 1")
+        with bar.external_write_mode():
+            pass
 
 
 @pytest.mark.parametrize(("settings", "notebook"), [({"IPKernelApp": {}}, True), ({}, False), (None, False)])

@@ -12,7 +12,8 @@ import pytest
 from diagnosis_runs import good
 
 from training import cli
-from training.cli import completion, terminal
+from training.base import terminal
+from training.cli import completion
 from training.config.load import load_config
 from training.evaluation.run_overview import overview
 
@@ -95,6 +96,7 @@ def test_tables_are_plain_where_nobody_wants_colour(
     terminal.show_table(["name", "n"], [["a", "10"], ["long", "2"]], right=(1,))
     assert capsys.readouterr().out == "name   n\na     10\nlong   2\n"
     assert terminal.coloured("x", "green") == "x"
+    assert terminal.marked("warning: x") == "warning: x"
 
 
 def test_tables_on_a_terminal_are_drawn(
@@ -107,9 +109,61 @@ def test_tables_on_a_terminal_are_drawn(
     shown = capsys.readouterr().out
     assert "│" in shown and "[a]" in shown  # what looks like markup is text
     assert terminal.coloured("x", "green") == "\x1b[32mx\x1b[0m"
+    assert terminal.marked("warning: x: y") == "\x1b[33mwarning:\x1b[0m x: y"
+    assert terminal.marked("WER: 3") == "WER: 3"
     monkeypatch.setitem(sys.modules, "rich.console", None)
     terminal.show_table(["name"], [["a"]])
     assert capsys.readouterr().out == "name\na\n"
+
+
+def test_scores_are_a_table_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eval_assets import corpus
+
+    from training.evaluation.evaluate import evaluate
+
+    scored = evaluate(*corpus(12), meta={"model_dir": "a"}, resamples=50, with_targets=True)
+    assert scored.summary().startswith("WER   ")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "│" not in scored.summary(), "the log file's text stays plain"
+    drawn = scored.summary(drawn=True)
+    assert "95 % interval" in drawn and "│ WER " in drawn and "< 15: " in drawn
+    assert len(scored.summary().splitlines()) + 4 == len(drawn.splitlines())  # frame and head
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "│" not in scored.summary(drawn=True)
+
+
+def test_the_dry_run_and_diagnoses_are_coloured_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.diagnosis.told import drawn
+    from training.planning.screen import Rows
+
+    told = ["diagnosis of a on test:", "  loops", "    seen  3 %", "    $ polyvox runs"]
+
+    def show() -> str:
+        rows = Rows(print)
+        rows.title("memory")
+        rows.row("warning", "look")
+        rows.row("verdict", "fits", "green")
+        print("\n".join(drawn(told)))
+        return capsys.readouterr().out
+
+    plain = "\n".join(["", "memory", "  warning        look", "  verdict        fits", *told, ""])
+    assert show() == plain
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = show()
+    assert "\x1b[1mmemory\x1b[0m" in shown and "\x1b[33mwarning       \x1b[0m look" in shown
+    assert "\x1b[32mfits\x1b[0m" in shown and "\x1b[33m  loops\x1b[0m" in shown
+    kept: list[str] = []
+    Rows(kept.append).title("memory")
+    assert kept == ["\nmemory"], "whoever takes the lines gets them plain"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert show() == plain
 
 
 @pytest.mark.parametrize("kind", ["whisper", "ctc"])

@@ -227,3 +227,35 @@ def test_every_label_is_kept_once_or_in_the_ledger(
         assert 0 <= one.start < one.end <= 60.0
         assert rules.shortest <= one.end - one.start <= rules.longest
         assert all(one.start <= starts[word] <= one.end for word in one.text.split())
+
+
+def test_a_recording_that_cannot_be_read_is_named_also_without_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps(tmp_path / "talks/good.wav", 5)
+    (tmp_path / "talks/good.srt").write_text(SRT, encoding="utf8")
+    for name, labels in (("broken", SRT), ("empty", "")):
+        (tmp_path / f"talks/{name}.wav").write_bytes(b"no sound")
+        (tmp_path / f"talks/{name}.srt").write_text(labels, encoding="utf8")
+    assert [row["video_id"] for row in run(tmp_path)] == ["good", "good"]
+    said = capsys.readouterr()
+    told = said.err.splitlines()
+    assert told[0] == "2 of 3 recordings cannot be read:"
+    assert told[1].startswith("  broken: ") and told[1].endswith("; 3 labels are left out with it")
+    assert told[2].startswith("  empty: ") and told[2].endswith("empty.srt holds no labels")
+    assert "2 utterances, 0.00 hours, of 1 recordings" in said.out
+    ledger = (tmp_path / "out/manifest_dropped.tsv").read_text(encoding="utf8")
+    assert "\nbroken\tunreadable_recording\t" in ledger and "\nempty\tunreadable_recording\t" in ledger
+
+
+def test_one_unreadable_recording_without_labels_is_not_nothing_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps(tmp_path / "talks/good.wav", 5)
+    (tmp_path / "talks/good.srt").write_text(SRT.partition("3\n")[0], encoding="utf8")
+    (tmp_path / "talks/empty.wav").write_bytes(b"no sound")
+    (tmp_path / "talks/empty.srt").write_text("", encoding="utf8")
+    run(tmp_path)
+    said = capsys.readouterr()
+    assert said.err.startswith("1 of 2 recordings cannot be read:\n  empty: ")
+    assert "each of them with its reason: " in said.out

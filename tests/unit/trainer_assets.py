@@ -68,12 +68,11 @@ def make_trainer(
         gradient_accumulation_steps=accumulation,
         max_steps=steps,
         learning_rate=1e-3,
-        logging_steps=1,
         report_to=[],
         use_cpu=True,
         remove_unused_columns=False,
         disable_tqdm=True,
-        **{"save_strategy": "no", "eval_strategy": "no", "seed": 1, **arguments},
+        **{"save_strategy": "no", "eval_strategy": "no", "logging_steps": 1, "seed": 1, **arguments},
     )
     dataset = InMemory(architecture, lengths)
     if domains:

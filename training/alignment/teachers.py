@@ -71,12 +71,14 @@ def _public(name: str) -> Architecture:
     """A stock Whisper by its hub id, on the 30 s of context that it was trained with."""
     from training.decoding.loading import default_device
     from training.models.architecture import BuildContext
+    from training.models.common.weights import cache_alone_without_network
     from training.models.lookup import load
 
     whisper: Any = load("whisper")
     try:
         options = whisper.Options(name=name, task=TRANSCRIBE, encoder_context="full", language="en")
-        architecture = whisper.build(options, BuildContext())
+        with cache_alone_without_network([name]):
+            architecture = whisper.build(options, BuildContext())
     except UserError as error:
         raise UserError(str(error).replace("model.name", "--model")) from error
     _move(architecture, default_device())

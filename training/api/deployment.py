@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.api.predicting import open_rows, readable
-from training.base.errors import UserError, progress_bar
+from training.base.errors import UserError
 from training.base.files import atomic_text
+from training.base.progress import progress_bar
 from training.data.example import TRANSCRIBE, Example
 from training.evaluation.stored import DEPLOYMENT_SUFFIX, free_name
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.base.errors import UserError, progress_bar
+from training.base.errors import UserError
 from training.base.nearest import did_you_mean
+from training.base.progress import progress_bar
 from training.decoding.ctc_setup import SearchOptions
 from training.models.safeguards import Safeguards
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.api.scoring_told import diagnosed, is_demo, next_commands, opening, what
-from training.base.errors import UserError
+from training.base.errors import DRAWN, UserError
 from training.base.files import writable
 from training.base.model_folder import check_model_folder
 from training.decoding.quiet import quietly
@@ -139,6 +139,7 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     from training.api.predicting import decoding, open_rows, readable
     from training.api.swapping import check_domains, swap_test
     from training.decoding.ctc_setup import SearchOptions
+    from training.diagnosis.told import drawn
     from training.diagnosis.told import lines as told
     from training.evaluation.scores import Scores
 
@@ -169,8 +170,11 @@ def _evaluate(model: Any, asked: Asked, overrides: Sequence[str] | str, model_ty
     scores = Scores(evaluation.report, evaluation.predictions, found.ledger, written=written)
     if place is not None:
         scores = replace(scores, written=(*written, *evaluation.write(place.folder, place.name)))
-        logger.info(f"{trained.folder}, {what(asked.split, asked.manifest)}:\n{evaluation.summary()}")
-        logger.info("\n".join(told(diagnoses, f"{trained.folder} on {what(asked.split, asked.manifest)}")))
+        head = f"{trained.folder}, {what(asked.split, asked.manifest)}:\n"
+        figures = {DRAWN: head + evaluation.summary(drawn=True)}
+        logger.info(head + evaluation.summary(), extra=figures)
+        lines = list(told(diagnoses, f"{trained.folder} on {what(asked.split, asked.manifest)}"))
+        logger.info("\n".join(lines), extra={DRAWN: "\n".join(drawn(lines))})
     if asked.swap_test:
         scores = _swapped(scores, swap_test(trained, found.dataset, decoded, how), place)
     if place is not None:

@@ -1,4 +1,4 @@
-"""What a person sees of the work: the message and exit status 2 of a mistake, log lines, progress bars.
+"""What a person sees of the work: the message and exit status 2 of a mistake, and log lines.
 
 The library logs through the standard ``logging``, each module in its own logger below ``training``. A program decides
 what becomes of the lines; the commands print them as they are (`shown`). Imports nothing heavy.
@@ -11,11 +11,11 @@ import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from training.base.terminal import is_plain, marked
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -34,6 +34,9 @@ user gave is looked for before it is opened, so one that is missing later is a d
 
 LOGGER = logging.getLogger("training")
 """Parent of the loggers of all modules."""
+
+DRAWN = "drawn"
+"""Attribute of a log record: its text with colours, for a terminal."""
 
 _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback")
 
@@ -73,7 +76,7 @@ def status_of(main: Callable[[], int | None], *, stopped: str = "stopped") -> in
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return INTERRUPTED
-    print(f"error: {text}", file=sys.stderr)
+    print(marked(f"error: {text}", sys.stderr), file=sys.stderr)
     return USER_ERROR
 
 
@@ -179,6 +182,8 @@ def handled(*handlers: logging.Handler, logger: logging.Logger = LOGGER) -> Iter
 def shown(*, warnings_apart: bool = False) -> Iterator[None]:
     """The library's lines are printed at once inside the ``with`` block. Of several ranks the first prints.
 
+    On a terminal a record's own text for terminals (``extra={DRAWN: …}``) takes the place of its message.
+
     Args:
         warnings_apart: warnings go to standard error instead of standard output.
     """
@@ -186,30 +191,9 @@ def shown(*, warnings_apart: bool = False) -> Iterator[None]:
     def out(record: logging.LogRecord, text: str) -> None:
         if first_rank():
             apart = warnings_apart and record.levelno >= logging.WARNING
-            print(text, file=sys.stderr if apart else sys.stdout, flush=True)
+            stream = sys.stderr if apart else sys.stdout
+            drawn = text if is_plain(stream) else getattr(record, DRAWN, text)
+            print(marked(drawn, stream), file=stream, flush=True)
 
     with handled(Lines(out)):
         yield
-
-
-def watched() -> bool:
-    """Whether somebody looks at a progress bar: on a terminal, and in a notebook."""
-    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and "IPKernelApp" in shell.config
-
-
-def progress_bar(*, total: int, unit: str, desc: str | None = None, **others: Any) -> Any:
-    """A tqdm bar; where nobody is `watched`, one that shows nothing.
-
-    In a notebook it is drawn by ipywidgets where that is installed, else as text.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm advises to install ipywidgets
-        from tqdm.auto import tqdm
-    return tqdm(total=total, unit=unit, desc=desc, disable=not watched(), **others)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
+from training.base.terminal import show_table
 from training.cli.aliases import OneValue
 from training.cli.command_line import Parser
 from training.registry import DEFAULT
@@ -132,10 +133,7 @@ def _show(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         print("none")
     else:
         names = list(rows[0])
-        cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-        for line in cells:
-            print("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+        show_table(names, [[_cell(row[name]) for name in names] for row in rows])
 
 
 def _cell(value: Any) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from training.base.files import writable
+from training.base.progress import progress_bar
 from training.cli.command_line import Parser
 from training.synthetic.demo import CORPORA, DEFAULT_CORPUS, make_demo
+
+FIRST_LINE = 3.0
+"""Seconds after which is said how long it takes, where there is no bar."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the corpus that is in the folder")
 
 
-def _show(done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    print(f"\rspeaking: {done}/{total} videos", end=end, file=sys.stderr, flush=True)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = Parser(prog="polyvox demo-data", description="Synthesise a demo corpus.")
@@ -45,13 +43,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = options.output or Path("data") / CORPORA[options.corpus].folder
     if not output.exists():
         writable(output.parent, "--output")
-    summary = make_demo(
-        output,
-        corpus=options.corpus,
-        minutes=options.minutes,
-        seed=options.seed,
-        force=options.force,
-        progress=_show if sys.stderr.isatty() else None,
+    minutes = options.minutes if options.minutes is not None else CORPORA[options.corpus].minutes
+    print(
+        f"{output}: espeak-ng makes about {minutes:g} minutes of speech, and some of unheard voices",
+        flush=True,
     )
+    with progress_bar(total=None, unit="video", desc="speaking", first=FIRST_LINE) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        summary = make_demo(
+            output,
+            corpus=options.corpus,
+            minutes=minutes,
+            seed=options.seed,
+            force=options.force,
+            progress=progress,
+        )
     print(summary)
     return 0

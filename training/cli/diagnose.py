@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the diagnoses of each evaluation of the run."""
     args = parser().parse_args(argv)
     from training.diagnosis.rules import diagnose
-    from training.diagnosis.told import evidence_of, lines, split_of
+    from training.diagnosis.told import drawn, evidence_of, lines, split_of
     from training.evaluation.run_overview import RESULTS, find_run, results_of
     from training.evaluation.stored import load_results
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(told, indent=2, ensure_ascii=False))
         return 0
     for name, each in found.items():
-        print("\n".join(lines(each, f"{folder} on {name}")))
+        print("\n".join(drawn(lines(each, f"{folder} on {name}"))))
     if not evaluations:
         print(f"not evaluated yet, so no hypotheses were looked at: polyvox evaluate --model {folder}")
     return 0

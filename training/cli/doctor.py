@@ -10,8 +10,8 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 
+from training.base.terminal import coloured
 from training.cli.command_line import Parser
-from training.cli.terminal import coloured
 from training.doctor.finding import Finding
 
 PROBLEM = 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,12 +105,11 @@ def _add_rules(result: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """0: stored, or there already; 2: the table or the database is at fault."""
     args = parser().parse_args(argv)
-    from tqdm import tqdm
-
+    from training.base.progress import progress_bar
     from training.registry.prepare import prepare, write_ledgers
 
     settings = _settings(args)
-    with tqdm(unit="row", desc="checked", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(total=None, unit="row", desc="checked") as bar:
 
         def progress(rows: int, total: int) -> None:
             bar.total = total

@@ -8,7 +8,6 @@ their text would stay whole.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,10 +76,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean, write, print the summary; 0 when something is left."""
-    from tqdm import tqdm
+    from training.base.progress import progress_bar
 
     arguments = parser().parse_args(argv)
-    with tqdm(unit="clip", desc="checked", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(total=None, unit="clip", desc="checked") as bar:
 
         def progress(rows: int, total: int) -> None:
             bar.total = total

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from training.base.errors import UserError
 from training.base.nearest import RUNS, path_hint
+from training.base.terminal import show_table
 from training.cli.command_line import Parser
-from training.cli.terminal import show_table
 from training.data.metric import LABELS, METRICS
 
 if TYPE_CHECKING:

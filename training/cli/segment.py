@@ -16,7 +16,11 @@ from training.base.errors import UserError
 from training.cli.command_line import Parser
 
 if TYPE_CHECKING:
+    from training.data.ledger import DropLedger
     from training.data.prepare.segment import Pairs
+
+SHOWN = 3
+"""Files of a kind that are named on the screen."""
 
 
 def parser() -> Parser:
@@ -78,15 +82,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     count, seconds, ledger = segment(
         found.found, target, rules, language=arguments.language, progress=lambda name: print(name, flush=True)
     )
+    unread = _tell_unreadable(ledger, len(found.found))
     print(
-        f"{arguments.output}: {count:,} utterances, {seconds / 3600:.2f} hours, of {len(found.found):,} recordings"
+        f"{arguments.output}: {count:,} utterances, {seconds / 3600:.2f} hours, of {len(found.found) - unread:,} recordings"
     )
     print(ledger.summary())
-    if len(ledger):
+    if ledger.drops:
         print(f"each of them with its reason: {ledger_path(arguments.output)}")
     cleaned = arguments.output.with_name(f"{arguments.output.stem}_clean{arguments.output.suffix}")
     print(f"next: polyvox preprocess --input {arguments.output} --output {cleaned}")
     return 0
+
+
+def _tell_unreadable(ledger: DropLedger, recordings: int) -> int:
+    """Name the recordings that could not be read, whether they have labels or not; their number."""
+    from training.data.prepare.segment import UNREADABLE
+
+    drops = [drop for drop in ledger if drop.reason == UNREADABLE]
+    if drops:
+        print(f"{len(drops):,} of {recordings:,} recordings cannot be read:", file=sys.stderr)
+    for drop in drops[:SHOWN]:
+        print(f"  {drop.id}: {drop.detail}", file=sys.stderr)
+    if len(drops) > SHOWN:
+        print(f"  … and {len(drops) - SHOWN:,} more", file=sys.stderr)
+    return len(drops)
 
 
 def _tell_lonely(found: Pairs) -> None:
@@ -96,7 +115,7 @@ def _tell_lonely(found: Pairs) -> None:
         (found.without_sound, "labels without a recording"),
     ):
         if paths:
-            shown = ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
+            shown = ", ".join(map(str, paths[:SHOWN])) + (", …" if len(paths) > SHOWN else "")
             print(f"{len(paths):,} {what}: {shown}", file=sys.stderr)
     if not found.found:
         raise UserError(

@@ -130,6 +130,6 @@ def _settings(args: argparse.Namespace) -> Any:
 
 
 def _bar(total: int) -> Any:
-    from tqdm import tqdm
+    from training.base.progress import progress_bar
 
-    return tqdm(total=total, unit="utterance", desc="timestamps", disable=not sys.stderr.isatty())
+    return progress_bar(total=total, unit="utterance", desc="timestamps")

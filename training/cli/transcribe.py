@@ -304,6 +304,6 @@ def _write(transcript: Transcript, args: argparse.Namespace, output: Path | None
 
 
 def _bar(total: float) -> Any:
-    from training.base.errors import progress_bar
+    from training.base.progress import progress_bar
 
     return progress_bar(total=round(total), unit="s", desc="audio")

@@ -206,9 +206,9 @@ class Training(Block):
     """The run ends with its best checkpoint, not its last. null: yes, where the dev split is scored."""
     metric_for_best_model: str | None = None
     """What "best" means: eval_loss, eval_wer, eval_cer, eval_bleu, eval_chrf, or one of these scores of a domain of
-    the dev rows (eval_cer_child); eval_onset_mae (milliseconds by which the starts of words are wrong) where model and dev
-    rows have times of words. null: eval_wer where the run transcribes, else eval_bleu (a falling loss can hide a rising
-    WER)."""
+    the dev rows (eval_cer_child). Where model and dev rows have times of words also eval_onset_mae, the milliseconds by which the
+    starts of words are wrong. Without a name it is eval_wer where the run transcribes, else eval_bleu. A falling loss can hide a
+    rising WER."""
     greater_is_better: bool | None = None
     """null: no for losses and error rates, yes for the rest."""
     early_stopping_patience: Count | None = None
@@ -305,10 +305,12 @@ class Profile(Block):
     memory_gb: Positive | None = None
     """Memory of the device in GB, that the dry run's plan must fit; null: that of this machine."""
     precision: Precision = "fp32"
-    """Arithmetic, unless `training.fp16` or `training.bf16` is set. auto: bf16 on a GPU that computes in it (fp16 on an
-    older one) and on a processor that multiplies it in hardware (AVX512-BF16, AMX), else fp32; the run says which and why."""
+    """Arithmetic, unless `training.fp16` or `training.bf16` is set. auto: on a GPU bf16, or fp16 on an older one. On a processor
+    bf16 where it multiplies it in hardware (AVX512-BF16, AMX), else fp32. The run says which and why."""
     description: str = ""
     """One line about the machine."""
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """What an hour of the machine costs, in any currency: the dry run says what the whole run costs where it can time it."""
 
 
 class Settings(Block):

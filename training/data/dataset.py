@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from training.base.errors import UserError
+from training.base.progress import progress_bar
 from training.data.augment import Augment, Moved, in_sequence
 from training.data.checks import Rows, check_audio
 from training.data.example import Example
@@ -30,6 +31,8 @@ STOPPED = (
     "No utterance is skipped or replaced in silence, so this ends here, and does so again with the same data"
 )
 
+FIRST_LOOK = 2.0
+"""Seconds after which a terminal shows a bar for `validate`."""
 _BLOCK = 512
 
 
@@ -244,12 +247,14 @@ def validate(
     `training.data.sound_checks`.
     """
     kept, ledger = [], DropLedger()
-    for index, (example, found) in enumerate(_looked_at(dataset, workers, decode)):
-        drop = found if isinstance(found, Drop) else _text_drop(dataset, example, found, check, encodable)
-        if drop is None:
-            kept.append(index)
-        else:
-            ledger.add(drop.id, drop.reason, drop.detail)
+    with progress_bar(total=len(dataset), unit="clip", desc="checked", delay=FIRST_LOOK, leave=False) as bar:
+        for index, (example, found) in enumerate(_looked_at(dataset, workers, decode)):
+            drop = found if isinstance(found, Drop) else _text_drop(dataset, example, found, check, encodable)
+            if drop is None:
+                kept.append(index)
+            else:
+                ledger.add(drop.id, drop.reason, drop.detail)
+            bar.update()
     return np.array(kept, dtype=np.int64), ledger
 
 

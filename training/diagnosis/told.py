@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from training.base.terminal import coloured
 from training.diagnosis.evidence import Evidence
 from training.diagnosis.rules import RULES, Diagnosis
 from training.evaluation.run_overview import CONFIG, history_of
@@ -30,6 +31,14 @@ def lines(found: Sequence[Diagnosis], name: str) -> Iterator[str]:
             yield f"    rows  {', '.join(one.ids[:SHOWN_IDS])}{more}"
         yield f"    do    {one.advice}"
         yield from (f"    $ {command}" for command in one.commands)
+
+
+def drawn(found: Iterable[str]) -> Iterator[str]:
+    """The `lines` in a terminal's colours: what was looked at, the faults and the commands stand out."""
+    for line in found:
+        command, fault = line.startswith("    $"), line.startswith("  ") and not line.startswith("    ")
+        head = not line.startswith(" ") and line.endswith(":")
+        yield coloured(line, "yellow" if fault else "bold") if fault or command or head else line
 
 
 def evidence_of(folder: Path, result: Result | None) -> Evidence:

@@ -8,31 +8,38 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from training.base.errors import progress_bar, watched
+from training.base.errors import DRAWN
+from training.base.progress import progress_bar, watched
 from training.engine import checkpoint
 
 logger = logging.getLogger(__name__)
 
 
 class LoggingCallback(TrainerCallback):
-    """A line per logged step and evaluation, and a progress bar in a terminal: loss, audio per second, time left."""
+    """A line per logged step and evaluation, and a progress bar in a terminal: loss, audio per second, time left.
+
+    An evaluation at the end of an epoch has no line: its figures are in the epoch's summary (`training.engine.epoch_summary`).
+    """
 
     def __init__(self) -> None:
         self.started = 0.0
         self.first_step = 0
         self.bar: Any = None
+        self.summed_up = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.started = time.perf_counter()
         self.first_step = state.global_step
+        self.summed_up = args.eval_strategy == "epoch"
         if state.is_world_process_zero and watched():
             self.bar = progress_bar(
                 total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True
@@ -47,8 +54,10 @@ class LoggingCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.summed_up = False
         if self.bar is not None:
             self.bar.close()
+            self.bar = None
 
     def on_log(
         self,
@@ -61,23 +70,21 @@ class LoggingCallback(TrainerCallback):
         if not logs or not state.is_world_process_zero:
             return
         if "loss" in logs:
-            self._say(self._step_line(state, logs))
+            self.say(self._step_line(state, logs))
             if self.bar is not None:
                 self.bar.set_postfix_str(
                     f"loss {logs['loss']:.4f}, audio {logs['audio_hours_per_second'] * 3600:.0f} s/s"
                 )
-        elif any(key.startswith("eval_") for key in logs):
+        elif not self.summed_up and any(key.startswith("eval_") for key in logs):
             scores = "  ".join(
                 f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("eval_")
             )
-            self._say(f"step {state.global_step:>6}  evaluation  {scores}")
+            self.say(f"step {state.global_step:>6}  evaluation  {scores}")
 
-    def _say(self, line: str) -> None:
-        if self.bar is None:
-            logger.info(line)
-        else:
-            with self.bar.external_write_mode():
-                logger.info(line)
+    def say(self, line: str, drawn: str | None = None) -> None:
+        """Log a line, above the bar where there is one. ``drawn``: the line with colours, for a terminal."""
+        with nullcontext() if self.bar is None else self.bar.external_write_mode():
+            logger.info(line, extra={DRAWN: drawn or line})
 
     def _step_line(self, state: TrainerState, logs: dict[str, float]) -> str:
         done = state.global_step - self.first_step

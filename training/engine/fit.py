@@ -26,6 +26,7 @@ from training.engine import (
     averaging,
     callbacks,
     checkpoint,
+    epoch_summary,
     long_form,
     opening,
     provenance,
@@ -124,8 +125,10 @@ def add_callbacks(trainer: SpeechTrainer, run: Run, plan: Any) -> callbacks.Stop
     signals = callbacks.StopSignalCallback()
     harder = run.config.augmentation.starting_later
     metrics = run.folder / "metrics" / f"{run.config.output.experiment_name}_metrics.json"
+    lines = callbacks.LoggingCallback()
     chosen: list[Any] = [
-        callbacks.LoggingCallback(),
+        epoch_summary.EpochSummaryCallback(lines.say),
+        lines,
         callbacks.MetricsSaveCallback(metrics, run.config.output.experiment_name),
         callbacks.ConvergenceMonitorCallback(anew=tuple(harder.values())),
         callbacks.HypothesisCallback(lambda: trainer.last_predictions),

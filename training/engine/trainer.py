@@ -17,6 +17,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallba
 from transformers.trainer_utils import rotate_checkpoints
 
 from training.base.errors import UserError
+from training.base.progress import progress_bar
 from training.data.batch_policy import BatchPolicy
 from training.data.sampler import DurationBatchSampler, EpochBatches, Joining, Supervised
 from training.data.workers import leave_signals_to_the_run
@@ -33,6 +34,8 @@ class NotFiniteError(UserError):
     """The loss of a batch is NaN or infinite; the message names its utterances."""
 
 
+SHORT_EVALUATION = 2.0
+"""Seconds up to which an evaluation shows no bar."""
 NO_EPOCH = sys.maxsize
 """An epoch that no run reaches: a run that starts after it takes no step."""
 
@@ -314,7 +317,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         started = time.perf_counter()
-        with self._averaged():
+        with self._averaged(), self._evaluation_bar(dataset) as bar:
             result = predict(
                 self.architecture,
                 dataset,
@@ -328,6 +331,7 @@ class SpeechTrainer(Seq2SeqTrainer):
                 workers=self.args.dataloader_num_workers,
                 context=self.args.dataloader_multiprocessing_context,
                 autocast=self.compute_loss_context_manager,
+                progress=bar.update,
             )
         result = result.gathered(self.args.world_size)
         self.last_predictions = [] if self.given_text else result.predictions
@@ -340,6 +344,18 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _evaluation_bar(self, dataset: Any) -> Any:
+        """Seconds of this rank's sound; of several ranks the first shows it."""
+        return progress_bar(
+            total=float(dataset.durations.sum()) / self.args.world_size,
+            unit="s",
+            desc="evaluation",
+            delay=SHORT_EVALUATION,
+            leave=False,
+            bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
+            shown=self.args.process_index == 0,
+        )
 
     def _averaged(self) -> AbstractContextManager[dict[str, torch.Tensor]]:
         """A context in which the model has the averaged weights, where there is an average; gives the raw weights."""

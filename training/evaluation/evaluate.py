@@ -51,9 +51,9 @@ class Evaluation:
         """The content of ``{run}_metrics.json``; scores in percent, undefined ones are None."""
         return self.report
 
-    def summary(self) -> str:
-        """The main figures as lines for a terminal."""
-        return summarize(self.report)
+    def summary(self, *, drawn: bool = False) -> str:
+        """The main figures as lines; ``drawn``: the scores as a table where standard output is a terminal."""
+        return summarize(self.report, drawn=drawn)
 
     def write(self, output_dir: Path | str, run_name: str) -> tuple[Path, Path]:
         """Write both files (made anew at each evaluation of the run); returns their paths."""

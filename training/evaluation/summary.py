@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from training.base.terminal import table_lines
 from training.data.example import TRANSLATE
 from training.data.metric import BLEU, LABELS, WER, of_task
 
@@ -35,13 +36,45 @@ def signed_text(found: Mapping[str, Any], key: str = "value") -> str:
     return f"{found[key]:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
 
 
-def summarize(report: Mapping[str, Any]) -> str:
-    """The main figures as lines: scores and targets, baselines, changed rows, speakers that are not in training."""
+def summarize(report: Mapping[str, Any], *, drawn: bool = False) -> str:
+    """The main figures as lines: scores and targets, baselines, changed rows, speakers that are not in training.
+
+    ``drawn``: the scores are the table that standard output gets (`training.base.terminal.table_lines`).
+    """
     sections = (
-        *(_start, _scores, _accuracy, _domains, _languages, _translation, _nearest, _voices),
+        *(
+            _start,
+            _score_table if drawn else _scores,
+            _accuracy,
+            _domains,
+            _languages,
+            _translation,
+            _nearest,
+            _voices,
+        ),
         *(_word_times, _confidence, _oddities, _retained, _speed),
     )
     return "\n".join(line for section in sections for line in section(report))
+
+
+def _score_table(report: Mapping[str, Any]) -> Iterator[str]:
+    targets = {target["metric"]: target for target in report["targets"]}
+    head = ["score", "value", "95 % interval", *(["target"] if targets else []), "raw"]
+    rows = []
+    for name, score in report["scores"].items():
+        value, _, interval = score_text(score).partition(" ")
+        row = [LABELS[name], value, interval]
+        if targets:
+            target = targets.get(name)
+            row.append(f"{target['wanted']}: {'met' if target['met'] else 'not met'}" if target else "")
+        rows.append([*row, score_text(report["scores_raw"].get(name))])
+    yield from table_lines(head, rows, right=(1,))
+    yield _units(report)
+
+
+def _units(report: Mapping[str, Any]) -> str:
+    first = next(iter(report["scores"].values()))
+    return f"95 % intervals over {first['units']} units ({first['unit']}), {first['rows']} rows"
 
 
 def _scores(report: Mapping[str, Any]) -> Iterator[str]:
@@ -52,8 +85,7 @@ def _scores(report: Mapping[str, Any]) -> Iterator[str]:
         verdict = f"  (wanted {target['wanted']}: {'met' if target['met'] else 'not met'})" if target else ""
         raw = score_text(report["scores_raw"].get(name))
         yield f"{LABELS[name]:{width}} {score_text(score)}{verdict}  raw {raw}"
-    first = next(iter(report["scores"].values()))
-    yield f"{'':{width}} 95 % intervals over {first['units']} units ({first['unit']}), {first['rows']} rows"
+    yield f"{'':{width}} {_units(report)}"
 
 
 def _start(report: Mapping[str, Any]) -> Iterator[str]:

@@ -32,8 +32,9 @@ from training.engine import arithmetic, long_form, spoken_language
 from training.engine import run as runs
 from training.models.architecture import Architecture, BuildContext
 from training.models.batch import Batch, Features
-from training.planning import duration, memory, trial, wording, worst_case
+from training.planning import disk, duration, label_rows, memory, trial, wording, worst_case
 from training.planning.fake_step import NotCountable
+from training.planning.screen import Rows
 from training.planning.silence import offline, silent
 from training.planning.texts import longest_labels, stand_in_texts
 
@@ -67,14 +68,19 @@ class _Data:
     known: worst_case.Known | None = None
 
 
-class _Report:
+class _Report(Rows):
     """The sections of a dry run, in order; each adds to what is not checked."""
 
     def __init__(self, config: Config, report: Callable[[str], None]) -> None:
-        self.config, self.say = config, report
+        super().__init__(report)
+        self.config = config
         self.data = _Data()
         self.unchecked: list[str] = []
         self.built: dict[str, Architecture] = {}
+        self.others = 0.0
+        """Share of the processor that other programs used at the trial."""
+        self.steps: duration.Steps | None = None
+        """Of the run; None without training data."""
 
     def run(self) -> int:
         self.settings()
@@ -90,9 +96,11 @@ class _Report:
         self.batches(architecture, load.train)
         if real:
             self.labels(architecture)
-            self.try_step(architecture, model)
+            found = self.try_step(architecture, model)
         else:
+            found = None
             self.unchecked.append("one training step")
+        self.needs(architecture, model, found, real)
         fits = self.check_memory(architecture, model, load)
         return self.verdict(fits)
 
@@ -280,6 +288,7 @@ class _Report:
         )
         self.row("schedule", wording.steps(self.config, sampler if known.measured else None, world))
         if known.measured:
+            self.steps = duration.steps(self.config, -(-len(batches) // world))
             for warning in wording.schedule_warnings(self.config, len(batches), world):
                 self.row("warning", warning)
 
@@ -300,63 +309,40 @@ class _Report:
         else:
             what, one = "a made-up text", worst_case.encoded(architecture, SAMPLE_TEXT)
         self.title(f"labels of {what}, special tokens included")
-        if architecture.frames is not None:
-            for task, ids in one["labels"].items():
-                self.row(task, f"{architecture.text(ids)!r}, {len(ids)} labels")
-            return
-        inputs = architecture.collate([one]).get("decoder_input_ids")
-        start = [] if inputs is None else inputs[0, 0, :1].tolist()
-        tokenizer: Any = architecture.processor.tokenizer
-        for task, ids in one["labels"].items():
-            prompt = ids[: one["prompt"][task]]
-            self.row(task, tokenizer.decode([*start, *ids], skip_special_tokens=False))
-            self.row("", f"not supervised: {tokenizer.decode([*start, *prompt], skip_special_tokens=False)}")
-        if train is not None and len(train) and self.data.known is not None:
-            self.practised(architecture, train, start)
-
-    def practised(self, architecture: Architecture, train: Any, start: list[int]) -> None:
-        """The labels of one sample with all that the configuration lets training practise for long recordings."""
-        from transformers import PreTrainedTokenizerBase
-
-        drawn = long_form.draws(self.config, architecture, train.manifest)
-        if drawn is None or not (drawn.timestamps or drawn.previous_text):
-            return
-        self.row(
-            "long form",
-            f"times in {drawn.timestamps:.0%} of the samples, text before in {drawn.previous_text:.0%}",
-        )
-        train.long_form = replace(
-            drawn, timestamps=float(drawn.timestamps > 0), previous_text=float(drawn.previous_text > 0)
-        )
-        one = train.drawn(min(1, len(train) - 1), 0)
-        train.long_form = drawn
-        tokenizer: Any = architecture.processor.tokenizer
-        for task, ids in one["labels"].items():
-            given = [*one.get("before", {}).get(task, ()), *start, *ids]
-            # Whisper's own decode leaves out timestamps.
-            self.row(task, str(PreTrainedTokenizerBase.decode(tokenizer, given, skip_special_tokens=False)))
+        practised = train if train is not None and len(train) and self.data.known is not None else None
+        for name, text in label_rows.rows(self.config, architecture, one, practised):
+            self.row(name, text)
 
     # Trial
 
-    def try_step(self, architecture: Architecture, model: Any) -> None:
-        """One optimiser step and one hypothesis here, if that is affordable."""
+    def try_step(self, architecture: Architecture, model: Any) -> duration.Duration | None:
+        """One optimiser step and one hypothesis here, if that is affordable; how long the run will take."""
         self.title(f"trial on this machine: CPU, {trial.arithmetic_here(self.config)}")
         clips = self.heaviest_clips(architecture)
         batches = {f"{len(clips)} long clips": clips, "the longest clip": clips[:1]}
         if not len(self.data.checked.get("train", ())):
             batches = {"one clip of noise": clips}
+        sample: duration.Sample | None = None
+        self.others = trial.busy_share()
         for name, features in batches.items():
             batch = architecture.collate(features)
             try:
-                refusal = trial.estimate(self.config, architecture, model, batch).refusal
+                cost = trial.estimate(self.config, architecture, model, batch, self.others)
             except NotCountable as reason:
-                refusal = str(reason)
-            if refusal is None:
-                self.tried(name, trial.run(self.config, architecture, model, batch, clips[0]))
-                return self.duration(architecture, model)
-            self.row("not tried", f"{name}: {refusal}")
+                self.row("not tried", f"{name}: {reason}")
+                continue
+            if cost.refusal is None:
+                result = trial.run(self.config, architecture, model, batch, clips[0])
+                self.tried(name, result)
+                if len(features) < len(clips):  # the usual batch may take too long as well
+                    sample = duration.Sample(result.step, features)
+                return self.whole_run(architecture, model, sample)
+            self.row("not tried", f"{name}: {cost.refusal}")
+            if not cost.is_too_large:
+                step = trial.Timed(math.nan, math.nan, cost.step, 0.0)
+                sample = duration.Sample(step, features, counted=True)
         self.unchecked.append("one training step")
-        return None
+        return None if sample is None else self.whole_run(architecture, model, sample)
 
     def heaviest_clips(self, architecture: Architecture) -> list[Features]:
         """The sampler's largest batch, longest clip first: of the clips that were read, else one of noise."""
@@ -375,26 +361,47 @@ class _Report:
     def tried(self, name: str, result: trial.Result) -> None:
         self.row(
             name,
-            f"loss {result.loss:.4f}, gradient norm {result.gradient_norm:.3f}; one optimiser step in "
-            f"{result.step_seconds:.1f} s",
+            f"loss {result.step.loss:.4f}, gradient norm {result.step.gradient_norm:.3f}; one optimiser step in "
+            f"{result.step.seconds:.1f} s",
         )
-        if not math.isfinite(result.loss) or not math.isfinite(result.gradient_norm):
-            raise UserError(f"the loss of {name} is {result.loss}, its gradient norm {result.gradient_norm}")
+        if not math.isfinite(result.step.loss) or not math.isfinite(result.step.gradient_norm):
+            raise UserError(
+                f"the loss of {name} is {result.step.loss}, its gradient norm {result.step.gradient_norm}"
+            )
         for task, text in result.hypotheses.items():
             self.row(task, f"{text!r} ({result.generation_seconds:.1f} s for all tasks)")
 
-    def duration(self, architecture: Architecture, model: Any) -> None:
+    def whole_run(
+        self, architecture: Architecture, model: Any, sample: duration.Sample | None
+    ) -> duration.Duration | None:
         """How long the run will take, where it is one of this machine's CPU."""
         train, known = self.data.checked.get("train"), self.data.known
         if arithmetic.device(self.config) != "cpu" or train is None or not len(train):
-            return
+            return None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes that share the cores are not timed
-            return
+            return None
         assert known is not None
-        found = duration.estimate(
-            self.config, architecture, model, self.data.checked, self.sampler(known), known
+        return duration.estimate(
+            self.config, architecture, model, self.data.checked, self.sampler(known), known, sample
         )
-        self.row("duration", str(found))
+
+    def needs(
+        self, architecture: Architecture, model: Any, found: duration.Duration | None, real: bool
+    ) -> None:
+        """Time, cost and disk space of the whole run."""
+        self.title("time, cost and disk space")
+        if found is not None:
+            self.row("duration", str(found))
+            if self.others >= trial.BUSY:
+                self.row("", f"{trial.busy_text(self.others)}, and it takes less time on a quiet one")
+        else:
+            self.row("duration", duration.not_timed(self.config, data=self.steps is not None))
+        if (cost := duration.cost_text(self.config.profile.price_per_hour, found)) is not None:
+            self.row("cost", cost)
+        space = disk.estimate(self.config, architecture, model, self.steps, real=real)
+        self.row("disk", str(space))
+        if not space.fits:
+            self.row("warning", f"{self.config.output.dir}: there is less space than that; {disk.REMEDY}")
 
     # Memory
 
@@ -411,7 +418,7 @@ class _Report:
         self.block(plan.table())
         moments = ", ".join(f"{name} {size / memory.GIB:.2f}" for name, size in plan.moments.items())
         self.row("moments", f"{moments} GiB")
-        self.row("verdict", plan.verdict)
+        self.row("verdict", plan.verdict, "green" if plan.fits else "bold red")
         if not plan.fits:
             self.remedies(plan)
         elif (larger := memory.larger_batch(self.config, plan, self.plan)) is not None:
@@ -457,18 +464,9 @@ class _Report:
         self.title("verdict")
         for what in dict.fromkeys(self.unchecked):
             self.row("not checked", what)
-        self.row("result", "valid" if fits else "valid, but it does not fit the profile's memory")
+        told = "valid" if fits else "valid, but it does not fit the profile's memory"
+        self.row("result", told, "green" if fits else "bold red")
         return VALID if fits else DOES_NOT_FIT
-
-    def title(self, text: str) -> None:
-        self.say(f"\n{text}")
-
-    def row(self, name: str, text: str) -> None:
-        self.say(f"  {name:<14} {text}")
-
-    def block(self, text: str) -> None:
-        for line in text.splitlines():
-            self.say(f"  {line}")
 
 
 def _spread(total: int, wanted: int) -> list[int]:

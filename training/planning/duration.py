@@ -1,4 +1,5 @@
-"""How long a run will take on this machine's CPU: a step and some hypotheses are timed, the rest is counted."""
+"""How long a run will take on this machine's CPU, and what that costs: a step and some hypotheses are timed, the rest is
+counted."""
 
 from __future__ import annotations
 
@@ -10,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from training.base.durations import in_words
 from training.config.arguments import batch_policy, decode_options
 from training.config.schema import Config
 from training.data.sampler import FullContextBatch
 from training.decoding.predict import predict
+from training.engine.arithmetic import device
 from training.models.architecture import Architecture
 from training.planning import trial
 from training.planning.worst_case import Known, elements, make_sampler
 
 EVALUATED = 8
-"""Clips of the dev split whose decoding is timed."""
+"""Clips of the dev split whose decoding is timed; of a slow machine one."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,21 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One optimiser step that stands for all of a run.
+
+    Attributes:
+        step: its seconds.
+        features: the clips of its batch.
+        counted: whether its seconds are counted from its operations, because a step would take too long to be tried.
+    """
+
+    step: trial.Timed
+    features: list[Any]
+    counted: bool = False
+
+
+@dataclass(frozen=True)
 class Duration:
     """Seconds of a run: ``training`` of its steps, ``evaluation`` of one evaluation (None: not timed)."""
 
@@ -43,14 +61,21 @@ class Duration:
     training: float
     evaluations: int
     evaluation: float | None
+    counted: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, as far as its parts are known."""
+        return self.training + self.evaluations * (self.evaluation or 0.0)
 
     def __str__(self) -> str:
-        whole = self.training + self.evaluations * (self.evaluation or 0.0)
-        parts = [f"{self.steps.total:,} steps {in_words(self.training)}"]
+        each = self.training / self.steps.total
+        parts = [f"{self.steps.total:,} steps {in_words(self.training)}, {each:.2g} s a step"]
         if self.evaluations:
-            each = "not timed" if self.evaluation is None else in_words(self.evaluations * self.evaluation)
-            parts.append(f"{self.evaluations} evaluations {each}")
-        return f"about {in_words(whole)} on this machine ({', '.join(parts)})"
+            told = "not timed" if self.evaluation is None else in_words(self.evaluations * self.evaluation)
+            parts.append(f"{self.evaluations} evaluations {told}")
+        how = "; counted from the operations of a step, none was timed" if self.counted else ""
+        return f"about {in_words(self.seconds)} on this machine ({', '.join(parts)}{how})"
 
 
 def steps(config: Config, batches: int) -> Steps:
@@ -69,8 +94,11 @@ def estimate(
     splits: Mapping[str, Any],
     sampler: Any,
     known: Known,
+    sample: Sample | None = None,
 ) -> Duration:
     """Time one optimiser step on a batch of usual size, and the decoding of some dev clips; the weights change.
+
+    Where a step of usual size would take too long, ``sample`` is another one, of which the seconds are known.
 
     Args:
         config: of the run.
@@ -79,14 +107,19 @@ def estimate(
         splits: encoded utterances of ``train`` and, where it is scored, ``dev``: all or a sample.
         sampler: the sampler of training.
         known: durations of the whole splits.
+        sample: a step that is timed, or counted, already; None: one is timed now.
 
     Returns:
-        The duration; the last batches of the timed kind stand for all others by their seconds with padding.
+        The duration; the timed batch stands for all others by their seconds with padding.
     """
     batches, dev = sampler.batches(), splits.get("dev")
     counted = steps(config, len(batches))
-    features, seconds = _usual_batch(config, splits["train"])
-    timed = trial.step(config, architecture, model, architecture.collate(features))
+    if sample is None:
+        features, seconds = _usual_batch(config, splits["train"])
+        timed, clips = trial.step(config, architecture, model, architecture.collate(features)), EVALUATED
+    else:
+        features, timed, clips = sample.features, sample.step, 0 if sample.counted else 1
+        seconds = _seconds(architecture, features, known)
     full = sum(len(rows) for rows in batches if isinstance(rows, FullContextBatch))
     padded = sum(
         _padded(sampler.durations, rows) for rows in batches if not isinstance(rows, FullContextBatch)
@@ -94,11 +127,41 @@ def estimate(
     if full:
         padded += full * _whole(architecture, features, seconds)
     passes = timed.passes / seconds * padded * counted.epochs
-    evaluations = _evaluations(config, counted)
+    scored = evaluations(config, counted)
     each = None
-    if evaluations and dev is not None and len(dev) and config.model is not None and config.model.weights:
-        each = _evaluation(config, architecture, dev, known.dev if known.dev is not None else dev.durations)
-    return Duration(counted, passes + timed.update * counted.total, evaluations, each)
+    pretrained = config.model is not None and config.model.weights
+    if scored and dev is not None and len(dev) and pretrained and clips:
+        durations = known.dev if known.dev is not None else dev.durations
+        each = _evaluation(config, architecture, dev, durations, clips)
+    in_all = passes + timed.update * counted.total
+    return Duration(counted, in_all, scored, each, counted=sample is not None and sample.counted)
+
+
+def not_timed(config: Config, *, data: bool) -> str:
+    """Why nothing is known of a run's time. data: whether the training data are here."""
+    if not data:
+        return "not known without the training data"
+    kind = device(config)
+    if kind != "cpu":
+        return f"not timed: the run is planned for {kind}, the trial is one of this CPU; each logged line of the run says what is left"
+    return "not timed: no step could be tried here; each logged line of the run says what is left"
+
+
+def cost_text(price: float | None, found: Duration | None) -> str | None:
+    """What a run costs at this price per hour; None where the configuration names no price."""
+    if price is None:
+        return None
+    if found is None:
+        return f"{price:g} an hour (profile.price_per_hour); the run was not timed here"
+    word = "at least" if found.evaluations and found.evaluation is None else "about"
+    return f"{word} {price * found.seconds / 3600:.2f}, at {price:g} an hour (profile.price_per_hour)"
+
+
+def _seconds(architecture: Architecture, features: list[Any], known: Known) -> float:
+    """Seconds of a batch with padding; where every clip is padded to the whole context, as many clips count as usual."""
+    if architecture.collate.padding == "full":
+        return len(features) * float(known.train.mean())
+    return len(features) * max(float(one["seconds"]) for one in features)
 
 
 def _usual_batch(config: Config, train: Any) -> tuple[list[Any], float]:
@@ -126,7 +189,8 @@ def _whole(architecture: Architecture, features: list[Any], seconds: float) -> f
     return full * seconds / len(features)
 
 
-def _evaluations(config: Config, counted: Steps) -> int:
+def evaluations(config: Config, counted: Steps) -> int:
+    """Evaluations of the dev split in a run."""
     training = config.training
     if training.eval_strategy == "no":
         return 0
@@ -134,14 +198,22 @@ def _evaluations(config: Config, counted: Steps) -> int:
         return math.ceil(counted.epochs)
     every = training.eval_steps or training.logging_steps
     # The trainer scores the end of the run in any case.
-    return math.ceil(counted.total / (math.ceil(counted.total * every) if every < 1 else every))
+    return math.ceil(counted.total / interval(every, counted.total))
 
 
-def _evaluation(config: Config, architecture: Architecture, dev: Any, durations: np.ndarray) -> float:
+def interval(every: float, total: int) -> int:
+    """Steps between two evaluations, checkpoints or logged lines; ``every`` below 1 is a share of all steps."""
+    return max(1, math.ceil(total * every) if every < 1 else int(every))
+
+
+def _evaluation(
+    config: Config, architecture: Architecture, dev: Any, durations: np.ndarray, clips: int
+) -> float:
     """Seconds of one evaluation: some clips decoded, the others by their seconds of audio."""
     limit = config.evaluation.max_utterances or len(durations)
     audio = float(np.mean(durations)) * min(limit, len(durations))
-    chosen = dev.select([i * len(dev) // min(EVALUATED, len(dev)) for i in range(min(EVALUATED, len(dev)))])
+    count = min(clips, len(dev))
+    chosen = dev.select([i * len(dev) // count for i in range(count)])
     policy = batch_policy(config)
     started = time.perf_counter()
     predict(
@@ -153,11 +225,3 @@ def _evaluation(config: Config, architecture: Architecture, dev: Any, durations:
         autocast=lambda: trial.autocast(config),
     )
     return (time.perf_counter() - started) / max(1e-3, float(np.sum(chosen.durations))) * audio
-
-
-def in_words(seconds: float) -> str:
-    """``40 s``, ``12 min`` or ``3 h 05 min``."""
-    if seconds < 60:
-        return f"{math.ceil(seconds)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -32,21 +32,38 @@ STREAM = 4e9
 """Bytes of weights that a CPU reads in a second when it generates token after token."""
 
 
+BUSY = 0.25
+"""Share of the processor that other programs use, from which on the machine is called busy."""
+LOOK = 0.3
+"""Seconds for which the processor is looked at."""
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of a trial: bytes beside the weights that are loaded already, and seconds."""
+    """Cost of a trial: bytes beside the weights that are loaded already, and seconds.
+
+    step: seconds of them that the optimiser step takes. others: share of the processor that other programs use.
+    """
 
     memory: int
     seconds: float
     free: int
+    step: float = 0.0
+    others: float = 0.0
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether it would take too much memory."""
+        return self.memory > SHARE_OF_FREE_MEMORY * self.free
 
     @property
     def refusal(self) -> str | None:
         """Why it is not tried; None when it can be."""
-        if self.memory > SHARE_OF_FREE_MEMORY * self.free:
+        if self.is_too_large:
             return f"needs {self.memory / GIB:.1f} GiB, and half of the free memory is {self.free / 2 / GIB:.1f} GiB"
         if self.seconds > MOST_SECONDS:
-            return f"would take about {math.ceil(self.seconds)} s on this CPU, more than {MOST_SECONDS:.0f} s"
+            told = f"; {busy_text(self.others)}" if self.others >= BUSY else ""
+            return f"would take about {math.ceil(self.seconds)} s on this CPU, more than {MOST_SECONDS:.0f} s{told}"
         return None
 
 
@@ -54,9 +71,7 @@ class Estimate:
 class Result:
     """The results of the trial step and of the decoding."""
 
-    loss: float
-    gradient_norm: float
-    step_seconds: float
+    step: Timed
     hypotheses: dict[str, str]
     generation_seconds: float
 
@@ -70,17 +85,40 @@ class Timed:
     passes: float
     update: float
 
+    @property
+    def seconds(self) -> float:
+        """Of the whole step."""
+        return self.passes + self.update
 
-def estimate(config: Config, architecture: Architecture, model: Any, batch: Batch) -> Estimate:
-    """Memory from a plan for the CPU in float32, time from its FLOPs and this machine's speed."""
+
+def busy_share() -> float:
+    """Share (0 to 1) of this machine's processor that other programs use, while this process waits."""
+    import psutil
+
+    return float(psutil.cpu_percent(interval=LOOK)) / 100
+
+
+def busy_text(share: float) -> str:
+    """That the machine is busy, in words."""
+    return f"the machine is busy: other programs use {share:.0%} of its processor"
+
+
+def estimate(
+    config: Config, architecture: Architecture, model: Any, batch: Batch, others: float = 0.0
+) -> Estimate:
+    """Memory from a plan for the CPU in float32, time from its FLOPs and this machine's speed.
+
+    others: share of the processor that other programs use (`busy_share`).
+    """
     import psutil
 
     plan = cpu_plan(config, architecture, model, batch)
     ours = plan.items.get(PROCESS, 0) + plan.items["weights"]
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     generation = NEW_TOKENS * weights / STREAM
-    seconds = plan.flops / (EFFICIENCY * flops_per_second()) + generation
-    return Estimate(plan.total - ours, seconds, int(psutil.virtual_memory().available))
+    step_seconds = plan.flops / (EFFICIENCY * flops_per_second())
+    free = int(psutil.virtual_memory().available)
+    return Estimate(plan.total - ours, step_seconds + generation, free, step_seconds, others)
 
 
 def cpu_plan(config: Config, architecture: Architecture, model: Any, batch: Batch) -> Plan:
@@ -107,13 +145,7 @@ def run(config: Config, architecture: Architecture, model: Any, batch: Batch, on
     started = time.perf_counter()
     with autocast(config):
         hypotheses = hypothesis(architecture, one)
-    return Result(
-        timed.loss,
-        timed.gradient_norm,
-        timed.passes + timed.update,
-        hypotheses,
-        time.perf_counter() - started,
-    )
+    return Result(timed, hypotheses, time.perf_counter() - started)
 
 
 def step(config: Config, architecture: Architecture, model: Any, batch: Batch) -> Timed:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from training.base.errors import UserError
+from training.base.system_files import listed
 from training.synthetic.espeak import Espeak
 from training.synthetic.espeak_words import word_spans
 from training.synthetic.plan import Row, Take, Video
@@ -21,7 +27,11 @@ SAMPLE_RATE = 16000
 _PEAK = 0.9
 _PROCESSES = 8
 
+_LOOK = 0.5
+"""Seconds between two looks at what is finished."""
+
 Progress = Callable[[int, int], None]
+"""Is told how many videos are finished, of how many."""
 
 
 def synthesise_all(videos: list[Video], folder: Path, progress: Progress | None) -> list[Row]:
@@ -30,17 +40,27 @@ def synthesise_all(videos: list[Video], folder: Path, progress: Progress | None)
     The number of fresh processes is the same on every machine, because the sound of espeak depends on earlier calls.
     """
     rows: list[Row] = []
-    groups = [videos[first::_PROCESSES] for first in range(_PROCESSES)]
-    done = 0
-    with ThreadPoolExecutor(min(_cores(), _PROCESSES)) as pool:
-        for made, group in zip(
-            pool.map(_in_fresh_process, groups, [folder] * len(groups)), groups, strict=True
-        ):
-            rows += made
-            done += len(group)
-            if progress:
-                progress(done, len(videos))
+    groups = [group for first in range(_PROCESSES) if (group := videos[first::_PROCESSES])]
+    at_once = min(_cores(), _PROCESSES)
+    with ThreadPoolExecutor(at_once) as pool:
+        speaking = [pool.submit(_in_fresh_process, group, folder) for group in groups]
+        waiting: set[Future[list[Row]]] = set(speaking)
+        try:
+            while waiting:
+                ended, waiting = wait(waiting, _LOOK)
+                rows += [row for one in ended for row in one.result()]
+                if progress:
+                    progress(_finished(folder, len(videos), min(at_once, len(waiting))), len(videos))
+        finally:
+            for one in waiting:
+                one.cancel()
     return sorted(rows, key=lambda row: row["id"])
+
+
+def _finished(folder: Path, videos: int, unfinished: int) -> int:
+    """Videos that are spoken: each has a folder from its begin on, and so many of these are not finished."""
+    begun = sum(1 for _ in listed(folder, "video_*"))
+    return max(0, min(begun, videos) - unfinished)
 
 
 def _in_fresh_process(videos: list[Video], folder: Path) -> list[Row]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base.errors import UserError
+from training.base.progress import progress_bar
 from training.data.download.transfer import PAUSE, Unavailable, size_of, transfer
 
 GB = 1e9
@@ -111,6 +111,7 @@ def _begin(archive: Archive, progress: Any) -> Callable[[int, int | None], None]
             need_room(archive.folder, (total - have) + total)
         progress.reset(total)
         progress.update(have)
+        progress.initial = have  # what an earlier call has loaded says nothing of the speed
 
     return begin
 
@@ -133,10 +134,6 @@ def set_aside(file: Path) -> Path:
 
 @contextmanager
 def bar(split: str, total: int | None = None) -> Any:
-    """A bar of bytes on stderr, where that is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total, desc=split, unit="B", unit_scale=True, disable=not sys.stderr.isatty()
-    ) as progress:
+    """A bar of bytes on a terminal, else lines at intervals."""
+    with progress_bar(total=total, desc=split, unit="B", unit_scale=True) as progress:
         yield progress

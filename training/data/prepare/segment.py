@@ -23,6 +23,8 @@ from training.data.tables import row_writer
 
 RECORD = "segments.json"
 RATE = 16_000
+UNREADABLE = "unreadable_recording"
+"""Reason in the ledger for a whole recording; its entry counts the labels that are lost with it, perhaps none."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,10 @@ def _rows(
         try:
             seconds = probe(pair.audio).duration
         except AudioError as error:
-            ledger.add(pair.name, "unreadable", str(error), utterances=len(labels))
+            lost = (
+                f"{len(labels):,} labels are left out with it" if labels else f"{pair.labels} holds no labels"
+            )
+            ledger.add(pair.name, UNREADABLE, f"{error}; {lost}", utterances=len(labels))
             continue
         result = segmented(labels, seconds, rules, f"{pair.labels}")
         ledger.drops += result.drops

@@ -46,8 +46,8 @@ class ShardOptions(Block):
     default_domain: str | None = None
     """Domain of samples that have none otherwise; they are counted. null: such a sample is a mistake."""
     keys: Literal["first_dot", "suffix"] = "first_dot"
-    """Where the key that the members of a sample share ends: at the first dot of the file's name, as WebDataset has it
-    (where that would give one key to several clips, their names are read by the other rule), or before its `suffix`."""
+    """Where the key that the members of a sample share ends: at the first dot of the file's name, as WebDataset has it, or
+    before its `suffix`. Where the first dot would give one key to several clips, their names are read by the other rule."""
     shuffle_buffer: Count = 5000
     """Places by which a sample moves at most in the order of the permuted shards: larger mixes more, and reads from
     more shards at a time."""

@@ -79,15 +79,15 @@ class Options(ModelOptions):
     """Kernel of the convolution module in each layer of the Transformer (and of ``head_layers``), in frames, an odd
     number; 0: a plain Transformer without one. FastConformer has its own (``sizes.conv_kernel_size``)."""
     feature_norm: Literal["bands", "clip", "peak"] = "bands"
-    """Log-mels are normalised per clip: each band by its mean and deviation, as pretrained FastConformers expect;
-    all bands together by theirs (``clip``), which short clips of a word or two need; or by the loudest point alone
-    (``peak``), to which silence around the speech makes no difference."""
+    """How log-mels are normalised per clip. ``bands``: each band by its mean and deviation, as pretrained FastConformers
+    expect. ``clip``: all bands by one mean and deviation, for clips of a word or two. ``peak``: by the loudest point
+    alone; silence around the speech changes nothing."""
     edge_silence: float = Field(0.0, ge=0, le=2)
     """Seconds of silence before and after every clip in evaluation and use (``feature_norm: peak``). In training the
     silence is random, see ``augmentation.shift``; there is none in the first ``augmentation.after_epochs``."""
     middle_weight: float = Field(0.0, ge=0, lt=1)
-    """Share of the training loss that is CTC on the states half way up the encoder (Lee and Watanabe, 2021): a model
-    from scratch may learn in fewer steps; each step costs one more output layer and loss. Not with wav2vec2."""
+    """Share of the training loss that is CTC on the states of the encoder's middle layer (Lee and Watanabe, 2021). A model
+    from scratch may learn in fewer steps; each step computes one more output layer and loss. Not with wav2vec2."""
     sizes: dict[str, Any] = Field(default_factory=dict)
     """Further fields of ``ParakeetEncoderConfig`` (fastconformer) or ``Wav2Vec2Config`` (wav2vec2)."""
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from training.base.errors import UserError
 from training.base.files import writable
+from training.base.progress import progress_bar
 from training.base.system_files import listed
 from training.data import audio
 from training.data.checks import check_audio
@@ -167,21 +168,25 @@ def _usable(
 ) -> Iterator[tuple[int, Example, float, tuple[str, bytes]]]:
     """Rows with their real length and their sound (`_sound`); the others go into the ledger."""
     decode = len(manifest) < DECODE_BELOW
-    for row in range(len(manifest)):
-        example, found = check_audio(
-            manifest, row, min_seconds=0.0, max_seconds=float("inf"), decode=decode, notes=dropped.notes
-        )
-        if not isinstance(found, Drop) and not example.texts:
-            found = Drop(example.id, "empty_text", f"{example.source}: neither transcript nor translation")
-        if isinstance(found, Drop):
-            dropped.drops.append(found)
-            continue
-        try:
-            sound = _sound(example.audio)
-        except audio.AudioError as error:  # where nothing was decoded before
-            dropped.drops.append(error_drop(example, error))
-        else:
-            yield row, example, found, sound
+    with progress_bar(total=len(manifest), unit="row", desc="written") as bar:
+        for row in range(len(manifest)):
+            bar.update()
+            example, found = check_audio(
+                manifest, row, min_seconds=0.0, max_seconds=float("inf"), decode=decode, notes=dropped.notes
+            )
+            if not isinstance(found, Drop) and not example.texts:
+                found = Drop(
+                    example.id, "empty_text", f"{example.source}: neither transcript nor translation"
+                )
+            if isinstance(found, Drop):
+                dropped.drops.append(found)
+                continue
+            try:
+                sound = _sound(example.audio)
+            except audio.AudioError as error:  # where nothing was decoded before
+                dropped.drops.append(error_drop(example, error))
+            else:
+                yield row, example, found, sound
 
 
 def _record(manifest: Manifest, row: int, example: Example, seconds: float) -> dict[str, Any]:

@@ -9,21 +9,31 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 COLOURS = {"green": "32", "yellow": "33", "bold red": "1;31", "bold": "1"}
 """Names of colours → codes of ECMA-48."""
+MARKS = {"warning": "yellow", "error": "bold red"}
+"""First words of lines that are coloured, with the colour."""
 
 
-def is_plain() -> bool:
-    """Whether standard output gets plain text."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
+def is_plain(stream: TextIO | None = None) -> bool:
+    """Whether a stream gets plain text; None: standard output."""
+    stream = sys.stdout if stream is None else stream
+    terminal = stream is not None and stream.isatty()
     return not terminal or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
-def coloured(text: str, colour: str) -> str:
-    """The text in one of `COLOURS`; as it is where output is plain."""
-    return text if is_plain() else f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """The text in one of `COLOURS`; as it is where the stream (None: standard output) is plain."""
+    return text if is_plain(stream) else f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+
+
+def marked(text: str, stream: TextIO | None = None) -> str:
+    """The text with its first word ``warning:`` or ``error:`` in colour; as it is where the stream is plain."""
+    word, colon, rest = text.partition(":")
+    colour = MARKS.get(word)
+    return text if colour is None else f"{coloured(word + colon, colour, stream)}{rest}"
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
@@ -34,10 +44,16 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seq
         rows: cells.
         right: numbers of the columns (from 0) that stand at the right.
     """
+    print("\n".join(table_lines(head, rows, right=right)))
+
+
+def table_lines(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+) -> list[str]:
+    """The lines of a table as standard output gets it: drawn on a terminal, else `plain_table`."""
     console = None if is_plain() else _console()
     if console is None:
-        print("\n".join(plain_table(head, rows, right=right)))
-        return
+        return plain_table(head, rows, right=right)
     from rich.table import Table
     from rich.text import Text
 
@@ -46,7 +62,9 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seq
         table.add_column(Text(name), justify="right" if number in right else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    return str(captured.get()).rstrip("\n").split("\n")
 
 
 def plain_table(
