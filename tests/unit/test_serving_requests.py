@@ -1,0 +1,121 @@
+"""Requests to an application in this process, whose models and decoders are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from serving_fakes import abilities, app_of
+
+from training.serving import collect
+
+SECRET = "Zauberwort"
+
+
+def form(file: bytes | None = b"sound", **fields: str) -> bytes:
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    if file is not None:
+        parts.append(
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + file + b"\r\n"
+        )
+    return b"".join(parts) + b"--x--\r\n"
+
+
+async def ask(application: FastAPI, path: str, body: bytes = b"", method: str = "POST") -> tuple[int, Any]:
+    """The status and the JSON of an answer."""
+    whole = [{"type": "http.request", "body": body, "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if whole:
+            return whole.pop()
+        await asyncio.sleep(30)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"here"), (b"content-type", b"multipart/form-data; boundary=x")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8000),
+    }
+    await application(scope, receive, send)
+    content = b"".join(one.get("body", b"") for one in sent[1:])
+    return sent[0]["status"], json.loads(content) if content else None
+
+
+def collecting(folder: Path, **settings: Any) -> FastAPI:
+    """A server that keeps corrections, and takes every upload for a second of sound."""
+    made = app_of(folder, abilities(), collect=folder, **settings)
+
+    @asynccontextmanager
+    async def opened(*_: Any) -> AsyncIterator[Any]:
+        yield SimpleNamespace(seconds=1.0)
+
+    made.state.server.dispatcher.decoders.opened = opened
+    return made
+
+
+def test_a_fault_is_told_and_logged_without_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, f"No space left on device, {SECRET}")
+
+    monkeypatch.setattr(collect, "_write", full)
+    with caplog.at_level(logging.INFO):
+        asked = ask(collecting(tmp_path), "/v1/corrections", form(text=SECRET, consent="true"))
+        status, found = asyncio.run(asked)
+    assert status == 500 and found["error"]["code"] == "internal"
+    assert "OSError" in caplog.text and "POST /v1/corrections 500" in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"text": "a"}, 400, "no_consent"),
+        ({"consent": "true"}, 422, "invalid_field"),
+        ({"text": "a", "consent": "true"}, 201, None),
+    ],
+)
+def test_a_correction_needs_consent_and_a_text(
+    tmp_path: Path, fields: dict[str, str], status: int, code: str | None
+) -> None:
+    told, found = asyncio.run(ask(collecting(tmp_path), "/v1/corrections", form(**fields)))
+    assert told == status and found.get("error", {}).get("code") == code
+    assert (tmp_path / "manifest.tsv").exists() is (status == 201)
+
+
+def test_a_correction_whose_sound_is_not_decoded_in_time(tmp_path: Path) -> None:
+    made = collecting(tmp_path, timeout=0.2)
+
+    @asynccontextmanager
+    async def opened(*_: Any) -> AsyncIterator[Any]:
+        await asyncio.sleep(30)
+        yield None
+
+    made.state.server.dispatcher.decoders.opened = opened
+    status, _ = asyncio.run(ask(made, "/v1/corrections", form(text="a", consent="true")))
+    assert status == 504 and not (tmp_path / "manifest.tsv").exists()
