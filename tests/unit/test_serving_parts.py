@@ -122,6 +122,28 @@ def test_decoded_sound_waits_for_room() -> None:
     assert asyncio.run(run()) == ["long", "given", "next"]
 
 
+def test_short_windows_do_not_keep_a_long_one_from_its_room() -> None:
+    async def run() -> list[str]:
+        bank, order = Bank(10), list[str]()
+
+        async def window(name: str, seconds: float) -> None:
+            await bank.take(seconds)
+            order.append(name)
+            await asyncio.sleep(0.02)
+            await bank.give(seconds)
+
+        async def later(seconds: float, name: str, length: float) -> None:
+            await asyncio.sleep(seconds)
+            await window(name, length)
+
+        short = [later(0.01 * n, "short", 4) for n in range(10)]
+        await asyncio.gather(*short, later(0.015, "long", 9))
+        return order
+
+    order = asyncio.run(run())
+    assert order.index("long") <= 3 and len(order) == 11
+
+
 def form_of(parts: list[bytes], kind: str = "multipart/form-data; boundary=x", most: int = 1000) -> Form:
     """A body that arrives in parts; after the last one the client leaves."""
     messages: Iterator[Mapping[str, Any]] = iter(

@@ -63,10 +63,11 @@ class Bank:
     def __init__(self, seconds: float) -> None:
         self.most, self.taken = seconds, 0.0
         self._news = asyncio.Condition()
+        self._turn = asyncio.Lock()
 
     async def take(self, seconds: float) -> None:
-        """Wait for room; a window longer than all of it gets in where nothing else is there."""
-        async with self._news:
+        """Wait for room, in the order of the calls; more than all of it gets in where nothing else is there."""
+        async with self._turn, self._news:  # in turn: short windows would keep a long one waiting for ever
             await self._news.wait_for(lambda: not self.taken or self.taken + seconds <= self.most)
             self.taken += seconds
 
