@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from serving_fakes import abilities, app_of
 
+from training.base.errors import UserError
 from training.serving import decode_process, messages
 from training.serving.batches import Key, Piece, Waiting
 from training.serving.decoders import Decoder, Sound
@@ -25,6 +26,7 @@ from training.serving.fields import understand
 from training.serving.messages import Message
 from training.serving.metrics import Metrics
 from training.serving.options import Options
+from training.serving.server import _bound
 from training.serving.settings import Settings
 from training.serving.state import State
 from training.serving.transcriptions import _Stream
@@ -57,8 +59,9 @@ class Process:
         return Message(answer, bytearray(), [])
 
 
-def computed(process: Process, seconds: Sequence[float]) -> list[Any]:
+def computed(process: Process, seconds: Sequence[float], metrics: Metrics | None = None) -> list[Any]:
     """What windows of these lengths get of a device with that process: a row, or the status of an error."""
+    metrics = metrics or Metrics()
 
     async def run() -> list[Any]:
         device, waiting = Device("cpu", {}, batch_seconds=30, batch_timeout=7), Waiting()
@@ -71,7 +74,7 @@ def computed(process: Process, seconds: Sequence[float]) -> list[Any]:
         ]
         for piece in pieces:
             waiting.add(piece)
-        going = asyncio.create_task(work(device, waiting, Metrics()))
+        going = asyncio.create_task(work(device, waiting, metrics))
         found = await asyncio.gather(*(one.result for one in pieces), return_exceptions=True)
         assert not going.done() and not waiting.pieces
         going.cancel()
@@ -186,6 +189,13 @@ def test_a_window_whose_request_has_ended_is_not_computed_again() -> None:
     assert process.asked == [2, 1]
 
 
+def test_only_windows_that_were_computed_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics()
+    with caplog.at_level("INFO"):
+        assert computed(Process(Gone(), {"fault": "a"}), [5, 5], metrics) == [500, ROW]
+    assert b"polyvox_windows_total 1.0" in metrics.text() and "ready again" in caplog.text
+
+
 def test_a_process_that_fails_to_start_is_started_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -247,11 +257,20 @@ def test_a_load_that_fails_in_an_unknown_way_ends_the_server(caplog: pytest.LogC
         async def start(self) -> None:
             raise KeyError("models")
 
-    state: Any = State(*[None] * 4, Broken())  # type: ignore[arg-type]
+    state: Any = State(Settings(models={}), *[None] * 3, Broken())  # type: ignore[arg-type]
     told = list[str]()
     state.on_failure = lambda: told.append("ended")
     asyncio.run(state.load())
     assert told == ["ended"] and "KeyError" in state.failed and "cannot be loaded" in caplog.text
+
+
+def test_a_host_whose_name_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise UnicodeError("label empty or too long")  # what Python says of "a..b"
+
+    monkeypatch.setattr("socket.getaddrinfo", refused)
+    with pytest.raises(UserError, match=r"--host a\.\.b --port 8000: cannot listen there"):
+        _bound(Settings(models={}, host="a..b"))
 
 
 def test_a_payload_is_no_longer_than_was_asked_for() -> None:

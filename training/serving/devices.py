@@ -64,6 +64,7 @@ class Device:
         while True:
             try:
                 await self.load()
+                logger.info(f"{self.name}: the model process is ready again")
                 return
             except Exception as error:
                 why = str(error) if isinstance(error, Gone | UserError) else traced(error)
@@ -114,6 +115,7 @@ async def work(device: Device, waiting: Waiting, metrics: Metrics) -> None:
         try:
             await device.compute(batch)
         except Exception as error:
+            device.busy = False  # loading the models again is no computing
             if isinstance(error, Gone) or not device.worker.running:
                 await _restart(device, batch, error, waiting, metrics)
             else:
@@ -121,9 +123,10 @@ async def work(device: Device, waiting: Waiting, metrics: Metrics) -> None:
                 logger.error(f"{device.name}: a batch of {len(batch)} windows failed: {why}")
                 again = isinstance(error, Fault) and len(batch) > 1
                 _again(batch, waiting, failed(), ATTEMPTS if again else 0)
+        else:
+            metrics.batch(batch, time.monotonic() - began)
         finally:
             device.busy = False
-        metrics.batch(batch, time.monotonic() - began)
 
 
 async def _restart(

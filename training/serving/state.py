@@ -42,6 +42,8 @@ class State:
 
     async def load(self) -> None:
         """Start the processes; a model that cannot be loaded ends the server."""
+        models, devices = ", ".join(self.settings.models), ", ".join(self.settings.devices)
+        logger.info(f"loading {models} on {devices}")
         try:
             await self.dispatcher.start()
         except (UserError, Gone) as error:
@@ -53,6 +55,4 @@ class State:
             logger.error(f"the models cannot be loaded: {traced(error)}")
             self.on_failure()
         else:
-            logger.info(
-                f"ready: {', '.join(self.dispatcher.abilities)} on {', '.join(self.settings.devices)}"
-            )
+            logger.info(f"ready: {models} on {devices}")
