@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from serving_fakes import abilities, app_of
+from serving_fakes import FakeSocket, abilities, app_of
 
 from training.serving import collect
+from training.serving.errors import ApiError
+from training.serving.fields import understand
+from training.serving.realtime import Session
 
 SECRET = "Zauberwort"
 
@@ -119,3 +122,35 @@ def test_a_correction_whose_sound_is_not_decoded_in_time(tmp_path: Path) -> None
     made.state.server.dispatcher.decoders.opened = opened
     status, _ = asyncio.run(ask(made, "/v1/corrections", form(text="a", consent="true")))
     assert status == 504 and not (tmp_path / "manifest.tsv").exists()
+
+
+def test_one_model_is_told(tmp_path: Path) -> None:
+    made = app_of(tmp_path, abilities(timed=False))
+    status, found = asyncio.run(ask(made, "/v1/models/m", method="GET"))
+    assert status == 200 and found["id"] == "m" and found["tasks"] == ["transcribe"] and not found["live"]
+    status, found = asyncio.run(ask(made, "/v1/models/gpt-9", method="GET"))
+    assert status == 404 and found["error"]["code"] == "model_not_found"
+
+
+def test_a_name_of_openais_means_the_first_model_for_the_task() -> None:
+    both = abilities(tasks=("transcribe", "translate"), frames=False)
+    models = {"first": abilities(), "second": both}
+    for name in ({}, {"model": ["whisper-1"]}):
+        for task, wanted in (("transcribe", "first"), ("translate", "second")):
+            assert understand(name, task, models, strict=False).asked.model == wanted
+    with pytest.raises(ApiError) as raised:
+        understand({}, "translate", {"first": abilities()}, strict=False)
+    assert raised.value.code == "unsupported_task"
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted"), [(None, "second"), ("gpt-realtime", "second"), ("third", "third"), ("m", "m")]
+)
+def test_a_live_session_begins_with_the_model_of_its_address(
+    tmp_path: Path, named: str | None, wanted: str
+) -> None:
+    state = app_of(tmp_path, abilities(frames=False)).state.server
+    state.dispatcher.abilities |= {"second": abilities(), "third": abilities()}
+    socket = FakeSocket()
+    asyncio.run(Session(socket, state, named).run())  # type: ignore[arg-type]
+    assert socket.events[0]["session"]["audio"]["input"]["transcription"]["model"] == wanted

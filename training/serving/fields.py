@@ -27,7 +27,7 @@ WIDEST_BEAM, WIDEST_DECODER_BEAM = 10, 5
 """Of models with a CTC output, and of those that write token by token, whose time grows with it: a request of one client keeps
 the others waiting. They are the widths that hot words get by themselves, and that OpenAI's own Whisper takes."""
 STAND_INS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-"""Names of OpenAI's models, which programs send that cannot be told another one: the server's first model answers."""
+"""Names of OpenAI's models, which programs send that cannot be told another one: the server's first model for the task answers."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def understand(
         ApiError: a field is wrong, or the model cannot do what is asked.
     """
     fields = _Fields(form)
-    name, abilities = _model(fields.one("model"), models)
+    name, abilities = named_model(fields.one("model"), models, task)
     _require_task(name, abilities, task)
     format_ = fields.choice("response_format", FORMATS, "json")
     granularities = _granularities(fields, format_, name, abilities, task)
@@ -127,13 +127,20 @@ def understand(
     return Question(Asked(name, options, language), format_, granularities, stream, tuple(ignored))
 
 
-def _model(name: str | None, models: Mapping[str, Abilities]) -> tuple[str, Abilities]:
+def named_model(
+    name: str | None, models: Mapping[str, Abilities], task: str = TRANSCRIBE
+) -> tuple[str, Abilities]:
+    """The model of a name; the first one that does the task where the name is none, or one of `STAND_INS`.
+
+    Raises `ApiError` (404).
+    """
     if name is None or (name in STAND_INS and name not in models):
-        name = next(iter(models))
+        able = (one for one, abilities in models.items() if task in abilities.tasks)
+        name = next(able, next(iter(models), ""))
     if name not in models:
         raise ApiError(
             404,
-            f"model {name[:80]!r}: there is none of this name; there are {', '.join(models)}",
+            f"model {name[:80]!r}: there is none of this name; there are {', '.join(models) or 'none yet'}",
             param="model",
             code="model_not_found",
         )
@@ -252,7 +259,7 @@ def _language(code: str | None, name: str, abilities: Abilities, ignored: list[s
     if code not in abilities.language_names:
         raise ApiError(
             400,
-            f"language: {name} knows {', '.join(abilities.language_names)}, no {code[:80]!r} (codes of ISO 639, such as vi)",
+            f"language: no {code[:80]!r} in {name}, which knows the codes of ISO 639 {', '.join(abilities.language_names)}",
             param="language",
             code="unknown_language",
         )

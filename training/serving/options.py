@@ -61,6 +61,11 @@ class Abilities:
     predicts_domain: bool
     created: int
 
+    @property
+    def live(self) -> bool:
+        """Whether it takes live speech: a CTC output, whose words have times at once."""
+        return self.frames and self.timed
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -47,6 +47,7 @@ async def talk(socket: WebSocket, state: State) -> None:
     try:
         key = _admitted(socket, state)
     except ApiError as error:
+        state.metrics.refused.labels(error.code or str(error.status)).inc()
         logger.info(f"WS /v1/realtime {error.status}")
         await socket.send_denial_response(_denial(error))
         return
@@ -54,7 +55,7 @@ async def talk(socket: WebSocket, state: State) -> None:
     state.occupancy.sockets += 1  # before anything is waited for: others may come meanwhile
     if key is not None:
         key.begin(began)
-    session = Session(socket, state)
+    session = Session(socket, state, socket.query_params.get("model"))
     try:
         await socket.accept(PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None)
         await session.run()
@@ -91,12 +92,14 @@ def _admitted(socket: WebSocket, state: State) -> Any:
 
 
 class Session:
-    """One speaker."""
+    """One speaker. model: of the address; another name than that of a model here is left to ``session.update``."""
 
-    def __init__(self, socket: WebSocket, state: State) -> None:
+    def __init__(self, socket: WebSocket, state: State, model: str | None = None) -> None:
         self.socket, self.state = socket, state
         self.items = itertools.count(1)
-        self.settings: dict[str, Any] = {"model": next(iter(state.dispatcher.abilities))}
+        models = state.dispatcher.abilities
+        usual = next((name for name, one in models.items() if one.live), next(iter(models)))
+        self.settings: dict[str, Any] = {"model": model if model in models else usual}
         self.rate, self.pause = USUAL_RATE, PAUSE
         self.asked: Asked | None = None
         self.pace = Pace()
@@ -179,7 +182,7 @@ class Session:
 
     def _require_live(self, asked: Asked) -> None:
         abilities = self.state.dispatcher.abilities[asked.model]
-        if not abilities.frames or not abilities.timed:
+        if not abilities.live:
             raise ApiError(
                 400,
                 f"model {asked.model}: live speech needs a CTC model, whose words have times at once",
@@ -208,7 +211,7 @@ class Session:
         if self.input is None:
             if self.asked is None:
                 models = self.state.dispatcher.abilities
-                self.asked = understand({}, TRANSCRIBE, models, strict=False).asked
+                self.asked = understand(form_fields(self.settings), TRANSCRIBE, models, strict=False).asked
                 self._require_live(self.asked)
             abilities = self.state.dispatcher.abilities[self.asked.model]
             longest = min(abilities.cutting["longest"], LONGEST_WINDOW)
