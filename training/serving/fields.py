@@ -259,7 +259,7 @@ def _language(code: str | None, name: str, abilities: Abilities, ignored: list[s
     if code not in abilities.language_names:
         raise ApiError(
             400,
-            f"language: no {code[:80]!r} in {name}, which knows the codes of ISO 639 {', '.join(abilities.language_names)}",
+            f"language: {name} knows no {code[:80]!r}, but these codes of ISO 639: {', '.join(abilities.language_names)}",
             param="language",
             code="unknown_language",
         )

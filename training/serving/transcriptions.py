@@ -25,6 +25,8 @@ COMMENT_SECONDS = 15.0
 """Between two comments of a stream: programs in between close connections that are silent."""
 IGNORED = "Polyvox-Ignored"
 LANGUAGE = "Content-Language"
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""The second tells nginx to pass events on as they come, however it is set up."""
 CLOSED = 499
 """The status that nginx logs for a client that left; nobody gets it."""
 
@@ -52,7 +54,7 @@ async def answer(request: Request, state: State, task: str) -> Response:
                     return StreamingResponse(
                         streamed.events(request.receive),
                         media_type="text/event-stream",
-                        headers={"Cache-Control": "no-store", **_headers(question), **streamed.language},
+                        headers={**STREAM_HEADERS, **_headers(question), **streamed.language},
                     )
                 done = await _unless_gone(
                     state.dispatcher.transcribe(question.asked, upload, began), request.receive
