@@ -16,9 +16,11 @@ from fastapi import FastAPI
 from serving_fakes import FakeSocket, abilities, app_of
 
 from training.serving import collect
+from training.serving.decoders import LARGE_BYTES, Decoders, Sound
 from training.serving.errors import ApiError
 from training.serving.fields import understand
 from training.serving.realtime import Session
+from training.serving.uploads import Upload
 
 SECRET = "Zauberwort"
 
@@ -154,3 +156,36 @@ def test_a_live_session_begins_with_the_model_of_its_address(
     socket = FakeSocket()
     asyncio.run(Session(socket, state, named).run())  # type: ignore[arg-type]
     assert socket.events[0]["session"]["audio"]["input"]["transcription"]["model"] == wanted
+
+
+def test_small_uploads_do_not_wait_for_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for a decoder that looks for the pauses of an hour of sound, nor for a place."""
+    decoders = Decoders(2, max_seconds=10, ffmpeg=False, restarted=lambda: None)
+    busy, untouched = decoders.all
+    done = asyncio.Event()
+
+    async def opening(sound: Sound) -> None:
+        if sound.upload.size > LARGE_BYTES:
+            assert sound.decoder is busy
+            await done.wait()
+        else:
+            assert sound.decoder is untouched
+
+    monkeypatch.setattr(Sound, "open", opening)
+
+    async def read(size: int) -> None:
+        upload = Upload()
+        upload.write(bytes(size))
+        async with decoders.opened(upload, abilities()):
+            pass
+
+    async def run() -> None:
+        large = [asyncio.create_task(read(LARGE_BYTES + 1)) for _ in range(20)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.gather(*map(read, [1000] * 20)), 5)
+        done.set()
+        await asyncio.gather(*large)
+
+    asyncio.run(run())
+    decoders.close()
+    assert busy.reading == untouched.reading == 0

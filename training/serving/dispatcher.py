@@ -31,8 +31,6 @@ from training.transcription.transcript import Segment, Transcript
 
 logger = logging.getLogger(__name__)
 
-OPEN_FOR_EACH_DECODER = 8
-"""Uploads that a decoder reads by turns."""
 AHEAD = 2
 """Windows of one request that are decoded and not yet computed."""
 READY_BATCHES = 4
@@ -94,7 +92,6 @@ class Dispatcher:
         )
         self.waiting = Waiting()
         self.abilities: dict[str, Abilities] = {}
-        self._room = asyncio.Semaphore(OPEN_FOR_EACH_DECODER * settings.decoders)
         self.bank = Bank(READY_BATCHES * settings.batch_seconds * len(self.devices))
         self._loops: list[asyncio.Task[None]] = []
 
@@ -139,7 +136,7 @@ class Dispatcher:
             ApiError: the file cannot be decoded, or the model cannot do what is asked.
         """
         abilities = self.abilities[asked.model]
-        async with self._room, self.decoders.opened(upload, abilities) as sound:
+        async with self.decoders.opened(upload, abilities) as sound:
             run = _Run(self, asked, abilities, sound, since, on_segment)
             try:
                 await run.read()
