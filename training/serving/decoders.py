@@ -16,7 +16,7 @@ from training.serving.errors import ApiError
 from training.serving.messages import Message, payload_of
 from training.serving.options import Abilities
 from training.serving.uploads import Upload
-from training.serving.worker import Gone, Unsent, Worker
+from training.serving.worker import ProcessEnded, ProcessNotRunning, Worker
 from training.transcription.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -40,14 +40,14 @@ class Decoder:
     reading: int = 0
 
     async def call(self, head: Mapping[str, Any], files: tuple[int, ...] = (), longest: int = 0) -> Message:
-        """Its answer, with at most ``longest`` bytes of sound; a dead process is started again first. Raises `Gone`."""
+        """Its answer, with at most ``longest`` bytes of sound; a dead process is started again first. Raises `ProcessEnded`."""
         if not self.worker.running:
             self.restarted()
             self.worker.start()
             await self.worker.call({"do": "close", "number": 0}, timeout=ANSWER_SECONDS)
         try:
             return await self.worker.call(head, files=files, timeout=ANSWER_SECONDS, longest=longest)
-        except Unsent:
+        except ProcessNotRunning:
             return await self.call(head, files, longest)
 
 
@@ -74,7 +74,7 @@ class Sound:
         self._opening = True
         try:
             answer = await self.decoder.call(head, (self.upload.file,), self._longest)
-        except Gone:
+        except ProcessEnded:
             if self._retried:
                 raise
             self._retried = True
@@ -97,9 +97,9 @@ class Sound:
             try:
                 answer = await worker.call(asked, timeout=ANSWER_SECONDS, longest=self._longest)
                 self._keep(_answered(self._known(answer)))
-            except Unsent:
+            except ProcessNotRunning:
                 pass  # another upload ended the process: this one is opened again below
-            except Gone:
+            except ProcessEnded:
                 if self._retried:
                     raise
                 self._retried = True
@@ -111,11 +111,14 @@ class Sound:
         return samples
 
     def _known(self, answer: Message) -> Message:
-        """The answer of a process that has this upload open; else `Unsent` where it is a new one, `Gone` where it is not."""
+        """The answer of a process that has this upload open.
+
+        Raises `ProcessNotRunning` where the process is a new one, else `ProcessEnded`.
+        """
         if not answer.head.get("lost"):
             return answer
         logger.error("a decoder does not know an upload; it is opened again")
-        raise (Unsent if self._is_lost else Gone)("the upload is not open")
+        raise (ProcessNotRunning if self._is_lost else ProcessEnded)("the upload is not open")
 
     def _keep(self, found: Message) -> None:
         if "samples" in found.head:
@@ -203,7 +206,7 @@ class Decoders:
         try:
             await sound.open()
             yield sound
-        except Gone as error:
+        except ProcessEnded as error:
             raise ApiError(
                 400,
                 "the file could not be decoded: the decoder took too much memory or time for it, or broke",
@@ -216,5 +219,5 @@ class Decoders:
 
 
 async def _forgotten(sound: Sound) -> None:
-    with suppress(Gone):  # with its process
+    with suppress(ProcessEnded):  # with its process
         await sound.close()

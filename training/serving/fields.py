@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.models.architecture import AUTO, NONE
-from training.serving.dispatcher import Asked
+from training.serving.dispatcher import DecodingRequest
 from training.serving.errors import ApiError
 from training.serving.options import Abilities, Options
 
@@ -26,15 +26,15 @@ MOST_HOT_WORDS, LONGEST_HOT_WORD = 200, 100
 WIDEST_BEAM, WIDEST_DECODER_BEAM = 10, 5
 """Of models with a CTC output, and of those that write token by token, whose time grows with it: a request of one client keeps
 the others waiting. They are the widths that hot words get by themselves, and that OpenAI's own Whisper takes."""
-STAND_INS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """Names of OpenAI's models, which programs send that cannot be told another one: the server's first model for the task answers."""
 
 
 @dataclass(frozen=True)
-class Question:
+class ParsedRequest:
     """A request that has been understood. ignored: parameters that have no effect on this model."""
 
-    asked: Asked
+    asked: DecodingRequest
     response_format: str
     granularities: tuple[str, ...]
     stream: bool
@@ -89,7 +89,7 @@ def _invalid(name: str, what: str, value: str) -> ApiError:
 
 def understand(
     form: Mapping[str, Sequence[str]], task: str, models: Mapping[str, Abilities], *, strict: bool
-) -> Question:
+) -> ParsedRequest:
     """What a form asks for.
 
     Args:
@@ -124,17 +124,19 @@ def understand(
             param=ignored[0],
             code="no_effect",
         )
-    return Question(Asked(name, options, language), format_, granularities, stream, tuple(ignored))
+    return ParsedRequest(
+        DecodingRequest(name, options, language), format_, granularities, stream, tuple(ignored)
+    )
 
 
 def named_model(
     name: str | None, models: Mapping[str, Abilities], task: str = TRANSCRIBE
 ) -> tuple[str, Abilities]:
-    """The model of a name; the first one that does the task where the name is none, or one of `STAND_INS`.
+    """The model of a name; the first one that does the task where the name is none, or one of `OPENAI_MODELS`.
 
     Raises `ApiError` (404).
     """
-    if name is None or (name in STAND_INS and name not in models):
+    if name is None or (name in OPENAI_MODELS and name not in models):
         able = (one for one, abilities in models.items() if task in abilities.tasks)
         name = next(able, next(iter(models), ""))
     if name not in models:

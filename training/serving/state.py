@@ -14,7 +14,7 @@ from training.serving.errors import traced
 from training.serving.keys import Keys
 from training.serving.metrics import Metrics
 from training.serving.settings import Settings
-from training.serving.worker import Gone
+from training.serving.worker import ProcessEnded
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class State:
         logger.info(f"loading {models} on {devices}")
         try:
             await self.dispatcher.start()
-        except (UserError, Gone) as error:
+        except (UserError, ProcessEnded) as error:
             self.failed = str(error)
             logger.error(f"the models cannot be loaded: {error}")
             self.on_failure()
