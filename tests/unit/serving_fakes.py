@@ -31,7 +31,7 @@ def abilities(**changed: Any) -> Abilities:
         cutting={},
         looks=False,
         frames=True,
-        hears_padding=False,
+        padding_sensitive=False,
         scored=False,
         domains=(),
         domain=None,

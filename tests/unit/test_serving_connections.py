@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvicorn
@@ -105,6 +108,33 @@ def test_who_sends_all_after_a_refusal_may_ask_again_on_the_connection(running: 
     made.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     assert b" 200 " in answer_of(made)
     made.close()
+
+
+def test_who_does_not_read_the_answer_cannot_hold_a_place(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocols, "WRITE_SECONDS", 0.5)
+    ended = threading.Event()
+
+    async def transcribe(asked: Any, upload: Any, since: float, on_segment: Any) -> None:
+        try:
+            for _ in range(30):
+                on_segment(SimpleNamespace(texts={"transcribe": 1_000_000 * "x"}))
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    running.state.dispatcher.transcribe = transcribe
+    field = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n{}\r\n'
+    form = field.format("stream", "", "true") + field.format("file", '; filename="a"', "sound") + "--x--\r\n"
+    made = running.open(length=len(form))
+    made.sendall(form.encode())
+    assert ended.wait(8)
+    made.close()
+    until = time.monotonic() + 5
+    while running.state.occupancy.inside and time.monotonic() < until:
+        time.sleep(0.02)
+    assert running.state.occupancy.inside == 0
 
 
 def test_a_head_that_never_ends_cannot_hold_the_connection(running: Running) -> None:

@@ -15,21 +15,23 @@ import numpy as np
 import pytest
 from serving_fakes import abilities, app_of
 
+from training.base.errors import UserError
 from training.serving import decode_process, messages
-from training.serving.batches import Key, Piece, Waiting
+from training.serving.batches import BatchKey, QueuedWindow, WindowQueue
 from training.serving.decoders import Decoder, Sound
 from training.serving.devices import Device, work
-from training.serving.dispatcher import Asked, Dispatcher
+from training.serving.dispatcher import DecodingRequest, Dispatcher
 from training.serving.errors import ApiError
 from training.serving.fields import understand
 from training.serving.messages import Message
 from training.serving.metrics import Metrics
 from training.serving.options import Options
+from training.serving.server import _bound
 from training.serving.settings import Settings
 from training.serving.state import State
 from training.serving.transcriptions import _Stream
 from training.serving.uploads import Upload
-from training.serving.worker import Gone, Overdue, Unsent, Worker
+from training.serving.worker import ProcessEnded, ProcessNotRunning, ProcessTimeout, Worker
 from training.transcription.windows import Window
 
 SECRET = "Zauberwort"
@@ -52,26 +54,29 @@ class Process:
         self.asked.append(len(head["samples"]))
         answer = self.answers.pop(0) if self.answers else {"rows": [ROW] * len(head["samples"])}
         if isinstance(answer, Exception):
-            self.running = not isinstance(answer, Gone | MemoryError)
+            self.running = not isinstance(answer, ProcessEnded | MemoryError)
             raise answer
         return Message(answer, bytearray(), [])
 
 
-def computed(process: Process, seconds: Sequence[float]) -> list[Any]:
+def computed(process: Process, seconds: Sequence[float], metrics: Metrics | None = None) -> list[Any]:
     """What windows of these lengths get of a device with that process: a row, or the status of an error."""
+    metrics = metrics or Metrics()
 
     async def run() -> list[Any]:
-        device, waiting = Device("cpu", {}, batch_seconds=30, batch_timeout=7), Waiting()
+        device, waiting = Device("cpu", {}, batch_seconds=30, batch_timeout=7), WindowQueue()
         device.worker = process  # type: ignore[assignment]
         device.ready.set()
         loop = asyncio.get_running_loop()
         pieces = [
-            Piece(Key("m", Options()), np.zeros(9, np.float32), None, length, n, loop.create_future())
+            QueuedWindow(
+                BatchKey("m", Options()), np.zeros(9, np.float32), None, length, n, loop.create_future()
+            )
             for n, length in enumerate(seconds)
         ]
         for piece in pieces:
             waiting.add(piece)
-        going = asyncio.create_task(work(device, waiting, Metrics()))
+        going = asyncio.create_task(work(device, waiting, metrics))
         found = await asyncio.gather(*(one.result for one in pieces), return_exceptions=True)
         assert not going.done() and not waiting.pieces
         going.cancel()
@@ -149,15 +154,15 @@ def test_a_fault_that_ended_the_process_is_tried_once_more(caplog: pytest.LogCap
 
 
 def test_a_process_that_dies_twice_with_a_window() -> None:
-    process = Process(Gone(), Gone())
+    process = Process(ProcessEnded(), ProcessEnded())
     assert computed(process, [5, 5]) == [500, ROW]
     assert process.asked == [2, 1, 1] and process.starts == 2
 
 
 def test_a_window_that_is_computed_for_too_long_is_not_tried_again() -> None:
-    process = Process(Overdue())
+    process = Process(ProcessTimeout())
     assert computed(process, [5]) == [504] and process.starts == 1
-    process = Process(Overdue(), Overdue())  # in company it may not have been the cause
+    process = Process(ProcessTimeout(), ProcessTimeout())  # in company it may not have been the cause
     assert computed(process, [5, 5]) == [504, ROW] and process.asked == [2, 1, 1]
 
 
@@ -168,15 +173,15 @@ def test_a_window_whose_request_has_ended_is_not_computed_again() -> None:
                 pieces[0].result.cancel()
             return await super().call(head, payload, **more)
 
-    process, pieces = Leaving(Gone()), list[Piece]()
+    process, pieces = Leaving(ProcessEnded()), list[QueuedWindow]()
 
     async def run() -> None:
-        device, waiting = Device("cpu", {}, batch_seconds=30, batch_timeout=7), Waiting()
+        device, waiting = Device("cpu", {}, batch_seconds=30, batch_timeout=7), WindowQueue()
         device.worker = process  # type: ignore[assignment]
         device.ready.set()
         for n in range(2):
             future = asyncio.get_running_loop().create_future()
-            pieces.append(Piece(Key("m", Options()), np.zeros(9, np.float32), None, 5, n, future))
+            pieces.append(QueuedWindow(BatchKey("m", Options()), np.zeros(9, np.float32), None, 5, n, future))
             waiting.add(pieces[-1])
         going = asyncio.create_task(work(device, waiting, Metrics()))
         assert await pieces[1].result == ROW
@@ -184,6 +189,13 @@ def test_a_window_whose_request_has_ended_is_not_computed_again() -> None:
 
     asyncio.run(asyncio.wait_for(run(), 10))
     assert process.asked == [2, 1]
+
+
+def test_only_windows_that_were_computed_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics()
+    with caplog.at_level("INFO"):
+        assert computed(Process(ProcessEnded(), {"fault": "a"}), [5, 5], metrics) == [500, ROW]
+    assert b"polyvox_windows_total 1.0" in metrics.text() and "ready again" in caplog.text
 
 
 def test_a_process_that_fails_to_start_is_started_again(
@@ -198,7 +210,7 @@ def test_a_process_that_fails_to_start_is_started_again(
             if faults:
                 raise faults.pop(0)
 
-    process = Stubborn(Gone())
+    process = Stubborn(ProcessEnded())
     assert computed(process, [5]) == [ROW] and process.starts == 3
     assert "does not start" in caplog.text and SECRET not in caplog.text
 
@@ -237,9 +249,9 @@ def test_whatever_is_no_answer_ends_the_process() -> None:
 
     for answer in (nonsense, deep):
         found, worker = answered(answer)
-        assert type(found) is Gone and worker._end is None
+        assert type(found) is ProcessEnded and worker._end is None
     found, _ = answered(lambda _: None, timeout=0.05)
-    assert type(found) is Overdue
+    assert type(found) is ProcessTimeout
 
 
 def test_a_load_that_fails_in_an_unknown_way_ends_the_server(caplog: pytest.LogCaptureFixture) -> None:
@@ -247,11 +259,20 @@ def test_a_load_that_fails_in_an_unknown_way_ends_the_server(caplog: pytest.LogC
         async def start(self) -> None:
             raise KeyError("models")
 
-    state: Any = State(*[None] * 4, Broken())  # type: ignore[arg-type]
+    state: Any = State(Settings(models={}), *[None] * 3, Broken())  # type: ignore[arg-type]
     told = list[str]()
     state.on_failure = lambda: told.append("ended")
     asyncio.run(state.load())
     assert told == ["ended"] and "KeyError" in state.failed and "cannot be loaded" in caplog.text
+
+
+def test_a_host_whose_name_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise UnicodeError("label empty or too long")  # what Python says of "a..b"
+
+    monkeypatch.setattr("socket.getaddrinfo", refused)
+    with pytest.raises(UserError, match=r"--host a\.\.b --port 8000: cannot listen there"):
+        _bound(Settings(models={}, host="a..b"))
 
 
 def test_a_payload_is_no_longer_than_was_asked_for() -> None:
@@ -269,7 +290,7 @@ def test_a_payload_is_no_longer_than_was_asked_for() -> None:
         with pytest.raises(EOFError, match="101 bytes"):
             taken(longest)
     found, _ = answered(long)  # who waits for an answer without sound gets none
-    assert type(found) is Gone
+    assert type(found) is ProcessEnded
     assert messages.payload_of(30, 16_000) < 2.5e6
 
 
@@ -330,7 +351,7 @@ def reading(*answers: Any) -> tuple[list[Any], Sound]:
         for _ in range(2):
             try:
                 found.append(len(await sound.next()))
-            except (Gone, ApiError) as error:
+            except (ProcessEnded, ApiError) as error:
                 found.append(type(error))
         return found
 
@@ -344,7 +365,7 @@ def test_an_upload_that_its_decoder_does_not_know_is_opened_again(caplog: pytest
     found, sound = reading("opened", {"lost": True}, "opened")
     assert found == [4, 4] and sound.asked == {"asked": ["open", "next", "open"]}
     assert sound.windows[1] == Window(1.0, 2.0) and "does not know an upload" in caplog.text
-    assert reading("opened", Unsent(), "opened")[0] == [4, 4]
+    assert reading("opened", ProcessNotRunning(), "opened")[0] == [4, 4]
     fault = {"error": [400, "broke", "undecodable_audio"], "fault": "KeyError at x"}
     assert reading("opened", fault)[0] == [4, ApiError] and "a decoder failed: KeyError" in caplog.text
 
@@ -378,8 +399,8 @@ def test_where_one_window_fails_the_others_of_the_detection_are_ended() -> None:
         dispatcher.decoders.opened = opened  # type: ignore[method-assign, assignment]
         dispatcher.compute = compute  # type: ignore[method-assign, assignment]
         with pytest.raises(ApiError, match="no sound"):
-            await dispatcher.transcribe(Asked("m", Options()), upload, 0.0)
-        assert ended.count(1) == ended.count(0) - 1 > 0 and dispatcher.bank.taken == 0
+            await dispatcher.transcribe(DecodingRequest("m", Options()), upload, 0.0)
+        assert ended.count(1) == ended.count(0) - 1 > 0 and dispatcher.budget.taken == 0
         await dispatcher.close()
         upload.close()
 

@@ -213,6 +213,9 @@ def test_by_keyboard_narrow_dark_and_in_vietnamese(browser: Any, server: Server,
         assert page.evaluate("document.documentElement.scrollWidth <= 360")
         assert serious(page) == []
         picture(page, "narrow")
+        page.get_by_label("Giao diện").select_option("en")
+        assert "confidence: " in page.locator(".meta").first.inner_text()
+        assert page.locator("#second option").first.inner_text() == "none"
 
 
 def test_a_denied_microphone_is_explained(browser: Any, server: Server) -> None:

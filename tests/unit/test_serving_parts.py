@@ -29,9 +29,9 @@ from training.data.example import SpokenWord
 from training.data.manifest import load_manifest
 from training.serving import collect
 from training.serving.admission import same_origin
-from training.serving.batches import VERY_LIKE, Key, Piece, Waiting, choose
+from training.serving.batches import VERY_SIMILAR, BatchKey, QueuedWindow, WindowQueue, choose
 from training.serving.decoders import Decoders
-from training.serving.dispatcher import Bank
+from training.serving.dispatcher import AudioBudget
 from training.serving.errors import ApiError
 from training.serving.fields import KNOWN, understand
 from training.serving.keys import Keys, add_key, read_keys
@@ -39,14 +39,14 @@ from training.serving.live import PAUSE, Agreement, Began, Ended, Segmenter
 from training.serving.options import Options
 from training.serving.settings import Settings, from_environment, require_safe_address
 from training.serving.uploads import FIELD_BYTES, ClientGone, Form, read_form
-from training.serving.worker import Gone
+from training.serving.worker import ProcessEnded
 
-KEY = Key("m", Options())
+KEY = BatchKey("m", Options())
 
 
-def piece(seconds: float, since: float = 0.0, key: Key = KEY, **more: Any) -> Piece:
+def piece(seconds: float, since: float = 0.0, key: BatchKey = KEY, **more: Any) -> QueuedWindow:
     future: Any = None
-    return Piece(key, np.zeros(1, np.float32), None, seconds, since, future, **more)
+    return QueuedWindow(key, np.zeros(1, np.float32), None, seconds, since, future, **more)
 
 
 def test_the_oldest_goes_first_with_others_of_like_length() -> None:
@@ -62,7 +62,7 @@ def test_padding_counts_as_sound() -> None:
 
 
 def test_live_speech_goes_before_files_and_is_not_mixed_with_other_options() -> None:
-    file, live, other = piece(3, 0), piece(3, 9, live=True), piece(3, 1, Key("m", Options(beam_width=2)))
+    file, live, other = piece(3, 0), piece(3, 9, live=True), piece(3, 1, BatchKey("m", Options(beam_width=2)))
     assert choose({file, live, other}, 30) == [live, file]
 
 
@@ -72,8 +72,8 @@ def test_a_window_whose_process_died_is_alone() -> None:
     assert choose({piece(3, 9, attempts=1), *others}, 30) == others
 
 
-def test_models_that_hear_padding_get_windows_of_nearly_the_same_length() -> None:
-    first, near, far = (piece(n, n, like=VERY_LIKE) for n in (10.0, 10.5, 14.0))
+def test_models_whose_texts_padding_changes_get_windows_of_nearly_the_same_length() -> None:
+    first, near, far = (piece(n, n, similarity=VERY_SIMILAR) for n in (10.0, 10.5, 14.0))
     assert choose({first, near, far}, 60) == [first, near]
 
 
@@ -84,7 +84,7 @@ def test_models_that_hear_padding_get_windows_of_nearly_the_same_length() -> Non
 def test_a_batch_is_never_empty_nor_mixed_nor_too_large(
     drawn: list[tuple[float, float, int, bool]], most: float
 ) -> None:
-    pieces = {piece(s, since, Key(str(k), Options()), live=live) for s, since, k, live in drawn}
+    pieces = {piece(s, since, BatchKey(str(k), Options()), live=live) for s, since, k, live in drawn}
     batch = choose(pieces, most)
     assert batch[0].order == min(one.order for one in pieces)
     assert len({one.key for one in batch}) == 1 and len(set(batch)) == len(batch)
@@ -92,8 +92,8 @@ def test_a_batch_is_never_empty_nor_mixed_nor_too_large(
 
 
 def test_who_is_taken_out_is_not_computed() -> None:
-    async def run() -> list[Piece]:
-        waiting = Waiting()
+    async def run() -> list[QueuedWindow]:
+        waiting = WindowQueue()
         first, second = piece(1, 0), piece(1, 1)
         waiting.add(first)
         waiting.add(second)
@@ -105,21 +105,43 @@ def test_who_is_taken_out_is_not_computed() -> None:
 
 def test_decoded_sound_waits_for_room() -> None:
     async def run() -> list[str]:
-        bank, order = Bank(10), []
+        budget, order = AudioBudget(10), []
 
         async def window(name: str, seconds: float) -> None:
-            await bank.take(seconds)
+            await budget.take(seconds)
             order.append(name)
 
         await window("long", 25)  # alone it gets in
         waiting = asyncio.create_task(window("next", 6))
         await asyncio.sleep(0)
         order.append("given")
-        await bank.give(25)
+        await budget.give(25)
         await waiting
         return order
 
     assert asyncio.run(run()) == ["long", "given", "next"]
+
+
+def test_short_windows_do_not_keep_a_long_one_from_its_room() -> None:
+    async def run() -> list[str]:
+        budget, order = AudioBudget(10), list[str]()
+
+        async def window(name: str, seconds: float) -> None:
+            await budget.take(seconds)
+            order.append(name)
+            await asyncio.sleep(0.02)
+            await budget.give(seconds)
+
+        async def later(seconds: float, name: str, length: float) -> None:
+            await asyncio.sleep(seconds)
+            await window(name, length)
+
+        short = [later(0.01 * n, "short", 4) for n in range(10)]
+        await asyncio.gather(*short, later(0.015, "long", 9))
+        return order
+
+    order = asyncio.run(run())
+    assert order.index("long") <= 3 and len(order) == 11
 
 
 def form_of(parts: list[bytes], kind: str = "multipart/form-data; boundary=x", most: int = 1000) -> Form:
@@ -461,7 +483,7 @@ def test_a_decoder_that_died_before_it_was_asked_is_started_again_and_asked() ->
                 await asyncio.sleep(0.01)
             answers = [decoder.call({"do": "close", "number": n}) for n in range(3)]
             for answer in await asyncio.gather(*answers, return_exceptions=True):
-                assert isinstance(answer, Gone) or answer.head == {}
+                assert isinstance(answer, ProcessEnded) or answer.head == {}
             assert (await decoder.call({"do": "close", "number": 9})).head == {}
         finally:
             decoders.close()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from training.serving.errors import ApiError, loading, stopping, too_large
+from training.serving.errors import ApiError, failed, loading, stopping, too_large, traced
 from training.serving.keys import Key, Keys
 from training.serving.metrics import Metrics
 from training.serving.settings import Settings
@@ -93,6 +93,10 @@ class Admission:
 
         try:
             await self._answer(scope, receive, watched, began)
+        except Exception as error:  # uvicorn would log its message too, which can hold a request's words
+            logger.error(f"a request failed: {traced(error)}")
+            if not status[0]:
+                await refuse(watched, failed())
         finally:
             self._log(scope, status[0], time.monotonic() - began)
 

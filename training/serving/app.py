@@ -25,9 +25,11 @@ from training.serving.collect import store
 from training.serving.dispatcher import Dispatcher
 from training.serving.errors import ApiError
 from training.serving.errors import failed as server_failed
+from training.serving.fields import named_model
 from training.serving.keys import read_keys
 from training.serving.metrics import Metrics
 from training.serving.openapi import TRANSCRIPTION
+from training.serving.options import Abilities
 from training.serving.page_routes import add_page
 from training.serving.realtime import talk
 from training.serving.settings import Settings, from_environment, require_model
@@ -126,20 +128,14 @@ def _routes(application: FastAPI, state: State) -> None:
     @application.get("/v1/models")
     async def models() -> Response:
         """The models that can be asked."""
-        listed = [
-            {
-                "id": name,
-                "object": "model",
-                "created": one.created,
-                "owned_by": "polyvox",
-                "tasks": list(one.tasks),
-                "word_times": one.timed,
-                "live": one.frames,
-                "domains": list(one.domains),
-            }
-            for name, one in state.dispatcher.abilities.items()
-        ]
+        listed = [_listed(name, one) for name, one in state.dispatcher.abilities.items()]
         return JSONResponse({"object": "list", "data": listed}, headers=NO_STORE)
+
+    @application.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        """One of them."""
+        name, abilities = named_model(name, state.dispatcher.abilities)
+        return JSONResponse(_listed(name, abilities), headers=NO_STORE)
 
     @application.head("/healthz", include_in_schema=False)
     @application.get("/healthz")
@@ -161,6 +157,20 @@ def _routes(application: FastAPI, state: State) -> None:
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _listed(name: str, abilities: Abilities) -> dict[str, Any]:
+    """A model as OpenAI's API lists it, and what it can do."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": abilities.created,
+        "owned_by": "polyvox",
+        "tasks": list(abilities.tasks),
+        "word_times": abilities.timed,
+        "live": abilities.live,
+        "domains": list(abilities.domains),
+    }
 
 
 def _errors(application: FastAPI) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 
 from training.serving.options import Options
 
-LIKE, VERY_LIKE = 0.5, 0.9
+SIMILAR, VERY_SIMILAR = 0.5, 0.9
 """Windows are computed together where the shorter one is at least this share of the longer one: the rest is padding. The
 second is for models that read padding (a Whisper in a trimmed context has no mask), so that a text hardly depends on what it
 is computed with."""
 
 
-class Key(NamedTuple):
+class BatchKey(NamedTuple):
     """Windows with the same key can be computed together."""
 
     model: str
@@ -24,21 +24,22 @@ class Key(NamedTuple):
 
 
 @dataclass(eq=False)
-class Piece:
+class QueuedWindow:
     """A window that waits to be computed.
 
     samples: float32 ``[time]`` at the model's rate. since: when its request began to wait (``time.monotonic``).
-    like: `LIKE` or `VERY_LIKE`. attempts: how often it was with a process that died. live: somebody is speaking meanwhile. result: its row.
+    similarity: `SIMILAR` or `VERY_SIMILAR`. attempts: how often it was with a process that died.
+    live: somebody is speaking meanwhile. result: its row.
     """
 
-    key: Key
+    key: BatchKey
     samples: np.ndarray
     language: str | None
     seconds: float
     since: float
     result: asyncio.Future[dict[str, Any]] = field(repr=False)
     live: bool = False
-    like: float = LIKE
+    similarity: float = SIMILAR
     attempts: int = 0
 
     @property
@@ -47,11 +48,11 @@ class Piece:
         return not self.live, self.since
 
 
-class Waiting:
+class WindowQueue:
     """The windows that wait, for every device alike."""
 
     def __init__(self) -> None:
-        self.pieces: set[Piece] = set()
+        self.pieces: set[QueuedWindow] = set()
         self._news = asyncio.Event()
 
     def __len__(self) -> int:
@@ -62,15 +63,15 @@ class Waiting:
         """Of sound that waits."""
         return sum(piece.seconds for piece in self.pieces)
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: QueuedWindow) -> None:
         self.pieces.add(piece)
         self._news.set()
 
-    def remove(self, piece: Piece) -> None:
+    def remove(self, piece: QueuedWindow) -> None:
         """Nobody wants it any more."""
         self.pieces.discard(piece)
 
-    async def batch(self, seconds: float) -> list[Piece]:
+    async def batch(self, seconds: float) -> list[QueuedWindow]:
         """The next windows to compute, at least one; they wait no longer."""
         while not self.pieces:
             self._news.clear()
@@ -80,7 +81,7 @@ class Waiting:
         return chosen
 
 
-def choose(pieces: set[Piece], seconds: float) -> list[Piece]:
+def choose(pieces: set[QueuedWindow], seconds: float) -> list[QueuedWindow]:
     """The piece that goes first, and those of like length that fit beside it.
 
     Args:
@@ -99,7 +100,7 @@ def choose(pieces: set[Piece], seconds: float) -> list[Piece]:
         if one is not first
         and one.key == first.key
         and not one.attempts
-        and min(one.seconds, first.seconds) >= first.like * max(one.seconds, first.seconds)
+        and min(one.seconds, first.seconds) >= first.similarity * max(one.seconds, first.seconds)
     ]
     chosen, longest = [first], first.seconds
     for one in sorted(others, key=lambda other: other.order):

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from training.data.sound.containers import HEAD_BYTES, identify
 from training.serving.errors import ApiError, too_late
-from training.serving.uploads import ClientGone, Upload, read_form
+from training.serving.uploads import ClientGone, Form, Upload, read_form
 
 if TYPE_CHECKING:
     from training.serving.state import State
@@ -39,37 +39,40 @@ async def store(request: Request, state: State) -> Response:
         raise ApiError(
             404, "this server keeps nothing (it was started without --collect)", code="not_collecting"
         )
+    form = Form()
     try:
-        async with asyncio.timeout(state.settings.timeout):  # a place of the queue is not held by a slow body
+        async with asyncio.timeout(state.settings.timeout):  # a slow one holds no place of the queue
             form = await read_form(
                 request.receive,
                 request.headers.get("content-type", ""),
                 state.settings.max_bytes,
                 state.settings.max_mb,
             )
+            upload, fields = _checked(form)
+            seconds = await _seconds(upload, state)
+        async with _writing:
+            name = await asyncio.to_thread(_write, folder, upload.read(), seconds, fields)
     except TimeoutError:
         raise too_late(state.settings.timeout) from None
     except ClientGone:
         return Response(status_code=499)
-    try:
-        if form.upload is None:
-            raise ApiError(422, "file: is missing", param="file", code="missing_file")
-        fields = {name: " ".join(values[0].split()) for name, values in form.fields.items()}
-        if fields.get("consent") != "true":
-            raise ApiError(
-                400,
-                "consent: nothing is kept without the speaker's consent",
-                param="consent",
-                code="no_consent",
-            )
-        if not fields.get("text") or len(fields["text"]) > LONGEST_TEXT:
-            raise ApiError(422, f"text: 1 to {LONGEST_TEXT} characters", param="text", code="invalid_field")
-        seconds = await _seconds(form.upload, state)
-        async with _writing:
-            name = await asyncio.to_thread(_write, folder, form.upload.read(), seconds, fields)
     finally:
         form.close()
     return JSONResponse({"id": name}, 201)
+
+
+def _checked(form: Form) -> tuple[Upload, dict[str, str]]:
+    """The file, and the fields without line breaks and tabs. Raises `ApiError`."""
+    if form.upload is None:
+        raise ApiError(422, "file: is missing", param="file", code="missing_file")
+    fields = {name: " ".join(values[0].split()) for name, values in form.fields.items()}
+    if fields.get("consent") != "true":
+        raise ApiError(
+            400, "consent: nothing is kept without the speaker's consent", param="consent", code="no_consent"
+        )
+    if not fields.get("text") or len(fields["text"]) > LONGEST_TEXT:
+        raise ApiError(422, f"text: 1 to {LONGEST_TEXT} characters", param="text", code="invalid_field")
+    return form.upload, fields
 
 
 async def _seconds(upload: Upload, state: State) -> float:

@@ -1,7 +1,8 @@
 """The process that decodes uploads: nothing else, with limits on memory, time and files, and no model in it.
 
 It gets an upload as an open file in memory, says how long it is and how it is cut, and hands out the windows one after
-another (the first one with that answer), each as mono samples at the model's rate. Whatever an upload does to it, the server only has to start another one.
+another (the first one with that answer), each as mono samples at the model's rate. Whatever an upload does to it, the server
+only has to start another one.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class NotOpen(Exception):
 
 @dataclass
 class Sound:
-    """An upload that is being read. file: its descriptor. left: number of the windows that are still to come. windows: they."""
+    """An upload that is being read. file: its descriptor. left: how many windows are still to come. windows: those."""
 
     file: int
     left: int

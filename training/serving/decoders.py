@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from training.serving.errors import ApiError
 from training.serving.messages import Message, payload_of
 from training.serving.options import Abilities
 from training.serving.uploads import Upload
-from training.serving.worker import Gone, Unsent, Worker
+from training.serving.worker import ProcessEnded, ProcessNotRunning, Worker
 from training.transcription.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -24,26 +24,30 @@ logger = logging.getLogger(__name__)
 MODULE = "training.serving.decode_process"
 ANSWER_SECONDS = 180.0
 """Of real time, for one answer of a decoder; of its computing see `training.serving.decode_process.SECONDS`."""
+OPEN_FOR_EACH = 8
+"""Uploads that a decoder reads by turns."""
+LARGE_BYTES = 1_000_000
+"""A larger upload can hold so much sound that a decoder takes seconds to look where it pauses (10 s for an hour of MP3)."""
 
 
 @dataclass(eq=False)
 class Decoder:
-    """One process. restarted: is told before it is started again. opened: uploads that it reads."""
+    """One process. restarted: is told before it is started again. reading: bytes of the uploads that it reads."""
 
     restarted: Callable[[], object] = lambda: None
 
     worker: Worker = field(default_factory=lambda: Worker(MODULE, {"OMP_NUM_THREADS": "1"}))
-    opened: int = 0
+    reading: int = 0
 
     async def call(self, head: Mapping[str, Any], files: tuple[int, ...] = (), longest: int = 0) -> Message:
-        """Its answer, with at most ``longest`` bytes of sound; a dead process is started again first. Raises `Gone`."""
+        """Its answer, with at most ``longest`` bytes of sound; a dead process is started again first. Raises `ProcessEnded`."""
         if not self.worker.running:
             self.restarted()
             self.worker.start()
             await self.worker.call({"do": "close", "number": 0}, timeout=ANSWER_SECONDS)
         try:
             return await self.worker.call(head, files=files, timeout=ANSWER_SECONDS, longest=longest)
-        except Unsent:
+        except ProcessNotRunning:
             return await self.call(head, files, longest)
 
 
@@ -70,7 +74,7 @@ class Sound:
         self._opening = True
         try:
             answer = await self.decoder.call(head, (self.upload.file,), self._longest)
-        except Gone:
+        except ProcessEnded:
             if self._retried:
                 raise
             self._retried = True
@@ -93,9 +97,9 @@ class Sound:
             try:
                 answer = await worker.call(asked, timeout=ANSWER_SECONDS, longest=self._longest)
                 self._keep(_answered(self._known(answer)))
-            except Unsent:
+            except ProcessNotRunning:
                 pass  # another upload ended the process: this one is opened again below
-            except Gone:
+            except ProcessEnded:
                 if self._retried:
                     raise
                 self._retried = True
@@ -107,11 +111,14 @@ class Sound:
         return samples
 
     def _known(self, answer: Message) -> Message:
-        """The answer of a process that has this upload open; else `Unsent` where it is a new one, `Gone` where it is not."""
+        """The answer of a process that has this upload open.
+
+        Raises `ProcessNotRunning` where the process is a new one, else `ProcessEnded`.
+        """
         if not answer.head.get("lost"):
             return answer
         logger.error("a decoder does not know an upload; it is opened again")
-        raise (Unsent if self._is_lost else Gone)("the upload is not open")
+        raise (ProcessNotRunning if self._is_lost else ProcessEnded)("the upload is not open")
 
     def _keep(self, found: Message) -> None:
         if "samples" in found.head:
@@ -146,7 +153,10 @@ def _answered(message: Message) -> Message:
 
 
 class Decoders:
-    """Some decoders; an upload goes to the one that reads the fewest."""
+    """Some decoders; an upload goes to the one that reads the fewest bytes.
+
+    Large uploads have all of them but one, and half of the places, so that small ones do not wait for them.
+    """
 
     def __init__(
         self, count: int, *, max_seconds: float, ffmpeg: bool, restarted: Callable[[], object]
@@ -154,6 +164,8 @@ class Decoders:
         self.all = [Decoder(restarted) for _ in range(count)]
         self.max_seconds, self.ffmpeg = max_seconds, ffmpeg
         self._numbers = itertools.count(1)
+        self._places = asyncio.Semaphore(OPEN_FOR_EACH * count)
+        self._large_places = asyncio.Semaphore(OPEN_FOR_EACH * count // 2)
 
     async def start(self) -> None:
         """Start them all."""
@@ -167,8 +179,21 @@ class Decoders:
 
     @asynccontextmanager
     async def opened(self, upload: Upload, abilities: Abilities) -> AsyncIterator[Sound]:
-        """An upload that is being read. Raises `ApiError`."""
-        decoder = min(self.all, key=lambda one: one.opened)
+        """An upload that is being read, when there is a place for it. Raises `ApiError`."""
+        large = upload.size > LARGE_BYTES
+        async with (
+            self._large_places if large else nullcontext(),
+            self._places,
+            self._read(self._least_busy(large), upload, abilities) as sound,
+        ):
+            yield sound
+
+    def _least_busy(self, large: bool) -> Decoder:
+        decoders = self.all[:-1] if large and len(self.all) > 1 else self.all
+        return min(decoders, key=lambda one: one.reading)
+
+    @asynccontextmanager
+    async def _read(self, decoder: Decoder, upload: Upload, abilities: Abilities) -> AsyncIterator[Sound]:
         asked = {
             "cutting": dict(abilities.cutting),
             "looks": abilities.looks,
@@ -177,11 +202,11 @@ class Decoders:
             "ffmpeg": self.ffmpeg,
         }
         sound = Sound(decoder, next(self._numbers), upload, asked)
-        decoder.opened += 1
+        decoder.reading += upload.size
         try:
             await sound.open()
             yield sound
-        except Gone as error:
+        except ProcessEnded as error:
             raise ApiError(
                 400,
                 "the file could not be decoded: the decoder took too much memory or time for it, or broke",
@@ -189,10 +214,10 @@ class Decoders:
                 code="undecodable_audio",
             ) from error
         finally:
-            decoder.opened -= 1
+            decoder.reading -= upload.size
             await asyncio.shield(_forgotten(sound))
 
 
 async def _forgotten(sound: Sound) -> None:
-    with suppress(Gone):  # with its process
+    with suppress(ProcessEnded):  # with its process
         await sound.close()

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from training.base.errors import UserError
-from training.serving.batches import Piece, Waiting
+from training.serving.batches import QueuedWindow, WindowQueue
 from training.serving.errors import ApiError, failed, too_long_a_batch, traced
 from training.serving.metrics import Metrics
 from training.serving.options import Abilities
-from training.serving.worker import Gone, Overdue, Worker
+from training.serving.worker import ProcessEnded, ProcessTimeout, Worker
 
 MODULE = "training.serving.model_process"
 LOADING_SECONDS = 900.0
@@ -34,7 +34,8 @@ class Fault(Exception):
 
 class Device:
     """One device and its process. name: ``cpu`` or ``cuda:N``. busy: it computes. batch_seconds: of sound that are computed
-    at once. batch_timeout: seconds that a batch may be computed; a process that takes longer hangs, and is started again. (A request's own time is shorter, and ends no process.)
+    at once. batch_timeout: seconds that a batch may be computed; a process that takes longer hangs, and is started again.
+    (A request's own time is shorter, and ends no process.)
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Device:
         self.busy = False
 
     async def load(self) -> dict[str, Abilities]:
-        """Start the process and load the models; what each can do. Raises `UserError`, `Gone`."""
+        """Start the process and load the models; what each can do. Raises `UserError`, `ProcessEnded`."""
         self.ready.clear()
         self.worker.start()
         folders = {name: str(folder.absolute()) for name, folder in self.models.items()}
@@ -64,14 +65,15 @@ class Device:
         while True:
             try:
                 await self.load()
+                logger.info(f"{self.name}: the model process is ready again")
                 return
             except Exception as error:
-                why = str(error) if isinstance(error, Gone | UserError) else traced(error)
+                why = str(error) if isinstance(error, ProcessEnded | UserError) else traced(error)
                 logger.error(f"{self.name}: the model process does not start; again: {why}")
                 await asyncio.sleep(BACKOFF_SECONDS)
 
-    async def compute(self, batch: list[Piece]) -> None:
-        """Give each window its row. Raises `Gone`, `Fault`; the windows have none then."""
+    async def compute(self, batch: list[QueuedWindow]) -> None:
+        """Give each window its row. Raises `ProcessEnded`, `Fault`; the windows have none then."""
         key = batch[0].key
         head = {
             "model": key.model,
@@ -94,13 +96,13 @@ class Device:
                 piece.result.set_result(row)
 
 
-def fail(piece: Piece, error: ApiError) -> None:
+def fail(piece: QueuedWindow, error: ApiError) -> None:
     """The window's request gets an error."""
     if not piece.result.done():
         piece.result.set_exception(error)
 
 
-async def work(device: Device, waiting: Waiting, metrics: Metrics) -> None:
+async def work(device: Device, waiting: WindowQueue, metrics: Metrics) -> None:
     """Compute what waits, for as long as the server runs.
 
     A process that dies is started again. Its windows are tried once more, each alone, before any other; so are those of a batch
@@ -114,29 +116,31 @@ async def work(device: Device, waiting: Waiting, metrics: Metrics) -> None:
         try:
             await device.compute(batch)
         except Exception as error:
-            if isinstance(error, Gone) or not device.worker.running:
+            device.busy = False  # loading the models again is no computing
+            if isinstance(error, ProcessEnded) or not device.worker.running:
                 await _restart(device, batch, error, waiting, metrics)
             else:
                 why = str(error) if isinstance(error, Fault) else traced(error)
                 logger.error(f"{device.name}: a batch of {len(batch)} windows failed: {why}")
                 again = isinstance(error, Fault) and len(batch) > 1
                 _again(batch, waiting, failed(), ATTEMPTS if again else 0)
+        else:
+            metrics.batch(batch, time.monotonic() - began)
         finally:
             device.busy = False
-        metrics.batch(batch, time.monotonic() - began)
 
 
 async def _restart(
-    device: Device, batch: list[Piece], error: Exception, waiting: Waiting, metrics: Metrics
+    device: Device, batch: list[QueuedWindow], error: Exception, waiting: WindowQueue, metrics: Metrics
 ) -> None:
     """Start the process again; its windows wait again, or have an error where they were the cause."""
     metrics.restarts.labels("model").inc()
-    said = f"took longer than {device.batch_timeout:g} s" if isinstance(error, Overdue) else "ended"
+    said = f"took longer than {device.batch_timeout:g} s" if isinstance(error, ProcessTimeout) else "ended"
     logger.error(
         f"{device.name}: the model process {said} with {len(batch)} windows; it is started again"
-        + ("" if isinstance(error, Gone) else f": {traced(error)}")
+        + ("" if isinstance(error, ProcessEnded) else f": {traced(error)}")
     )
-    if isinstance(error, Overdue) and len(batch) == 1:  # a second time it would take as long
+    if isinstance(error, ProcessTimeout) and len(batch) == 1:  # a second time it would take as long
         _again(batch, waiting, too_long_a_batch(device.batch_timeout), 0)
     else:
         twice = ApiError(500, "the model process ended twice with this request", code="model_ended")
@@ -144,7 +148,7 @@ async def _restart(
     await device.reload()
 
 
-def _again(batch: list[Piece], waiting: Waiting, error: ApiError, attempts: int) -> None:
+def _again(batch: list[QueuedWindow], waiting: WindowQueue, error: ApiError, attempts: int) -> None:
     """The windows wait again, those apart that were tried ``attempts`` times: they get the error."""
     for piece in batch:
         piece.attempts += 1

@@ -17,7 +17,7 @@ import numpy as np
 
 from training.data.example import TRANSCRIBE, Hypothesis
 from training.models.architecture import AUTO
-from training.serving.batches import LIKE, VERY_LIKE, Key, Piece, Waiting
+from training.serving.batches import SIMILAR, VERY_SIMILAR, BatchKey, QueuedWindow, WindowQueue
 from training.serving.decoders import Decoders, Sound
 from training.serving.devices import Device, work
 from training.serving.metrics import Metrics
@@ -31,8 +31,6 @@ from training.transcription.transcript import Segment, Transcript
 
 logger = logging.getLogger(__name__)
 
-OPEN_FOR_EACH_DECODER = 8
-"""Uploads that a decoder reads by turns."""
 AHEAD = 2
 """Windows of one request that are decoded and not yet computed."""
 READY_BATCHES = 4
@@ -41,7 +39,7 @@ UNKNOWN = "und"
 
 
 @dataclass(frozen=True)
-class Asked:
+class DecodingRequest:
     """A request that has been understood. language: of the speech, `AUTO`, or None, which is the model's own."""
 
     model: str
@@ -57,16 +55,17 @@ class Done:
     notes: list[str] = field(default_factory=list)
 
 
-class Bank:
+class AudioBudget:
     """Room for decoded sound."""
 
     def __init__(self, seconds: float) -> None:
         self.most, self.taken = seconds, 0.0
         self._news = asyncio.Condition()
+        self._turn = asyncio.Lock()
 
     async def take(self, seconds: float) -> None:
-        """Wait for room; a window longer than all of it gets in where nothing else is there."""
-        async with self._news:
+        """Wait for room, in the order of the calls; more than all of it gets in where nothing else is there."""
+        async with self._turn, self._news:  # in turn: short windows would keep a long one waiting for ever
             await self._news.wait_for(lambda: not self.taken or self.taken + seconds <= self.most)
             self.taken += seconds
 
@@ -91,10 +90,9 @@ class Dispatcher:
             ffmpeg=settings.ffmpeg,
             restarted=self._decoder_restarted,
         )
-        self.waiting = Waiting()
+        self.waiting = WindowQueue()
         self.abilities: dict[str, Abilities] = {}
-        self._room = asyncio.Semaphore(OPEN_FOR_EACH_DECODER * settings.decoders)
-        self.bank = Bank(READY_BATCHES * settings.batch_seconds * len(self.devices))
+        self.budget = AudioBudget(READY_BATCHES * settings.batch_seconds * len(self.devices))
         self._loops: list[asyncio.Task[None]] = []
 
     def _decoder_restarted(self) -> None:
@@ -107,7 +105,7 @@ class Dispatcher:
         return bool(self.abilities) and any(device.ready.is_set() for device in self.devices)
 
     async def start(self) -> None:
-        """Start all processes and load the models. Raises `UserError`, `training.serving.worker.Gone`."""
+        """Start all processes and load the models. Raises `UserError`, `training.serving.worker.ProcessEnded`."""
         loading = [asyncio.create_task(device.load()) for device in self.devices]
         await asyncio.gather(self.decoders.start(), *loading)
         self.abilities = loading[0].result()
@@ -124,7 +122,11 @@ class Dispatcher:
         self.decoders.close()
 
     async def transcribe(
-        self, asked: Asked, upload: Upload, since: float, on_segment: Callable[[Segment], None] | None = None
+        self,
+        asked: DecodingRequest,
+        upload: Upload,
+        since: float,
+        on_segment: Callable[[Segment], None] | None = None,
     ) -> Done:
         """The transcript of an upload.
 
@@ -138,7 +140,7 @@ class Dispatcher:
             ApiError: the file cannot be decoded, or the model cannot do what is asked.
         """
         abilities = self.abilities[asked.model]
-        async with self._room, self.decoders.opened(upload, abilities) as sound:
+        async with self.decoders.opened(upload, abilities) as sound:
             run = _Run(self, asked, abilities, sound, since, on_segment)
             try:
                 await run.read()
@@ -147,19 +149,25 @@ class Dispatcher:
         return Done(run.transcript(), sound.notes)
 
     async def compute(
-        self, asked: Asked, samples: np.ndarray, language: str | None, since: float, *, live: bool = False
+        self,
+        asked: DecodingRequest,
+        samples: np.ndarray,
+        language: str | None,
+        since: float,
+        *,
+        live: bool = False,
     ) -> dict[str, Any]:
         """The row of one window (see `training.serving.model_process.answer`). Raises `ApiError`."""
         abilities = self.abilities[asked.model]
-        piece = Piece(
-            key=Key(asked.model, asked.options),
+        piece = QueuedWindow(
+            key=BatchKey(asked.model, asked.options),
             samples=samples,
             language=language,
             seconds=len(samples) / abilities.sample_rate,
             since=since,
             result=asyncio.get_running_loop().create_future(),
             live=live,
-            like=VERY_LIKE if abilities.hears_padding else LIKE,
+            similarity=VERY_SIMILAR if abilities.padding_sensitive else SIMILAR,
         )
         self.waiting.add(piece)
         try:
@@ -174,7 +182,7 @@ class _Run:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        asked: Asked,
+        asked: DecodingRequest,
         abilities: Abilities,
         sound: Sound,
         since: float,
@@ -228,12 +236,12 @@ class _Run:
             await self._some_done()
 
     async def _take(self, seconds: float) -> None:
-        await self.dispatcher.bank.take(seconds)
+        await self.dispatcher.budget.take(seconds)
         self._held += seconds
 
     async def _give(self, seconds: float) -> None:
         self._held -= seconds
-        await self.dispatcher.bank.give(seconds)
+        await self.dispatcher.budget.give(seconds)
 
     async def _compute_one(self, n: int, samples: np.ndarray) -> None:
         await self._compute(n, samples, self._prompt_language())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from training.data.example import TRANSCRIBE, TRANSLATE
 from training.models.architecture import AUTO, NONE
-from training.serving.dispatcher import Asked
+from training.serving.dispatcher import DecodingRequest
 from training.serving.errors import ApiError
 from training.serving.options import Abilities, Options
 
@@ -26,15 +26,15 @@ MOST_HOT_WORDS, LONGEST_HOT_WORD = 200, 100
 WIDEST_BEAM, WIDEST_DECODER_BEAM = 10, 5
 """Of models with a CTC output, and of those that write token by token, whose time grows with it: a request of one client keeps
 the others waiting. They are the widths that hot words get by themselves, and that OpenAI's own Whisper takes."""
-STAND_INS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-"""Names of OpenAI's models, which programs send that cannot be told another one: the server's first model answers."""
+OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+"""Names of OpenAI's models, which programs send that cannot be told another one: the server's first model for the task answers."""
 
 
 @dataclass(frozen=True)
-class Question:
+class ParsedRequest:
     """A request that has been understood. ignored: parameters that have no effect on this model."""
 
-    asked: Asked
+    asked: DecodingRequest
     response_format: str
     granularities: tuple[str, ...]
     stream: bool
@@ -89,7 +89,7 @@ def _invalid(name: str, what: str, value: str) -> ApiError:
 
 def understand(
     form: Mapping[str, Sequence[str]], task: str, models: Mapping[str, Abilities], *, strict: bool
-) -> Question:
+) -> ParsedRequest:
     """What a form asks for.
 
     Args:
@@ -102,7 +102,7 @@ def understand(
         ApiError: a field is wrong, or the model cannot do what is asked.
     """
     fields = _Fields(form)
-    name, abilities = _model(fields.one("model"), models)
+    name, abilities = named_model(fields.one("model"), models, task)
     _require_task(name, abilities, task)
     format_ = fields.choice("response_format", FORMATS, "json")
     granularities = _granularities(fields, format_, name, abilities, task)
@@ -124,16 +124,25 @@ def understand(
             param=ignored[0],
             code="no_effect",
         )
-    return Question(Asked(name, options, language), format_, granularities, stream, tuple(ignored))
+    return ParsedRequest(
+        DecodingRequest(name, options, language), format_, granularities, stream, tuple(ignored)
+    )
 
 
-def _model(name: str | None, models: Mapping[str, Abilities]) -> tuple[str, Abilities]:
-    if name is None or (name in STAND_INS and name not in models):
-        name = next(iter(models))
+def named_model(
+    name: str | None, models: Mapping[str, Abilities], task: str = TRANSCRIBE
+) -> tuple[str, Abilities]:
+    """The model of a name; the first one that does the task where the name is none, or one of `OPENAI_MODELS`.
+
+    Raises `ApiError` (404).
+    """
+    if name is None or (name in OPENAI_MODELS and name not in models):
+        able = (one for one, abilities in models.items() if task in abilities.tasks)
+        name = next(able, next(iter(models), ""))
     if name not in models:
         raise ApiError(
             404,
-            f"model {name[:80]!r}: there is none of this name; there are {', '.join(models)}",
+            f"model {name[:80]!r}: there is none of this name; there are {', '.join(models) or 'none yet'}",
             param="model",
             code="model_not_found",
         )
@@ -252,7 +261,7 @@ def _language(code: str | None, name: str, abilities: Abilities, ignored: list[s
     if code not in abilities.language_names:
         raise ApiError(
             400,
-            f"language: {name} knows {', '.join(abilities.language_names)}, no {code[:80]!r} (codes of ISO 639, such as vi)",
+            f"language: {name} knows no {code[:80]!r}, but these codes of ISO 639: {', '.join(abilities.language_names)}",
             param="language",
             code="unknown_language",
         )

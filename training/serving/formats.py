@@ -9,7 +9,7 @@ from typing import Any
 from training.data.example import TRANSCRIBE, SpokenWord
 from training.models.architecture import AUTO
 from training.serving.dispatcher import UNKNOWN
-from training.serving.fields import Question
+from training.serving.fields import ParsedRequest
 from training.serving.options import Abilities
 from training.transcription.formats import as_srt, as_vtt
 from training.transcription.transcript import Segment, Transcript, rounded
@@ -23,7 +23,9 @@ MEDIA_TYPES = {
 }
 
 
-def rendered(transcript: Transcript, question: Question, abilities: Abilities, notes: Sequence[str]) -> str:
+def rendered(
+    transcript: Transcript, question: ParsedRequest, abilities: Abilities, notes: Sequence[str]
+) -> str:
     """The body of the answer."""
     if question.response_format == "text":
         return transcript.text + "\n"
@@ -37,7 +39,7 @@ def rendered(transcript: Transcript, question: Question, abilities: Abilities, n
 
 
 def verbose(
-    transcript: Transcript, question: Question, abilities: Abilities, notes: Sequence[str]
+    transcript: Transcript, question: ParsedRequest, abilities: Abilities, notes: Sequence[str]
 ) -> dict[str, Any]:
     """``verbose_json``: what the model does not know is null.
 
@@ -71,7 +73,7 @@ def written_language(transcript: Transcript, task: str, abilities: Abilities) ->
     return _known(abilities.languages[1])
 
 
-def expected_language(question: Question, abilities: Abilities) -> str | None:
+def expected_language(question: ParsedRequest, abilities: Abilities) -> str | None:
     """The language of a text that is still to come; None where it has to be detected, or nobody knows it."""
     if question.asked.options.task == TRANSCRIBE:
         return _known(question.asked.language or abilities.languages[0])

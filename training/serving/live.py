@@ -45,7 +45,7 @@ class Resampled:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class AudioSpan:
     """What is to be decoded. start: second of the session that its first sample is at. samples: float32 ``[time]``."""
 
     start: float
@@ -56,7 +56,7 @@ class Stretch:
 class Ended:
     """A window has ended, at a pause or because it is as long as the model takes. sound: all of it."""
 
-    sound: Stretch
+    sound: AudioSpan
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,13 @@ class Segmenter:
         self._forget(at)
         return Ended(sound)
 
-    def sound(self, start: float, end: float | None = None) -> Stretch:
+    def sound(self, start: float, end: float | None = None) -> AudioSpan:
         """From one second of the session to another; None: to the newest sound."""
         first = max(0, round(start * self.model_rate) - self._first)
         stop = len(self._sound) if end is None else max(first, round(end * self.model_rate) - self._first)
-        return Stretch((self._first + first) / self.model_rate, self._sound[first:stop])
+        return AudioSpan((self._first + first) / self.model_rate, self._sound[first:stop])
 
-    def window(self, certain: float | None) -> Stretch:
+    def window(self, certain: float | None) -> AudioSpan:
         """What the next hypothesis is of. certain: end of the last certain word."""
         assert self.speaking_since is not None
         start = max(self._start, self.speaking_since - PAD)

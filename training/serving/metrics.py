@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
-    from training.serving.batches import Piece
+    from training.serving.batches import QueuedWindow
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -54,7 +54,7 @@ class Metrics:
         """A gauge that asks ``value`` whenever it is read."""
         Gauge(name, text, registry=self.registry).set_function(value)
 
-    def batch(self, pieces: Sequence[Piece], seconds: float) -> None:
+    def batch(self, pieces: Sequence[QueuedWindow], seconds: float) -> None:
         """A batch was computed."""
         self.batches.inc()
         self.windows.inc(len(pieces))

@@ -108,7 +108,7 @@ class Model:
             cutting=asdict(usual.planner.cutting),
             looks=usual.planner.looks,
             frames=architecture.frames is not None,
-            hears_padding=architecture.frames is None and architecture.collate.padding != "full",
+            padding_sensitive=architecture.frames is None and architecture.collate.padding != "full",
             scored=architecture.scored is not None,
             domains=domains.names if domains else (),
             domain=domains.default if domains else None,

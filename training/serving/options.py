@@ -39,9 +39,9 @@ class Abilities:
 
     tasks: of the model. languages: of the speech and of its translation where a request names none; ``und``: unknown,
     ``auto``: detected. language_names: codes that a request may give, with their English names. told_language: whether that
-    makes a difference. detects: those that it tells apart. timed: whether words have times. cutting, looks: see `training.transcription.planning.Planner`. frames: whether it has
-    a CTC output. hears_padding: whether the length of a batch makes a difference. scored: whether it takes a temperature and a prompt.
-    domains: those that it has tokens for; domain: the one that holds where a request names none.
+    makes a difference. detects: those that it tells apart. timed: whether words have times. cutting, looks: see
+    `training.transcription.planning.Planner`. frames: whether it has a CTC output. padding_sensitive: whether the length of a
+    batch changes its texts. scored: whether it takes a temperature and a prompt. domains: those that it has tokens for; domain: the one that holds where a request names none.
     """
 
     tasks: tuple[str, ...]
@@ -54,12 +54,17 @@ class Abilities:
     cutting: Mapping[str, float]
     looks: bool
     frames: bool
-    hears_padding: bool
+    padding_sensitive: bool
     scored: bool
     domains: tuple[str, ...]
     domain: str | None
     predicts_domain: bool
     created: int
+
+    @property
+    def live(self) -> bool:
+        """Whether it takes live speech: a CTC output, whose words have times at once."""
+        return self.frames and self.timed
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,7 +17,8 @@ HEAD_SECONDS = 30.0
 LINGER_SECONDS = 5.0
 """So long what comes of a body is thrown away after its request was answered, so that the client can read the answer (a
 connection that is closed before all has been read is reset, and the answer may be lost); then the connection is closed."""
-
+WRITE_SECONDS = 60.0
+"""A connection whose client does not read the answer for so long is given up, and its request with it."""
 TURN_SECONDS = 0.002
 """How long what one connection sent is taken apart before others have their turn."""
 PART_BYTES, MOST_PART_BYTES = 512, 8_192
@@ -62,6 +63,7 @@ class Protocol(H11Protocol):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
         self._unread = bytearray()
         self._waits = False
 
@@ -71,11 +73,26 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
+        self._stop_write_deadline()
         self._forget()
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_deadline = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_write_deadline()
+
+    def _stop_write_deadline(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._expect(None)
+        self._stop_write_deadline()
         self._forget()
         super().handle_websocket_upgrade(event)
 

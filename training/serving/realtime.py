@@ -16,11 +16,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from training.data.example import TRANSCRIBE, SpokenWord
 from training.serving.admission import offered_key, require_key, same_origin
-from training.serving.dispatcher import Asked
+from training.serving.dispatcher import DecodingRequest
 from training.serving.errors import ApiError, failed, traced
 from training.serving.fields import understand
 from training.serving.formats import word
-from training.serving.live import PAUSE, STEP, Agreement, Began, Ended, Segmenter, Stretch, placed
+from training.serving.live import PAUSE, STEP, Agreement, AudioSpan, Began, Ended, Segmenter, placed
 from training.serving.live_input import MESSAGE_SECONDS, SAMPLE_BYTES, LiveInput, Pace
 from training.serving.live_settings import USUAL_RATE, form_fields, live_settings
 from training.serving.options import hypothesis_of
@@ -47,6 +47,7 @@ async def talk(socket: WebSocket, state: State) -> None:
     try:
         key = _admitted(socket, state)
     except ApiError as error:
+        state.metrics.refused.labels(error.code or str(error.status)).inc()
         logger.info(f"WS /v1/realtime {error.status}")
         await socket.send_denial_response(_denial(error))
         return
@@ -54,7 +55,7 @@ async def talk(socket: WebSocket, state: State) -> None:
     state.occupancy.sockets += 1  # before anything is waited for: others may come meanwhile
     if key is not None:
         key.begin(began)
-    session = Session(socket, state)
+    session = Session(socket, state, socket.query_params.get("model"))
     try:
         await socket.accept(PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None)
         await session.run()
@@ -91,14 +92,16 @@ def _admitted(socket: WebSocket, state: State) -> Any:
 
 
 class Session:
-    """One speaker."""
+    """One speaker. model: of the address; another name than that of a model here is left to ``session.update``."""
 
-    def __init__(self, socket: WebSocket, state: State) -> None:
+    def __init__(self, socket: WebSocket, state: State, model: str | None = None) -> None:
         self.socket, self.state = socket, state
         self.items = itertools.count(1)
-        self.settings: dict[str, Any] = {"model": next(iter(state.dispatcher.abilities))}
+        models = state.dispatcher.abilities
+        usual = next((name for name, one in models.items() if one.live), next(iter(models)))
+        self.settings: dict[str, Any] = {"model": model if model in models else usual}
         self.rate, self.pause = USUAL_RATE, PAUSE
-        self.asked: Asked | None = None
+        self.asked: DecodingRequest | None = None
         self.pace = Pace()
         self.input: LiveInput | None = None
         self._began = 0.0
@@ -177,9 +180,9 @@ class Session:
         self._restart()
         await self._send("session.updated", session=self._told(), ignored=list(question.ignored))
 
-    def _require_live(self, asked: Asked) -> None:
+    def _require_live(self, asked: DecodingRequest) -> None:
         abilities = self.state.dispatcher.abilities[asked.model]
-        if not abilities.frames or not abilities.timed:
+        if not abilities.live:
             raise ApiError(
                 400,
                 f"model {asked.model}: live speech needs a CTC model, whose words have times at once",
@@ -208,7 +211,7 @@ class Session:
         if self.input is None:
             if self.asked is None:
                 models = self.state.dispatcher.abilities
-                self.asked = understand({}, TRANSCRIBE, models, strict=False).asked
+                self.asked = understand(form_fields(self.settings), TRANSCRIBE, models, strict=False).asked
                 self._require_live(self.asked)
             abilities = self.state.dispatcher.abilities[self.asked.model]
             longest = min(abilities.cutting["longest"], LONGEST_WINDOW)
@@ -292,7 +295,7 @@ class Session:
             await self._follow(event)
         return any(isinstance(event, Ended) for event in events)
 
-    async def _guess(self, sound: Stretch, item: str) -> None:
+    async def _guess(self, sound: AudioSpan, item: str) -> None:
         """A hypothesis of a window that still grows. One that fails is missing; the window's last one tells of it."""
         try:
             await self._tell(await self._words(sound), sound, item)
@@ -303,7 +306,7 @@ class Session:
         except Exception as error:
             logger.error(f"WS /v1/realtime partial failed: {traced(error)}")
 
-    async def _tell(self, words: list[SpokenWord], sound: Stretch, item: str) -> None:
+    async def _tell(self, words: list[SpokenWord], sound: AudioSpan, item: str) -> None:
         first = not self.agreement.certain
         end = sound.start + len(sound.samples) / self._rate
         news = self.agreement.add(words, end)
@@ -311,7 +314,7 @@ class Session:
         text = " ".join(one.text for one in self.agreement.open)
         await self._send("polyvox.partial", item_id=item, text=text)
 
-    async def _words(self, sound: Stretch) -> list[SpokenWord]:
+    async def _words(self, sound: AudioSpan) -> list[SpokenWord]:
         assert self.asked is not None
         if len(sound.samples) < SHORTEST * self._rate:
             return []

@@ -90,7 +90,7 @@ def _bound(settings: Settings) -> socket.socket:
         found.bind(address)
         found.listen(BACKLOG)
         return found
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last: no name of a host
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"--host {settings.host} --port {settings.port}: cannot listen there ({reason})"

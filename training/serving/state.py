@@ -14,7 +14,7 @@ from training.serving.errors import traced
 from training.serving.keys import Keys
 from training.serving.metrics import Metrics
 from training.serving.settings import Settings
-from training.serving.worker import Gone
+from training.serving.worker import ProcessEnded
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,11 @@ class State:
 
     async def load(self) -> None:
         """Start the processes; a model that cannot be loaded ends the server."""
+        models, devices = ", ".join(self.settings.models), ", ".join(self.settings.devices)
+        logger.info(f"loading {models} on {devices}")
         try:
             await self.dispatcher.start()
-        except (UserError, Gone) as error:
+        except (UserError, ProcessEnded) as error:
             self.failed = str(error)
             logger.error(f"the models cannot be loaded: {error}")
             self.on_failure()
@@ -53,6 +55,4 @@ class State:
             logger.error(f"the models cannot be loaded: {traced(error)}")
             self.on_failure()
         else:
-            logger.info(
-                f"ready: {', '.join(self.dispatcher.abilities)} on {', '.join(self.settings.devices)}"
-            )
+            logger.info(f"ready: {models} on {devices}")

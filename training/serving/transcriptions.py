@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from training.serving.dispatcher import Done
 from training.serving.errors import ApiError, failed, stopping, too_late, traced
-from training.serving.fields import Question, understand
+from training.serving.fields import ParsedRequest, understand
 from training.serving.formats import MEDIA_TYPES, expected_language, rendered, written_language
 from training.serving.uploads import ClientGone, Upload, read_form
 from training.transcription.transcript import Segment
@@ -25,6 +25,8 @@ COMMENT_SECONDS = 15.0
 """Between two comments of a stream: programs in between close connections that are silent."""
 IGNORED = "Polyvox-Ignored"
 LANGUAGE = "Content-Language"
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""The second tells nginx to pass events on as they come, however it is set up."""
 CLOSED = 499
 """The status that nginx logs for a client that left; nobody gets it."""
 
@@ -52,7 +54,7 @@ async def answer(request: Request, state: State, task: str) -> Response:
                     return StreamingResponse(
                         streamed.events(request.receive),
                         media_type="text/event-stream",
-                        headers={"Cache-Control": "no-store", **_headers(question), **streamed.language},
+                        headers={**STREAM_HEADERS, **_headers(question), **streamed.language},
                     )
                 done = await _unless_gone(
                     state.dispatcher.transcribe(question.asked, upload, began), request.receive
@@ -78,7 +80,7 @@ async def answer(request: Request, state: State, task: str) -> Response:
 
 def _understood(
     fields: Mapping[str, list[str]], upload: Upload | None, state: State, task: str
-) -> tuple[Question, Upload]:
+) -> tuple[ParsedRequest, Upload]:
     if upload is None:
         raise ApiError(*_no_file(fields), param="file", code="missing_file")
     question = understand(fields, task, state.dispatcher.abilities, strict=state.settings.strict)
@@ -96,7 +98,7 @@ def _no_file(fields: Mapping[str, list[str]]) -> tuple[int, str]:
     return 422, "file: is missing"
 
 
-def _headers(question: Question) -> dict[str, str]:
+def _headers(question: ParsedRequest) -> dict[str, str]:
     if not question.ignored:
         return {}
     # A name that is no token of HTTP could end the header.
@@ -106,7 +108,7 @@ def _headers(question: Question) -> dict[str, str]:
     return {IGNORED: ", ".join(names)[:1000]} if names else {}
 
 
-def _response(done: Done, question: Question, state: State) -> Response:
+def _response(done: Done, question: ParsedRequest, state: State) -> Response:
     abilities = state.dispatcher.abilities[question.asked.model]
     state.metrics.audio.inc(done.transcript.seconds)
     headers = _headers(question)
@@ -144,7 +146,7 @@ class _Stream:
     """One answer in events (``text/event-stream``)."""
 
     def __init__(
-        self, state: State, question: Question, upload: Upload, began: float, until: float | None
+        self, state: State, question: ParsedRequest, upload: Upload, began: float, until: float | None
     ) -> None:
         self.state, self.question, self.upload = state, question, upload
         self.began, self.until = began, until

@@ -18,15 +18,15 @@ from training.serving.messages import Message
 STOP_SECONDS = 5.0
 
 
-class Gone(Exception):
+class ProcessEnded(Exception):
     """The process ended, or was ended because it gave no answer in time, before it answered."""
 
 
-class Overdue(Gone):
+class ProcessTimeout(ProcessEnded):
     """It gave no answer in time, and was ended."""
 
 
-class Unsent(Gone):
+class ProcessNotRunning(ProcessEnded):
     """The process had ended before it was asked."""
 
 
@@ -86,7 +86,7 @@ class Worker:
             longest: bytes of payload that its answer may have.
 
         Raises:
-            Gone: it ended, or was ended.
+            ProcessEnded: it ended, or was ended.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._call, head, payload, files, timeout, longest)
@@ -101,7 +101,7 @@ class Worker:
     ) -> Message:
         end = self._end
         if end is None:
-            raise Unsent(f"{self.module} does not run")
+            raise ProcessNotRunning(f"{self.module} does not run")
         try:
             end.settimeout(timeout)
             messages.send(end, head, payload, files)
@@ -111,7 +111,7 @@ class Worker:
         ) as error:  # whatever it is, what comes next on this socket is no answer to the next message
             if self._end is end:  # else another has been started meanwhile
                 self.kill()
-            kind = Overdue if isinstance(error, TimeoutError) else Gone
+            kind = ProcessTimeout if isinstance(error, TimeoutError) else ProcessEnded
             raise kind(f"{self.module}: {type(error).__name__}") from error
 
     def kill(self) -> None:

@@ -92,7 +92,9 @@ async function start() {
   if (!state.models.length) setTimeout(start, 1500);
   const names = state.models.map((model) => new Option(model.id, model.id));
   find("#model").replaceChildren(...names);
-  find("#second").replaceChildren(new Option(said("none"), ""), ...names.map((one) => one.cloneNode(true)));
+  const none = new Option(said("none"), "");
+  none.dataset.text = "none";
+  find("#second").replaceChildren(none, ...names.map((one) => one.cloneNode(true)));
 }
 
 // ---- sound
@@ -301,8 +303,11 @@ function show(item, model, found) {
   find("h3", shown).textContent = model;
   find(".words", shown).lang = found.language_code ?? "und";
   find(".words", shown).append(...(found.words?.length ? found.words.flatMap((word) => [wordButton(item, word), " "]) : [found.text || said("no_speech")]));
-  const facts = [found.language && `${said("language")}: ${found.language}`, found.confidence !== null && `${said("confidence")}: ${Math.round(100 * found.confidence)} %`, `${found.duration} s`];
-  find(".meta", shown).textContent = facts.filter(Boolean).join(" · ");
+  const label = (name) => { const one = document.createElement("span"); one.dataset.text = name; one.textContent = said(name); return one; };
+  const facts = [];
+  if (found.language) facts.push(label("language"), `: ${found.language} · `);
+  if (found.confidence !== null) facts.push(label("confidence"), `: ${Math.round(100 * found.confidence)} % · `);
+  find(".meta", shown).append(...facts, `${found.duration} s`);
   for (const one of shown.querySelectorAll("[data-format]")) one.onclick = () => download(item, model, found, one.dataset.format, shown);
   find("textarea", shown).value = found.text;
   find("textarea", shown).lang = found.language_code ?? "und";
