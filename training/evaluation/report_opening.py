@@ -85,7 +85,8 @@ def _scored_on(result: Result) -> str:
     if meta.get("split") and not meta.get("manifest"):
         return f"the {meta['split']} split"
     if meta.get("manifest"):
-        return Path(str(meta["manifest"])).name
+        place, _, part = str(meta["manifest"]).partition("[")  # data/registry.db[v1/test]
+        return Path(place).name + (f"[{part}" if part else "")
     return "its test set"
 
 
