@@ -151,7 +151,9 @@ def test_page_opens_with_what_was_scored_and_against_what(results):
         "no difference shown."
     )
     report["meta"]["manifest"] = "data/registry.db[v1/test]"
-    assert "30 utterances of registry.db[v1/test]. WER" in opening(Result("mine", report))
+    report["meta"]["config"]["data"] |= {"registry": "data/registry.db", "version": "v1"}
+    told = opening(Result("mine", report))
+    assert "trained on registry.db[v1] from" in told and "30 utterances of registry.db[v1/test]. WER" in told
     difference = {"a": 10.0, "b": 12.0, "difference": 2.0, "low": 0.5, "high": 3.5, "verdict": "A better"}
     del report["start"]
     compared = [{"names": ("mine", "other"), "metrics": {"wer": difference}}]
