@@ -71,7 +71,11 @@ def test_train_calibrate_evaluate_and_use(project: Path) -> None:
     times = before["word_times"]
     assert times["own"]["model"]["start"]["mean_absolute_error"]["value"] < 80
     assert times["own"]["model"]["even_over_model"]["value"] > 2
-    assert set(times["own"]["model"]["groups"]) == {"domain even", "domain odd", "voices unheard in training"}
+    assert set(times["own"]["model"]["groups"]) == {
+        "domain even",
+        "domain odd",
+        "speakers that are not in training",
+    }
     taught = times["given"]["teacher"]
     assert taught["utterances"] == 30 and taught["start"]["bias"]["value"] == pytest.approx(10, abs=0.01)
     assert taught["f1"]["20"]["value"] == 100

@@ -117,7 +117,7 @@ def test_a_run_without_a_fault_says_how_many_rules_looked(
 ) -> None:
     run = good()["good"].write(tmp_path, "fine")
     assert cli.main(["diagnose", str(run)]) == 0
-    assert capsys.readouterr().out == f"diagnosis of {run} on test: none of 8 rules sees a fault\n"
+    assert capsys.readouterr().out == f"diagnosis of {run} on test: no fault found (8 rules were checked)\n"
 
 
 def test_the_report_opens_with_it_and_plays_the_rows(tmp_path: Path) -> None:

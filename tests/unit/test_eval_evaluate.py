@@ -127,7 +127,7 @@ def test_summary_prints_baselines_beside_the_scores(found):
         "WER",
         "copy of the reference transcript",
         "nearest training sentence",
-        "unheard",
+        "speakers that are not in training",
         "replaced",
     ):
         assert part in text

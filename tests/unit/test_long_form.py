@@ -538,7 +538,7 @@ def test_a_configuration_says_what_is_joined(tmp_path: Path, caplog: pytest.LogC
     unnamed = clips(tmp_path / "unnamed", talk="")
     assert long_form.neighbours_to_join(configured(), architecture, unnamed) is None
     assert long_form.draws(configured(), architecture, unnamed) is not None
-    assert caplog.text.count("nothing says which recording") == 2
+    assert caplog.text.count("do not say which recording") == 2
     with pytest.raises(UserError, match=r"join.after_epochs: this model joins from the start"):
         long_form.neighbours_to_join(
             configured(augmentation={"join": {"prob": 0.5, "after_epochs": 1}}), architecture, rows

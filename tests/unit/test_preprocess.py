@@ -302,7 +302,9 @@ def test_a_duration_is_not_taken_for_a_misspelt_translation(
     source.write_text("id\taudio_path\tduration\ttranscript\n", encoding="utf-8")
     with pytest.raises(UserError):  # no rows
         preprocess(source, tmp_path / "out.tsv")
-    assert capsys.readouterr().err == f"{source}: no column 'translation'\n"
+    assert capsys.readouterr().err == (
+        f"{source}: no column 'translation'; the rows have transcripts only, which is enough to train transcription\n"
+    )
 
 
 KSPON = "b/ 음/ 그+ 그래서 (30%)/(삼 십 퍼센트) n/"

@@ -150,6 +150,10 @@ def test_page_opens_with_what_was_scored_and_against_what(results):
         "utterances of test.csv. WER is 12.3 [10.0, 14.0]; against whisper-base before the training -1.2 [-2.5, +0.5] paired: "
         "no difference shown."
     )
+    report["meta"]["manifest"] = "data/registry.db[v1/test]"
+    report["meta"]["config"]["data"] |= {"registry": "data/registry.db", "version": "v1"}
+    told = opening(Result("mine", report))
+    assert "trained on registry.db[v1] from" in told and "30 utterances of registry.db[v1/test]. WER" in told
     difference = {"a": 10.0, "b": 12.0, "difference": 2.0, "low": 0.5, "high": 3.5, "verdict": "A better"}
     del report["start"]
     compared = [{"names": ("mine", "other"), "metrics": {"wer": difference}}]

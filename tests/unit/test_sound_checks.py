@@ -29,7 +29,7 @@ from training.data.example import AudioRef, Example
 from training.data.levels import Level, Meter, measure
 from training.data.manifest import load_manifest
 from training.data.prepare.clean import preprocess
-from training.data.sound_checks import DECODE_BELOW, decoded, decoded_drop, level_drop, reason_of
+from training.data.sound_checks import decoded, decoded_drop, level_drop, reason_of
 from training.data.sources.shards.source import load_shards
 from training.data.sources.shards.write import write_shards
 from training.registry.prepare import Settings, prepare
@@ -279,7 +279,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_no_process(tmp_path: Path) -> No
         # A shell that runs the suite in the background lets it ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert run.stdout is not None and "decoded to its end (3,000 clips" in run.stdout.readline()
+    assert run.stdout is not None and "3,000 clips: each is decoded to its end" in run.stdout.readline()
     time.sleep(2.0)
     os.killpg(run.pid, signal.SIGINT)
     _, said = run.communicate(timeout=60)
@@ -303,14 +303,16 @@ def test_preprocess_says_in_one_line_whether_it_decodes(
         assert main([*command, *more]) == 0
         return capsys.readouterr().out.splitlines()[0], len(load_manifest(tmp_path / "clean.tsv"))
 
-    line = (
-        f"every clip is decoded to its end (2 clips, fewer than {DECODE_BELOW:,}; the other way: --no_decode)"
-    )
+    line = "2 clips: each is decoded to its end (--no_decode reads the headers only, which is faster)"
     assert said() == (line, 1)
-    assert said("--decode") == ("every clip is decoded to its end (2 clips)", 1)
-    assert said("--no_decode") == ("headers are read, no clip is decoded (2 clips)", 2)
+    assert said("--decode") == ("2 clips: each is decoded to its end", 1)
+    assert said("--no_decode") == ("2 clips: their headers are read, none is decoded", 2)
     monkeypatch.setattr(decode_pool, "DECODE_BELOW", 2)
-    assert said()[1] == 2
+    line = (
+        "2 clips: their headers are read, none is decoded because they are 2 or more "
+        "(--decode decodes them, which finds more damage)"
+    )
+    assert said() == (line, 2)
     assert said("--decode")[1] == 1
     assert said("--skip_audio_check")[1] == 2
     with pytest.raises(UserError, match="--decode: --skip_audio_check"):

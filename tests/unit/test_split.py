@@ -19,6 +19,7 @@ from training.cli.split import main
 from training.data.manifest import load_manifest
 from training.data.prepare.partition import partition
 from training.data.prepare.split import PARTS, parse_ratios, split
+from training.data.prepare.split_report import overlap_lines
 
 SCRIPT = Path(__file__).parents[2] / "training" / "data" / "split_data.py"
 
@@ -103,6 +104,14 @@ def test_what_overlaps_is_counted_printed_and_stored(
         f"train and test share 1 sentences ({test_videos} utterances of test), such as 'xin chào'" in printed
     )
     assert "train and dev share 1 speakers" in printed
+
+
+def test_what_was_compared_is_named_where_nothing_is_shared() -> None:
+    nothing = {"shared": 0, "utterances": 0, "examples": []}
+    assert overlap_lines({"train/dev": {"speakers": nothing, "sentences": nothing}}) == [
+        "no two parts share speakers or sentences"
+    ]
+    assert overlap_lines({"train/dev": {}}) == []
 
 
 def test_parts_have_their_share_of_the_duration(tmp_path: Path) -> None:

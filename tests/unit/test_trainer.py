@@ -239,6 +239,18 @@ def test_the_end_of_a_run_is_scored_and_can_be_the_best(tmp_path, share):
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-5")
 
 
+def test_of_evaluations_with_one_score_that_with_the_lowest_loss_is_the_best(tmp_path):
+    """All hypotheses of a young model are empty: its word error rate stays at 100 %."""
+    steps = {"eval_steps": 1, "save_steps": 1, "eval_strategy": "steps", "save_strategy": "steps"}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_wer", "greater_is_better": False}
+    trainer = make_trainer(tmp_path, steps=3, **steps, **best)
+    trainer.score = lambda *_: {"wer": 100.0}
+    trainer.train()
+    scored = {row["step"]: row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row}
+    assert trainer.state.best_global_step == min(scored, key=lambda step: scored[step]) == 3
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-3")
+
+
 # Trap 28.
 def test_checkpoints_hold_no_pickles(tmp_path):
     trainer = make_trainer(tmp_path, steps=1, save_strategy="steps", save_steps=1)

@@ -195,8 +195,10 @@ def test_evenly_spread_words_and_a_teacher_stand_beside() -> None:
     assert taught["even_over_model"]["value"] == pytest.approx(600 / 50)
     assert section["own"]["mode"] == "own" and "teacher" not in section["own"]
     groups = section["own"]["model"]["groups"]
-    assert set(groups) == {"domain d", "voices heard in training", "voices unheard in training"}
-    assert groups["voices unheard in training"]["start_mean_absolute_error"]["value"] == pytest.approx(50)
+    assert set(groups) == {"domain d", "speakers that are in training", "speakers that are not in training"}
+    assert groups["speakers that are not in training"]["start_mean_absolute_error"]["value"] == pytest.approx(
+        50
+    )
     assert groups["domain d"]["start_within_50"]["value"] == pytest.approx(50)
 
 

@@ -19,6 +19,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("description"):  # a module's own text, whose marks of code are for documents
+            kwargs["description"] = kwargs["description"].replace("``", "")
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     description = (__doc__ or "").split("\n\n")[1]
-    result = Parser(prog="prepare_data", description=description)
+    result = Parser(prog="polyvox data prepare", description=description)
     add = result.add_argument
     add(
         "--manifest",
@@ -35,7 +35,14 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="the table: CSV, TSV, JSONL or Parquet",
     )
-    add("--database", default=DEFAULT, help=f"SQLite file or SQLAlchemy URL ({DEFAULT})")
+    add(
+        "--registry",
+        "--database",
+        dest="database",
+        action=OneValue,
+        default=DEFAULT,
+        help=f"SQLite file or SQLAlchemy URL ({DEFAULT})",
+    )
     add("--version", help="name of the version (default: the next free one: v1, v2, …)")
     add("--extend", metavar="VERSION", help="new version = the rows and splits of this one + the table's")
     add("--output_dir", type=Path, help="write 16-bit mono copies here of files that are costly to read")

@@ -76,7 +76,7 @@ def _warmup(training: Training) -> list[Problem]:
     return [
         Problem(
             _key("warmup_ratio"),
-            "warmup_ratio and warmup_steps are both set; choose one",
+            "warmup_ratio and warmup_steps are both set; choose one, and set the other to null",
             (_key("warmup_steps"),),
         )
     ]

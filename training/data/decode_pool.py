@@ -32,13 +32,15 @@ def will_decode(clips: int, wanted: bool | None, opened: bool, report: Callable[
             raise UserError("--decode: --skip_audio_check opens no file; leave out one of them")
         return False
     decode = clips < DECODE_BELOW if wanted is None else wanted
-    what = "every clip is decoded to its end" if decode else "headers are read, no clip is decoded"
-    why = f"{clips:,} clips"
+    what = "each is decoded to its end" if decode else "their headers are read, none is decoded"
     if wanted is None:
-        side, other = ("fewer than", "--no_decode") if decode else ("not fewer than", "--decode")
-        why += f", {side} {DECODE_BELOW:,}; the other way: {other}"
+        what += (
+            " (--no_decode reads the headers only, which is faster)"
+            if decode
+            else f" because they are {DECODE_BELOW:,} or more (--decode decodes them, which finds more damage)"
+        )
     if clips:
-        report(f"{what} ({why})")
+        report(f"{clips:,} clips: {what}")
     return decode
 
 

@@ -82,7 +82,7 @@ class DropLedger:
         lines = [f"{'reason':<{width}}  {'dropped':>8}  for example"]
         for reason, count in self.counts().items():
             example = " ".join(f"{first[reason].id}: {first[reason].detail}".split())
-            lines.append(f"{reason:<{width}}  {count:>8,}  {example[:100]}".rstrip(": "))
+            lines.append(f"{reason:<{width}}  {count:>8,}  {_short(example)}".rstrip(": "))
         return "\n".join([*lines, f"{'total':<{width}}  {len(self):>8,}", *self.remarks()])
 
     def remarks(self) -> list[str]:
@@ -108,6 +108,10 @@ class DropLedger:
             f"more than the {max_share:.1%} ({allowed(total, max_share):,}) that are allowed; mend the data or raise the "
             f"key.\n{self.summary()}"
         )
+
+
+def _short(example: str, most: int = 240) -> str:
+    return example if len(example) <= most else f"{example[: most - 1]}…"
 
 
 def allowed(total: int, max_share: float) -> int:

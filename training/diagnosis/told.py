@@ -20,7 +20,7 @@ SHOWN_IDS = 5
 def lines(found: Sequence[Diagnosis], name: str) -> Iterator[str]:
     """What a terminal shows. ``name``: of what was looked at: a run, and the split that was scored."""
     if not found:
-        yield f"diagnosis of {name}: none of {len(RULES)} rules sees a fault"
+        yield f"diagnosis of {name}: no fault found ({len(RULES)} rules were checked)"
         return
     yield f"diagnosis of {name}:"
     for one in found:

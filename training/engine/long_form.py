@@ -20,7 +20,7 @@ from training.models.architecture import Architecture
 MOST_SECONDS = 30.0
 """Whisper's window."""
 NO_RECORDINGS = (
-    "no row has a neighbour: nothing says which recording a clip is part of (one of the columns "
+    "the rows do not say which recording a clip is part of (one of the columns "
     f"{', '.join(COLUMNS)}, or start and end within one file)"
 )
 logger = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ def neighbours_to_join(
     _check(config)
     found = sequences(rows)
     if not any(len(one) > 1 for one in found):
-        logger.warning(f"augmentation.join: {NO_RECORDINGS}; clips stay single")
+        logger.warning(
+            f"augmentation.join: {NO_RECORDINGS}, or each recording has one clip; no clips are joined"
+        )
         return None
     changes = config.augmentation
     return Neighbours(
@@ -77,7 +79,9 @@ def draws(config: Config, architecture: Architecture, rows: Any) -> LongForm | N
         return None
     found = sequences(rows) if ability.previous_text or joins else []
     if ability.previous_text and not any(len(one) > 1 for one in found):
-        logger.warning(f"model.previous_text: {NO_RECORDINGS}; prompts have no previous text")
+        logger.warning(
+            f"model.previous_text: {NO_RECORDINGS}, or each recording has one clip; no prompt has the text before"
+        )
     return LongForm(
         ability.timestamps, ability.previous_text, config.training.seed, before(len(rows), found), ability.cut
     )

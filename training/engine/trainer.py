@@ -363,6 +363,26 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     # Checkpoints
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As in the base class; of equal scores that with the lower loss is the better one.
+
+        Early in a training many evaluations have the same score (WER 100 %), and the first checkpoint is not the best.
+        """
+        if super()._determine_best_metric(metrics, trial):
+            return True
+        name = str(self.args.metric_for_best_model)
+        score = metrics.get(name if name.startswith("eval_") else f"eval_{name}")
+        loss, step = metrics.get("eval_loss"), self.state.best_global_step
+        before = [
+            line["eval_loss"]
+            for line in self.state.log_history
+            if line["step"] == step and "eval_loss" in line
+        ]
+        if score != self.state.best_metric or loss is None or not before or not loss < before[-1]:
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights, configuration and processor; not the pickled arguments that the base class adds."""
         folder = Path(str(output_dir if output_dir is not None else self.args.output_dir))

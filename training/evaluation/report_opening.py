@@ -73,7 +73,10 @@ def _kind(meta: Mapping[str, Any]) -> str:
 
 def _trained_on(meta: Mapping[str, Any]) -> str:
     data = (meta.get("config") or {}).get("data") or {}
-    source = data.get("train") or data.get("manifest") or data.get("shards") or data.get("registry")
+    named = next((data[key] for key in ("registry", "shards", "manifest") if data.get(key)), None)
+    source = named or data.get("train")  # data.train keeps its default beside them
+    if data.get("registry"):  # the last part alone: an address may hold a password
+        source = f"{str(named).rpartition('/')[2].partition('?')[0]}[{data.get('version')}]"
     if not source or not isinstance(source, str):
         return ""
     start = ((meta.get("config") or {}).get("model") or {}).get("name")
@@ -85,7 +88,8 @@ def _scored_on(result: Result) -> str:
     if meta.get("split") and not meta.get("manifest"):
         return f"the {meta['split']} split"
     if meta.get("manifest"):
-        return Path(str(meta["manifest"])).name
+        place, _, part = str(meta["manifest"]).partition("[")  # data/registry.db[v1/test]
+        return Path(place).name + (f"[{part}" if part else "")
     return "its test set"
 
 

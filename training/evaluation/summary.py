@@ -212,7 +212,7 @@ def _voices(report: Mapping[str, Any]) -> Iterator[str]:
     for group, found in (report.get("by_training") or {}).items():
         scores = [f"{LABELS[name]} {score_text(found[name])}" for name in LABELS if name in found]
         if scores:
-            yield f"voices {group} in training: {', '.join(scores)}"
+            yield f"speakers {'that are' if group == 'heard' else 'that are not'} in training: {', '.join(scores)}"
 
 
 def _word_times(report: Mapping[str, Any]) -> Iterator[str]:

@@ -150,6 +150,6 @@ def _groups(
 
 def _names(example: Example, trained: set[str] | None) -> Iterator[str]:
     if trained is not None and example.speaker:
-        yield f"voices {'heard' if example.speaker in trained else 'unheard'} in training"
+        yield f"speakers {'that are' if example.speaker in trained else 'that are not'} in training"
     if example.domain:
         yield f"domain {example.domain}"

@@ -10,7 +10,6 @@ import copy
 import logging
 import math
 import os
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -239,7 +238,7 @@ class _Report(Rows):
 
         self.title("model")
         if "weights" in self.unchecked:
-            self.row("weights", f"not here, shapes from known sizes: {textwrap.shorten(self.reason, 160)}")
+            self.row("weights", f"not here, shapes from known sizes: {' '.join(self.reason.split())}")
         for note in architecture.notes:
             self.row("note", note)
         self.block(trainable.format_table(trainable.table(model, plan)))
@@ -282,8 +281,9 @@ class _Report(Rows):
         )
         self.row(
             "one step",
-            f"{training.gradient_accumulation_steps} batches × {world} processes: about {clips:.1f} clips, "
-            f"{seconds:.0f} s of audio, {tokens:.0f} label tokens in {len(architecture.tasks)} tasks"
+            f"{wording.counted(training.gradient_accumulation_steps, 'batch', 'batches')} × "
+            f"{wording.counted(world, 'process', 'processes')}: about {clips:.1f} clips, {seconds:.0f} s of audio, "
+            f"{tokens:.0f} label tokens in {wording.counted(len(architecture.tasks), 'task', 'tasks')}"
             f"{'' if known.measured else ' (assumed)'}",
         )
         self.row("schedule", wording.steps(self.config, sampler if known.measured else None, world))

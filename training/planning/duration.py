@@ -73,7 +73,9 @@ class Duration:
         parts = [f"{self.steps.total:,} steps {in_words(self.training)}, {each:.2g} s a step"]
         if self.evaluations:
             told = "not timed" if self.evaluation is None else in_words(self.evaluations * self.evaluation)
-            parts.append(f"{self.evaluations} evaluations {told}")
+            parts.append(
+                f"{self.evaluations} {'evaluation' if self.evaluations == 1 else 'evaluations'} {told}"
+            )
         how = "; counted from the operations of a step, none was timed" if self.counted else ""
         return f"about {in_words(self.seconds)} on this machine ({', '.join(parts)}{how})"
 

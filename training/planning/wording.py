@@ -31,6 +31,11 @@ def model(options: Any) -> str:
     return f"{values['type']}, {origin}, {', '.join(words)}"
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """``1 batch``, ``2 batches``."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def _full_share(values: dict[str, Any]) -> str:
     share = values.get("full_context_share", 0.0)
     return f" ({share:.0%} of the clips in full)" if share else " (never in full: not for stock pipelines)"

@@ -64,8 +64,10 @@ def groups_of(
     missing = [source for source, speaker in zip(sources, speakers, strict=True) if not speaker]
     if missing:
         raise UserError(
-            f"{missing[0]}: no speaker in this row{f' and {len(missing) - 1:,} more' if len(missing) > 1 else ''}; fill "
-            "the column speaker_id, or choose --split_strategy text or random"
+            f"{missing[0]}: no speaker in this row{f' and {len(missing) - 1:,} more' if len(missing) > 1 else ''}, and "
+            "each speaker has to be in one part alone; fill the column speaker_id, or, where the speakers are not known, "
+            "add --split_strategy text (equal sentences stay in one part) or random; scores on test are then better than "
+            "for new speakers"
         )
     return [speaker or "" for speaker in speakers]
 

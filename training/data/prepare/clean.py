@@ -37,6 +37,11 @@ from training.data.tables import row_writer
 from training.data.text import clean_transcript
 
 _BLOCK = 2048
+_WITHOUT = {
+    "transcript": "the rows have translations only",
+    "translation": "the rows have transcripts only, which is enough to train transcription",
+}
+"""What a manifest without one of `TEXT_COLUMNS` is good for."""
 _KOREAN = re.compile(r"ko(r|rean)?([-_].*)?", re.IGNORECASE)
 
 
@@ -108,7 +113,7 @@ def _look_for_texts(source: Path, names: Sequence[str]) -> None:
         if name not in names and guess(name, names):
             print(f"{source}: {no_column(name, names, COMMAND)}", file=sys.stderr)
         elif name not in names:
-            print(f"{source}: no column {name!r}", file=sys.stderr)
+            print(f"{source}: no column {name!r}; {_WITHOUT[name]}", file=sys.stderr)
 
 
 def preprocess(

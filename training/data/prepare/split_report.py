@@ -70,7 +70,7 @@ def _cell(key: str, value: Any) -> str:
 
 
 def overlap_lines(overlap: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """`describe_overlap` in sentences; one line says so where nothing overlaps."""
+    """`describe_overlap` in sentences; where nothing overlaps, one line names what was compared."""
     lines = []
     for pair, keys in overlap.items():
         first, second = pair.split("/")
@@ -80,4 +80,7 @@ def overlap_lines(overlap: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> lis
                     f"{first} and {second} share {found['shared']:,} {key} ({found['utterances']:,} utterances of "
                     f"{second}), such as {found['examples'][0][:60]!r}"
                 )
-    return lines or ["no two parts share anything of this"]
+    if lines:
+        return lines
+    compared = dict.fromkeys(key for keys in overlap.values() for key in keys)
+    return [f"no two parts share {' or '.join(compared)}"] if compared else []
