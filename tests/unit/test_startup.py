@@ -63,6 +63,13 @@ print(callable(training.evaluate), "torch" in sys.modules)
     assert done.stdout.splitlines() == ["True []", "True False"], done.stderr
 
 
+@pytest.mark.parametrize("package", ["polyvox", "training.cli"])
+def test_the_package_can_be_executed(package: str) -> None:
+    command = [sys.executable, "-m", package, "runs", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout.startswith("usage: polyvox runs"), done.stderr
+
+
 def test_the_benchmark_times_a_command_and_names_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
