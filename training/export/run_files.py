@@ -1,4 +1,4 @@
-"""``run.py`` of an exported folder: some twenty lines that need the engine, tokenizers, numpy and soundfile alone."""
+"""``run.py`` of an exported folder: some forty lines that need the engine, tokenizers, numpy and soundfile alone."""
 
 from __future__ import annotations
 
