@@ -36,7 +36,7 @@ class Gate:
         """What decides, in words."""
         if self.by_tokens(precision):
             return "tokens and texts must be identical"
-        return f"scores may be worse by {self.most(precision):.1f} points at most"
+        return f"scores may be worse by {self.most(precision):g} points at most"
 
     def __call__(
         self, original: SpeechModel, exported: SpeechModel, parts: ExportParts, precision: str
