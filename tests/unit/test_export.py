@@ -21,6 +21,7 @@ from export_assets import saved, utterances
 from transformers import WhisperFeatureExtractor
 from whisper_assets import noise
 
+import training.cli.export as cli_export
 import training.export.exporting as exporting
 import training.export.to_ctranslate2 as to_ctranslate2
 import training.runtime.ctranslate2_engine as engine
@@ -34,12 +35,13 @@ from training.decoding.loading import load_trained
 from training.evaluation.intervals import Difference
 from training.export.decoded import Utterances, decode_all
 from training.export.drift import judged
+from training.export.folder import replace_folder
 from training.export.gate import Gate
-from training.export.verdict import FAILED, PASSED, UNDECIDED
 from training.models.common.log_mels import log_mel
 from training.models.common.moved_ids import copies_in, order_of, rows_of
-from training.models.export_parts import LogMelSettings, MovedIds
+from training.models.export_parts import FORMATS, PRECISIONS, LogMelSettings, MovedIds
 from training.models.safeguards import Safeguards
+from training.runtime.folder import FAILED, PASSED, UNDECIDED
 from training.runtime.log_mels import MEL_FILTERS, LogMels
 from training.transcription.transcriber import Transcriber
 
@@ -160,10 +162,19 @@ def test_the_folder_runs_with_its_engine_alone(
     assert done.returncode == 1 and "no end of the text" in done.stderr, done.stderr
 
 
+def test_the_engine_alone_names_the_domains_where_one_is_unknown(
+    exported: dict[str, Path], data: Path
+) -> None:
+    command = [sys.executable, str(exported["domain_whisper"] / "run.py"), str(clips(data)[0]), "vi", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "which domain? One of normal, dyslexic, other" in done.stderr, done.stderr
+
+
 def test_the_record_says_what_was_checked(exported: dict[str, Path], models: dict[str, Path]) -> None:
     record = json.loads((exported["domain_whisper"] / "polyvox.json").read_text())
     assert record["architecture"] == "domain_whisper"
     assert record["check"]["verdict"] == PASSED and record["check"]["utterances"] == 6
+    assert record["check"]["how"].endswith("tokens and texts must be identical")
     assert record["third_parties"]["faster-whisper"].startswith("no")
     assert record["description"]["prompts"]["domains"].keys() == set(DOMAINS["domains"])
     parity = json.loads((exported["whisper"] / "parity.json").read_text())
@@ -261,6 +272,29 @@ def wrong_domain_id(patch: pytest.MonkeyPatch) -> None:
         return {"prompts": old.prompts.model_copy(update={"domains": domains})}
 
     described(patch, change)
+
+
+@defect("whisper")
+def another_tokenizer(patch: pytest.MonkeyPatch) -> None:
+    """The same ids, and other words."""
+    offered = exporting.offered
+
+    def changed(*arguments: Any) -> Any:
+        parts = offered(*arguments)
+
+        def save_text(folder: Path) -> None:
+            parts.save_text(folder)
+            tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf8"))
+            pieces, added = tokenizer["model"]["vocab"], {one["content"] for one in tokenizer["added_tokens"]}
+            names = [name for name in pieces if name not in added]
+            tokenizer["model"]["vocab"] |= dict(
+                zip(names, [pieces[name] for name in names[::-1]], strict=True)
+            )
+            (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf8")
+
+        return replace(parts, save_text=save_text)
+
+    patch.setattr(exporting, "offered", changed)
 
 
 @defect("whisper")
@@ -443,6 +477,56 @@ def test_scores_are_compared_only_where_there_are_references(
     export_model(models["whisper"], tmp_path / "out", tasks=("transcribe",), **options)
     record = json.loads((tmp_path / "out.failed" / "polyvox.json").read_text())
     assert record["description"]["tasks"] == ["transcribe"] and record["check"]["verdict"] == UNDECIDED
+    assert record["check"]["how"].endswith("scores may be worse by 1 points at most")
+
+
+@pytest.mark.parametrize("most", [-1.0, float("nan"), float("inf")])
+def test_a_bound_that_would_let_everything_pass_is_refused(
+    most: float, models: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="--max_drift"):
+        export_model(models["whisper"], tmp_path / "out", manifest=data, max_drift=most)
+
+
+@pytest.mark.parametrize("output", [".", "/"])
+def test_a_place_without_a_name_is_refused(output: str, models: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="name a new folder"):
+        export_model(models["whisper"], output, format="ctranslate2", check=False)
+
+
+def test_ctrl_c_between_the_two_renames_leaves_what_was_there(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("new", "place"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    rename = Path.rename
+
+    def stopped(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(tmp_path / "new", tmp_path / "place")
+    assert (tmp_path / "place" / "place").is_file()
+
+
+def test_a_folder_that_did_not_pass_says_so_when_it_is_used(
+    exported: dict[str, Path], tmp_path: Path, caplog: Any
+) -> None:
+    folder = Path(shutil.copytree(exported["whisper"], tmp_path / "copy"))
+    load_trained(folder)
+    assert "did not pass" not in caplog.text
+    record = json.loads((folder / "polyvox.json").read_text())
+    record["check"]["verdict"] = FAILED
+    (folder / "polyvox.json").write_text(json.dumps(record))
+    load_trained(folder)
+    assert f"{folder}: the comparison with the original did not pass (failed)" in caplog.text
+
+
+def test_the_command_offers_what_the_library_does() -> None:
+    assert set(cli_export.FORMATS) == set(FORMATS) == set(exporting.PRECISIONS_OF)
+    assert set(cli_export.PRECISIONS) == set(PRECISIONS)
 
 
 def difference(value: float, low: float, high: float) -> Difference:
@@ -456,6 +540,11 @@ def test_the_bound_on_the_bad_side_decides() -> None:
     assert judged(difference(1.5, -2.0, 4.0), 1.0, WER) == (UNDECIDED, None)
     assert judged(difference(-0.2, -0.9, 0.4), 1.0, BLEU) == (PASSED, None)
     assert judged(difference(-3.0, -4.0, -1.2), 1.0, BLEU) == (FAILED, None)
+
+
+def test_a_narrow_interval_over_next_to_no_utterances_decides_nothing() -> None:
+    assert judged(replace(difference(0.0, 0.0, 0.0), units=1), 1.0, WER) == (UNDECIDED, 5)
+    assert judged(replace(difference(0.0, 0.0, 0.0), units=5), 1.0, WER) == (PASSED, None)
 
 
 def test_an_original_that_recognises_nothing_cannot_be_compared_by_scores() -> None:

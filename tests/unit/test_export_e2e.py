@@ -16,7 +16,7 @@ from test_export import BLOCKED, clips
 
 from training.api.exporting import export_model
 from training.cli import main
-from training.export.verdict import PASSED
+from training.runtime.folder import PASSED
 from training.transcription.transcriber import Transcriber
 
 pytest.importorskip("onnxruntime")

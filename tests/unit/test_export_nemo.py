@@ -15,7 +15,7 @@ from export_assets import utterances
 from test_export import clips
 
 from training.api.exporting import export_model
-from training.export.verdict import PASSED
+from training.runtime.folder import PASSED
 from training.transcription.transcriber import Transcriber
 
 pytest.importorskip("onnxruntime")

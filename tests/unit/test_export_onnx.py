@@ -19,9 +19,9 @@ import training.export.exporting as exporting
 from training.api.exporting import export_model
 from training.decoding.calibrated import Calibration, weights_of
 from training.export.to_onnx import write_onnx
-from training.export.verdict import PASSED
 from training.models.ctc.export import _features
 from training.models.export_parts import OnnxModel, OnnxPart
+from training.runtime.folder import PASSED
 from training.runtime.onnx_session import Session
 from training.transcription.transcriber import Transcriber
 

@@ -20,8 +20,8 @@ from training.cli import main
 from training.data.example import TRANSCRIBE
 from training.decoding.loading import load_trained
 from training.export.decoded import Utterances
-from training.export.verdict import PASSED
 from training.models.architecture import DecodeOptions
+from training.runtime.folder import PASSED
 from training.transcription.transcriber import Transcriber
 
 pytest.importorskip("onnxruntime")

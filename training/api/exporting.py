@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -99,6 +100,8 @@ def _gate(
 
     if count < 1:
         raise UserError(f"--utterances {count}: at least 1")
+    if max_drift is not None and not 0 <= max_drift < math.inf:
+        raise UserError(f"--max_drift {max_drift:g}: a number of points, 0 or more")
     rows, _ = open_rows(trained, Path(manifest) if manifest else None, "--check_manifest", split, None)
     drawn = np.sort(np.random.default_rng(SEED).permutation(len(rows))[:count])
     found = readable(trained, rows.select(drawn), split)

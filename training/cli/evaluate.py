@@ -32,7 +32,7 @@ SCORING = ("config", "test_csv", "name", "teacher", "swap_test", "evaluation", "
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = Parser(prog="polyvox evaluate", description=__doc__)
-    add_model(result, "a run's folder, a checkpoint, or a stock model", required=False)
+    add_model(result, "a run's folder, a checkpoint, an exported folder, or a stock model", required=False)
     result.add_argument(
         "--config",
         nargs="+",

@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         dest="check_manifest",
         action=OneValue,
         type=Path,
+        metavar="FILE",
         default=None,
         help="a manifest instead of the run's split",
     )

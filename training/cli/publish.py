@@ -124,9 +124,9 @@ def prepare(args: argparse.Namespace) -> tuple[Parcel, str]:
 
 
 def _prepare_exported(args: argparse.Namespace) -> tuple[Parcel, str]:
-    from training.export.verdict import NOT_CHECKED
     from training.publishing.contents import CARD, Item, check_secrets
     from training.publishing.exported import card_of, pack_exported
+    from training.runtime.folder import NOT_CHECKED
 
     if args.results is not None:
         raise UserError("--results: an exported folder is published with its comparison; leave it out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +20,14 @@ from training.models import lookup
 from training.models.architecture import ASKED, AUTO, SWAP, BuildContext, SpeechModel
 from training.models.common import SETTINGS
 from training.models.safeguards import Safeguards
-from training.runtime.folder import Exported, is_exported, read_exported
+from training.runtime.folder import FAILED, UNDECIDED, Exported, is_exported, read_exported
 from training.runtime.load import load_exported
 
 if TYPE_CHECKING:
     from training.config.blocks import Evaluation
     from training.config.schema import Config
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,10 @@ def _unknown_type(folder: Path, stock: Mapping[str, Any]) -> str:
 def _exported(folder: Path, model_type: str | None) -> Trained:
     found = read_exported(folder)
     _require_type(folder, model_type, found.architecture)
+    if found.checked in (FAILED, UNDECIDED):
+        logger.warning(
+            f"warning: {folder}: the comparison with the original did not pass ({found.checked}): it may say something else"
+        )
     architecture = _with_aligner(load_exported(found))
     return Trained(architecture, folder, found.architecture, None, read_calibration(folder), exported=found)
 

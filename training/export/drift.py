@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from training.data.example import TRANSCRIBE, Example
 from training.data.metric import BLEU, CER, WER, Metric
 from training.decoding.predict import in_languages
-from training.evaluation.intervals import Difference, paired, units_of
+from training.evaluation.intervals import ENOUGH_UNITS, Difference, paired, units_of
 from training.evaluation.metrics import task_statistics
 from training.evaluation.rows import make_row, text_language
 from training.export.decoded import Utterances
-from training.export.verdict import FAILED, PASSED, UNDECIDED, Finding
+from training.export.verdict import Finding
 from training.models.architecture import Decoded
+from training.runtime.folder import FAILED, PASSED, UNDECIDED
 
 MAX_DRIFT = {"fp16": 0.5, "int8": 1.0}
 """Points by which the scores may be worse, by precision."""
@@ -70,7 +71,10 @@ def judged(found: Difference, most: float, metric: Metric) -> tuple[str, int | N
     """The verdict on a difference (exported less original), and the utterances that would decide where it is open.
 
     The bound of the interval on the bad side must be within ``most``. The interval shrinks with the root of the utterances.
+    An interval over fewer than `ENOUGH_UNITS` says nothing, however narrow it is.
     """
+    if found.units < ENOUGH_UNITS:
+        return UNDECIDED, ENOUGH_UNITS
     low, value, high = (
         (-found.high, -found.value, -found.low)
         if metric.higher_is_better
@@ -102,6 +106,8 @@ def _why(verdict: str, found: Difference, metric: Metric, needed: int | None) ->
         return ""
     if not useful(metric, found.b):
         return ". The original itself gets next to nothing right, so that nothing can be told"
+    if found.units < ENOUGH_UNITS:
+        return f". So few cannot tell: at least {ENOUGH_UNITS} utterances are needed"
     if needed is None:
         return ". The interval is too wide to tell, and the difference itself is beyond the bound"
     return (

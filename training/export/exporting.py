@@ -22,7 +22,7 @@ from training.export.sherpa import sherpa_may
 from training.export.to_ctranslate2 import write_ctranslate2
 from training.export.to_ggml import write_ggml
 from training.export.to_onnx import write_nemo, write_onnx
-from training.export.verdict import NOT_CHECKED, PASSED, Finding, overall
+from training.export.verdict import Finding, overall
 from training.models.architecture import Architecture
 from training.models.export_parts import (
     CTRANSLATE2,
@@ -36,7 +36,7 @@ from training.models.export_parts import (
     NemoModel,
     Refused,
 )
-from training.runtime.folder import is_exported, read_exported
+from training.runtime.folder import NOT_CHECKED, PASSED, is_exported, read_exported
 from training.runtime.load import load_exported
 
 logger = logging.getLogger(__name__)
@@ -120,6 +120,8 @@ def export(trained: Trained, wanted: Wanted) -> Exported:
     parts = offered(trained, wanted.format, wanted.precision)
     if wanted.gate is not None and (wanted.format, wanted.precision) == (CTRANSLATE2, "fp16"):
         _require_gpu()
+    if not wanted.output.name:
+        raise UserError(f"--output {wanted.output}: holds something else; name a new folder")
     failed = wanted.output.with_name(f"{wanted.output.name}.failed")
     check_free(failed, "--output", force=True, ours=is_exported)
     with new_folder(wanted.output, "--output", force=wanted.force, ours=is_exported) as folder:
@@ -137,7 +139,7 @@ def export(trained: Trained, wanted: Wanted) -> Exported:
         place = wanted.output if verdict in (PASSED, NOT_CHECKED) else failed
         if place == failed:
             replace_folder(folder, failed)
-    if trained.calibration is not None:
+    if trained.calibration is not None and place == wanted.output:
         logger.warning(
             f"the confidence of the original's words is calibrated, that of {place} is not: polyvox calibrate --model_dir "
             f"{place} --manifest FILE fits it on the exported model"

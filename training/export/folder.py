@@ -64,7 +64,7 @@ def replace_folder(new: Path, place: Path) -> None:
     place.rename(old)
     try:
         new.rename(place)
-    except OSError:
+    except BaseException:  # Ctrl-C too: what was there stays
         old.rename(place)
         raise
     shutil.rmtree(old)

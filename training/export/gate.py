@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from training.export.decoded import Utterances, decode_all
 from training.export.drift import MAX_DRIFT, check_drift
 from training.export.identity import check_identity
-from training.export.verdict import FAILED, Finding
+from training.export.verdict import Finding
 from training.models.architecture import SpeechModel
 from training.models.export_parts import ExportParts
+from training.runtime.folder import FAILED
 from training.runtime.whisper import CutShort
 
 
@@ -27,6 +28,16 @@ class Gate:
         """Whether tokens are compared, not scores."""
         return precision == "fp32" and self.max_drift is None
 
+    def most(self, precision: str) -> float:
+        """Points that may be lost, where scores are compared."""
+        return MAX_DRIFT.get(precision, 0.0) if self.max_drift is None else self.max_drift
+
+    def rule(self, precision: str) -> str:
+        """What decides, in words."""
+        if self.by_tokens(precision):
+            return "tokens and texts must be identical"
+        return f"scores may be worse by {self.most(precision):g} points at most"
+
     def __call__(
         self, original: SpeechModel, exported: SpeechModel, parts: ExportParts, precision: str
     ) -> list[Finding]:
@@ -41,7 +52,7 @@ class Gate:
         pairs = list(zip(*sides, strict=True))
         if self.by_tokens(precision):
             return [check_identity(task, pairs, original, parts, self.utterances) for task in original.tasks]
-        most = MAX_DRIFT.get(precision, 0.0) if self.max_drift is None else self.max_drift
+        most = self.most(precision)
         return [
             check_drift(task, pairs, original.languages, self.utterances, most) for task in original.tasks
         ]

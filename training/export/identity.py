@@ -1,4 +1,4 @@
-"""The check of fp32: the same tokens, utterance by utterance."""
+"""The check of fp32: the same tokens and the same text, utterance by utterance."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.export.decoded import Utterances
-from training.export.verdict import FAILED, PASSED, Finding
+from training.export.verdict import Finding
 from training.models.architecture import Decoded, SpeechModel
 from training.models.export_parts import ExportParts
+from training.runtime.folder import FAILED, PASSED
 
 CLOSE = 1e-3
 """Two logits of the original that are no further apart may swap places: the order of a sum decides between them."""
@@ -53,7 +54,7 @@ def check_identity(
     parts: ExportParts,
     utterances: Utterances,
 ) -> Finding:
-    """Compare the tokens of one task.
+    """Compare the tokens of one task, and what the tokenizers make of them.
 
     Args:
         task: the task.
@@ -65,7 +66,7 @@ def check_identity(
     different = [
         _different(task, row, a[task], b[task], original, parts, utterances)
         for row, (a, b) in enumerate(pairs)
-        if a[task].ids != b[task].ids or _moved(a[task], b[task], original)
+        if a[task].ids != b[task].ids or a[task].text != b[task].text or _moved(a[task], b[task], original)
     ]
     excused = [one for one in different if one.excused]
     passed = len(excused) == len(different) and len(excused) <= MOST_EXCEPTIONS * len(pairs)

@@ -13,9 +13,9 @@ from training.base.system_files import listed
 from training.decoding.loading import Trained
 from training.engine.versions import commit, versions
 from training.export.gate import Gate
-from training.export.verdict import NOT_CHECKED, Finding, overall
+from training.export.verdict import Finding, overall
 from training.models.export_parts import VERSION, Description
-from training.runtime.folder import RECORD
+from training.runtime.folder import NOT_CHECKED, RECORD
 
 PARITY = "parity.json"
 CARD = "README.md"
@@ -53,7 +53,7 @@ def write_record(
         check |= {
             "utterances": len(gate.utterances),
             "manifest_sha256": gate.utterances.rows.sha256(),
-            "how": "the same utterances through both models, greedy, every task",
+            "how": f"the same utterances through both models, greedy, every task; {gate.rule(about['precision'])}",
             "tasks": {finding.task: finding.to_json() for finding in findings},
         }
     together = {**versions(), **_engines()}

@@ -1,4 +1,4 @@
-"""``run.py`` of an exported folder: some twenty lines that need the engine, tokenizers, numpy and soundfile alone."""
+"""``run.py`` of an exported folder: some forty lines that need the engine, tokenizers, numpy and soundfile alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ ids = [*there[:place], *moved["ids"], *there[place : place + 1], *moved["ids"], 
 language = sys.argv[2] if len(sys.argv) > 2 else about["languages"][0]
 if language not in prompts["languages"]:
     sys.exit(f"{sys.argv[1]}: which language? One of {', '.join(prompts['languages'])}")
-domain = [prompts["domains"][sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]]] if prompts["domains"] else []
+domain = sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]
+if prompts["domains"] and domain not in prompts["domains"]:
+    sys.exit(f"{sys.argv[1]}: which domain? One of {', '.join(prompts['domains'])}")
+domain = [prompts["domains"][domain]] if prompts["domains"] else []
 model, tokenizer = ctranslate2.models.Whisper(str(here)), Tokenizer.from_file(str(here / "tokenizer.json"))
 states = model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(log[None])))
 for task in about["tasks"]:
@@ -77,7 +80,10 @@ outputs = ["logits", *(one.name.replace("past_", "longer_") for one in past)]
 language = sys.argv[2] if len(sys.argv) > 2 else about["languages"][0]
 if language not in prompts["languages"]:
     sys.exit(f"{sys.argv[1]}: which language? One of {', '.join(prompts['languages'])}")
-domain = [prompts["domains"][sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]]] if prompts["domains"] else []
+domain = sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]
+if prompts["domains"] and domain not in prompts["domains"]:
+    sys.exit(f"{sys.argv[1]}: which domain? One of {', '.join(prompts['domains'])}")
+domain = [prompts["domains"][domain]] if prompts["domains"] else []
 for task in about["tasks"]:
     ids = [prompts["start"], prompts["languages"][language], prompts["tasks"][task], *domain, prompts["no_timestamps"]]
     caches, text = [np.zeros((1, one.shape[1], 0, one.shape[3]), np.float32) for one in past], []

@@ -37,11 +37,13 @@ def sherpa_may(part: NemoModel, folder: Path, exported: SpeechModel, utterances:
     pairs = [(one, {TRANSCRIBE: Decoded(text)}) for one, text in zip(ours, theirs, strict=True)]
     figures = check_drift(TRANSCRIBE, pairs, exported.languages, utterances, MOST).figures
     label, change = str(figures["metric"]).upper(), figures["value"]
+    if change is None:
+        return "not measured: it computes other log-mels, and the utterances of the comparison have empty transcripts"
     told = (
         f"its {label} is {figures['exported']:.2f} where that of polyvox is {figures['original']:.2f}, on "
         f"{len(utterances):,} utterances: it computes other log-mels"
     )
-    return f"{'yes' if change is not None and change <= MOST else 'no'}: {told}"
+    return f"{'yes' if change <= MOST else 'no'}: {told}"
 
 
 def _texts(part: NemoModel, folder: Path, sample_rate: int, utterances: Utterances) -> list[str]:

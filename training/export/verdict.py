@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-PASSED, FAILED, UNDECIDED, NOT_CHECKED = "passed", "failed", "undecided", "not checked"
+from training.runtime.folder import FAILED, PASSED, UNDECIDED
 
 
 @dataclass(frozen=True)

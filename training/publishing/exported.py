@@ -15,10 +15,9 @@ from training.data.metric import LABELS
 from training.decoding.calibrated import NAME as CALIBRATION
 from training.decoding.calibrated import read_calibration, weights_of
 from training.export.record import PARITY
-from training.export.verdict import FAILED, NOT_CHECKED, UNDECIDED
 from training.publishing.contents import CARD, Item, Parcel
 from training.publishing.scores import table
-from training.runtime.folder import RECORD, Exported, read_exported
+from training.runtime.folder import FAILED, NOT_CHECKED, RECORD, UNDECIDED, Exported, read_exported
 
 SECTION = "## This export"
 """Title of what is added to the card of the run."""

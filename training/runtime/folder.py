@@ -16,6 +16,8 @@ from training.models.export_parts import VERSION, Description
 
 RECORD = "polyvox.json"
 TOKENIZER = "tokenizer.json"
+PASSED, FAILED, UNDECIDED, NOT_CHECKED = "passed", "failed", "undecided", "not checked"
+"""Verdicts of the comparison with the original."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,11 @@ def is_exported(folder: Path) -> bool:
     return (folder / RECORD).is_file()
 
 
-def read_exported(folder: Path, *, hashes: bool = True) -> Exported:
-    """Read the record of a folder.
+def read_exported(folder: Path) -> Exported:
+    """Read the record of a folder, and compare the hash of every file with the record's.
 
     Args:
         folder: what ``polyvox export`` wrote.
-        hashes: also compare the hash of every file with the record's.
 
     Raises:
         UserError: the record is damaged or of another version, or a file is missing or not the one that was written.
@@ -84,17 +85,17 @@ def read_exported(folder: Path, *, hashes: bool = True) -> Exported:
         raise UserError(
             f"{path}: damaged ({type(error).__name__}: {reason}); export the model again"
         ) from error
-    _check_files(folder, files, hashes)
+    _check_files(folder, files)
     return found
 
 
-def _check_files(folder: Path, files: Mapping[str, str], hashes: bool) -> None:
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, expected in files.items():
         if Path(name).name != name:
             raise UserError(f"{folder / RECORD}: damaged (names a file outside the folder: {name})")
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: is missing; copy the folder again, or export the model again")
-        if hashes and sha256(folder / name) != expected:
+        if sha256(folder / name) != expected:
             raise UserError(
                 f"{folder / name}: is not the file that was exported and checked (its SHA-256 differs from that in {RECORD}); "
                 "copy the folder again, or export the model again"
