@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from training.models.export_parts import CTRANSLATE2, ONNX
 
-WHISPER_CTRANSLATE2 = '''\
+_LANGUAGE_AND_DOMAIN = """\
+language = sys.argv[2] if len(sys.argv) > 2 else about["languages"][0]
+if language not in prompts["languages"]:
+    sys.exit(f"{sys.argv[1]}: which language? One of {', '.join(prompts['languages'])}")
+domain = sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]
+if prompts["domains"] and domain not in prompts["domains"]:
+    sys.exit(f"{sys.argv[1]}: which domain? One of {', '.join(prompts['domains'])}")
+domain = [prompts["domains"][domain]] if prompts["domains"] else []
+"""
+"""Of the ``run.py`` of a Whisper, whatever its engine."""
+
+WHISPER_CTRANSLATE2 = (
+    '''\
 """Text of a clip of at most 30 s: python run.py CLIP.wav [LANGUAGE] [DOMAIN]. Needs ctranslate2, tokenizers, numpy, soundfile."""
 import json
 import sys
@@ -33,13 +45,9 @@ log = np.pad(log, ((0, 0), (0, length - log.shape[1])), mode="edge").astype(np.f
 there = [i for i in range(about["vocabulary"]) if i not in moved["ids"]]
 place = there.index(moved["before"]) if moved["ids"] else 0
 ids = [*there[:place], *moved["ids"], *there[place : place + 1], *moved["ids"], *there[place + 1 :]]
-language = sys.argv[2] if len(sys.argv) > 2 else about["languages"][0]
-if language not in prompts["languages"]:
-    sys.exit(f"{sys.argv[1]}: which language? One of {', '.join(prompts['languages'])}")
-domain = sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]
-if prompts["domains"] and domain not in prompts["domains"]:
-    sys.exit(f"{sys.argv[1]}: which domain? One of {', '.join(prompts['domains'])}")
-domain = [prompts["domains"][domain]] if prompts["domains"] else []
+'''
+    + _LANGUAGE_AND_DOMAIN
+    + """\
 model, tokenizer = ctranslate2.models.Whisper(str(here)), Tokenizer.from_file(str(here / "tokenizer.json"))
 states = model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(log[None])))
 for task in about["tasks"]:
@@ -50,9 +58,11 @@ for task in about["tasks"]:
     if len(row) >= most:
         sys.exit(f"{sys.argv[1]}: {task}: no end of the text within {most} tokens")
     print(f"{task}\\t{tokenizer.decode([ids[i] for i in row]).strip()}")
-'''
+"""
+)
 
-WHISPER_ONNX = '''\
+WHISPER_ONNX = (
+    '''\
 """Text of a clip of at most 30 s: python run.py CLIP.wav [LANGUAGE] [DOMAIN]. Needs onnxruntime, tokenizers, numpy, soundfile."""
 import json
 import sys
@@ -77,13 +87,9 @@ log = np.pad(log, ((0, 0), (0, length - log.shape[1])), mode="edge")
 states = dict(zip(cross, encoder.run(cross, {"log_mels": log[None]})))
 past = [one for one in decoder.get_inputs() if one.name.startswith("past_")]
 outputs = ["logits", *(one.name.replace("past_", "longer_") for one in past)]
-language = sys.argv[2] if len(sys.argv) > 2 else about["languages"][0]
-if language not in prompts["languages"]:
-    sys.exit(f"{sys.argv[1]}: which language? One of {', '.join(prompts['languages'])}")
-domain = sys.argv[3] if len(sys.argv) > 3 else prompts["domain"]
-if prompts["domains"] and domain not in prompts["domains"]:
-    sys.exit(f"{sys.argv[1]}: which domain? One of {', '.join(prompts['domains'])}")
-domain = [prompts["domains"][domain]] if prompts["domains"] else []
+'''
+    + _LANGUAGE_AND_DOMAIN
+    + """\
 for task in about["tasks"]:
     ids = [prompts["start"], prompts["languages"][language], prompts["tasks"][task], *domain, prompts["no_timestamps"]]
     caches, text = [np.zeros((1, one.shape[1], 0, one.shape[3]), np.float32) for one in past], []
@@ -98,7 +104,8 @@ for task in about["tasks"]:
     else:
         sys.exit(f"{sys.argv[1]}: {task}: no end of the text within {len(text)} tokens")
     print(f"{task}\\t{Tokenizer.from_file(str(here / 'tokenizer.json')).decode(text).strip()}")
-'''
+"""
+)
 
 CTC_ONNX = '''\
 """Text of a clip: python run.py CLIP.wav. Needs onnxruntime, numpy, soundfile."""
